@@ -1,0 +1,63 @@
+"""The contract between attention and what it remembers.
+
+Attention hands every layer's fresh keys and values to a cache and looks at whatever view comes back. A view carries the
+position of each of its slots, so one mask rule (`layers/masks.py`) serves plain, padded, windowed, paged and evicted memory.
+The cache also decides when keys are rotated (RoPE): most rotate on the way in; one that renumbers positions rotates on the way out.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+EMPTY = -1  # where no token stands: an id in a ragged batch, a position in an unused slot
+
+Rotate = Callable[[Tensor, Tensor], Tensor]  # (x (B, G, T, K), positions (B, T)) -> x turned to those positions
+
+
+class KVView(NamedTuple):
+    """What a query may look at."""
+
+    k: Tensor  # (B, G, S, K)
+    v: Tensor  # (B, G, S, K)
+    positions: Tensor  # (B or 1, G or 1, S); EMPTY marks a slot that nobody may see
+    dense: bool  # slot i of every row holds position i: the mask follows from the shapes, and fused kernels may be used
+
+
+class KVCache(Protocol):
+    """One layer's memory of keys and values."""
+
+    def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
+        """Remember k, v (B, G, T, K) of the tokens at `positions` (B or 1, T) and return all that may be looked at.
+
+        `dense` promises that no position is EMPTY and that every row goes on where it stopped.
+        """
+        ...
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row i becomes what row `rows[i]` was; the batch may shrink or grow. rows: (B',) long."""
+        ...
+
+    def truncate(self, lengths: Tensor) -> None:
+        """Forget every slot whose position is at or beyond its row's length. lengths: (B,) long."""
+        ...
+
+    def nbytes(self) -> int:
+        """Bytes that are really held."""
+        ...
+
+
+class NoCache:
+    """Remembers nothing: a view of the text at hand only, as in training."""
+
+    def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
+        return KVView(rotate(k, positions), v, positions[:, None], dense)
+
+    def reorder(self, rows: Tensor) -> None:
+        pass
+
+    def truncate(self, lengths: Tensor) -> None:
+        pass
+
+    def nbytes(self) -> int:
+        return 0

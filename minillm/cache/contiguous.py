@@ -1,0 +1,64 @@
+"""The plain KV cache: one long buffer of keys and values, written on at the end, doubled when it is full.
+
+Without it, every new token would recompute the keys and values of all tokens before it. All rows share the columns: where a
+row has no token in a column, its position there is EMPTY and nobody looks. That makes ragged batches, padding on either side
+and taking tokens back the same thing: a matter of positions.
+"""
+
+import torch
+from torch import Tensor
+
+from minillm.cache.base import EMPTY, KVView, Rotate
+
+
+class ContiguousCache:
+    """One layer's keys (rotated on the way in) and values: (B, G, capacity, K), of which `n_slots` columns are in use."""
+
+    def __init__(self, capacity: int = 64):
+        """`capacity`: columns to begin with."""
+        self.capacity = capacity
+        self.n_slots = 0
+        self.dense = True
+        self.k = self.v = self.positions = torch.empty(0)
+
+    def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
+        """See `KVCache.extend`. Costs one write of the new columns; the view copies nothing."""
+        end = self.n_slots + k.shape[2]
+        self._reserve(k, end)
+        new = slice(self.n_slots, end)
+        self.k[:, :, new], self.v[:, :, new], self.positions[:, new] = rotate(k, positions), v, positions
+        self.n_slots, self.dense = end, self.dense and dense
+        return KVView(self.k[:, :, :end], self.v[:, :, :end], self.positions[:, None, :end], self.dense)
+
+    def reorder(self, rows: Tensor) -> None:
+        """See `KVCache.reorder`."""
+        if self.n_slots:
+            self.k, self.v, self.positions = self.k[rows], self.v[rows], self.positions[rows]
+
+    def truncate(self, lengths: Tensor) -> None:
+        """See `KVCache.truncate`. Columns that no row uses any more are free again."""
+        if not self.n_slots:
+            return
+        used = self.positions[:, : self.n_slots]
+        gone = used >= lengths[:, None]
+        used.masked_fill_(gone, EMPTY)
+        kept = (used >= 0).any(0).nonzero()
+        self.n_slots = int(kept[-1]) + 1 if len(kept) else 0
+        self.dense = self.n_slots == 0 or (self.dense and not bool((self.positions[:, : self.n_slots] < 0).any()))
+
+    def nbytes(self) -> int:
+        """Bytes of the buffers, in use or not."""
+        return sum(x.numel() * x.element_size() for x in (self.k, self.v, self.positions))
+
+    def _reserve(self, like: Tensor, n_slots: int) -> None:
+        """Make room for `n_slots` columns, at least doubling, so that n tokens cost O(n) copies."""
+        if self.k.dim() == 4 and n_slots <= self.k.shape[2]:
+            return
+        B, G, _, K = like.shape
+        capacity = max(n_slots, self.capacity, 2 * self.k.shape[2] if self.k.dim() == 4 else 0)
+        k, v = like.new_empty(B, G, capacity, K), like.new_empty(B, G, capacity, K)
+        positions = torch.full((B, capacity), EMPTY, device=like.device)
+        if self.n_slots:
+            old = slice(0, self.n_slots)
+            k[:, :, old], v[:, :, old], positions[:, old] = self.k[:, :, old], self.v[:, :, old], self.positions[:, old]
+        self.k, self.v, self.positions = k, v, positions

@@ -1,0 +1,275 @@
+"""Fill frozen dataclasses from a TOML file and `--section.key value` flags, strictly.
+
+A config section is a frozen dataclass that lives in the file that consumes it; a config is a dataclass of sections. The TOML
+file is the whole story of a run, flags override single values, and nothing is guessed: a wrong type, a value out of range or an
+unknown name is a ValueError with the full name in it. Ranges are written in the type, `Annotated[int, AtLeast(1)]`; the comment
+at the end of a field's line is its help text.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import functools
+import inspect
+import io
+import tokenize
+import tomllib
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, TypeVar
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """The range [low, infinity)."""
+
+    low: float
+
+    def allows(self, value: float) -> bool:
+        return value >= self.low
+
+    def __str__(self) -> str:
+        return f">= {self.low}"
+
+
+@dataclass(frozen=True)
+class Above:
+    """The range (low, infinity)."""
+
+    low: float
+
+    def allows(self, value: float) -> bool:
+        return value > self.low
+
+    def __str__(self) -> str:
+        return f"> {self.low}"
+
+
+@dataclass(frozen=True)
+class Between:
+    """The range [low, high]."""
+
+    low: float
+    high: float
+
+    def allows(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.low} ... {self.high}"
+
+
+Positive = Annotated[int, AtLeast(1)]
+Count = Annotated[int, AtLeast(0)]
+Fraction = Annotated[float, Between(0, 1)]
+
+
+class Key(NamedTuple):
+    """One leaf of a config: what `--help` shows and what a flag may set."""
+
+    name: str  # "section.key"
+    hint: Any  # its type, with ranges
+    default: Any
+    comment: str
+
+    def describe_type(self) -> str:
+        return describe(self.hint)
+
+
+def keys(cls: type, prefix: str = "") -> Iterator[Key]:
+    """Every leaf of a dataclass, sections walked in order of appearance."""
+    hints, comments = typing.get_type_hints(cls, include_extras=True), _comments(cls)
+    for field in dataclasses.fields(cls):
+        name = f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from keys(hints[field.name], f"{name}.")
+        else:
+            yield Key(name, hints[field.name], field.default, comments.get(field.name, ""))
+
+
+def from_dict(cls: type[C], tree: Mapping[str, Any], where: str = "") -> C:
+    """Build a dataclass from nested dictionaries (a parsed TOML file). Raises ValueError for what does not fit."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for name in tree:
+        if name not in hints:
+            raise ValueError(f"{where}{name}: unknown {'key' if where else 'section'}; expected {suggest(name, list(hints))}")
+    values = {}
+    for name, value in tree.items():
+        if dataclasses.is_dataclass(hints[name]):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{where}{name} = {value!r}: expected a section; write [{where}{name}] above its keys")
+            values[name] = from_dict(hints[name], value, f"{where}{name}.")
+        else:
+            values[name] = _fit(value, hints[name], f"{where}{name}")
+    return cls(**values)
+
+
+def load(cls: type[C], path: Path, flags: Mapping[str, str] | None = None) -> C:
+    """Read a TOML file into `cls`, overridden by flags ("section.key" -> text). Raises ValueError."""
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise ValueError(f"{path}: expected a TOML file; {e}") from e
+    return override(from_dict(cls, tree), flags or {})
+
+
+def override(config: C, flags: Mapping[str, str], dashes: bool = False) -> C:
+    """A copy of a config with some leaves replaced by the texts of flags, written as `add_flags` did.
+
+    Raises ValueError for a text that does not fit.
+    """
+    leaves = {key.name: key for key in keys(type(config))}
+    tree = dataclasses.asdict(config)  # type: ignore[call-overload]
+    for name, text in flags.items():
+        if name not in leaves:
+            raise ValueError(f"--{name}: unknown key; expected {suggest(name, list(leaves))}")
+        *sections, leaf = name.split(".")
+        flag = "--" + (name.replace("_", "-") if dashes else name)
+        functools.reduce(dict.__getitem__, sections, tree)[leaf] = _parse(text, leaves[name].hint, flag)
+    return from_dict(type(config), tree)
+
+
+def validate(config: object) -> None:
+    """Check a dataclass that was built in Python as strictly as one that was read. Raises ValueError."""
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    for name, hint in hints.items():
+        if not dataclasses.is_dataclass(hint):
+            _fit(getattr(config, name), hint, f"{type(config).__name__}.{name}")
+
+
+def to_toml(config: object) -> str:
+    """The config as a TOML file that `load` reads back to an equal one, each value followed by its comment."""
+    lines = []
+    for section in dataclasses.fields(config):
+        lines.append(f"[{section.name}]")
+        value = getattr(config, section.name)
+        lines += [f"{key.name} = {_literal(getattr(value, key.name))}  # {key.comment}" for key in keys(type(value))]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def add_flags(parser: argparse.ArgumentParser, cls: type, prefix: str = "", dashes: bool = False) -> None:
+    """Give a parser one flag a leaf, with type, default and comment in its help; absent flags stay out of the namespace.
+
+    `dashes` writes names the way that commands do (--top-p) instead of the way that configs do (--train.max_steps).
+    """
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for key in keys(cls, prefix):
+        section = key.name.rpartition(".")[0]
+        if section not in groups:
+            groups[section] = parser.add_argument_group(f"[{section}]" if section else cls.__name__)
+        flag = "--" + (key.name.replace("_", "-") if dashes else key.name)
+        text = f"{key.comment} ({key.describe_type()}; default {_literal(key.default)})".replace("%", "%%")
+        groups[section].add_argument(flag, dest=key.name, metavar="X", default=argparse.SUPPRESS, help=text)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that suggests the nearest flag for an unknown one and accepts no abbreviations."""
+
+    def __init__(self, **how: Any):
+        super().__init__(allow_abbrev=False, **how)
+
+    def parse(self, argv: list[str] | None = None) -> argparse.Namespace:
+        """The flags that are known; exit status 2 with a sentence for any other."""
+        known, unknown = self.parse_known_args(argv)
+        if unknown:
+            flags = [option for action in self._actions for option in action.option_strings]
+            name = unknown[0].split("=")[0]
+            self.error(f"{name}: unknown {'flag' if name.startswith('-') else 'argument'}; expected {suggest(name, flags)}")
+        return known
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def suggest(name: str, known: list[str]) -> str:
+    """ "did you mean" for an unknown name: the nearest known ones, or all of them when nothing is near."""
+    tails = {k.rpartition(".")[2]: k for k in known}
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    near += [tails[t] for t in difflib.get_close_matches(name.rpartition(".")[2].lstrip("-"), list(tails), n=1) if tails[t] not in near]
+    if near:
+        return f"one of {len(known)} names; did you mean {' or '.join(near)}?"
+    return f"one of {', '.join(known)}" if len(known) <= 20 else f"one of {len(known)} names; --help lists them"
+
+
+def describe(hint: Any) -> str:
+    """A type with its range, for people: "int >= 1", "one of a, b"."""
+    if typing.get_origin(hint) is Annotated:
+        base, *ranges = typing.get_args(hint)
+        return " ".join([describe(base), *map(str, ranges)])
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    if typing.get_origin(hint) is tuple:
+        return "comma-separated " + describe(typing.get_args(hint)[0])
+    return {str: "text", bool: "true or false"}.get(hint, hint.__name__)
+
+
+def _fit(value: Any, hint: Any, name: str) -> Any:
+    """The value as the type wants it, or a ValueError."""
+    if typing.get_origin(hint) is Annotated:
+        base, *ranges = typing.get_args(hint)
+        value = _fit(value, base, name)
+        for allowed in ranges:
+            if not allowed.allows(value):
+                raise ValueError(f"{name} = {value!r}: expected {describe(hint)}")
+        return value
+    if typing.get_origin(hint) is Literal:
+        if value not in typing.get_args(hint):
+            raise ValueError(f"{name} = {value!r}: expected {suggest(str(value), [str(a) for a in typing.get_args(hint)])}")
+        return value
+    if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
+        items = typing.get_args(hint)
+        if items[-1] is not Ellipsis and len(value) != len(items):
+            raise ValueError(f"{name} = {value!r}: expected {len(items)} values")
+        return tuple(_fit(v, items[0], name) for v in value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint or (hint is float and value != value):
+        raise ValueError(f"{name} = {value!r}: expected {describe(hint)}")
+    return value
+
+
+def _parse(text: str, hint: Any, name: str) -> Any:
+    """The value that a flag's text stands for."""
+    base = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+    if base is bool:
+        if text not in ("true", "false"):
+            raise ValueError(f"{name} = {text!r}: expected true or false")
+        value: Any = text == "true"
+    elif base in (int, float):
+        try:
+            value = base(text)
+        except ValueError:
+            raise ValueError(f"{name} = {text!r}: expected {describe(hint)}") from None
+    elif typing.get_origin(base) is tuple:
+        value = tuple(_parse(part.strip(), typing.get_args(base)[0], name) for part in text.split(",") if part.strip())
+    else:
+        value = text
+    return _fit(value, hint, name)
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped) + '"'
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_literal, value)) + "]"
+    return repr(value)
+
+
+@functools.cache
+def _comments(cls: type) -> dict[str, str]:
+    """Field name -> the comment at the end of its line."""
+    found, first = {}, ""
+    for token in tokenize.generate_tokens(io.StringIO(inspect.cleandoc(inspect.getsource(cls))).readline):
+        if token.start[1] == 4 and token.type == tokenize.NAME:
+            first = token.string
+        if token.type == tokenize.COMMENT and first:
+            found[first] = token.string.lstrip("# ")
+    return found

@@ -1,0 +1,179 @@
+"""Cleaning a corpus: normalize every document, then remove the empty, the odd and the repeated, and say what was removed.
+
+Near-duplicates are found with MinHash (Broder 1997). A document is the set of its word n-grams ("shingles"); two documents
+resemble each other by the Jaccard index of their sets, J = |A & B| / |A | B|. Under a random order of all shingles, the first of
+A is the first of B with probability J, so k random orders give a signature of k numbers in which two documents agree about
+J k times. Cut into bands of r numbers each, two documents share at least one whole band with probability 1 - (1 - J^r)^(k/r):
+a steep S-curve. Whoever shares a band is a candidate, and a candidate's exact J decides. So nothing is removed by bad luck, and
+documents are compared with a few others instead of with all.
+"""
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+
+from minillm.config import Count, Fraction, Positive
+
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # all of category Cc that is not white space
+LINE_ENDS = re.compile(r"\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+MISSES = 0.001  # a pair that is exactly as near as near_duplicates goes unnoticed with at most this probability
+
+
+@dataclass(frozen=True)
+class CleaningConfig:
+    """What to remove. Documents are judged after normalization, in the order of these fields."""
+
+    min_chars: Count = 20  # remove documents with fewer characters
+    max_chars: Positive = 10_000_000  # remove documents with more characters
+    max_symbols: Fraction = 0.3  # remove documents with a larger share of punctuation and symbols among what is not white space
+    duplicates: bool = True  # remove documents that are equal to an earlier one
+    near_duplicates: Fraction = 0.8  # remove documents that share this much of their word n-grams with an earlier one (Jaccard); 0: none
+    n_words: Positive = 5  # words in an n-gram
+    n_hashes: Positive = 128  # numbers in a signature: more of them find more pairs where near_duplicates is low
+
+
+class Removal(NamedTuple):
+    """What one rule did."""
+
+    rule: str
+    n_documents: int
+    n_bytes: int
+    example: str  # the beginning of the first document it was applied to; "" where there was none
+
+
+class Report(NamedTuple):
+    """An account of a cleaning; printed, it is a table. n_bytes_before - n_bytes_after is the sum over the rules."""
+
+    n_documents_before: int
+    n_bytes_before: int
+    removals: list[Removal]  # "normalized" removes no documents, only bytes
+    n_documents_after: int
+    n_bytes_after: int
+
+    def __str__(self) -> str:
+        rows = [("", "documents", "bytes", "for example")]
+        rows += [("before", f"{self.n_documents_before:,}", f"{self.n_bytes_before:,}", "")]
+        rows += [(r.rule, f"{-r.n_documents:,}", f"{-r.n_bytes:,}", r.example) for r in self.removals]
+        rows += [("after", f"{self.n_documents_after:,}", f"{self.n_bytes_after:,}", "")]
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        return "\n".join(f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in rows)
+
+
+def clean(documents: Sequence[str], config: CleaningConfig) -> tuple[list[str], Report]:
+    """The documents that are left, normalized and in their order, and an account of the others.
+
+    The first of several duplicates stays. Cleaning what is clean changes nothing.
+    """
+    kept = [normalize(document) for document in documents]
+    removals = [_normalized(documents, kept)]
+
+    def remove(rule: str, unwanted: Iterable[bool]) -> None:
+        nonlocal kept
+        verdicts = list(unwanted)
+        removed = [document for document, bad in zip(kept, verdicts, strict=True) if bad]
+        kept = [document for document, bad in zip(kept, verdicts, strict=True) if not bad]
+        removals.append(Removal(rule, len(removed), _n_bytes(removed), _excerpt(removed)))
+
+    remove(f"shorter than {config.min_chars:,}", (len(document) < config.min_chars for document in kept))
+    remove(f"longer than {config.max_chars:,}", (len(document) > config.max_chars for document in kept))
+    remove(f"symbols > {config.max_symbols:g}", (symbol_share(document) > config.max_symbols for document in kept))
+    if config.duplicates:
+        first = {document: i for i, document in reversed(list(enumerate(kept)))}
+        remove("duplicates", (first[document] != i for i, document in enumerate(kept)))
+    if config.near_duplicates > 0:
+        remove(f"near-duplicates {config.near_duplicates:g}", near_duplicates(kept, config))
+    return kept, Report(len(documents), _n_bytes(documents), removals, len(kept), _n_bytes(kept))
+
+
+def normalize(text: str) -> str:
+    """One way to write each text: Unicode NFC, no control characters, plain spaces and newlines, no needless blank space.
+
+    Indentation stays, because in code it is meaning; so do single empty lines between paragraphs.
+    """
+    text = CONTROL.sub("", LINE_ENDS.sub("\n", text))
+    text = unicodedata.normalize("NFC", text)
+    text = re.sub(r"[^\S\n\t]", " ", text)  # no-break space, ideographic space ...
+    text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
+    return re.sub(r"\n{3,}", "\n\n", text).strip("\n")
+
+
+def symbol_share(text: str) -> float:
+    """The share of punctuation and symbols (Unicode categories P and S) among the characters that are not white space."""
+    counts = {char: n for char, n in Counter(text).items() if not char.isspace()}
+    return sum(n for char, n in counts.items() if unicodedata.category(char)[0] in "PS") / max(1, sum(counts.values()))
+
+
+def near_duplicates(documents: Sequence[str], config: CleaningConfig) -> list[bool]:
+    """For each document, whether an earlier one that was not itself removed has a Jaccard index >= config.near_duplicates."""
+    rows = rows_per_band(config.near_duplicates, config.n_hashes)
+    generator = np.random.default_rng(0)
+    multipliers = generator.integers(2**63, size=(config.n_hashes, 1), dtype=np.uint64) * 2 + 1
+    offsets = generator.integers(2**63, size=(config.n_hashes, 1), dtype=np.uint64)
+    bands: dict[tuple[int, bytes], list[int]] = defaultdict(list)  # (which band, its numbers) -> documents that are kept
+    sets: dict[int, np.ndarray] = {}
+    verdicts = []
+    for i, document in enumerate(documents):
+        found = shingles(document, config.n_words)
+        numbers = signature(found, multipliers, offsets)
+        keys = [(b, numbers[b : b + rows].tobytes()) for b in range(0, config.n_hashes - rows + 1, rows)]
+        candidates = dict.fromkeys(j for key in keys for j in bands[key])
+        verdicts.append(any(jaccard(found, sets[j]) >= config.near_duplicates for j in candidates))
+        if not verdicts[-1]:
+            sets[i] = found
+            for key in keys:
+                bands[key].append(i)
+    return verdicts
+
+
+def shingles(text: str, n_words: int) -> np.ndarray:
+    """The set of a text's n-grams of lower-case words as sorted 64-bit hashes; of a shorter text, of all its words."""
+    words = re.findall(r"\w+", text.lower()) or [text]
+    n = min(n_words, len(words))
+    hashes = np.array([crc32(word.encode()) for word in words], np.uint64)
+    weights = np.random.default_rng(n).integers(2**63, size=n, dtype=np.uint64) * 2 + 1
+    # subtle: products wrap around at 2^64, which is what a hash wants
+    return np.unique(_mixed((np.lib.stride_tricks.sliding_window_view(hashes, n) * weights).sum(axis=1, dtype=np.uint64)))
+
+
+def signature(found: np.ndarray, multipliers: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The smallest of a set's shingles under each of k random orders: h -> (a h + b mod 2^64) / 2^32. (k,) uint32"""
+    parts = np.array_split(found, -(-len(found) // 4096))  # so that a long document takes no more memory than a short one
+    return np.min([((part * multipliers + offsets) >> np.uint64(32)).min(axis=1) for part in parts], axis=0).astype(np.uint32)
+
+
+def jaccard(a: np.ndarray, b: np.ndarray) -> float:
+    """|A & B| / |A | B| of two sets given as sorted arrays."""
+    both = len(np.intersect1d(a, b, assume_unique=True))
+    return both / (len(a) + len(b) - both)
+
+
+def rows_per_band(similarity: float, n_hashes: int) -> int:
+    """The longest bands, so the fewest candidates, that still miss a pair of this similarity with a probability below MISSES."""
+    fits = [r for r in range(1, n_hashes + 1) if (1 - similarity**r) ** (n_hashes // r) <= MISSES]
+    return max(fits, default=1)
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """Spread every bit over all 64 (the finalizer of SplitMix64), so that sums of hashes are hashes again."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    return x ^ (x >> np.uint64(31))
+
+
+def _normalized(before: Sequence[str], after: Sequence[str]) -> Removal:
+    changed = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+    return Removal("normalized", 0, _n_bytes(a for a, _ in changed) - _n_bytes(b for _, b in changed), _excerpt([a for a, _ in changed]))
+
+
+def _n_bytes(documents: Iterable[str]) -> int:
+    return sum(len(document.encode()) for document in documents)
+
+
+def _excerpt(documents: Sequence[str]) -> str:
+    return repr(documents[0][:48]) if documents and documents[0] else ""

@@ -1,0 +1,170 @@
+"""Discourage what was already said, and forbid what must not be.
+
+These transforms look at the history (B, T): every real token that a row has read, the prompt included; EMPTY counts for nothing.
+They act on the model's own logits, before temperature and cuts. Repetition: x / theta for a positive logit of a seen token,
+x * theta for a negative one (CTRL, Keskar et al. 2019), however often it was seen. Presence and frequency: x - a and
+x - a * count (OpenAI's API, 2020). No repeated n-gram: Paulus et al. 2017. A token that is forbidden has probability exactly 0.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from minillm.cache.base import EMPTY
+from minillm.decoding.transforms import BANNED, check, widen
+
+
+@dataclass(frozen=True, repr=False)
+class RepetitionPenalty:
+    """Divide the positive and multiply the negative logits of seen tokens by theta; above 1 discourages. Source: CTRL."""
+
+    theta: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.theta) and self.theta > 0):
+            raise ValueError(f"repetition_penalty = {self.theta}: expected a finite number > 0; 1 is off")
+
+    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+        logits = widen(logits)
+        changed = torch.where(logits > 0, logits / self.theta, logits * self.theta)
+        return torch.where(counts(history, logits.shape[1]) > 0, changed, logits)
+
+    def __repr__(self) -> str:
+        return f"repetition penalty {self.theta:g}"
+
+
+@dataclass(frozen=True, repr=False)
+class PresencePenalty:
+    """Subtract a from the logit of every seen token."""
+
+    a: float
+
+    def __post_init__(self) -> None:
+        check("presence_penalty", self.a, -math.inf, math.inf)
+
+    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+        logits = widen(logits)
+        return logits - self.a * (counts(history, logits.shape[1]) > 0).to(logits.dtype)
+
+    def __repr__(self) -> str:
+        return f"presence penalty {self.a:g}"
+
+
+@dataclass(frozen=True, repr=False)
+class FrequencyPenalty:
+    """Subtract a from the logit of a token for every time that it was seen."""
+
+    a: float
+
+    def __post_init__(self) -> None:
+        check("frequency_penalty", self.a, -math.inf, math.inf)
+
+    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+        logits = widen(logits)
+        return logits - self.a * counts(history, logits.shape[1]).to(logits.dtype)
+
+    def __repr__(self) -> str:
+        return f"frequency penalty {self.a:g}"
+
+
+@dataclass(frozen=True, repr=False)
+class NoRepeatNGram:
+    """Forbid every token that would complete an n-gram which the history already holds; n = 1 forbids every seen token."""
+
+    n: int
+
+    def __post_init__(self) -> None:
+        check("no_repeat_ngram", self.n, 1, math.inf)
+
+    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+        logits = widen(logits)
+        if history.shape[1] < self.n:
+            return logits
+        order = (history != EMPTY).byte().sort(dim=1, stable=True).indices  # real tokens to the right, in their order
+        history = history.gather(1, order)
+        ngrams = history.unfold(1, self.n, 1)  # (B, T - n + 1, n)
+        beginning = history[:, history.shape[1] - self.n + 1 :]  # (B, n - 1)
+        repeats = (ngrams[..., :-1] == beginning[:, None]).all(-1) & (ngrams != EMPTY).all(-1)
+        banned = counts(ngrams[..., -1].masked_fill(~repeats, EMPTY), logits.shape[1]) > 0
+        return logits.masked_fill(banned, BANNED)
+
+    def __repr__(self) -> str:
+        return f"no repeated {self.n}-gram"
+
+
+@dataclass(frozen=True, repr=False)
+class BannedTokens:
+    """Forbid the ids that are listed."""
+
+    ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if any(i < 0 for i in self.ids):
+            raise ValueError(f"banned_tokens = {self.ids}: expected ids >= 0")
+
+    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+        if self.ids and max(self.ids) >= logits.shape[1]:
+            raise ValueError(f"banned_tokens = {self.ids}: expected ids below the {logits.shape[1]} that the model predicts")
+        ids = torch.tensor(self.ids, dtype=torch.long, device=logits.device)
+        return widen(logits).index_fill(1, ids, BANNED)
+
+    def __repr__(self) -> str:
+        return f"{len(self.ids)} banned"
+
+
+@dataclass(frozen=True, repr=False)
+class OnlyFirst:
+    """Forbid ids of `vocab_size` and above: the padding that a model's output layer may have beyond its tokenizer."""
+
+    vocab_size: int
+
+    def __post_init__(self) -> None:
+        check("vocab_size", self.vocab_size, 1, math.inf)
+
+    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+        ids = torch.arange(logits.shape[1], device=logits.device)
+        return widen(logits).masked_fill(ids >= self.vocab_size, BANNED)
+
+    def __repr__(self) -> str:
+        return f"ids below {self.vocab_size}"
+
+
+@dataclass(frozen=True, repr=False)
+class MinNewTokens:
+    """Forbid END while a row has fewer than n tokens beyond its prompt; every other id is left alone.
+
+    `prompt_lengths` are those of the rows of the batch, in order (a single one holds for all), so this is the only transform
+    that knows its rows: `for_rows` gives the one that serves a reordered batch.
+    """
+
+    n: int
+    end_id: int
+    prompt_lengths: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        check("min_new_tokens", self.n, 0, math.inf)
+        check("end_id", self.end_id, 0, math.inf)
+
+    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+        logits = widen(logits).clone()
+        n_new = (history != EMPTY).sum(1) - torch.tensor(self.prompt_lengths, device=history.device)  # (B,)
+        logits[:, self.end_id] = logits[:, self.end_id].masked_fill(n_new < self.n, BANNED)
+        return logits
+
+    def for_rows(self, rows: Sequence[int]) -> "MinNewTokens":
+        """The transform for the batch whose row i was row `rows[i]`."""
+        if len(self.prompt_lengths) == 1:
+            return self
+        return replace(self, prompt_lengths=tuple(self.prompt_lengths[row] for row in rows))
+
+    def __repr__(self) -> str:
+        return f"at least {self.n} new"
+
+
+def counts(history: Tensor, vocab_size: int) -> Tensor:
+    """How often each row has read each token, (B, V) long; EMPTY counts for nothing."""
+    real = history != EMPTY
+    return torch.zeros(len(history), vocab_size, dtype=torch.long, device=history.device).scatter_add(1, history * real, real.long())

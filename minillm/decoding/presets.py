@@ -1,0 +1,13 @@
+"""Three moods for sampling: sampler settings that have names.
+
+"factual" stays near the most probable words, "creative" wanders, "balanced" is between. Each is an ordinary `SamplingConfig`;
+start from one and change a field with `dataclasses.replace`.
+"""
+
+from minillm.decoding.sampler import SamplingConfig
+
+PRESETS = {
+    "factual": SamplingConfig(temperature=0.3, top_k=20, top_p=0.85, repetition_penalty=1.1),
+    "balanced": SamplingConfig(temperature=0.7, top_k=50, top_p=0.9, repetition_penalty=1.15),
+    "creative": SamplingConfig(temperature=1.0, top_k=100, top_p=0.95, repetition_penalty=1.2),
+}

@@ -1,0 +1,163 @@
+"""Reshape the next-token distribution: temperature, top-k, top-p, min-p, typical.
+
+A model ends in logits x (B, V), and p = softmax(x) is what it believes. A transform is a pure function from logits to logits that
+makes the belief sharper or cuts its tail; a token that is cut gets -inf, so its probability is exactly 0 and softmax renormalises
+the others. Each takes the history (B, T), the tokens read so far with EMPTY where none stands, although none in this file looks
+at it (`penalties.py` does). Computed in float32 or wider. Adding a constant to the logits changes no distribution; tokens that
+tie are ranked by id, the lower first. Top-k: Fan et al. 2018; top-p: Holtzman et al. 2019; min-p: Nguyen et al. 2024; typical:
+Meister et al. 2022.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Transform = Callable[[Tensor, Tensor], Tensor]  # (logits (B, V), history (B, T)) -> logits; pure
+
+BANNED = -math.inf  # the logit of a token whose probability is exactly 0
+ROUNDING = 1e-12  # a sum of 50,000 float64 probabilities errs by less; a mass this near to p has reached it
+
+
+@dataclass(frozen=True, repr=False)
+class Temperature:
+    """x / t: below 1 sharper, above 1 flatter, 0 greedy (of equal largest logits, the lowest id survives)."""
+
+    t: float
+
+    def __post_init__(self) -> None:
+        check("temperature", self.t, 0, math.inf)
+
+    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+        logits = widen(logits)
+        if self.t == 0:
+            return keep(logits, F.one_hot(logits.argmax(-1), logits.shape[1]).bool())
+        # subtle: with the largest logit moved to 0, no temperature makes inf - inf; float64 holds any t that Python can write
+        below = (logits - logits.amax(-1, keepdim=True)).double()
+        return (below / self.t).to(logits.dtype)
+
+    def __repr__(self) -> str:
+        return f"temperature {self.t:g}"
+
+
+@dataclass(frozen=True, repr=False)
+class TopK:
+    """The k most probable tokens, exactly: of those that tie for the last place, the lower ids. 0 or k >= V keeps all."""
+
+    k: int
+
+    def __post_init__(self) -> None:
+        check("top_k", self.k, 0, math.inf)
+
+    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+        logits = widen(logits)
+        if self.k == 0 or self.k >= logits.shape[1]:
+            return logits
+        last = logits.topk(self.k).values[:, -1:]  # (B, 1)
+        above, tied = logits > last, logits == last
+        room = self.k - above.sum(-1, keepdim=True)
+        return keep(logits, above | (tied & (tied.cumsum(-1) <= room)))
+
+    def __repr__(self) -> str:
+        return f"top-k {self.k}"
+
+
+@dataclass(frozen=True, repr=False)
+class TopP:
+    """The smallest set of most probable tokens whose mass reaches p: the token that crosses p is kept. 0 is greedy, 1 keeps all."""
+
+    p: float
+
+    def __post_init__(self) -> None:
+        check("top_p", self.p, 0, 1)
+
+    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+        return on_survivors(self._cut, widen(logits)) if self.p < 1 else widen(logits)
+
+    def _cut(self, logits: Tensor) -> Tensor:
+        return keep(logits, smallest_set(logits, -logits, self.p))
+
+    def __repr__(self) -> str:
+        return f"top-p {self.p:g}"
+
+
+@dataclass(frozen=True, repr=False)
+class MinP:
+    """Tokens at least min_p times as probable as the most probable one. 0 keeps all, 1 those that tie with the most probable."""
+
+    min_p: float
+
+    def __post_init__(self) -> None:
+        check("min_p", self.min_p, 0, 1)
+
+    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+        logits = widen(logits)
+        if self.min_p == 0:
+            return logits
+        below = (logits - logits.amax(-1, keepdim=True)).double()  # ln(p / max p)
+        return keep(logits, below >= math.log(self.min_p) - ROUNDING)
+
+    def __repr__(self) -> str:
+        return f"min-p {self.min_p:g}"
+
+
+@dataclass(frozen=True, repr=False)
+class Typical:
+    """The smallest set of most typical tokens whose mass reaches p: |-ln p(token) - H| smallest, where H is the entropy in nats.
+
+    The most probable token may be too predictable to be typical and fall out: alone among these transforms, by design.
+    """
+
+    p: float
+
+    def __post_init__(self) -> None:
+        check("typical_p", self.p, 0, 1)
+
+    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+        return on_survivors(self._cut, widen(logits)) if self.p < 1 else widen(logits)
+
+    def _cut(self, logits: Tensor) -> Tensor:
+        logprobs = logits.double().log_softmax(-1)
+        entropy = torch.special.entr(logprobs.exp()).sum(-1, keepdim=True)  # -p ln p, and 0 at p = 0
+        return keep(logits, smallest_set(logits, (-logprobs - entropy).abs(), self.p))
+
+    def __repr__(self) -> str:
+        return f"typical {self.p:g}"
+
+
+def widen(logits: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32; float32 and float64 as they are."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def keep(logits: Tensor, kept: Tensor) -> Tensor:
+    """Logits (B, V) with every token outside the mask `kept` (B, V) banned."""
+    return logits.masked_fill(~kept, BANNED)
+
+
+def smallest_set(logits: Tensor, rank: Tensor, p: float) -> Tensor:
+    """The mask (B, V) of the first tokens in ascending order of rank (B, V), as few as bring the mass to p, one at least."""
+    order = rank.sort(dim=-1, stable=True).indices
+    mass = logits.double().softmax(-1).gather(-1, order).cumsum(-1)
+    before = F.pad(mass[:, :-1], (1, 0))  # the mass of those ranked earlier
+    wanted = before < p - ROUNDING
+    wanted[:, :1] = True
+    return torch.zeros_like(wanted).scatter(-1, order, wanted)
+
+
+def on_survivors(cut: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+    """`cut` seeing only columns where some row has a token left: after top-k that is a sort of 50 instead of 50,000."""
+    alive = (logits > BANNED).any(0).nonzero().squeeze(-1)
+    out = torch.full_like(logits, BANNED)
+    out[:, alive] = cut(logits[:, alive])
+    return out
+
+
+def check(name: str, value: float, low: float, high: float) -> None:
+    """Raises ValueError unless value is a finite number in [low, high]."""
+    if not (math.isfinite(value) and low <= value <= high):
+        expected = f"a number from {low:g} to {high:g}" if high < math.inf else f"a finite number >= {low:g}"
+        raise ValueError(f"{name} = {value}: expected {expected}")

@@ -1,0 +1,106 @@
+"""Attention: every token asks, and takes a weighted mean of what the tokens it may see have to say.
+
+    weights = softmax(q k^T / sqrt(K))      output = weights v                          Vaswani et al. 2017
+
+Queries of H heads share the keys and values of G <= H groups (grouped-query attention, Ainslie et al. 2023; G = 1 is
+multi-query). `attend` is the mathematics, with the equation written out in `attend_plainly`; `Attention` is the layer around
+it. `attend` runs torch's fused kernel. Read `masks` before this, and `positions` for `rotate`.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from minillm.cache.base import KVCache, KVView, Rotate
+from minillm.layers.masks import visible
+from minillm.layers.positions import no_rotation
+
+
+def attend_plainly(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0) -> Tensor:
+    """The equation, to be read: q (B, H, T, K) over a view of S slots -> (B, H, T, K)."""
+    k, v = (repeat(x, "B G S K -> B (G h) S K", h=q.shape[1] // x.shape[1]) for x in (view.k, view.v))
+    mask = visible(q_positions, view.positions, causal, window)  # (B or 1, G or 1, T, S)
+    mask = repeat(mask, "B G T S -> B (G h) T S", h=q.shape[1] // mask.shape[1])
+    scores = (q @ k.mT / math.sqrt(q.shape[-1])).masked_fill(~mask, -torch.inf)
+    weights = torch.softmax(scores, dim=-1).nan_to_num(0.0)  # a query that sees nothing gets nothing
+    return weights @ v
+
+
+def attend(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, dropout: float = 0.0) -> Tensor:
+    """The same by torch's fused kernel, which never holds the T x S weights: q (B, H, T, K) -> (B, H, T, K).
+
+    Dense views need no mask at all for a single query, and only the kernel's own triangle for a whole text; every other
+    arrangement gets the mask that its positions say.
+    """
+    n_queries, n_slots = q.shape[2], view.k.shape[2]
+    k, v = (_for_every_head(x, q.shape[1]) for x in (view.k, view.v))
+    in_window = not window or n_slots <= window
+    if view.dense and in_window and (not causal or n_queries == 1):
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+    if view.dense and in_window and n_queries == n_slots:
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+    mask = visible(q_positions, view.positions, causal, window)  # (B or 1, G or 1, T, S)
+    mask = mask if mask.shape[1] == 1 else _for_every_head(mask, q.shape[1])
+    # subtle: a query that may see nothing would be 0/0; it looks at everything instead and its answer is dropped.
+    blind = ~mask.any(-1, keepdim=True)
+    return F.scaled_dot_product_attention(q, k, v, mask | blind, dropout_p=dropout).masked_fill(blind, 0.0)
+
+
+class Attention(nn.Module):
+    """Multi-head attention over what a cache shows. Self-attention is `forward`; for cross-attention, `look` at `show(memory)`."""
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        n_kv_heads: int,
+        d_head: int,
+        *,
+        bias: bool = False,
+        causal: bool = True,
+        window: int = 0,
+        rotate: Rotate = no_rotation,
+        qk_norm: Callable[[int], nn.Module] = nn.Identity,
+        dropout: float = 0.0,
+    ):
+        """`qk_norm(d_head)` builds what normalizes each query and key before they are turned (Dehghani et al. 2023)."""
+        super().__init__()
+        if n_heads % n_kv_heads:
+            raise ValueError(f"n_kv_heads = {n_kv_heads}: expected a divisor of n_heads = {n_heads}; change one of the two")
+        self.n_heads, self.n_kv_heads, self.d_head = n_heads, n_kv_heads, d_head
+        self.causal, self.window, self.rotate, self.dropout = causal, window, rotate, dropout
+        self.to_q = nn.Linear(d_model, n_heads * d_head, bias=bias)
+        self.to_k = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
+        self.to_v = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
+        self.to_out = nn.Linear(n_heads * d_head, d_model, bias=bias)
+        self.q_norm, self.k_norm = qk_norm(d_head), qk_norm(d_head)
+
+    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache) -> Tensor:
+        """x (B, T, D) at positions (B or 1, T) looks at itself and at what the cache remembers -> (B, T, D)."""
+        k, v = self._keys_and_values(x)
+        return self.look(x, positions, cache.extend(k, v, positions, dense, self.rotate))
+
+    def show(self, memory: Tensor, positions: Tensor, dense: bool) -> KVView:
+        """What a query may look at in `memory` (B, S, D): computed once for a source text, used at every step."""
+        k, v = self._keys_and_values(memory)
+        return KVView(self.rotate(k, positions), v, positions[:, None], dense)
+
+    def look(self, x: Tensor, positions: Tensor, view: KVView) -> Tensor:
+        """The queries of x (B, T, D) over a view -> (B, T, D)."""
+        q = rearrange(self.to_q(x), "B T (H K) -> B H T K", H=self.n_heads)
+        q = self.rotate(self.q_norm(q), positions)
+        out = attend(q, view, positions, self.causal, self.window, self.dropout if self.training else 0.0)
+        return self.to_out(rearrange(out, "B H T K -> B T (H K)"))
+
+    def _keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        k, v = (rearrange(to(x), "B S (G K) -> B G S K", G=self.n_kv_heads) for to in (self.to_k, self.to_v))
+        return self.k_norm(k), v
+
+
+def _for_every_head(x: Tensor, n_heads: int) -> Tensor:
+    """(B, G, ...) -> (B, H, ...), each group repeated for its heads."""
+    return x if x.shape[1] == n_heads else x.repeat_interleave(n_heads // x.shape[1], dim=1)

@@ -1,0 +1,31 @@
+"""One storey of a transformer: look around, then think, each added to a residual stream.
+
+    pre-norm:   x = x + attention(norm(x));   x = x + feedforward(norm(x))       Xiong et al. 2020; trains without warm-up
+    post-norm:  x = norm(x + attention(x));   x = norm(x + feedforward(x))       Vaswani et al. 2017
+"""
+
+from torch import Tensor, nn
+
+from minillm.cache.base import KVCache
+from minillm.layers.attention import Attention
+
+
+class PreNormBlock(nn.Module):
+    """(B, T, D) -> (B, T, D); the stream itself is never normalized, so the stack needs a norm at its end."""
+
+    def __init__(self, attention: Attention, feedforward: nn.Module, norm_1: nn.Module, norm_2: nn.Module, dropout: float = 0.0):
+        super().__init__()
+        self.norm_1, self.attention, self.norm_2, self.feedforward = norm_1, attention, norm_2, feedforward
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm_1(x), positions, dense, cache))
+        return x + self.dropout(self.feedforward(self.norm_2(x)))
+
+
+class PostNormBlock(PreNormBlock):
+    """(B, T, D) -> (B, T, D); the stream is normalized after every addition."""
+
+    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache) -> Tensor:
+        x = self.norm_1(x + self.dropout(self.attention(x, positions, dense, cache)))
+        return self.norm_2(x + self.dropout(self.feedforward(x)))

@@ -1,0 +1,23 @@
+"""Who may see whom, told from positions and nothing else.
+
+A query at position i sees a key at position j if the slot is filled, if j <= i (causal), and if i - j < window. One rule covers
+prefill, chunks, single steps, padding, ragged batches, paged and evicted memory, because each of them is only a different
+arrangement of positions.
+"""
+
+from torch import Tensor
+
+
+def visible(q_positions: Tensor, k_positions: Tensor, causal: bool, window: int = 0) -> Tensor:
+    """The mask, True where the query may look.
+
+    q_positions (B or 1, T), k_positions (B or 1, G or 1, S), both with -1 for empty; window 0 is no window.
+    Returns (B or 1, G or 1, T, S). An empty query has nothing to see under the causal rule.
+    """
+    q, k = q_positions[:, None, :, None], k_positions[:, :, None, :]
+    mask = k >= 0
+    if causal:
+        mask = mask & (k <= q)
+    if window:
+        mask = mask & (q - k < window)
+    return mask

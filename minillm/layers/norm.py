@@ -1,0 +1,39 @@
+"""Normalization: keep every token's vector at a steady size, so that deep stacks train.
+
+    LayerNorm(x) = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias      Ba et al. 2016
+    RMSNorm(x)   =  x / sqrt(mean(x^2) + eps) * weight                     Zhang and Sennrich 2019
+
+Means run over the last dimension. RMSNorm drops the centering and the bias, which costs nothing in quality. Both are computed
+in float32 at least, whatever the input, and given back in the input's dtype. LayerNorm calls torch's fused kernel;
+`tests/layers/test_norm.py` holds it equal to the line above.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LayerNorm(nn.Module):
+    """(..., D) -> (..., D), centered and scaled."""
+
+    def __init__(self, d_model: int, bias: bool = True, eps: float = 1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.bias = nn.Parameter(torch.zeros(d_model)) if bias else None
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+
+
+class RMSNorm(nn.Module):
+    """(..., D) -> (..., D), scaled only."""
+
+    def __init__(self, d_model: int, eps: float = 1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps) * self.weight).to(x.dtype)

@@ -1,0 +1,46 @@
+"""Everything that predicts text is a step with a state.
+
+The state of an n-gram is its last tokens, of an LSTM its hidden vectors, of a transformer its keys and values. One `generate`,
+one beam search and one speculative decoder serve them all. The state is handed in and returned, never kept on the model.
+"""
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class State(Protocol):
+    """What a model remembers of what it has read."""
+
+    lengths: Tensor  # (B,) long: tokens read by each row
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row i becomes what row `rows[i]` was; the batch may shrink or grow. rows: (B',) long."""
+        ...
+
+    def truncate(self, lengths: Tensor) -> None:
+        """Go back to the first `lengths` tokens of each row, (B,) long. Raises ValueError where that is impossible."""
+        ...
+
+    def nbytes(self) -> int:
+        """Bytes that are really held."""
+        ...
+
+
+class LanguageModel(Protocol):
+    """n-gram, RNN, LSTM, GRU, decoder, encoder-decoder: all of them."""
+
+    context_length: int | None  # most tokens that a row may hold; None is no limit
+    vocab_size: int
+
+    def start(self, batch_size: int, **how: object) -> State:
+        """A state that has read nothing."""
+        ...
+
+    def __call__(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State | None]:
+        """Read tokens (B, T) after what `state` remembers; logits (B, T, V) and the state that has read them too.
+
+        An id of EMPTY (-1), anywhere in a row, is a place where no token stands: it is not read, counts for nothing, and its
+        logits mean nothing. Without a state the model starts from nothing, remembers nothing, and returns None for it.
+        """
+        ...

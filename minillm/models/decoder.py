@@ -1,0 +1,168 @@
+"""The decoder-only transformer: GPT-2-shaped, Llama-shaped, or anything between, from one forward.
+
+    x = embed(token) + position;   x = block(x) for every block;   logits = head(norm(x))
+
+GPT-2 (Radford et al. 2019): LayerNorm, learned positions, GELU, biases, tied head. Llama (Touvron et al. 2023): RMSNorm,
+rotary positions, SwiGLU, grouped queries, no biases. What differs is chosen in the constructor; `forward` is the same for all.
+Read `tests/oracles/gpt.py` first: the same model on one page, without options, to which this one is held equal.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+
+from minillm.cache.base import EMPTY, KVCache, NoCache
+from minillm.cache.contiguous import ContiguousCache
+from minillm.config import Above, AtLeast, Between, Count, Positive, validate
+from minillm.layers.attention import Attention
+from minillm.layers.block import PostNormBlock, PreNormBlock
+from minillm.layers.feedforward import ACTIVATIONS, MLP, SwiGLU
+from minillm.layers.norm import LayerNorm, RMSNorm
+from minillm.layers.positions import LearnedPositions, NoPositions, Rotary, SinusoidalPositions, no_rotation
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The shape of a decoder."""
+
+    n_layers: Positive = 4  # blocks
+    d_model: Positive = 128  # width of the residual stream
+    n_heads: Positive = 4  # query heads of each attention
+    n_kv_heads: Count = 0  # key and value heads, shared by groups of query heads; 0: as many as n_heads
+    d_head: Count = 0  # width of a head; 0: d_model / n_heads
+    d_ff: Count = 0  # hidden width of the feed-forward; 0: 4 x d_model, or 8/3 x d_model for swiglu
+    context_length: Positive = 256  # most tokens that the model reads at once
+    positions: Literal["rotary", "learned", "sinusoidal", "none"] = "rotary"  # how order is told
+    rotary_base: Annotated[float, Above(1)] = 10000.0  # longest wavelength of rotary positions, over 2 pi
+    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"  # what keeps vectors at a steady size
+    norm_place: Literal["pre", "post"] = "pre"  # before each sublayer (and once at the end), or after each addition
+    norm_eps: Annotated[float, Above(0)] = 1e-5  # added to the mean square
+    qk_norm: bool = False  # RMSNorm of every query and key
+    feedforward: Literal["relu2", "gelu", "relu", "swiglu"] = "relu2"  # the feed-forward's kind
+    bias: bool = False  # biases in linear layers and LayerNorm
+    window: Count = 0  # tokens that a query sees, itself included; 0: all
+    tied: bool = True  # the head's weight is the embedding
+    dropout: Annotated[float, Between(0, 0.99)] = 0.0  # of embeddings, attention weights and sublayer outputs
+    init_std: Annotated[float, AtLeast(0)] = 0.02  # of the normal distribution that weights start from
+    init_out: Literal["scaled", "zero"] = "scaled"  # projections into the stream: std / sqrt(2 n_layers) (GPT-2), or exactly 0
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if not self.d_head and self.d_model % self.n_heads:
+            raise ValueError(f"model.d_model = {self.d_model}: expected a multiple of n_heads = {self.n_heads}; change one or set d_head")
+
+
+class DecoderState:
+    """What a decoder has read: one cache a layer."""
+
+    def __init__(self, batch_size: int, caches: list[KVCache], device: torch.device):
+        self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
+        self.caches = caches
+
+    def reorder(self, rows: Tensor) -> None:
+        """See `State.reorder`."""
+        self.lengths = self.lengths[rows]
+        for cache in self.caches:
+            cache.reorder(rows)
+
+    def truncate(self, lengths: Tensor) -> None:
+        """See `State.truncate`."""
+        if bool((lengths > self.lengths).any()):
+            raise ValueError(f"lengths = {lengths.tolist()}: expected at most the tokens read, {self.lengths.tolist()}")
+        self.lengths = lengths.clone()
+        for cache in self.caches:
+            cache.truncate(lengths)
+
+    def nbytes(self) -> int:
+        """See `State.nbytes`."""
+        return sum(cache.nbytes() for cache in self.caches)
+
+
+class Decoder(nn.Module):
+    """A `LanguageModel`: tokens (B, T) -> logits (B, T, V)."""
+
+    def __init__(self, config: DecoderConfig, vocab_size: int):
+        super().__init__()
+        c = config
+        self.config, self.vocab_size, self.context_length = c, vocab_size, c.context_length
+        d_head = c.d_head or c.d_model // c.n_heads
+        rotate = Rotary(d_head, c.context_length, c.rotary_base) if c.positions == "rotary" else no_rotation
+        norm: Callable[[int], nn.Module] = {
+            "rmsnorm": partial(RMSNorm, eps=c.norm_eps),
+            "layernorm": partial(LayerNorm, bias=c.bias, eps=c.norm_eps),
+        }[c.norm]
+        block = {"pre": PreNormBlock, "post": PostNormBlock}[c.norm_place]
+
+        def attention() -> Attention:
+            qk_norm = partial(RMSNorm, eps=c.norm_eps) if c.qk_norm else nn.Identity
+            options = {"bias": c.bias, "window": c.window, "rotate": rotate, "qk_norm": qk_norm, "dropout": c.dropout}
+            return Attention(c.d_model, c.n_heads, c.n_kv_heads or c.n_heads, d_head, **options)
+
+        def feedforward() -> nn.Module:
+            if c.feedforward == "swiglu":
+                return SwiGLU(c.d_model, c.d_ff or round(c.d_model * 8 / 3), c.bias)
+            return MLP(c.d_model, c.d_ff or 4 * c.d_model, ACTIVATIONS[c.feedforward], c.bias)
+
+        self.embed = nn.Embedding(vocab_size, c.d_model)
+        self.embed_positions: nn.Module = {
+            "learned": partial(LearnedPositions, c.context_length, c.d_model),
+            "sinusoidal": partial(SinusoidalPositions, c.context_length, c.d_model),
+        }.get(c.positions, NoPositions)()
+        self.dropout = nn.Dropout(c.dropout)
+        self.blocks = nn.ModuleList(
+            block(attention(), feedforward(), norm(c.d_model), norm(c.d_model), c.dropout) for _ in range(c.n_layers)
+        )
+        self.norm = norm(c.d_model) if c.norm_place == "pre" else nn.Identity()
+        self.head = nn.Linear(c.d_model, vocab_size, bias=False)
+        self._initialize()
+        if c.tied:
+            self.head.weight = self.embed.weight
+
+    def start(self, batch_size: int, cache: Callable[[], KVCache] = ContiguousCache) -> DecoderState:
+        """An empty memory; `cache()` makes one layer's."""
+        return DecoderState(batch_size, [cache() for _ in self.blocks], self.embed.weight.device)
+
+    def forward(self, tokens: Tensor, state: DecoderState | None = None) -> tuple[Tensor, DecoderState | None]:
+        """See `LanguageModel.__call__`. Raises ValueError where a row would outgrow the context."""
+        x, state = self.hidden(tokens, state)
+        return self.head(x), state
+
+    def hidden(self, tokens: Tensor, state: DecoderState | None = None) -> tuple[Tensor, DecoderState | None]:
+        """The vectors from which the head reads the next token: (B, T) -> (B, T, D)."""
+        filled = tokens >= 0
+        dense = bool(filled.all())
+        positions = self._positions(filled, dense, state)  # (B or 1, T)
+        caches = state.caches if state is not None else [NoCache()] * len(self.blocks)
+        x = self.dropout(self.embed(tokens.clamp(min=0)) + self.embed_positions(positions))  # (B, T, D)
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x = block(x, positions, dense, cache)
+        if state is not None:
+            state.lengths = state.lengths + filled.sum(1)
+        return self.norm(x), state
+
+    def _positions(self, filled: Tensor, dense: bool, state: DecoderState | None) -> Tensor:
+        """Where each token stands in its row, EMPTY where none stands. filled (B, T) -> (B or 1, T)."""
+        count = torch.arange(filled.shape[1], device=filled.device)[None] if dense else filled.cumsum(1) - 1
+        positions = count if state is None else state.lengths[:, None] + count
+        longest = int(positions.max()) + 1 if positions.numel() else 0
+        if longest > self.context_length:
+            raise ValueError(f"{longest} tokens: expected at most model.context_length = {self.context_length}; shorten the text")
+        return positions if dense else positions.masked_fill(~filled, EMPTY)
+
+    def _initialize(self) -> None:
+        """Normal weights, zero biases; what projects into the stream starts smaller, so that depth does not add variance."""
+        for name, parameter in self.named_parameters():
+            if parameter.ndim < 2:
+                continue
+            into_stream = name.endswith(("to_out.weight", "down.weight"))
+            scale = (2 * self.config.n_layers) ** -0.5 if into_stream else 1.0
+            nn.init.normal_(parameter, std=self.config.init_std * scale)
+            if into_stream and self.config.init_out == "zero":
+                nn.init.zeros_(parameter)
+        for module in self.modules():
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)

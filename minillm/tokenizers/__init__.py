@@ -1,0 +1,1 @@
+"""Text to ids and back: one protocol (`base`), one file an idea, from single characters to byte-level BPE and Unigram."""

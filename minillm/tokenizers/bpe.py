@@ -1,0 +1,178 @@
+"""Byte-pair encoding: begin with bytes; again and again, make the most frequent pair of neighbors one new symbol.
+
+    merge_i = argmax over pairs (x, y) of count(x y in the training words, after merges 1 ... i-1);  stop below count 2
+
+Of equally frequent pairs the first in byte order wins, so neither the order of documents nor of a hash table can change the
+result. To encode a word, apply the merges in the order learned: the earliest learned one that applies anywhere goes first,
+and of its places the leftmost. A compressor by Gage (1994, "A New Algorithm for Data Compression"), brought to translation
+by Sennrich et al. (2016, "Neural Machine Translation of Rare Words with Subword Units"), to bytes by GPT-2 (Radford et al. 2019).
+
+Read `split` before: no merge reaches across words. The same two algorithms in thirty plain lines: tests/oracles/bpe.py.
+Ids: 0 ... 255 the bytes, then merges in order, END last. GPT-2's own files keep their ids.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from heapq import heapify, heappop, heappush
+from itertools import pairwise
+from pathlib import Path
+from typing import Self
+
+from minillm.tokenizers.base import END, Tokenizer, join_pieces
+from minillm.tokenizers.split import WordCache, count_words
+
+Pair = tuple[bytes, bytes]
+BYTES = [bytes([byte]) for byte in range(256)]
+
+
+def merge_pair(symbols: list[bytes], pair: Pair) -> list[bytes]:
+    """Join each occurrence of the pair, from the left: "aaa" with (a, a) is "aa", "a"."""
+    merged, i = [], 0
+    while i < len(symbols):
+        n = 2 if i + 1 < len(symbols) and (symbols[i], symbols[i + 1]) == pair else 1
+        merged.append(b"".join(symbols[i : i + n]))
+        i += n
+    return merged
+
+
+def learn_merges(word_counts: Counter[str], n_merges: int) -> list[Pair]:
+    """At most `n_merges` pairs in the order learned; fewer where no pair occurs twice any more.
+
+    Counts are kept, not taken anew: a merge changes only the words that contain its pair, and `words_with` knows them.
+    The heap holds (-count, pair) for every count that a pair has had; entries that are no longer true are passed over.
+    A merge costs the length of those words, so a text of one enormous word is slow to learn from.
+    """
+    words = [[BYTES[byte] for byte in word.encode()] for word in word_counts]
+    weights = list(word_counts.values())
+    counts: Counter[Pair] = Counter()
+    words_with: defaultdict[Pair, set[int]] = defaultdict(set)
+    for w, symbols in enumerate(words):
+        for pair in pairwise(symbols):
+            counts[pair] += weights[w]
+            words_with[pair].add(w)
+    heap = [(-count, pair) for pair, count in counts.items()]
+    heapify(heap)
+    merges: list[Pair] = []
+    while heap and len(merges) < n_merges:
+        negative, pair = heappop(heap)
+        if counts[pair] != -negative:
+            continue
+        if counts[pair] < 2:
+            break
+        merges.append(pair)
+        changed = set()
+        for w in words_with.pop(pair):
+            old, new = words[w], merge_pair(words[w], pair)
+            for each in pairwise(old):
+                counts[each] -= weights[w]
+                words_with[each].discard(w)
+            for each in pairwise(new):
+                counts[each] += weights[w]
+                words_with[each].add(w)
+            changed.update(pairwise(old), pairwise(new))
+            words[w] = new
+        for each in changed:
+            heappush(heap, (-counts[each], each))
+    return merges
+
+
+def gpt2_alphabet() -> dict[str, int]:
+    """Printable character -> byte, as in GPT-2's files: itself where it is printable, else one from U+0100 on, in order."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+class BPETokenizer(Tokenizer):
+    """`pieces`: the bytes of each id, END's are empty; `merges`: pairs of pieces whose concatenation is a piece, first come first."""
+
+    def __init__(self, pieces: list[bytes], merges: list[Pair], end_id: int):
+        self.pieces, self.merges = pieces, merges
+        self.vocab_size = len(pieces)
+        self.special_tokens = {END: end_id}
+        self.token_of = {piece: token for token, piece in enumerate(pieces) if token != end_id}
+        for needed in [*BYTES, *(piece for left, right in merges for piece in (left, right, left + right))]:
+            if needed not in self.token_of:
+                raise ValueError(f"pieces lack {needed!r}: expected each byte, and the parts and the whole of each merge; take whole files")
+        self.byte_tokens = [self.token_of[byte] for byte in BYTES]
+        self.ranks = {(self.token_of[left], self.token_of[right]): rank for rank, (left, right) in enumerate(merges)}
+        self.merged = [self.token_of[left + right] for left, right in merges]  # rank -> token
+        self.cache = WordCache(self._encode_word)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> Self:
+        """Learn at most `vocab_size` ids, bytes and END included."""
+        if vocab_size < 257:
+            raise ValueError(f"vocab_size = {vocab_size}: expected at least 257, the bytes and END; ask for more")
+        merges = learn_merges(count_words(texts), vocab_size - 257)
+        pieces = [*BYTES, *(left + right for left, right in merges), b""]
+        return cls(pieces, merges, end_id=len(pieces) - 1)
+
+    @classmethod
+    def from_gpt2(cls, vocab_json: str | Path, merges_txt: str | Path) -> Self:
+        """Read GPT-2's `vocab.json` and `merges.txt`, or files like them; "<|endoftext|>" is END. Ids are those of the files."""
+        token_of = json.loads(Path(vocab_json).read_text(encoding="utf-8"))
+        if sorted(token_of.values()) != list(range(len(token_of))):
+            raise ValueError(f"{vocab_json}: expected the ids 0 ... {len(token_of) - 1}, each once; take the file as it was published")
+        if "<|endoftext|>" not in token_of:
+            raise ValueError(f"{vocab_json}: expected the piece '<|endoftext|>' that ends a document; add it, with the next free id")
+        end_id = token_of["<|endoftext|>"]
+        alphabet = gpt2_alphabet()
+
+        def to_bytes(piece: str) -> bytes:
+            if not set(piece) <= alphabet.keys():
+                raise ValueError(f"piece {piece!r}: expected byte-level pieces, as GPT-2 writes them; this is another kind of tokenizer")
+            return bytes(alphabet[char] for char in piece)
+
+        pieces = [b"" if token == end_id else to_bytes(piece) for piece, token in sorted(token_of.items(), key=lambda item: item[1])]
+        lines = Path(merges_txt).read_text(encoding="utf-8").splitlines()
+        pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
+        return cls(pieces, [(to_bytes(left), to_bytes(right)) for left, right in pairs], end_id)
+
+    def encode(self, text: str) -> list[int]:
+        return self.cache.encode(text)
+
+    def _encode_word(self, word: bytes) -> list[int]:
+        """Merge in the order (rank, place) until nothing merges; n log n, since a word may be long.
+
+        A symbol lives at the place where it begins, and places between symbols are None. `after` and `before` lead from symbol
+        to symbol. The place n, also reached as -1, is the border on both sides: None too, so it takes part in no pair.
+        """
+        n = len(word)
+        symbols: list[int | None] = [*(self.byte_tokens[byte] for byte in word), None]
+        after, before = [*range(1, n + 1), n], list(range(-1, n))
+        heap = [(self.ranks[pair], place) for place, pair in enumerate(pairwise(symbols)) if pair in self.ranks]
+        heapify(heap)
+        while heap:
+            rank, place = heappop(heap)
+            following = after[place]
+            if self.ranks.get((symbols[place], symbols[following])) != rank:
+                continue  # one of the two has been merged with something else meanwhile
+            symbols[place], symbols[following] = self.merged[rank], None
+            after[place] = after[following]
+            before[after[place]] = place
+            for left in (before[place], place):
+                pair = symbols[left], symbols[after[left]]
+                if pair in self.ranks:
+                    heappush(heap, (self.ranks[pair], left))
+        return [symbol for symbol in symbols if symbol is not None]
+
+    def decode_bytes(self, tokens: Sequence[int]) -> bytes:
+        return join_pieces(self.pieces, tokens)
+
+    def to_dict(self) -> dict:
+        """Pieces in GPT-2's printable alphabet, merges as pairs of ids."""
+        char_of = {byte: char for char, byte in gpt2_alphabet().items()}
+        return {
+            "kind": "bpe",
+            "pieces": ["".join(char_of[byte] for byte in piece) for piece in self.pieces],
+            "merges": [[self.token_of[left], self.token_of[right]] for left, right in self.merges],
+            "end_id": self.end_id,
+        }
+
+    @classmethod
+    def from_dict(cls, d: dict) -> Self:
+        alphabet = gpt2_alphabet()
+        pieces = [bytes(alphabet[char] for char in piece) for piece in d["pieces"]]
+        return cls(pieces, [(pieces[left], pieces[right]) for left, right in d["merges"]], d["end_id"])

@@ -1,0 +1,52 @@
+"""Checkpoints: written whole or not at all, read without running anything that is inside.
+
+A checkpoint is written beside its place, flushed to the disk and then renamed over the old one, which is atomic: whatever happens
+in between, be it a kill, a full disk or a power cut, leaves the previous one whole. It carries weights, optimizer, progress, the
+resolved config and the tokenizer, so that a run needs nothing else to go on or to be sampled from.
+"""
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FORMAT = 1  # raised when the contents change their meaning
+
+
+def write_atomically(path: Path, write: Any) -> None:
+    """Call `write(file)` with a binary file that becomes `path` once all is written; an OSError leaves what was there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(path: Path, contents: dict[str, Any]) -> None:
+    """Write tensors, numbers, strings, lists and dicts. Raises OSError, naming the file, where the disk does not take them."""
+    try:
+        write_atomically(path, lambda file: torch.save({"format": FORMAT, **contents}, file))
+    except (OSError, RuntimeError) as e:  # torch's zip writer reports a full disk as a RuntimeError
+        raise OSError(f"{path}: could not be written ({e}); the checkpoint before it is whole; free some space and --resume") from e
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read what `save` wrote, onto the CPU. Raises ValueError where there is none or it is damaged."""
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a checkpoint, found none; train first, or name another run")
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError) as e:
+        raise ValueError(f"{path}: damaged, or not a checkpoint ({str(e).splitlines()[0][:120]}); use another run or train again") from e
+    if not isinstance(contents, dict) or contents.get("format") != FORMAT:
+        found = contents.get("format") if isinstance(contents, dict) else type(contents).__name__
+        raise ValueError(f"{path}: format = {found!r}: expected {FORMAT}; it was not written by this version of minillm")
+    return contents

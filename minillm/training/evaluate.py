@@ -1,0 +1,56 @@
+"""Validation: one fixed full pass over held-out text, every token counted once.
+
+    val_loss        mean nats per token: comparable between models with the same tokenizer
+    bits_per_byte   the same text's total bits over its bytes: comparable between tokenizers
+    regret          val_loss minus the source's own, where the source is known; the entropy itself cannot be learned away
+
+subtle: a model that never saw the held-out text cannot beat its source by much. For every model q, E_p[q(text) / p(text)] <= 1,
+so by Markov's inequality q is ahead of p by t nats in total with probability at most e^-t. Twenty nats mean leakage.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from minillm.datasets.batch import Batch
+from minillm.objectives.loss import Objective
+from minillm.training.step import mixed
+
+LEAK_NATS = 20.0  # a lead over the source that chance gives once in e^20 runs
+
+
+class Leak(ValueError):
+    """The model knows the held-out text better than its own source can."""
+
+
+class Validation:
+    """Measures a model on batches that never change."""
+
+    def __init__(self, batches: Iterable[Batch], objective: Objective, *, n_bytes: int, source_nats: float | None, precision: str = "fp32"):
+        """`n_bytes`: UTF-8 bytes of the text; `source_nats`: minus its log probability under the source, or None if unknown."""
+        self.batches, self.objective, self.precision = list(batches), objective, precision
+        self.n_bytes, self.source_nats = n_bytes, source_nats
+
+    @torch.inference_mode()
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """val_loss, bits_per_byte and, where the source is known, source_loss and regret. Raises Leak."""
+        was_training = model.training
+        model.eval()
+        device = next(model.parameters()).device
+        total = count = 0.0
+        for batch in self.batches:
+            with mixed(self.precision, device):
+                loss = self.objective(model, Batch(*(part.to(device) for part in batch)))
+            total, count = total + float(loss.total), count + float(loss.count)
+        model.train(was_training)
+        metrics = {"val_loss": total / count, "bits_per_byte": total / math.log(2) / self.n_bytes}
+        if self.source_nats is not None:
+            metrics |= {"source_loss": self.source_nats / count, "regret": (total - self.source_nats) / count}
+            if total < self.source_nats - LEAK_NATS:
+                raise Leak(
+                    f"regret = {metrics['regret']:.4f} nats per token on the held-out text: expected none below zero, since nobody can "
+                    "know a text better than its source; training text must have leaked into validation: keep the splits apart"
+                )
+        return metrics

@@ -1,0 +1,138 @@
+"""The one training loop. It owns cadence: when to evaluate, to log, to save, to stop; the step owns learning.
+
+Pre-training, fine-tuning, distillation and preference learning run through this same function: they differ in the step's
+objective and in where batches come from. Batch i is a function of i, so a run that was stopped goes on with the next number.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from tqdm import tqdm
+
+from minillm.config import AtLeast, Count, Positive, validate
+from minillm.datasets.batch import Batch
+from minillm.training.step import Step
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, how much at once, and how often to look."""
+
+    run: str = ""  # folder of the run; empty: runs/ and the config's name
+    seed: Count = 0  # of the weights, the order of the batches and dropout
+    max_steps: Positive = 1000  # optimizer updates
+    batch_size: Positive = 16  # rows of model.context_length tokens in one update
+    n_micro_batches: Positive = 1  # parts that a batch is cut into to save memory; the gradient stays the same
+    grad_clip: Annotated[float, AtLeast(0)] = 1.0  # longest gradient; 0: no limit
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of matrix products; auto: whichever a short probe finds faster
+    log_every: Positive = 10  # steps between two rows of metrics.jsonl
+    eval_every: Positive = 200  # steps between two validations
+    save_every: Positive = 200  # steps between two checkpoints
+    patience: Count = 0  # stop after this many validations without a new best; 0: never
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass
+class Progress:
+    """How far a run has come: what the loop needs to go on."""
+
+    step: int = 0
+    best_loss: float = math.inf
+    n_worse: int = 0  # validations since the best
+    seconds: float = 0.0  # spent in this loop, over all resumptions
+
+    def stopped_early(self, patience: int) -> bool:
+        return 0 < patience <= self.n_worse
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after everything was saved."""
+
+
+def train(
+    config: TrainConfig,
+    step: Step,
+    batch: Callable[[int], Batch],
+    evaluate: Callable[[], dict[str, float]],
+    save: Callable[[str, Progress], None],
+    log: Callable[[dict[str, Any]], None],
+    progress: Progress,
+) -> Progress:
+    """Run from `progress` to `config.max_steps` or an early stop.
+
+    `save("latest" | "best", progress)` keeps a checkpoint, `log(row)` a row of metrics. Raises Interrupted after Ctrl-C, once the
+    step at hand is done and saved; whatever the step or the evaluation raises passes through, with nothing saved after it.
+    """
+    began, before = time.monotonic(), progress.seconds
+    with _interruptions() as asked_to_stop, _bar(config, progress) as bar:
+        while progress.step < config.max_steps and not progress.stopped_early(config.patience):
+            metrics = step(batch(progress.step))
+            progress.step += 1
+            progress.seconds = before + time.monotonic() - began
+            last = progress.step == config.max_steps
+            if progress.step % config.log_every == 0 or last or progress.step == 1:
+                log({"step": progress.step, "seconds": round(progress.seconds, 3), **metrics})
+            bar.set_postfix(loss=f"{metrics['loss']:.3f}", tok_s=_thousands(bar, metrics["tokens"]), refresh=False)
+            bar.update()
+            if progress.step % config.eval_every == 0 or last:
+                _evaluate(evaluate, save, log, progress, bar)
+            if progress.step % config.save_every == 0 or last or asked_to_stop():
+                save("latest", progress)
+            if asked_to_stop() and not last:
+                raise Interrupted
+        save("latest", progress)
+    return progress
+
+
+def _evaluate(
+    evaluate: Callable[[], dict[str, float]],
+    save: Callable[[str, Progress], None],
+    log: Callable[[dict[str, Any]], None],
+    progress: Progress,
+    bar: tqdm,
+) -> None:
+    metrics = evaluate()
+    log({"step": progress.step, **metrics})
+    better = metrics["val_loss"] < progress.best_loss
+    progress.best_loss = min(progress.best_loss, metrics["val_loss"])
+    progress.n_worse = 0 if better else progress.n_worse + 1
+    if better:
+        save("best", progress)
+    bar.write(f"step {progress.step:>6}  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+
+
+def _thousands(bar: tqdm, tokens_per_step: float) -> str:
+    rate = bar.format_dict["rate"] or (bar.n / bar.format_dict["elapsed"] if bar.format_dict["elapsed"] else 0)
+    return f"{rate * tokens_per_step / 1000:.1f}k"
+
+
+def _bar(config: TrainConfig, progress: Progress) -> tqdm:
+    return tqdm(total=config.max_steps, initial=progress.step, unit="step", dynamic_ncols=True, smoothing=0.05, mininterval=0.5)
+
+
+@contextmanager
+def _interruptions() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a question that the loop asks between steps; a second one interrupts at once."""
+    asked = []
+
+    def remember(signum: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(signum)
+
+    try:
+        before = signal.signal(signal.SIGINT, remember)
+    except ValueError:  # not in the main thread, where nobody can press Ctrl-C
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)

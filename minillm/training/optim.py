@@ -1,0 +1,167 @@
+"""From gradients to steps: AdamW for everything, or Muon for the matrices inside the stack and AdamW for the rest.
+
+AdamW (Kingma and Ba 2015; Loshchilov and Hutter 2019), with m and v running means of the gradient g and of g^2:
+
+    p = p - lr * weight_decay * p - lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+
+Muon (Jordan et al. 2024) steps along the nearest orthogonal matrix to the momentum, so that every direction moves as far:
+
+    p = p - lr * weight_decay * p - lr * sqrt(max(1, rows / columns)) * orthogonal(g + momentum * m)
+
+Five Newton-Schulz steps of matrix products push all singular values towards 1; no decomposition is needed. Matrices of one shape
+are orthogonalized together, as one batch. Only parameters of two or more dimensions decay: norms and biases have nothing to shrink.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+
+from minillm.config import Above, AtLeast, Between, validate
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Which optimizer, and how far it steps."""
+
+    kind: Literal["muon", "adamw"] = "muon"  # muon: for the matrices inside the stack, adamw for all else; adamw: for everything
+    lr: Annotated[float, Above(0)] = 3e-3  # peak learning rate of adamw
+    min_lr: Annotated[float, Above(0)] = 3e-5  # learning rate at the last step; muon's falls in the same proportion
+    muon_lr: Annotated[float, Above(0)] = 0.02  # peak learning rate of muon
+    weight_decay: Annotated[float, AtLeast(0)] = 0.1  # pull towards zero, on matrices only, times the learning rate
+    beta1: Annotated[float, Between(0, 0.9999)] = 0.9  # adamw: memory of the gradient
+    beta2: Annotated[float, Between(0, 0.99999)] = 0.95  # adamw: memory of its square
+    momentum: Annotated[float, Between(0, 0.9999)] = 0.95  # muon: memory of the gradient
+    eps: Annotated[float, Above(0)] = 1e-8  # adamw: keeps the division finite
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.min_lr > self.lr:
+            raise ValueError(f"optim.min_lr = {self.min_lr}: expected at most optim.lr = {self.lr}; lower it")
+
+
+class AdamW:
+    """See the module. One group of parameters that decay and one that do not."""
+
+    def __init__(self, parameters: list[Tensor], lr: float, beta1: float, beta2: float, eps: float, weight_decay: float):
+        self.decayed = [p for p in parameters if p.ndim >= 2]
+        self.parameters = self.decayed + [p for p in parameters if p.ndim < 2]
+        self.lr, self.beta1, self.beta2, self.eps, self.weight_decay = lr, beta1, beta2, eps, weight_decay
+        self.m = [torch.zeros_like(p) for p in self.parameters]
+        self.v = [torch.zeros_like(p) for p in self.parameters]
+        self.t = 0
+
+    @torch.no_grad()
+    def step(self, fraction: float) -> None:
+        """One update of every parameter from its .grad, at `fraction` of the peak learning rate."""
+        self.t += 1
+        lr, gradients = self.lr * fraction, [p.grad for p in self.parameters]
+        if self.decayed:
+            torch._foreach_mul_(self.decayed, 1 - lr * self.weight_decay)
+        torch._foreach_lerp_(self.m, gradients, 1 - self.beta1)
+        torch._foreach_mul_(self.v, self.beta2)
+        torch._foreach_addcmul_(self.v, gradients, gradients, 1 - self.beta2)
+        size = torch._foreach_sqrt(self.v)
+        torch._foreach_div_(size, (1 - self.beta2**self.t) ** 0.5)
+        torch._foreach_add_(size, self.eps)
+        torch._foreach_addcdiv_(self.parameters, self.m, size, -lr / (1 - self.beta1**self.t))
+
+    def state_dict(self) -> dict:
+        """All that a resumed run needs."""
+        return {"m": self.m, "v": self.v, "t": self.t}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on where `state_dict` was taken."""
+        _copy(self.m + self.v, state["m"] + state["v"])
+        self.t = state["t"]
+
+
+class Muon:
+    """See the module. Only for matrices: parameters (R, C), grouped by shape."""
+
+    def __init__(self, parameters: list[Tensor], lr: float, momentum: float, weight_decay: float):
+        self.parameters = parameters
+        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
+        self.m = [torch.zeros_like(p) for p in parameters]
+        self.groups: dict[tuple[int, ...], list[int]] = {}
+        for i, p in enumerate(parameters):
+            self.groups.setdefault(tuple(p.shape), []).append(i)
+
+    @torch.no_grad()
+    def step(self, fraction: float) -> None:
+        """One update of every parameter from its .grad, at `fraction` of the peak learning rate."""
+        lr, gradients = self.lr * fraction, [p.grad for p in self.parameters]
+        torch._foreach_lerp_(self.m, gradients, 1 - self.momentum)
+        ahead = torch._foreach_lerp(gradients, self.m, self.momentum)  # Nesterov: where the momentum is about to be
+        torch._foreach_mul_(self.parameters, 1 - lr * self.weight_decay)
+        for (rows, columns), members in self.groups.items():
+            directions = orthogonal(torch.stack([ahead[i] for i in members]))
+            step = -lr * max(1, rows / columns) ** 0.5
+            torch._foreach_add_([self.parameters[i] for i in members], list(directions.unbind()), alpha=step)
+
+    def state_dict(self) -> dict:
+        """All that a resumed run needs."""
+        return {"m": self.m}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on where `state_dict` was taken."""
+        _copy(self.m, state["m"])
+
+
+class Together:
+    """Several optimizers, each with parameters of its own, stepped as one."""
+
+    def __init__(self, members: list[AdamW | Muon]):
+        self.members = members
+
+    def step(self, fraction: float) -> None:
+        """Every member's step."""
+        for member in self.members:
+            member.step(fraction)
+
+    def state_dict(self) -> dict:
+        """All that a resumed run needs."""
+        return {"members": [member.state_dict() for member in self.members]}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on where `state_dict` was taken."""
+        for member, saved in zip(self.members, state["members"], strict=True):
+            member.load_state_dict(saved)
+
+
+Optimizer = AdamW | Muon | Together
+
+
+def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
+    """The optimizer of a whole model: embeddings and the head always belong to AdamW."""
+    c, parameters = config, dict(model.named_parameters())
+    matrices = {
+        f"{path}.weight": module.weight
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear) and c.kind == "muon" and path.rpartition(".")[2] != "head"
+    }
+    rest = [p for name, p in parameters.items() if name not in matrices]
+    adamw = AdamW(rest, c.lr, c.beta1, c.beta2, c.eps, c.weight_decay)
+    return Together([Muon(list(matrices.values()), c.muon_lr, c.momentum, c.weight_decay), adamw]) if matrices else adamw
+
+
+def orthogonal(x: Tensor, steps: int = 5) -> Tensor:
+    """Nearly the nearest matrices with singular values 1: x (N, R, C) -> (N, R, C), singular values within 0.7 ... 1.2.
+
+    The quintic a s + b s^3 + c s^5 has a slope of 3.4 at 0, so that small singular values grow quickly. In bfloat16, which is exact
+    enough for a direction and twice as fast where the processor has it; float64 stays float64.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    y = x if x.dtype == torch.float64 else x.bfloat16()
+    y = y.mT if x.shape[1] > x.shape[2] else y
+    y = y / (y.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = y @ y.mT
+        y = torch.baddbmm(y, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), y, beta=a)
+    return (y.mT if x.shape[1] > x.shape[2] else y).to(x.dtype)
+
+
+def _copy(into: list[Tensor], saved: list[Tensor]) -> None:
+    for mine, other in zip(into, saved, strict=True):
+        mine.copy_(other)

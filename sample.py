@@ -1,0 +1,94 @@
+"""Write with a trained model: python sample.py --top-p 0.9
+
+Takes the newest run in runs/ unless told otherwise, and starts from the sampling settings of its config. The pipeline in force is printed.
+"""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+from minillm import run
+from minillm.config import Count, Parser, Positive, add_flags, override
+from minillm.decoding.presets import PRESETS
+from minillm.decoding.sampler import SamplingConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to write."""
+
+    num_samples: Positive = 1  # texts to write, each with a seed of its own
+    max_new_tokens: Count = 0  # tokens to write at most; 0: as the run's config says
+    seed: Count = 0  # of the first text; the others count up
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, build, go; the exit status."""
+    parser = Parser(prog="sample.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, help="folder of a run; default: the newest in runs/")
+    parser.add_argument("--prompt", help="text to go on from; default: as the run's config says")
+    parser.add_argument("--preset", help=f"named sampling settings, which single flags override: {', '.join(PRESETS)}")
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given several times")
+    parser.add_argument("--stream", action="store_true", help="show the text as it is written")
+    parser.add_argument("--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps")
+    add_flags(parser, Request, dashes=True)
+    add_flags(parser, SamplingConfig, dashes=True)
+    args = parser.parse(argv)
+    try:
+        go(args)
+    except (ValueError, OSError) as e:
+        print(f"sample.py: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print()
+        return 130
+    return 0
+
+
+def go(args: argparse.Namespace) -> None:
+    """Everything between the command line and the text."""
+    given = {name: value for name, value in vars(args).items() if isinstance(value, str)}
+    request = override(Request(), {name: given[name] for name in given.keys() & {f.name for f in dataclasses.fields(Request)}}, dashes=True)
+    opened = run.open_run(args.run or run.newest_run(), run.find_device(args.device))
+    if args.preset is not None and args.preset not in PRESETS:
+        raise ValueError(f"--preset {args.preset}: expected one of {', '.join(PRESETS)}")
+    base = PRESETS[args.preset] if args.preset else opened.config.sampling
+    explicit = {name: given[name] for name in given.keys() & {f.name for f in dataclasses.fields(SamplingConfig)}}
+    sampling = override(base, explicit, dashes=True)
+    refuse_what_would_be_ignored(sampling, explicit, request, given)
+    prompt = args.prompt if args.prompt is not None else opened.config.text.prompt
+    n_tokens = request.max_new_tokens or opened.config.text.max_new_tokens
+    print(f"run {opened.path} (step {opened.step}); {opened.text.sampler(sampling, [prompt])}\n", flush=True)
+    seeds = range(request.seed, request.seed + request.num_samples)
+    if args.stream:
+        for i, seed in enumerate(seeds):
+            print(("\n---\n" if i else "") + prompt, end="", flush=True)
+            opened.text.generate([prompt], sampling, max_new_tokens=n_tokens, seeds=[seed], stop=args.stop, show=show)
+            print()
+        return
+    completions = opened.text.generate([prompt] * len(seeds), sampling, max_new_tokens=n_tokens, seeds=seeds, stop=args.stop)
+    print("\n---\n".join(completion.prompt + completion.text for completion in completions))
+
+
+def show(piece: str) -> None:
+    """Print a piece of text at once."""
+    print(piece, end="", flush=True)
+
+
+def refuse_what_would_be_ignored(sampling: SamplingConfig, explicit: dict, request: Request, given: dict) -> None:
+    """Raise ValueError for settings that cannot have an effect beside the others."""
+    greedy = next((name for name, off in {"temperature": 0, "top_p": 0, "top_k": 1}.items() if getattr(sampling, name) == off), None)
+    if greedy is None:
+        return
+    how = f"--{greedy.replace('_', '-')} {getattr(sampling, greedy):g} always takes the most probable token"
+    useless = [name for name in ("temperature", "top_k", "top_p", "min_p", "typical_p") if name in explicit and name != greedy]
+    useless += ["seed"] if "seed" in given else []
+    if useless:
+        raise ValueError(f"--{useless[0].replace('_', '-')} would be ignored, since {how}; leave one of the two out")
+    if request.num_samples > 1:
+        raise ValueError(f"--num-samples {request.num_samples} would give the same text each time, since {how}; leave one of the two out")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""Reading texts: exactly what is in the file, or a sentence that says what is wrong with it."""
+
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minillm.config import keys
+from minillm.datasets import corpus
+from minillm.datasets.corpus import Corpus, DataConfig, load_corpus, read_documents
+
+
+def load(path) -> list[str]:
+    loaded = load_corpus(DataConfig(corpus=str(path)))
+    assert loaded.world is None and loaded.name == str(path)
+    return loaded.documents
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1).filter(str.strip))
+def test_a_text_file_is_one_document_letter_by_letter(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("texts") / "my.txt"
+    path.write_bytes(text.encode())
+    assert load(path) == [text.removeprefix("\ufeff")]
+
+
+def test_the_byte_order_mark_is_dropped_and_line_ends_become_newlines(tmp_path):
+    path = tmp_path / "windows.txt"
+    path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\nfour\r\n\r\nfive")
+    assert load(path) == ["one\ntwo\nthree\nfour\n\nfive"]
+
+
+def test_a_folder_is_read_in_sorted_order_with_its_subfolders_and_only_texts(tmp_path):
+    for name, text in {"b.txt": "B", "a.md": "A", "sub/C.TXT": "C", "sub/deep/d.txt": "D", "x.py": "no", "blank.txt": " \n"}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert load(tmp_path) == ["A", "B", "C", "D"]
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8")), min_size=1).filter(lambda texts: any(map(str.strip, texts))), st.booleans())
+def test_a_jsonl_file_is_one_document_a_line_letter_by_letter(tmp_path_factory, texts, ascii_only):
+    path = tmp_path_factory.mktemp("texts") / "my.jsonl"
+    lines = [json.dumps({"id": 3, "text": text}, ensure_ascii=ascii_only) for text in texts]
+    path.write_text("\n\n".join(lines) + "\n", encoding="utf-8")  # blank lines between them hold nothing
+    assert load(path) == texts
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "sentence"),
+    [
+        ("empty.txt", b"", "found nothing"),
+        ("bom.txt", b"\xef\xbb\xbf", "found nothing"),
+        ("blank.txt", b" \n\t\n", "found only white space"),
+        ("latin1.txt", b"ab caf\xe9 cd", r"latin1.txt: expected UTF-8, found byte 0xe9 at offset 6"),
+        ("bom_latin1.txt", b"\xef\xbb\xbfcaf\xe9 cd", r"found byte 0xe9 at offset 6"),
+        ("cut.txt", "caf\u00e9".encode()[:-1], "found byte 0xc3 at offset 3"),
+        ("image.txt", b"\x89PNG\0\0", "zero byte at offset 4"),
+        ("utf16.txt", "text".encode("utf-16"), "zero byte at offset 3.*UTF-8"),
+        ("a.jsonl", b'{"text": "fine"}\n{"text": oops}\n', "a.jsonl, line 2: expected JSON"),
+        ("b.jsonl", b'{"text": "fine"}\n\n{"txt": "x"}\n', 'line 3: expected an object whose "text" is a string'),
+        ("c.jsonl", b'{"text": 5}', "line 1: expected an object whose"),
+        ("d.jsonl", b'["text"]', "line 1: expected an object whose"),
+        ("e.jsonl", b'{"text": "\\ud83d"}', "line 1: expected Unicode, found half of a surrogate pair"),
+        ("f.jsonl", b"[" * 100_000, "line 1: expected JSON"),
+        ("g.jsonl", b'{"text": ""}\n{"text": " "}', "found only white space"),
+        ("h.jsonl", b"\n", "found nothing"),
+    ],
+)
+def test_a_file_that_is_no_text_is_refused_with_its_place(tmp_path, name, data, sentence):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=sentence):
+        load(tmp_path / name)
+
+
+def test_a_bad_file_in_a_folder_is_named(tmp_path):
+    (tmp_path / "good.txt").write_text("good")
+    (tmp_path / "bad.md").write_bytes(b"\xff\xff")
+    with pytest.raises(ValueError, match=r"bad.md: expected UTF-8, found byte 0xff at offset 0"):
+        load(tmp_path)
+
+
+def test_a_folder_without_texts_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"expected .txt or .md files in it, found none"):
+        load(tmp_path)
+    (tmp_path / "blank.txt").write_text("\n")
+    with pytest.raises(ValueError, match="found nothing"):
+        load(tmp_path)
+
+
+def test_a_folder_or_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "open.txt").write_text("open")
+    scan = os.scandir
+
+    def guarded(path):
+        if str(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", guarded)
+        with pytest.raises(ValueError, match="secret: expected a folder that can be read, got Permission denied"):
+            load(tmp_path)
+
+    def locked(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", locked)
+    with pytest.raises(ValueError, match=r"open.txt: expected a file that can be read, got Permission denied"):
+        read_documents(tmp_path / "open.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("storeis", "expected stories, python-docs, shakespeare, or a file or folder that exists; did you mean stories?"),
+        ("Shakespear", "did you mean shakespeare?"),
+        ("nowhere/my.txt", "expected stories, python-docs, shakespeare, or a file or folder that exists; check the path"),
+        ("", "data.corpus = '': expected stories"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_known_ones(name, sentence):
+    with pytest.raises(ValueError) as caught:
+        load_corpus(DataConfig(corpus=name))
+    assert sentence in str(caught.value)
+
+
+class FakeWorld:
+    def generate(self, n_stories, seed):
+        return [f"story {seed}.{i}" for i in range(n_stories)]
+
+
+def test_built_in_names_win_over_files_unless_written_as_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(corpus, "World", FakeWorld)
+    monkeypatch.setattr(corpus, "shakespeare", lambda: "To be")
+    monkeypatch.setattr(corpus, "python_docs", lambda: ["module a", "module b"])
+    for name in corpus.BUILT_IN:
+        (tmp_path / name).write_text("mine")
+    stories = load_corpus(DataConfig(n_stories=2, seed=5))
+    assert stories[:2] == ("stories", ["story 5.0", "story 5.1"]) and isinstance(stories.world, FakeWorld)
+    assert load_corpus(DataConfig(corpus="shakespeare")) == Corpus("shakespeare", ["To be"], None)
+    assert load_corpus(DataConfig(corpus="python-docs")) == Corpus("python-docs", ["module a", "module b"], None)
+    for name in corpus.BUILT_IN:
+        assert load(f"./{name}") == ["mine"]
+
+
+def test_every_field_of_the_section_explains_itself():
+    assert all(key.comment for key in keys(DataConfig))

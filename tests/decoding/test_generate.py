@@ -1,0 +1,272 @@
+"""The loop: against a slow one over single rows, with and without a state, ragged or alone, and for every way to end."""
+
+import functools
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minillm.decoding.generate import generate, stream
+from minillm.decoding.presets import PRESETS
+from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
+from minillm.decoding.stopping import StopText
+from minillm.models.decoder import Decoder, DecoderConfig
+from minillm.tokenizers.char import CharTokenizer
+from tests.decoding.toys import Markov, Remembers
+
+law = settings(max_examples=40, deadline=None, derandomize=True)
+V = 7
+GREEDY = Sampler(build_pipeline(SamplingConfig(temperature=0)))
+
+all_prompts = st.lists(st.lists(st.integers(0, V - 1), min_size=1, max_size=9), min_size=1, max_size=5)
+samplings = st.sampled_from(
+    [
+        SamplingConfig(),
+        SamplingConfig(temperature=0),
+        SamplingConfig(temperature=2, top_k=5, repetition_penalty=1.3),
+        SamplingConfig(temperature=2, min_new_tokens=3, frequency_penalty=0.3),
+        SamplingConfig(no_repeat_ngram=3, top_p=0.9),
+    ]
+)
+
+
+def sampler_for(sampling, prompts, end_id):
+    return Sampler(build_pipeline(sampling, end_id=end_id, prompt_lengths=[len(p) for p in prompts]))
+
+
+@torch.inference_mode()
+def slowly(model, prompt, sampling, seed, max_new_tokens, end_id):
+    """One row, everything read again for each token: (tokens, logprobs, reason)."""
+    sampler, generators, text, logprobs = sampler_for(sampling, [prompt], end_id), seeded([seed]), list(prompt), []
+    for _ in range(max_new_tokens):
+        if len(text) == model.context_length:
+            return text[len(prompt) :], logprobs, "context"
+        logits = model(torch.tensor([text]))[0][:, -1]
+        token = int(sampler(logits, torch.tensor([text]), generators))
+        logprobs.append(float(logits.log_softmax(-1)[0, token]))
+        if token == end_id:
+            return text[len(prompt) :], logprobs, "end"
+        text.append(token)
+    return text[len(prompt) :], logprobs, "length"
+
+
+@functools.cache
+def decoder(positions="rotary"):
+    torch.manual_seed(0)
+    config = DecoderConfig(n_layers=2, d_model=12, n_heads=3, n_kv_heads=1, d_ff=10, context_length=16, positions=positions, init_std=0.6)
+    return Decoder(config, V).double().eval()
+
+
+MODELS = {
+    "markov": Markov(torch.randn(V, V, generator=torch.Generator().manual_seed(3), dtype=torch.float64)),
+    "remembers": Remembers(V, context_length=12).eval(),
+    "rotary": decoder(),
+    "learned": decoder("learned"),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("use_cache", [True, False])
+@law
+@given(prompts=all_prompts, sampling=samplings, seed=st.integers(0, 99), n=st.integers(0, 12))
+def test_a_ragged_batch_is_its_rows_alone_and_slow(name, use_cache, prompts, sampling, seed, n):
+    model, seeds = MODELS[name], [seed + i for i in range(len(prompts))]
+    how = {"max_new_tokens": n, "end_id": 2, "use_cache": use_cache, "generators": seeded(seeds)}
+    completions = generate(model, prompts, sampler_for(sampling, prompts, 2), **how)
+    for prompt, s, completion in zip(prompts, seeds, completions, strict=True):
+        tokens, logprobs, reason = slowly(model, prompt, sampling, s, n, end_id=2)
+        assert (completion.tokens, completion.reason) == (tokens, reason)
+        assert completion.logprobs == pytest.approx(logprobs, abs=1e-9)
+
+
+@law
+@given(all_prompts, st.randoms(use_true_random=False), samplings)
+def test_a_row_writes_the_same_in_any_company_and_order(prompts, random, sampling):
+    """Rows carry their seed with them; others come, go, and end before them."""
+    rows = [(prompt, 100 + i) for i, prompt in enumerate(prompts)]
+    chosen = random.sample(rows, random.randint(1, len(rows)))
+    written = []
+    for batch in (rows, chosen):
+        texts, seeds = zip(*batch, strict=True)
+        sampler = sampler_for(sampling, texts, 1)
+        out = generate(MODELS["remembers"], texts, sampler, max_new_tokens=8, generators=seeded(seeds), end_id=1)
+        written.append(dict(zip(seeds, out, strict=True)))
+    for _, seed in chosen:
+        assert written[1][seed].tokens == written[0][seed].tokens
+
+
+def test_one_generation_leaves_no_trace_on_the_next():
+    model = Remembers(V).eval()
+    a, b = [[1, 2, 3], [4]], [[5], [6, 0], [1]]
+
+    def run(prompts):
+        return generate(model, prompts, Sampler(), max_new_tokens=9, generators=seeded(range(len(prompts))))
+
+    fresh = run(b)
+    run(a)
+    assert run(b) == fresh
+
+
+@pytest.mark.parametrize("end_id", range(V))
+def test_the_end_token_truncates_for_every_choice_of_it_and_every_budget(end_id):
+    """Run without an end, then declare a token of the text to be the end."""
+    model, prompts = Remembers(V).eval(), [[1], [2, 3], [4, 5, 6]]
+    free = generate(model, prompts, GREEDY, max_new_tokens=10, generators=seeded([0] * 3))
+    for n in range(11):
+        out = generate(model, prompts, GREEDY, max_new_tokens=n, generators=seeded([0] * 3), end_id=end_id)
+        for row, completion in enumerate(out):
+            text = free[row].tokens[:n]
+            ends = end_id in text
+            place = text.index(end_id) if ends else n
+            assert completion.tokens == text[:place]
+            assert completion.reason == ("end" if ends else "length")
+            assert completion.logprobs == free[row].logprobs[: place + ends], "the end's own is the last"
+
+
+@pytest.mark.parametrize(
+    ("length", "n", "written", "reason"),
+    [
+        (5, 6, 6, "length"),
+        (5, 7, 7, "length"),
+        (5, 8, 7, "context"),
+        (11, 3, 1, "context"),
+        (12, 3, 0, "context"),
+        (12, 0, 0, "length"),
+    ],
+)
+def test_a_row_never_outgrows_the_context(length, n, written, reason):
+    model = Remembers(V, context_length=12).eval()
+    for use_cache in (True, False):
+        out = generate(model, [[1] * length, [2]], GREEDY, max_new_tokens=n, generators=seeded([0, 0]), use_cache=use_cache)
+        assert (len(out[0].tokens), out[0].reason) == (written, reason)
+        assert (len(out[1].tokens), out[1].reason) == (n, "length")
+
+
+def test_a_context_without_limit_goes_on():
+    out = generate(MODELS["markov"], [[1] * 300], Sampler(), max_new_tokens=300, generators=seeded([0]))
+    assert len(out[0].tokens) == 300
+
+
+@law
+@given(
+    st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=3),
+    st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=3),
+    st.integers(0, 20),
+    st.integers(0, 99),
+)
+def test_stop_strings_end_their_row_only(prompts, strings, n, seed):
+    tokenizer = CharTokenizer("abc")
+    model = Markov(torch.zeros(4, 4, dtype=torch.float64))
+    tokens, seeds = [tokenizer.encode(p) for p in prompts], [seed + i for i in range(len(prompts))]
+    free = generate(model, tokens, Sampler(), max_new_tokens=n, generators=seeded(seeds), end_id=3)
+    stops = [StopText(tokenizer, strings) for _ in prompts]
+    out = generate(model, tokens, Sampler(), max_new_tokens=n, generators=seeded(seeds), end_id=3, stops=stops)
+    for whole, completion, stop in zip(free, out, stops, strict=True):
+        text = tokenizer.decode(whole.tokens)
+        found = [text.find(s) for s in strings if s in text]
+        assert stop.text == text[: min(found, default=n)]
+        assert completion.reason == ("stop" if found else whole.reason)
+        assert completion.tokens == whole.tokens[: len(completion.tokens)]
+        if not found:
+            assert completion == whole
+
+
+def test_events_come_as_tokens_are_drawn():
+    model, prompts = Remembers(V, context_length=9).eval(), [[1, 2], [3] * 9, [4]]
+    how = {"max_new_tokens": 5, "end_id": 2}
+    steps = list(stream(model, prompts, Sampler(), generators=seeded([5, 6, 7]), **how))
+    assert [(e.row, e.token, e.reason) for e in steps[0]] == [(1, None, "context")]
+    collected = generate(model, prompts, Sampler(), generators=seeded([5, 6, 7]), **how)
+    for row, completion in enumerate(collected):
+        events = [e for e in itertools.chain(*steps) if e.row == row]
+        assert [e.token for e in events if e.token is not None] == completion.tokens
+        assert [e.reason for e in events] == [None] * (len(events) - 1) + [completion.reason]
+
+
+def test_every_token_is_read_once_and_rows_that_ended_are_not_read():
+    model = Remembers(V).eval()
+    out = generate(model, [[1, 2, 3], [4], [5, 6]], Sampler(), max_new_tokens=12, generators=seeded([21, 22, 23]), end_id=0)
+    lengths = [len(c.logprobs) for c in out]
+    assert len(set(lengths)) == 3, "rows end at different steps, or this test shows nothing"
+    assert model.calls == [(3, 3)] + [(sum(n > step for n in lengths), 1) for step in range(1, max(lengths))]
+    assert model.calls[-1][0] == 1
+
+
+def test_nothing_is_read_where_nothing_may_be_written():
+    model = Remembers(V).eval()
+    out = generate(model, [[1], [2]], GREEDY, max_new_tokens=0, generators=seeded([0, 0]))
+    assert [(c.tokens, c.logprobs, c.reason) for c in out] == [([], [], "length")] * 2
+    assert generate(model, [], GREEDY, max_new_tokens=5, generators=[]) == []
+    assert model.calls == []
+
+
+def test_the_model_is_in_eval_mode_meanwhile_and_as_it_was_afterwards():
+    model = Remembers(V).train()
+    frozen = torch.nn.Sequential(model, torch.nn.Dropout().eval())
+    quiet = generate(model.eval(), [[1]], GREEDY, max_new_tokens=9, generators=seeded([0]))
+    assert generate(model.train(), [[1]], GREEDY, max_new_tokens=9, generators=seeded([0])) == quiet, "no dropout"
+    assert model.training and model.dropout.training and not frozen[1].training
+    model.dropout.eval()
+    events = stream(model, [[1]], GREEDY, max_new_tokens=9, generators=seeded([0]))
+    next(events)
+    assert not model.training
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled(), "the caller's mode is the caller's"
+    events.close()
+    assert model.training and not model.dropout.training, "also when nobody wants the rest"
+
+
+def test_the_model_is_as_it_was_after_an_error():
+    model = Remembers(V).train()
+    banned = Sampler(build_pipeline(SamplingConfig(banned_tokens=tuple(range(V)))))
+    with pytest.raises(ValueError, match="banned"):
+        generate(model, [[1]], banned, max_new_tokens=3, generators=seeded([0]))
+    assert model.training
+
+
+def test_the_first_state_may_be_chosen():
+    model, made = Remembers(V).eval(), []
+
+    def start(batch_size):
+        made.append(batch_size)
+        return model.start(batch_size)
+
+    generate(model, [[1], [2, 3]], GREEDY, max_new_tokens=3, generators=seeded([0, 0]), start=start)
+    assert made == [2]
+    with pytest.raises(ValueError, match="use_cache"):
+        generate(model, [[1]], GREEDY, max_new_tokens=3, generators=seeded([0]), start=start, use_cache=False)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "changed", "message"),
+    [
+        ([[1], []], {}, "prompt 1 = .*END"),
+        ([[1] * 13], {}, "prompt 0 has 13 tokens: expected at most context_length = 12"),
+        ([[1, V]], {}, "vocab_size = 7"),
+        ([[-1, 2]], {}, "vocab_size = 7"),
+        ([[1]], {"max_new_tokens": -1}, "max_new_tokens"),
+        ([[1]], {"end_id": V}, "end_id"),
+        ([[1]], {"end_id": -1}, "end_id"),
+        ([[1]], {"generators": seeded([1, 2])}, "2 generators"),
+        ([[1]], {"stops": []}, "0 stops"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_read(prompts, changed, message):
+    model = Remembers(V, context_length=12)
+    how = {"max_new_tokens": 3, "generators": seeded(range(len(prompts)))} | changed
+    with pytest.raises(ValueError, match=message):
+        stream(model, prompts, GREEDY, **how)
+    assert model.calls == []
+
+
+def test_a_decoder_in_float32_writes_what_it_writes_without_a_cache():
+    torch.manual_seed(1)
+    model = Decoder(DecoderConfig(n_layers=2, d_model=24, n_heads=2, context_length=64, init_std=0.3), 97)
+    prompts = [[1, 2, 3], [4], list(range(40)), [9] * 17]
+    sampler = Sampler(build_pipeline(PRESETS["creative"], vocab_size=90))
+    how = {"max_new_tokens": 30, "end_id": 0}
+    cached, read_again = (generate(model, prompts, sampler, generators=seeded(range(4)), use_cache=c, **how) for c in (True, False))
+    assert [c.tokens for c in cached] == [c.tokens for c in read_again]
+    assert all(token < 90 for c in cached for token in c.tokens)
+    assert cached[2].reason == "context" or len(cached[2].tokens) < 24

@@ -1,0 +1,72 @@
+"""Small language models whose every probability can be computed by hand."""
+
+import torch
+from torch import nn
+
+
+class Reading:
+    """State: the tokens read by each row and one vector a row."""
+
+    def __init__(self, batch_size, width, dtype):
+        self.lengths = torch.zeros(batch_size, dtype=torch.long)
+        self.memory = torch.zeros(batch_size, width, dtype=dtype)
+
+    def reorder(self, rows):
+        self.lengths, self.memory = self.lengths[rows], self.memory[rows]
+
+    def truncate(self, lengths):
+        raise ValueError("a toy remembers no way back")
+
+    def nbytes(self):
+        return self.memory.nbytes
+
+
+class Markov:
+    """The next token depends on the last one: `table` (V, V) of logits. Not an nn.Module, as an n-gram need not be."""
+
+    context_length = None
+
+    def __init__(self, table):
+        self.table, self.vocab_size = table, len(table)
+
+    def start(self, batch_size):
+        return Reading(batch_size, 1, torch.long)
+
+    def __call__(self, tokens, state=None):
+        kept = state or self.start(len(tokens))
+        logits = []
+        for column in tokens.T:
+            kept.memory = torch.where(column >= 0, column, kept.memory[:, 0])[:, None]
+            kept.lengths = kept.lengths + (column >= 0)
+            logits.append(self.table[kept.memory[:, 0]])
+        return torch.stack(logits, 1), state
+
+
+class Remembers(nn.Module):
+    """h = tanh(h W + embed(token)): the next token depends on all that was read, in order. Dropout shows whether it trains."""
+
+    def __init__(self, vocab_size, context_length=None, seed=0):
+        super().__init__()
+        self.vocab_size, self.context_length = vocab_size, context_length
+        g = torch.Generator().manual_seed(seed)
+        self.embed = nn.Parameter(torch.randn(vocab_size, 5, generator=g, dtype=torch.float64))
+        self.turn = nn.Parameter(torch.randn(5, 5, generator=g, dtype=torch.float64))
+        self.head = nn.Parameter(torch.randn(5, vocab_size, generator=g, dtype=torch.float64) * 2)
+        self.dropout = nn.Dropout(0.5)
+        self.calls = []  # the shapes that were read
+
+    def start(self, batch_size):
+        return Reading(batch_size, 5, torch.float64)
+
+    def forward(self, tokens, state=None):
+        self.calls.append(tuple(tokens.shape))
+        kept = state or self.start(len(tokens))
+        logits = []
+        for column in tokens.T:
+            read = (column >= 0)[:, None]
+            h = torch.tanh((kept.memory[:, None] @ self.turn)[:, 0] + self.embed[column.clamp(min=0)])
+            kept.memory = torch.where(read, h, kept.memory)
+            kept.lengths = kept.lengths + read[:, 0]
+            assert self.context_length is None or kept.lengths.max() <= self.context_length, "read beyond the context"
+            logits.append((self.dropout(kept.memory)[:, None] @ self.head)[:, 0])
+        return torch.stack(logits, 1), state

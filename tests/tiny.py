@@ -1,0 +1,43 @@
+"""Decoders that are small enough to compare exactly: float64, weights far from zero, every dimension another number."""
+
+import torch
+
+from minillm.models.decoder import Decoder, DecoderConfig
+
+VOCAB = 23
+N_HEADS = 6
+
+SHAPES = {  # one of each mechanism, and each in more than one company
+    "gpt": {"positions": "learned", "norm": "layernorm", "feedforward": "gelu", "bias": True, "d_model": 30, "d_head": 0},
+    "llama": {"feedforward": "swiglu", "n_kv_heads": 2, "tied": False, "norm_eps": 1e-3},
+    "normed queries": {"qk_norm": True, "n_kv_heads": 1},
+    "post-norm": {"positions": "sinusoidal", "norm_place": "post", "norm": "layernorm", "feedforward": "relu", "n_kv_heads": 3},
+    "no positions": {"positions": "none", "bias": True},
+    "window": {"window": 5, "n_kv_heads": 2},
+}
+
+
+def config(**changes) -> DecoderConfig:
+    """Two layers of six heads of four, in a stream of ten."""
+    sizes = {"n_layers": 2, "d_model": 10, "n_heads": N_HEADS, "d_head": 4, "d_ff": 17, "context_length": 32, "init_std": 0.4}
+    return DecoderConfig(**(sizes | changes))
+
+
+def decoder(seed: int = 0, **changes) -> Decoder:
+    """In evaluation mode; biases and norms are random too, or nobody would notice one that is missing."""
+    torch.manual_seed(seed)
+    model = Decoder(config(**changes), VOCAB).double().eval()
+    for parameter in model.parameters():
+        if parameter.ndim == 1:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    return model
+
+
+def tokens(B: int, T: int, seed: int = 0) -> torch.Tensor:
+    """Random ids."""
+    return torch.randint(VOCAB, (B, T), generator=torch.Generator().manual_seed(seed))
+
+
+def assert_equal(a: torch.Tensor, b: torch.Tensor) -> None:
+    """The same up to the last digits of float64."""
+    torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)

@@ -1,0 +1,151 @@
+"""The Unigram model against lists of all segmentations of short words."""
+
+import math
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minillm.tokenizers.unigram import FLOOR, Lattice, PieceModel, UnigramTokenizer, learn_pieces, normalize
+
+laws = settings(max_examples=70, deadline=None)
+TEXT = "the theme of the thesis is there; the other thesis is theirs. " * 3 + "naïve naïveté " * 5
+
+
+def segmentations(word: bytes, pieces) -> list[list[bytes]]:
+    if not word:
+        return [[]]
+    return [[word[:n], *rest] for n in range(1, len(word) + 1) if word[:n] in pieces for rest in segmentations(word[n:], pieces)]
+
+
+def log_p(segmentation: list[bytes], logprobs: dict[bytes, float]) -> float:
+    return math.fsum(logprobs[piece] for piece in segmentation)
+
+
+@st.composite
+def models(draw) -> dict[bytes, float]:
+    """Probabilities of a, b, c and of some longer pieces."""
+    longer = draw(st.sets(st.text("abc", min_size=2, max_size=4).map(str.encode), max_size=13))
+    pieces = [b"a", b"b", b"c", *sorted(longer)]
+    weights = [draw(st.floats(0.01, 1)) for _ in pieces]
+    return {piece: math.log(weight / sum(weights)) for piece, weight in zip(pieces, weights, strict=True)}
+
+
+words = st.text("abc", max_size=8).map(str.encode)
+
+
+@laws
+@given(logprobs=models(), word=words)
+def test_viterbi_finds_the_best_of_all_segmentations(logprobs, word):
+    pieces, score = PieceModel(logprobs).viterbi(word)
+    best = max(log_p(each, logprobs) for each in segmentations(word, logprobs))
+    assert b"".join(pieces) == word
+    assert score == pytest.approx(best, abs=1e-12) and log_p(pieces, logprobs) == pytest.approx(best, abs=1e-12)
+
+
+@laws
+@given(logprobs=models(), word=words, alpha=st.sampled_from([0.0, 0.3, 1.0, 2.0]))
+def test_forward_sums_over_all_segmentations(logprobs, word, alpha):
+    total = math.fsum(math.exp(alpha * log_p(each, logprobs)) for each in segmentations(word, logprobs))
+    assert PieceModel(logprobs).forward(word, alpha)[-1] == pytest.approx(math.log(total), abs=1e-10)
+
+
+@laws
+@given(logprobs=models(), counts=st.dictionaries(words.filter(len), st.integers(1, 7), min_size=1, max_size=5))
+def test_expected_counts_are_those_of_all_segmentations_weighted(logprobs, counts):
+    expected, log_likelihood = defaultdict(float), 0.0
+    for word, n in counts.items():
+        every = segmentations(word, logprobs)
+        total = math.fsum(math.exp(log_p(each, logprobs)) for each in every)
+        log_likelihood += n * math.log(total)
+        for each in every:
+            for piece in each:
+                expected[piece] += n * math.exp(log_p(each, logprobs)) / total
+    found, found_likelihood = Lattice(counts, list(logprobs)).expected_counts(np.array(list(logprobs.values())))
+    assert found_likelihood == pytest.approx(log_likelihood, abs=1e-9)
+    assert found.tolist() == pytest.approx([expected[piece] for piece in logprobs], abs=1e-9)
+
+
+@laws
+@given(logprobs=models(), counts=st.dictionaries(words.filter(len), st.integers(1, 7), min_size=1, max_size=5))
+def test_a_step_of_em_never_lowers_the_likelihood(logprobs, counts):
+    lattice, scores, before = Lattice(counts, list(logprobs)), np.array(list(logprobs.values())), -math.inf
+    for _ in range(5):
+        expected, log_likelihood = lattice.expected_counts(scores)
+        assert log_likelihood >= before - 1e-9
+        scores, before = normalize(expected), log_likelihood
+
+
+def test_pruned_pieces_are_out_of_the_sums():
+    pieces = [b"a", b"b", b"ab", b"ba"]
+    scores = np.log([0.3, 0.3, 0.2, 0.2])
+    lattice = Lattice({b"abab": 3, b"ba": 2}, pieces)
+    lattice.keep(np.array([True, True, False, True]))
+    fewer = [0, 1, 3]
+    expected, log_likelihood = Lattice({b"abab": 3, b"ba": 2}, [pieces[i] for i in fewer]).expected_counts(scores[fewer])
+    found, found_likelihood = lattice.expected_counts(scores)
+    assert found_likelihood == pytest.approx(log_likelihood) and found[fewer].tolist() == pytest.approx(expected.tolist()) and found[2] == 0
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 3.0])
+def test_sampled_segmentations_come_as_often_as_their_share_says(alpha):
+    logprobs = {piece: math.log(p) for piece, p in {b"a": 0.3, b"b": 0.25, b"ab": 0.2, b"ba": 0.15, b"aba": 0.1}.items()}
+    word, n = b"ababa", 1500
+    shares = {tuple(each): math.exp(alpha * log_p(each, logprobs)) for each in segmentations(word, logprobs)}
+    generator = torch.Generator().manual_seed(11)
+    seen = Counter(tuple(PieceModel(logprobs).sample(word, alpha, generator)) for _ in range(n))
+    assert seen.keys() <= shares.keys()
+    expected = {each: n * share / sum(shares.values()) for each, share in shares.items()}
+    chi_square = sum((seen[each] - expected[each]) ** 2 / expected[each] for each in shares)
+    freedom = len(shares) - 1
+    assert chi_square < freedom + 4 * math.sqrt(2 * freedom)
+
+
+def test_training_finds_the_frequent_words_and_keeps_every_byte_possible():
+    tokenizer = UnigramTokenizer.train([TEXT], 270)
+    assert tokenizer.vocab_size == 270 and len(set(tokenizer.pieces)) == 270
+    assert [tokenizer.pieces[token] for token in tokenizer.encode("the thesis is")] == [b"the", b" thesis", b" is"]
+    assert min(tokenizer.model.logprobs.values()) >= FLOOR
+    assert sum(map(math.exp, tokenizer.model.logprobs.values())) == pytest.approx(1, abs=1e-6)
+
+
+def test_pruning_gives_a_likelier_vocabulary_than_the_seeds_cut_to_size():
+    counts = Counter({"abcd": 40, "abcx": 1, "zabc": 1, "cdef": 30, "cd": 3, "gh": 20, "ghgh": 9})
+
+    def likelihood(logprobs: dict[bytes, float]) -> float:
+        return sum(n * PieceModel(logprobs).forward(word.encode())[-1] for word, n in counts.items())
+
+    few, more = learn_pieces(counts, 3), learn_pieces(counts, 6)
+    learned = [piece for piece in few if len(piece) > 1]
+    assert sorted(learned) == [b"abcd", b"cdef", b"gh"]
+    assert likelihood(more) > likelihood(few)
+
+
+def test_samples_differ_and_all_decode_to_the_text():
+    tokenizer = UnigramTokenizer.train([TEXT], 300)
+    text = "the naïve thesis, 漢"
+    first, again = (
+        [tokenizer.sample(text, 0.05, generator) for _ in range(20)] for generator in (torch.Generator().manual_seed(s) for s in (3, 3))
+    )
+    assert first == again and len(set(map(tuple, first))) > 5
+    assert {tokenizer.decode(tokens) for tokens in first} == {text}
+    assert tokenizer.sample(text, 1000.0, torch.Generator().manual_seed(3)) == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, math.inf, math.nan])
+def test_an_alpha_that_is_no_temperature_is_refused(alpha):
+    with pytest.raises(ValueError, match=r"alpha = .*: expected a number from 0"):
+        UnigramTokenizer.train([TEXT], 260).sample("a", alpha)
+
+
+def test_training_does_not_depend_on_the_order_of_documents():
+    texts = TEXT.split(" ")
+    assert UnigramTokenizer.train(texts, 280).to_dict() == UnigramTokenizer.train(texts[::-1], 280).to_dict()
+
+
+def test_pieces_without_every_byte_are_refused():
+    with pytest.raises(ValueError, match="logprobs lack b'"):
+        UnigramTokenizer({b"a": 0.0})

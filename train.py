@@ -1,0 +1,209 @@
+"""Train a model from a config: python train.py --config gpt-tiny
+
+Any key of the config can be set by a flag, --section.key value; --help lists them all. --resume goes on with a run that was stopped;
+--init-from starts a new run with the weights of another.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from minillm import run
+from minillm.config import Parser, add_flags, override, to_toml
+from minillm.datasets.batch import IGNORE
+from minillm.objectives.next_token import next_token
+from minillm.run import RunConfig
+from minillm.tokenizers.base import Tokenizer
+from minillm.training.loop import Interrupted, Progress, train
+from minillm.training.metrics import MetricsLog, read_metrics, save_plot, terminal_plot
+from minillm.training.precision import seconds_per_pass
+from minillm.training.step import Diverged
+
+MAY_CHANGE_ON_RESUME = ("train.max_steps", "train.eval_every", "train.save_every", "train.log_every", "train.patience")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, build, go; the exit status."""
+    args = parse(argv)
+    flags = {name: value for name, value in vars(args).items() if "." in name}
+    try:
+        torch.set_float32_matmul_precision("high")
+        go(args, flags)
+    except Interrupted:
+        return 130
+    except KeyboardInterrupt:
+        print("\ninterrupted before anything was trained", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, Diverged) as e:
+        print(f"train.py: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", metavar="NAME", help="a name in configs/ or a .toml file; starts a new run")
+    parser.add_argument("--resume", metavar="RUN", type=Path, help="folder of a run to go on with, from its latest checkpoint")
+    parser.add_argument("--init-from", metavar="RUN", type=Path, help="folder of a run whose weights and tokenizer a new run starts with")
+    parser.add_argument("--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps")
+    parser.add_argument("--show-batch", action="store_true", help="print the first batch, token by token, and stop")
+    parser.add_argument("--dry-run", action="store_true", help="build everything, print the plan and stop before the first step")
+    add_flags(parser, RunConfig)
+    args = parser.parse(argv)
+    if args.resume and (args.config or args.init_from):
+        parser.error("--resume goes on with a run as it was configured; use --init-from RUN to start a new run from its weights")
+    if not (args.config or args.resume or args.init_from):
+        known = ", ".join(sorted(p.stem for p in run.CONFIGS.glob("*.toml")))
+        parser.error(f"expected --config NAME (one of {known}), --resume RUN or --init-from RUN")
+    return args
+
+
+def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
+    """Everything between the command line and the summary."""
+    began, device = time.monotonic(), run.find_device(args.device)
+    config, saved = resolve(args, flags)
+    print(f"{config.about.summary or 'training'}; corpus {config.data.corpus}")
+    data = run.build_data(config, saved and saved["tokenizer"])
+    batch = run.build_batches(config, data)
+    if args.show_batch:
+        return show_batch(batch(0), data.tokenizer)
+    config = choose_precision(config, data.tokenizer.vocab_size, batch, device)
+    model = run.build_model(config, data.tokenizer.vocab_size, device)
+    step, progress = run.build_step(config, model), Progress()
+    if args.init_from:
+        model.load_state_dict(saved["step"]["model"])
+    if args.resume:
+        step.load_state_dict(saved["step"])
+        progress = Progress(**saved["progress"])
+    path = args.resume or new_folder(config, args)
+    describe(config, data, model, device, path)
+    if args.dry_run:
+        return None
+    validation = run.build_validation(config, data, precision=config.train.precision)
+    log = MetricsLog(path / "metrics.jsonl", progress.step)
+    run.write_readable(path, config, data.tokenizer)
+
+    def save(name: str, progress: Progress) -> None:
+        run.save_run(path, name, config, data, step, progress)
+
+    if not args.resume:
+        save("latest", progress)
+    try:
+        train(config.train, step, batch, lambda: validation(model), save, log.write, progress)
+    except Interrupted:
+        print(f"interrupted at step {progress.step}, all saved; go on with: python train.py --resume {path}")
+        raise
+    except Diverged as e:
+        raise Diverged(f"{e}; the last good checkpoint is {path / 'checkpoint' / 'latest.pt'}") from None
+    return finish(path, config, data, device, progress, began)
+
+
+def resolve(args: argparse.Namespace, flags: dict[str, str]) -> tuple[RunConfig, dict | None]:
+    """The config of this run, and the checkpoint that it starts from."""
+    if args.resume:
+        saved = run.read_run(args.resume, "latest")
+        for name in flags:
+            if name not in MAY_CHANGE_ON_RESUME:
+                raise ValueError(f"--{name}: expected only {', '.join(MAY_CHANGE_ON_RESUME)} beside --resume; use --init-from")
+        config = override(saved["config"], flags)
+        if saved["progress"]["step"] >= config.train.max_steps:
+            raise ValueError(f"{args.resume} has done its {config.train.max_steps} steps; raise --train.max_steps, or use --init-from")
+        return config, saved
+    if not args.init_from:
+        return override(run.load_config(args.config), flags), None
+    saved = run.read_run(args.init_from, "best" if (args.init_from / "checkpoint" / "best.pt").is_file() else "latest")
+    base = run.load_config(args.config) if args.config else saved["config"]
+    wrong = [name for name in flags if name.startswith(("model.", "tokenizer."))]
+    if wrong:
+        raise ValueError(f"--{wrong[0]}: model and tokenizer come from --init-from {args.init_from}; use --config to start with fresh ones")
+    base = dataclasses.replace(base, model=saved["config"].model, tokenizer=saved["config"].tokenizer)
+    if not args.config:
+        base = dataclasses.replace(base, train=dataclasses.replace(base.train, run=""))
+    return override(base, flags), saved
+
+
+def new_folder(config: RunConfig, args: argparse.Namespace) -> Path:
+    """Where a new run goes: never where another one lies."""
+    if config.train.run:
+        path = Path(config.train.run)
+        if (path / "checkpoint").exists():
+            raise ValueError(f"--train.run {path}: expected no run there; use --resume {path} to go on with it, or name another folder")
+        return path
+    name = Path(args.config).stem if args.config else f"from-{args.init_from.name}"
+    numbered = (run.RUNS / (name if i == 1 else f"{name}-{i}") for i in range(1, sys.maxsize))
+    return next(path for path in numbered if not (path / "checkpoint").exists())
+
+
+def choose_precision(config: RunConfig, vocab_size: int, batch, device: str) -> RunConfig:
+    """The config with train.precision = "auto" replaced by what is faster here."""
+    if config.train.precision != "auto":
+        return config
+    seconds = seconds_per_pass(run.build_model(config, vocab_size, device), next_token, batch(0))
+    faster = min(seconds, key=seconds.__getitem__)
+    print("precision " + ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in seconds.items()) + f" forward and backward: {faster}")
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=faster))
+
+
+def describe(config: RunConfig, data: run.Data, model: torch.nn.Module, device: str, path: Path) -> None:
+    """The first lines: what is trained, on what, and what to expect."""
+    about, n_parameters = config.about, sum(p.numel() for p in model.parameters())
+    per_step = config.train.batch_size * config.model.context_length
+    print(to_toml(config))
+    print(f"device {device}, {torch.get_num_threads()} threads, {config.train.precision}; {n_parameters:,} parameters")
+    print(f"{len(data.train.ids):,} tokens to train on, {len(data.val.ids):,} to validate on; {per_step:,} tokens a step")
+    print(f"a uniform guess has loss ln {data.tokenizer.vocab_size} = {math.log(data.tokenizer.vocab_size):.3f}")
+    if about.expected_loss:
+        print(f"expected, as configured in its file: validation loss {about.expected_loss:.3f} after about {about.expected_seconds:.0f} s")
+    if data.val_nats is not None:
+        print(f"the source itself has loss {data.val_nats / (len(data.val.ids) - 1):.3f} on the validation text: no model can do better")
+    print(f"run folder {path}", flush=True)
+
+
+def show_batch(batch, tokenizer: Tokenizer) -> None:
+    """The first row of a batch: what is read, what should follow, and whether it counts."""
+    special = {i: name for name, i in tokenizer.special_tokens.items()}
+
+    def name(token: int) -> str:
+        return "" if token < 0 else special.get(token) or repr(tokenizer.decode([token]))
+
+    print(f"{'position':>8}  {'token':>6}  {'':<20}  {'target':>6}  {'':<20}  counted")
+    for i, (token, target) in enumerate(zip(batch.tokens[0].tolist(), batch.targets[0].tolist(), strict=True)):
+        print(f"{i:>8}  {token:>6}  {name(token):<20}  {target:>6}  {name(target):<20}  {'yes' if target != IGNORE else 'no'}")
+
+
+def finish(path: Path, config: RunConfig, data: run.Data, device: str, progress: Progress, began: float) -> None:
+    """Curves, the last figures, a sample, and where everything is."""
+    rows = read_metrics(path / "metrics.jsonl")
+    names = {"loss": "training loss", "val_loss": "validation loss"}
+    curves = {title: [(row["step"], row[name]) for row in rows if name in row] for name, title in names.items()}
+    plotted = save_plot(curves, path / "loss.png")
+    opened = run.open_run(path, device)
+    last = [row for row in rows if "val_loss" in row][-1]
+    summary = {"steps": progress.step, "best_val_loss": progress.best_loss, "best_step": opened.step}
+    summary |= {name: value for name, value in last.items() if name != "step"}
+    if data.test is not None:
+        test = run.build_validation(config, data, "test", config.train.precision)(opened.text.model)
+        summary |= {f"test_{name.removeprefix('val_')}": value for name, value in test.items()}
+    summary |= {"train_seconds": round(progress.seconds, 1), "total_seconds": round(time.monotonic() - began, 1)}
+    (path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    print(terminal_plot(curves))
+    for name, value in summary.items():
+        print(f"{name:>18}  {value:.4f}" if isinstance(value, float) else f"{name:>18}  {value}")
+    if "regret" in last:
+        print(f"{'regret':>18}  {100 * last['regret'] / last['source_loss']:.1f} % of the source's own loss, which nothing can take away")
+    sampling, limit = config.sampling, min(config.text.max_new_tokens, config.model.context_length)
+    [sample] = opened.text.generate([config.text.prompt], sampling, max_new_tokens=limit, seeds=[config.train.seed])
+    print(f"\na sample ({opened.text.sampler(sampling, [config.text.prompt])}):\n{sample.prompt}{sample.text}\n")
+    print(f"everything is in {path}: checkpoint/ config.toml tokenizer.json metrics.jsonl summary.json{' loss.png' if plotted else ''}")
+    print(f"write more with: python sample.py --run {path} --top-p 0.9")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
