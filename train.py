@@ -10,13 +10,14 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from minillm import run
 from minillm.config import Parser, add_flags, override, to_toml
-from minillm.datasets.batch import IGNORE
+from minillm.datasets.batch import IGNORE, Batch
 from minillm.objectives.next_token import next_token
 from minillm.run import RunConfig
 from minillm.tokenizers.base import Tokenizer
@@ -74,7 +75,7 @@ def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
     batch = run.build_batches(config, data)
     if args.show_batch:
         return show_batch(batch(0), data.tokenizer)
-    config = choose_precision(config, data.tokenizer.vocab_size, batch, device)
+    config = settle(config, data.tokenizer.vocab_size, batch, device)
     model = run.build_model(config, data.tokenizer.vocab_size, device)
     step, progress = run.build_step(config, model), Progress()
     if args.init_from:
@@ -86,7 +87,7 @@ def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
     describe(config, data, model, device, path)
     if args.dry_run:
         return None
-    validation = run.build_validation(config, data, precision=config.train.precision)
+    validation = run.build_validation(config, data)
     log = MetricsLog(path / "metrics.jsonl", progress.step)
     run.write_readable(path, config, data.tokenizer)
 
@@ -141,13 +142,13 @@ def new_folder(config: RunConfig, args: argparse.Namespace) -> Path:
     return next(path for path in numbered if not (path / "checkpoint").exists())
 
 
-def choose_precision(config: RunConfig, vocab_size: int, batch, device: str) -> RunConfig:
-    """The config with train.precision = "auto" replaced by what is faster here."""
+def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch], device: str) -> RunConfig:
+    """The config with train.precision "auto" replaced by what is faster on this machine, for now and for --resume."""
     if config.train.precision != "auto":
         return config
     seconds = seconds_per_pass(run.build_model(config, vocab_size, device), next_token, batch(0))
     faster = min(seconds, key=seconds.__getitem__)
-    print("precision " + ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in seconds.items()) + f" forward and backward: {faster}")
+    print("forward and backward: " + ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in seconds.items()) + f"; taking {faster}")
     return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=faster))
 
 
@@ -166,7 +167,7 @@ def describe(config: RunConfig, data: run.Data, model: torch.nn.Module, device: 
     print(f"run folder {path}", flush=True)
 
 
-def show_batch(batch, tokenizer: Tokenizer) -> None:
+def show_batch(batch: Batch, tokenizer: Tokenizer) -> None:
     """The first row of a batch: what is read, what should follow, and whether it counts."""
     special = {i: name for name, i in tokenizer.special_tokens.items()}
 
@@ -189,7 +190,7 @@ def finish(path: Path, config: RunConfig, data: run.Data, device: str, progress:
     summary = {"steps": progress.step, "best_val_loss": progress.best_loss, "best_step": opened.step}
     summary |= {name: value for name, value in last.items() if name != "step"}
     if data.test is not None:
-        test = run.build_validation(config, data, "test", config.train.precision)(opened.text.model)
+        test = run.build_validation(config, data, "test")(opened.text.model)
         summary |= {f"test_{name.removeprefix('val_')}": value for name, value in test.items()}
     summary |= {"train_seconds": round(progress.seconds, 1), "total_seconds": round(time.monotonic() - began, 1)}
     (path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

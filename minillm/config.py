@@ -272,4 +272,6 @@ def _comments(cls: type) -> dict[str, str]:
             first = token.string
         if token.type == tokenize.COMMENT and first:
             found[first] = token.string.lstrip("# ")
+        if token.type == tokenize.NEWLINE:
+            first = ""
     return found

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 
 from minillm.config import from_dict, load, suggest, to_toml, validate
+from minillm.datasets.batch import Batch
 from minillm.datasets.cleaning import CleaningConfig, clean
 from minillm.datasets.corpus import DataConfig, load_corpus
 from minillm.datasets.split import Splits, split
@@ -117,17 +118,17 @@ def build_data(config: RunConfig, tokenizer: Tokenizer | None = None, say: Calla
     return Data(tokenizer, len(documents) > 1, *streams, *nats)
 
 
-def build_batches(config: RunConfig, data: Data) -> Callable[[int], tuple]:
+def build_batches(config: RunConfig, data: Data) -> Callable[[int], Batch]:
     """Step -> training batch."""
     c = config
     return Windows(data.train, c.model.context_length, c.train.batch_size, c.train.seed, c.data.order, data.documents).batch
 
 
-def build_validation(config: RunConfig, data: Data, part: str = "val", precision: str = "fp32") -> Validation:
+def build_validation(config: RunConfig, data: Data, part: str = "val") -> Validation:
     """The full pass over one held-out part, "val" or "test"."""
     stream, nats = {"val": (data.val, data.val_nats), "test": (data.test, data.test_nats)}[part]
     batches = evaluation_batches(stream, config.model.context_length, 64, data.documents)
-    return Validation(batches, next_token, n_bytes=stream.n_bytes, source_nats=nats, precision=precision)
+    return Validation(batches, next_token, n_bytes=stream.n_bytes, source_nats=nats)
 
 
 def build_model(config: RunConfig, vocab_size: int, device: str = "cpu") -> Decoder:

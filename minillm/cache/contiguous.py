@@ -32,7 +32,7 @@ class ContiguousCache:
 
     def reorder(self, rows: Tensor) -> None:
         """See `KVCache.reorder`."""
-        if self.n_slots:
+        if self.k.dim() == 4:
             self.k, self.v, self.positions = self.k[rows], self.v[rows], self.positions[rows]
 
     def truncate(self, lengths: Tensor) -> None:

@@ -18,7 +18,7 @@ from zlib import crc32
 
 import numpy as np
 
-from minillm.config import Count, Fraction, Positive
+from minillm.config import Count, Fraction, Positive, validate
 
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # all of category Cc that is not white space
 LINE_ENDS = re.compile(r"\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
@@ -36,6 +36,9 @@ class CleaningConfig:
     near_duplicates: Fraction = 0.8  # remove documents that share this much of their word n-grams with an earlier one (Jaccard); 0: none
     n_words: Positive = 5  # words in an n-gram
     n_hashes: Positive = 128  # numbers in a signature: more of them find more pairs where near_duplicates is low
+
+    def __post_init__(self) -> None:
+        validate(self)
 
 
 class Removal(NamedTuple):

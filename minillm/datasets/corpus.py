@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from minillm.config import Count, Fraction, Positive
+from minillm.config import Count, Fraction, Positive, validate
 from minillm.datasets.python_docs import python_docs
 from minillm.datasets.shakespeare import shakespeare
 from minillm.datasets.stories import World
@@ -31,6 +31,9 @@ class DataConfig:
     val_fraction: Fraction = 0.05  # share of documents to validate on; a single text gives its last val_fraction + test_fraction
     test_fraction: Fraction = 0.05  # share of documents that are kept for the end
     order: Literal["epochs", "random"] = "epochs"  # epochs: every window once before any comes again; random: drawn at each step
+
+    def __post_init__(self) -> None:
+        validate(self)
 
 
 class Corpus(NamedTuple):

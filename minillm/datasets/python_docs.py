@@ -66,7 +66,7 @@ def _parsed(path: Path, library: Path) -> Iterator[tuple[str, str]]:
 
 def _walk(node: Definition, name: str) -> Iterator[tuple[str, str]]:
     """The docstring of a module, class or function, then those of the public classes and functions in it."""
-    if text := (ast.get_docstring(node) or "").strip():
+    if text := ast.get_docstring(node):
         yield _title(node, name), text
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         for child in node.body:
@@ -101,8 +101,9 @@ def _asked(module: str) -> Iterator[tuple[str, str]]:
 
 
 def _described(name: str, value: object) -> Iterator[tuple[str, str]]:
+    value = getattr(value, "__func__", value)  # out of its staticmethod
     text, signature = getattr(value, "__doc__", None), getattr(value, "__text_signature__", None)
-    own = text != type(value).__doc__  # a constant has the docstring of its type
+    own = isinstance(value, type) or text != type(value).__doc__  # a constant has the docstring of its type
     public = not name.rpartition(".")[2].startswith("_")
     if own and public and isinstance(text, str) and text.strip() and not hasattr(value, "__code__"):
         signature = " ".join(re.sub(r"\$module(, /)?(, )?", "", signature or "()").replace("$", "").split())

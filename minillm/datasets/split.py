@@ -51,6 +51,6 @@ def _place(document: str) -> float:
 
 def _cut(text: str, held_out: float) -> Splits:
     at = int(len(text) * (1 - held_out))
-    if at == 0 or (at == len(text) and held_out > 0):
+    if at == 0:
         raise ValueError(f"the only document = {len(text)} characters: expected enough to train and to validate on; give more text")
     return Splits([text[:at]], [text[at:]] if at < len(text) else [], [])

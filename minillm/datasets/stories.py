@@ -7,17 +7,20 @@ model. Because stories can be read back, a sample is right or wrong, and where i
 
     python -m minillm.datasets.stories        # a few stories and the numbers
 
-Read before: `grammar.py`, which does the writing and the reading.
+Read before: `grammar`, which does the writing and the reading.
 """
 
 import math
 import os
 import random
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from minillm.datasets.grammar import VALUES, Grammar, Page, Reading, Tale
+from minillm.datasets.grammar import VALUES, Page, Reading, Tale
+from minillm.datasets.grammar_file import GrammarFile
 
 STORIES = Path(__file__).resolve().parents[2] / "data" / "stories.txt"
 THE_END = "the end of the story"
@@ -34,29 +37,27 @@ class Verdict(NamedTuple):
 class World:
     """The stories of one grammar file.
 
-    `n_stories` different stories exist (exactly), each of `min_words` to `max_words` words (guaranteed), with an
-    entropy of `nats` per story (exact), of which `n_constraints` words (on average) follow from earlier ones.
+    `n_stories` different stories exist (exactly), each of `min_words` to `max_words` words (guaranteed), with an entropy
+    of `nats` per story (exact). `n_constraints` words of a story, on average, follow from earlier ones.
     """
 
     def __init__(self, path: str | os.PathLike = STORIES):
-        self.grammar = Grammar(Path(path))
+        self.grammar = GrammarFile(Path(path))
         top = self.top = self.grammar.top
         self.n_stories, self.nats, self.n_constraints = top.count, top.entropy, top.copies
         self.min_words, self.max_words = top.shortest + 1, top.longest + 1
 
-    def tell(self, n_stories: int, seed: int) -> list[Tale]:
-        """Stories with all that was chosen in them; those of a larger n begin with those of a smaller."""
+    def tales(self, seed: int) -> Iterator[Tale]:
+        """Stories without end, each with all that was chosen in it."""
         draw = random.Random(seed).random
-        tales = []
-        for _ in range(n_stories):
+        while True:
             tale = Tale(draw)
             self.top.write(tale)
-            tales.append(tale)
-        return tales
+            yield tale
 
     def generate(self, n_stories: int, seed: int) -> list[str]:
         """The same stories for the same seed, on every machine; those of a larger n begin with those of a smaller."""
-        return ["".join(tale.out) for tale in self.tell(n_stories, seed)]
+        return ["".join(tale.out) for tale in islice(self.tales(seed), n_stories)]
 
     def derivations(self, story: str) -> list[Reading]:
         """All ways in which the grammar writes exactly this text: one if it is a story, else none."""
@@ -82,18 +83,12 @@ class World:
         ends = [reading.end for reading in self.read(page)]
         if len(text) in ends:
             return Verdict(True, len(text), "")
-        far, expected = 0, {}
-        for start, forms in [*page.misses, *((end, ("",)) for end in ends)]:
-            if start + max(map(len, forms)) < far:
-                continue
-            for form in forms:
-                n_equal = len(os.path.commonprefix([form, text[start:start + len(form)]]))
-                if n_equal < len(form) or not form:
-                    if start + n_equal > far:
-                        far, expected = start + n_equal, {}
-                    if start + n_equal == far:
-                        expected[word_at(form, n_equal)] = True
-        return Verdict(False, far, one_of(list(expected)))
+        misses = [(start, form) for start, forms in page.misses for form in forms] + [(end, "") for end in ends]
+        far = max(start + n_equal(form, text, start) for start, form in misses)
+        # subtle: a form that the text has whole was no miss; what had to follow it is another miss
+        offsets = [(form, far - start) for start, form in misses if far - start < len(form) and text.startswith(form[: far - start], start)]
+        expected = list(dict.fromkeys(word_at(form, offset) for form, offset in offsets if offset >= 0))
+        return Verdict(False, far, one_of(expected + [THE_END] * (far in ends)))
 
     def facts(self, story: str) -> dict[str, str | int]:
         """Who, what, where, how many, why and how it ended, by the names of the grammar.
@@ -104,28 +99,37 @@ class World:
         derivations = self.derivations(story)
         if not derivations:
             verdict = self.check(story)
-            raise ValueError(f"story = {story[:40]!r}...: expected a story of this world, but at offset {verdict.end} only "
-                             f"{verdict.expected} may stand; pass a whole story.")
+            raise ValueError(
+                f"story = {story[:40]!r}...: expected a story of this world, but at offset {verdict.end} only "
+                f"{verdict.expected} may stand; pass a whole story."
+            )
         state = derivations[0].state
         facts = {name: VALUES.get(entry[0], entry[0]) for name, entry in state.items()}
-        column = self.grammar.words["hero"].fields.index("child")
-        return {**facts, "hero_is": state["hero"][column], "friend_is": state["friend"][column]}
+        for name, words in self.grammar.remembered.items():
+            if name in state and words and "child" in words.fields:
+                facts[f"{name}_is"] = state[name][words.fields.index("child")]
+        return facts
 
     def entropy(self, n_stories: int, seed: int) -> tuple[float, float]:
         """Nats per story as the mean of -log p over a sample, and its standard error. `nats` is the exact value."""
-        costs = [-tale.logprob for tale in self.tell(n_stories, seed)]
+        costs = [-tale.logprob for tale in islice(self.tales(seed), n_stories)]
         mean = math.fsum(costs) / n_stories
         variance = math.fsum((cost - mean) ** 2 for cost in costs) / max(n_stories - 1, 1)
         return mean, math.sqrt(variance / n_stories)
 
 
+def n_equal(form: str, text: str, start: int) -> int:
+    """How many characters of `form` the text has from `start` on."""
+    if text.startswith(form, start):
+        return len(form)
+    return next(i for i, char in enumerate(form) if not text.startswith(char, start + i))
+
+
 def word_at(form: str, offset: int) -> str:
-    """The word of `form` that the character at `offset` belongs to."""
-    if not form:
-        return THE_END
+    """The word of `form` that the character at `offset` belongs to, in quotes."""
     start = offset if form[offset] == " " else form.rfind(" ", 0, offset) + 1
     end = form.find(" ", offset + 1)
-    return repr(form[start:end if end > 0 else None].strip() or " ")
+    return repr(form[start : end if end > 0 else None].strip() or " ")
 
 
 def one_of(words: list[str], n_shown: int = 6) -> str:

@@ -87,7 +87,8 @@ class NoRepeatNGram:
         history = history.gather(1, order)
         ngrams = history.unfold(1, self.n, 1)  # (B, T - n + 1, n)
         beginning = history[:, history.shape[1] - self.n + 1 :]  # (B, n - 1)
-        repeats = (ngrams[..., :-1] == beginning[:, None]).all(-1) & (ngrams != EMPTY).all(-1)
+        # subtle: a beginning that holds EMPTY is the whole text: no token follows it anywhere, and EMPTY after EMPTY bans nothing
+        repeats = (ngrams[..., :-1] == beginning[:, None]).all(-1)
         banned = counts(ngrams[..., -1].masked_fill(~repeats, EMPTY), logits.shape[1]) > 0
         return logits.masked_fill(banned, BANNED)
 

@@ -2,7 +2,7 @@
 
 The order is fixed: what is forbidden, penalties, temperature, top-k, top-p, min-p, typical, draw. Each step sees a distribution
 that the one before has renormalised, so the order matters: temperature before top-p flattens what top-p then measures. The draw
-inverts the cumulative distribution, token = the first whose cumulative mass exceeds u * total, with u uniform on [0, 1) in
+inverts the cumulative distribution, token = the first whose cumulative probability exceeds u, with u uniform on [0, 1), all in
 float64. One generator a row and one u a draw: a row draws the same alone and in any company.
 """
 
@@ -117,10 +117,9 @@ def invert(logits: Tensor, uniforms: Tensor) -> Tensor:
     probs = logits.double().softmax(-1)
     if not probs.isfinite().all():
         raise ValueError("logits: expected a finite one in every row; the model diverged, or every token is banned (loosen the penalties)")
-    mass = probs.cumsum(-1)
-    possible = probs > 0
-    passed = mass > uniforms[:, None].double() * mass[:, -1:]
-    # subtle: the last possible token always counts as passed, for rounding at the top end; an impossible one never does
+    possible, passed = probs > 0, probs.cumsum(-1) > uniforms[:, None]
+    # subtle: a sum may end below 1, and one that is computed in parallel may rise at a zero; so the last possible token always
+    # counts as passed, and an impossible one never does
     last = logits.shape[1] - 1 - possible.flip(-1).byte().argmax(-1, keepdim=True)
     return (passed.scatter(-1, last, True) & possible).byte().argmax(-1)
 

@@ -12,7 +12,7 @@ def visible(q_positions: Tensor, k_positions: Tensor, causal: bool, window: int 
     """The mask, True where the query may look.
 
     q_positions (B or 1, T), k_positions (B or 1, G or 1, S), both with -1 for empty; window 0 is no window.
-    Returns (B or 1, G or 1, T, S). An empty query has nothing to see under the causal rule.
+    Returns (B or 1, G or 1, T, S), with 1 for T where all queries see the same. An empty query has nothing to see under the causal rule.
     """
     q, k = q_positions[:, None, :, None], k_positions[:, :, None, :]
     mask = k >= 0

@@ -29,7 +29,7 @@ class SinusoidalPositions(nn.Module):
     def __init__(self, context_length: int, d_model: int):
         super().__init__()
         angles = _angles(context_length, d_model, base=10000.0)
-        table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)  # sine and cosine take turns
+        table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :d_model]  # sine and cosine take turns
         self.register_buffer("table", table.float(), persistent=False)
 
     def forward(self, positions: Tensor) -> Tensor:
@@ -46,8 +46,8 @@ class NoPositions(nn.Module):
 class Rotary:
     """Turns the pairs (x_i, x_{i + K/2}) of every head, the layout of Llama's weights.
 
-    subtle: the tables are plain float32 tensors computed in float64, not buffers, so that `model.to(bfloat16)` cannot round
-    them: in bfloat16 positions beyond 256 already collide.
+    subtle: the angles are computed once, in float64, and kept outside of the module's buffers, so that `model.to(bfloat16)` cannot
+    round them: in bfloat16 positions beyond 256 already collide. Only their cosines and sines take the dtype of what they multiply.
     """
 
     def __init__(self, d_head: int, context_length: int, base: float = 10000.0):
@@ -59,15 +59,37 @@ class Rotary:
 
     def __call__(self, x: Tensor, positions: Tensor) -> Tensor:
         """x (B, G, T, K) at positions (B or 1, T) -> the same shape and dtype, turned."""
-        wide = torch.promote_types(x.dtype, torch.float32)
-        cos, sin = (table[positions.clamp(min=0)][:, None] for table in self._tables(x.device, wide))  # (B or 1, 1, T, K / 2)
-        a, b = x.chunk(2, dim=-1)
-        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
+        cos, sin = (table[positions.clamp(min=0)][:, None] for table in self._tables(x.device, x.dtype))  # (B or 1, 1, T, K / 2)
+        return _Turn.apply(x, cos, sin)
 
     def _tables(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         if (device, dtype) not in self.at:
-            self.at[device, dtype] = self.cos.to(device, dtype), self.sin.to(device, dtype)
+            with torch.inference_mode(False):  # subtle: a table first made while sampling must serve training too
+                self.at[device, dtype] = self.cos.to(device, dtype), self.sin.to(device, dtype)
         return self.at[device, dtype]
+
+
+class _Turn(torch.autograd.Function):
+    """The derivative of a rotation is the rotation back: one pass each way, where autograd would keep and multiply every part."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(cos, sin)
+        return _turn(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
+        cos, sin = ctx.saved_tensors
+        return _turn(gradient, cos, -sin), None, None
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """(a, b) -> (a cos - b sin, b cos + a sin), a and b the halves of the last dimension."""
+    turned = torch.empty_like(x)
+    (a, b), (c, d) = x.chunk(2, dim=-1), turned.chunk(2, dim=-1)
+    torch.mul(a, cos, out=c).addcmul_(b, sin, value=-1)
+    torch.mul(b, cos, out=d).addcmul_(a, sin)
+    return turned
 
 
 def no_rotation(x: Tensor, positions: Tensor) -> Tensor:

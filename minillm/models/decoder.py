@@ -48,6 +48,7 @@ class DecoderConfig:
     tied: bool = True  # the head's weight is the embedding
     dropout: Annotated[float, Between(0, 0.99)] = 0.0  # of embeddings, attention weights and sublayer outputs
     init_std: Annotated[float, AtLeast(0)] = 0.02  # of the normal distribution that weights start from
+    init_embed: Annotated[float, AtLeast(0)] = 0.02  # the same for embeddings
     init_out: Literal["scaled", "zero"] = "scaled"  # projections into the stream: std / sqrt(2 n_layers) (GPT-2), or exactly 0
 
     def __post_init__(self) -> None:
@@ -160,7 +161,8 @@ class Decoder(nn.Module):
                 continue
             into_stream = name.endswith(("to_out.weight", "down.weight"))
             scale = (2 * self.config.n_layers) ** -0.5 if into_stream else 1.0
-            nn.init.normal_(parameter, std=self.config.init_std * scale)
+            std = self.config.init_embed if name.startswith("embed") else self.config.init_std
+            nn.init.normal_(parameter, std=std * scale)
             if into_stream and self.config.init_out == "zero":
                 nn.init.zeros_(parameter)
         for module in self.modules():

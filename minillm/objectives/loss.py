@@ -4,7 +4,7 @@ Means are taken once, by whoever sees the whole batch. A mean of means would wei
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -17,7 +17,6 @@ class Loss:
 
     total: Tensor  # scalar, nats, differentiable
     count: Tensor  # scalar, long: targets that were counted
-    metrics: dict[str, Tensor] = field(default_factory=dict)  # further sums over the same count, for the log
 
 
 Objective = Callable[[nn.Module, Batch], Loss]

@@ -91,7 +91,7 @@ class BPETokenizer(Tokenizer):
         self.pieces, self.merges = pieces, merges
         self.vocab_size = len(pieces)
         self.special_tokens = {END: end_id}
-        self.token_of = {piece: token for token, piece in enumerate(pieces) if token != end_id}
+        self.token_of = {piece: token for token, piece in enumerate(pieces)}
         for needed in [*BYTES, *(piece for left, right in merges for piece in (left, right, left + right))]:
             if needed not in self.token_of:
                 raise ValueError(f"pieces lack {needed!r}: expected each byte, and the parts and the whole of each merge; take whole files")
@@ -128,6 +128,9 @@ class BPETokenizer(Tokenizer):
         pieces = [b"" if token == end_id else to_bytes(piece) for piece, token in sorted(token_of.items(), key=lambda item: item[1])]
         lines = Path(merges_txt).read_text(encoding="utf-8").splitlines()
         pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
+        wrong = next((pair for pair in pairs if len(pair) != 2 or "" in pair), None)
+        if wrong:
+            raise ValueError(f"{merges_txt}: {' '.join(wrong)!r}: expected two pieces and a space between; take the file as published")
         return cls(pieces, [(to_bytes(left), to_bytes(right)) for left, right in pairs], end_id)
 
     def encode(self, text: str) -> list[int]:

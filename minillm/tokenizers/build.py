@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
+from minillm.config import Positive, validate
 from minillm.tokenizers.base import Tokenizer
 from minillm.tokenizers.bpe import BPETokenizer
 from minillm.tokenizers.byte import ByteTokenizer
@@ -39,8 +40,13 @@ TRAINERS = {  # kind -> function of (texts, vocab_size)
 
 @dataclass(frozen=True)
 class TokenizerConfig:
+    """Which tokenizer, and how large."""
+
     kind: Kind = "sentencepiece-bpe"  # sentencepiece-bpe | sentencepiece-unigram (fast) | bpe | unigram (by hand) | char | byte
-    vocab_size: int = 2048  # ids at most, END included; a small text may give fewer; char and byte have a size of their own
+    vocab_size: Positive = 2048  # ids at most, END included; a small text may give fewer; char and byte have a size of their own
+
+    def __post_init__(self) -> None:
+        validate(self)
 
 
 def _look_up(registry: dict, kind: str):

@@ -11,6 +11,7 @@ Ids: 0 is END (the package insists on an unknown piece, which byte fallback neve
 
 import base64
 import io
+import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -30,10 +31,16 @@ FIXED = 1 + 256  # END and the bytes
 
 
 def sample_chunks(texts: Iterable[str], size: int) -> list[str]:
-    """About `size` characters of the texts, in chunks spread evenly over them, and always the same ones."""
-    chunks = [text[i : i + CHUNK] for text in texts for i in range(0, len(text), CHUNK) if to_utf8(text)]
+    """About `size` characters of the texts, in chunks drawn from all over them, and always the same ones.
+
+    Drawn, since every k-th of texts that alternate (source, target, source ...) would be of one sort only.
+    """
+    chunks = [text[i : i + CHUNK] for text in texts if to_utf8(text) for i in range(0, len(text), CHUNK)]
     total = sum(map(len, chunks))
-    return chunks[:: max(1, -(-total // size))]
+    if total <= size:
+        return chunks
+    drawn = random.Random(0).sample(range(len(chunks)), len(chunks) * size // total)
+    return [chunks[i] for i in sorted(drawn)]
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -68,7 +75,7 @@ class SentencePieceTokenizer(Tokenizer):
             raise ValueError(f"vocab_size = {vocab_size}: expected more than {FIXED}, END and the bytes; ask for more, or take kind 'byte'")
         chunks = sample_chunks(texts, SAMPLE[algorithm])
         counts = Counter(chain.from_iterable(chunks))
-        by_frequency = sorted(counts, key=lambda char: (-counts[char], char))
+        by_frequency = [char for char, _ in counts.most_common()]
         # subtle: NUL is in no piece, so it ends pieces where it stands for what must not be learned: the package's own two
         # marks and rare characters. One at the end also keeps the package from stripping a last newline.
         barriers = dict.fromkeys([0x2581, 0x2585, *map(ord, by_frequency[max(1, (vocab_size - FIXED) // 2) :])], "\0")

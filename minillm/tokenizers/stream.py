@@ -24,6 +24,4 @@ class StreamDecoder:
 
     def flush(self) -> str:
         """What is left at the end: "" or U+FFFD for a character that was never finished. Ready for a new text afterwards."""
-        rest = self.decoder.decode(b"", final=True)
-        self.decoder.reset()
-        return rest
+        return self.decoder.decode(b"", final=True)

@@ -66,7 +66,7 @@ class PieceModel:
             sums.append(np.logaddexp.reduce([sums[start] + alpha * logprob for start, logprob in self.arcs_into(word, end)]))
         return sums
 
-    def sample(self, word: bytes, alpha: float, generator: torch.Generator | None) -> list[bytes]:
+    def sample(self, word: bytes, alpha: float, generator: torch.Generator) -> list[bytes]:
         """A segmentation x with probability P(x)^alpha / sum: the last piece first, each with its share of the sum up to there."""
         sums = self.forward(word, alpha)
         pieces, end = [], len(word)
@@ -211,7 +211,7 @@ class UnigramTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return self.cache.encode(text)
 
-    def sample(self, text: str, alpha: float, generator: torch.Generator | None = None) -> list[int]:
+    def sample(self, text: str, alpha: float, generator: torch.Generator) -> list[int]:
         """Ids of a random segmentation, each x with probability proportional to P(x)^alpha.
 
         alpha = 0 takes all segmentations for equals, 1 is the model's own distribution, and a large alpha is `encode`.

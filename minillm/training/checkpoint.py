@@ -5,7 +5,7 @@ in between, be it a kill, a full disk or a power cut, leaves the previous one wh
 resolved config and the tokenizer, so that a run needs nothing else to go on or to be sampled from.
 """
 
-import os
+import io
 import pickle
 import zipfile
 from pathlib import Path
@@ -13,28 +13,18 @@ from typing import Any
 
 import torch
 
+from minillm.datasets.atomic import write_atomically
+
 FORMAT = 1  # raised when the contents change their meaning
-
-
-def write_atomically(path: Path, write: Any) -> None:
-    """Call `write(file)` with a binary file that becomes `path` once all is written; an OSError leaves what was there before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save(path: Path, contents: dict[str, Any]) -> None:
     """Write tensors, numbers, strings, lists and dicts. Raises OSError, naming the file, where the disk does not take them."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **contents}, buffer)
     try:
-        write_atomically(path, lambda file: torch.save({"format": FORMAT, **contents}, file))
-    except (OSError, RuntimeError) as e:  # torch's zip writer reports a full disk as a RuntimeError
+        write_atomically(path, buffer.getbuffer())
+    except OSError as e:
         raise OSError(f"{path}: could not be written ({e}); the checkpoint before it is whole; free some space and --resume") from e
 
 

@@ -16,7 +16,6 @@ from torch import nn
 
 from minillm.datasets.batch import Batch
 from minillm.objectives.loss import Objective
-from minillm.training.step import mixed
 
 LEAK_NATS = 20.0  # a lead over the source that chance gives once in e^20 runs
 
@@ -28,23 +27,15 @@ class Leak(ValueError):
 class Validation:
     """Measures a model on batches that never change."""
 
-    def __init__(self, batches: Iterable[Batch], objective: Objective, *, n_bytes: int, source_nats: float | None, precision: str = "fp32"):
+    def __init__(self, batches: Iterable[Batch], objective: Objective, *, n_bytes: int, source_nats: float | None):
         """`n_bytes`: UTF-8 bytes of the text; `source_nats`: minus its log probability under the source, or None if unknown."""
-        self.batches, self.objective, self.precision = list(batches), objective, precision
+        self.batches, self.objective = list(batches), objective
         self.n_bytes, self.source_nats = n_bytes, source_nats
 
     @torch.inference_mode()
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """val_loss, bits_per_byte and, where the source is known, source_loss and regret. Raises Leak."""
-        was_training = model.training
-        model.eval()
-        device = next(model.parameters()).device
-        total = count = 0.0
-        for batch in self.batches:
-            with mixed(self.precision, device):
-                loss = self.objective(model, Batch(*(part.to(device) for part in batch)))
-            total, count = total + float(loss.total), count + float(loss.count)
-        model.train(was_training)
+        total, count = self._sum(model)
         metrics = {"val_loss": total / count, "bits_per_byte": total / math.log(2) / self.n_bytes}
         if self.source_nats is not None:
             metrics |= {"source_loss": self.source_nats / count, "regret": (total - self.source_nats) / count}
@@ -54,3 +45,13 @@ class Validation:
                     "know a text better than its source; training text must have leaked into validation: keep the splits apart"
                 )
         return metrics
+
+    def _sum(self, model: nn.Module) -> tuple[float, float]:
+        """Nats and counted tokens of all batches, in eval mode."""
+        was_training, device = model.training, next(model.parameters()).device
+        model.eval()
+        try:
+            losses = [self.objective(model, Batch(*(part.to(device) for part in batch))) for batch in self.batches]
+        finally:
+            model.train(was_training)
+        return sum(float(loss.total) for loss in losses), sum(float(loss.count) for loss in losses)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from minillm.training.checkpoint import write_atomically
+from minillm.datasets.atomic import write_atomically
 
 
 class MetricsLog:
@@ -17,7 +17,7 @@ class MetricsLog:
         """Rows after `last_step` (the step that the run goes on from) are dropped, and so is a line that was cut short."""
         self.path = path
         rows = [row for row in read_metrics(path) if row["step"] <= last_step]
-        write_atomically(path, lambda file: file.write("".join(json.dumps(row) + "\n" for row in rows).encode()))
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row."""

@@ -28,7 +28,7 @@ class ScheduleConfig:
 
 def rate(config: ScheduleConfig, step: int, max_steps: int, floor: float) -> float:
     """The fraction of the peak rate that step 0, 1, ... of max_steps runs at: in (0, 1], `floor` at the last and ever after."""
-    warmup = min(config.warmup_steps, max_steps)
+    warmup = min(config.warmup_steps, max_steps - 1)
     if step < warmup:
         return max((step + 1) / warmup, floor)
     falling = max_steps - warmup if config.kind == "cosine" else min(round(config.decay_fraction * max_steps), max_steps - warmup)

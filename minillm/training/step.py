@@ -2,16 +2,20 @@
 
 Sums are accumulated and divided at the end, so the gradient is the same however the batch is cut. The gradient is clipped as one
 long vector (Pascanu et al. 2013), after the division, so that the norm in the log is that of the mean loss.
+
+In bf16 a working copy of the model, in bfloat16 through and through, computes loss and gradients; the weights themselves stay in
+float32 and collect updates that bfloat16 would round away (Micikevicius et al. 2018). Norms and losses promote to float32 by themselves.
 """
 
+import copy
+import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
 
-from minillm.datasets.batch import IGNORE, Batch
-from minillm.objectives.loss import Objective
+from minillm.datasets.batch import Batch
+from minillm.objectives.loss import Loss, Objective
 from minillm.training.optim import Optimizer
 
 Step = Callable[[Batch], dict[str, float]]  # one optimizer update, or one round of counting; what it returns is logged
@@ -38,36 +42,55 @@ class GradientStep:
     ):
         """`rate(step)` is the fraction of the peak learning rate `lr`; grad_clip 0 clips nothing; precision "fp32" or "bf16"."""
         self.model, self.objective, self.optimizer, self.rate, self.lr = model, objective, optimizer, rate, lr
-        self.grad_clip, self.n_micro_batches, self.precision = grad_clip, n_micro_batches, precision
+        self.grad_clip, self.n_micro_batches = grad_clip, n_micro_batches
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.gradients = [torch.zeros_like(p) for p in self.parameters]
+        self.working = copy.deepcopy(model).bfloat16() if precision == "bf16" else model
+        self.worked = [p for p in self.working.parameters() if p.requires_grad]
         self.n_steps = 0
 
     def __call__(self, batch: Batch) -> dict[str, float]:
         """Update once. Raises Diverged before any weight has changed."""
-        device = self.parameters[0].device
-        self.model.train()
-        total, count = 0.0, int((batch.targets != IGNORE).sum())
-        for tokens, targets in zip(*(part.chunk(self.n_micro_batches) for part in batch), strict=True):
-            micro_batch = Batch(tokens.to(device, non_blocking=True), targets.to(device, non_blocking=True))
-            with mixed(self.precision, device):
-                loss = self.objective(self.model, micro_batch)
-            loss.total.backward()
-            total += loss.total.detach()
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        torch._foreach_div_(gradients, max(count, 1))
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        metrics = {"loss": float(total) / max(count, 1), "grad_norm": float(norm), "lr": self.lr * self.rate(self.n_steps), "tokens": count}
-        if not all(abs(value) < float("inf") for value in (metrics["loss"], metrics["grad_norm"])):
+        total, count = self._backward(batch)
+        torch._foreach_div_(self.gradients, max(count, 1))
+        loss, norm = total / max(count, 1), float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self.gradients))))
+        fraction = self.rate(self.n_steps)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
             raise Diverged(
-                f"step {self.n_steps + 1}: loss {metrics['loss']}, gradient norm {metrics['grad_norm']}, "
-                f"learning rate {metrics['lr']:.3g}: expected finite numbers; lower optim.lr and optim.muon_lr, or raise schedule.warmup_steps"
+                f"step {self.n_steps + 1}: loss {loss}, gradient norm {norm}, learning rate {self.lr * fraction:.3g}: "
+                "expected finite numbers; lower optim.lr and optim.muon_lr, or raise schedule.warmup_steps"
             )
-        if self.grad_clip and metrics["grad_norm"] > self.grad_clip:
-            torch._foreach_mul_(gradients, self.grad_clip / metrics["grad_norm"])
-        self.optimizer.step(self.rate(self.n_steps))
-        self.model.zero_grad(set_to_none=False)
+        if self.grad_clip and norm > self.grad_clip:
+            torch._foreach_mul_(self.gradients, self.grad_clip / norm)
+        self.optimizer.step(fraction)
         self.n_steps += 1
-        return metrics
+        return {"loss": loss, "grad_norm": norm, "lr": self.lr * fraction, "tokens": count}
+
+    def _backward(self, batch: Batch) -> tuple[float, int]:
+        """Fill .grad of every parameter with the gradient of the summed loss, which is returned with its count."""
+        losses = []
+        torch._foreach_zero_(self.gradients)
+        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
+            parameter.grad = gradient
+        if self.working is not self.model:
+            with torch.no_grad():
+                torch._foreach_copy_(self.worked, self.parameters)
+        self.working.train()
+        for tokens, targets in zip(*(part.chunk(self.n_micro_batches) for part in batch), strict=True):
+            loss = self._micro_backward(Batch(tokens, targets))
+            losses.append((loss.total.detach(), loss.count))
+        return float(sum(total for total, _ in losses)), int(sum(count for _, count in losses))
+
+    def _micro_backward(self, batch: Batch) -> Loss:
+        """Add the gradient of one micro-batch to .grad."""
+        device = self.parameters[0].device
+        loss = self.objective(self.working, Batch(*(part.to(device, non_blocking=True) for part in batch)))
+        loss.total.backward()
+        if self.working is not self.model:
+            mine = [(gradient, p.grad.float()) for gradient, p in zip(self.gradients, self.worked, strict=True) if p.grad is not None]
+            torch._foreach_add_(*map(list, zip(*mine, strict=True)))
+            self.working.zero_grad()
+        return loss
 
     def state_dict(self) -> dict:
         """All that a resumed run needs, dropout's randomness included."""
@@ -84,8 +107,3 @@ class GradientStep:
         self.optimizer.load_state_dict(state["optimizer"])
         self.n_steps = state["n_steps"]
         torch.set_rng_state(state["random"])
-
-
-def mixed(precision: str, device: torch.device) -> AbstractContextManager:
-    """bf16: matrix products in bfloat16, weights and sums in float32 (Micikevicius et al. 2018); fp32: nothing."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -54,6 +54,12 @@ def test_both_registries_and_the_config_know_the_same_kinds():
 
 
 @KINDS
+def test_a_tokenizer_says_its_own_kind(kind):
+    assert tokenizer(kind).to_dict()["kind"] == kind
+    assert type(tokenizer(kind)) is CLASSES[kind]
+
+
+@KINDS
 @laws
 @given(data=st.data())
 def test_decode_gives_back_every_text(kind, data):
@@ -168,7 +174,7 @@ def test_training_on_nothing_is_refused(kind, texts):
 
 
 def test_an_unknown_kind_is_answered_with_a_guess():
-    with pytest.raises(ValueError, match="did you mean 'sentencepiece-bpe'"):
+    with pytest.raises(ValueError, match="did you mean sentencepiece-bpe"):
         train_tokenizer(TokenizerConfig("sentencepice-bpe"), CORPUS)
     with pytest.raises(ValueError, match="kind = None: expected one of"):
         tokenizer_from_dict({})

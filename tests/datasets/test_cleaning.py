@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.config import keys, validate
+from minillm.config import keys
 from minillm.datasets.cleaning import (
     CleaningConfig,
     clean,
@@ -77,7 +77,6 @@ def test_normalizing_by_example(text, expected):
 
 @given(st.lists(texts | sentences, max_size=12), configs)
 def test_the_account_adds_up_and_what_is_kept_keeps_its_order(documents, config):
-    validate(config)
     before = list(documents)
     kept, report = clean(documents, config)
     assert documents == before
@@ -115,6 +114,11 @@ def test_each_rule_reports_what_it_removed_with_an_example_and_the_first_copy_st
     ]
 
 
+def test_a_document_exactly_at_a_limit_stays():
+    config = CleaningConfig(min_chars=8, max_chars=8, max_symbols=0.25)
+    assert clean(["abcdef??", "abcde??", "abcdefg??", "abcde???"], config)[0] == ["abcdef??"]
+
+
 def test_the_report_is_a_table():
     _, report = clean(["a good document, long enough", "bad", "a good document, long enough"], CleaningConfig())
     assert str(report).split("\n") == [
@@ -132,7 +136,7 @@ def test_the_report_is_a_table():
 
 @pytest.mark.parametrize(
     ("text", "share"),
-    [("", 0), (" \n", 0), ("abc", 0), ("a+b.", 0.5), ("...", 1), ("\u0928\u093f\u092e", 0), ("\u4e2d\u3002", 0.5)],
+    [("", 0), (" \n", 0), ("abc", 0), ("a+b.", 0.5), ("+ a \n", 0.5), ("...", 1), ("\u0928\u093f\u092e", 0), ("\u4e2d\u3002", 0.5)],
 )
 def test_symbols_are_counted_among_what_is_not_white_space_in_every_script(text, share):
     assert symbol_share(text) == share
@@ -205,5 +209,7 @@ def test_a_long_document_has_the_signature_of_its_parts_together():
     assert signature(found, multipliers, offsets).tolist() == naive
 
 
-def test_every_field_of_the_section_explains_itself():
+def test_every_field_of_the_section_explains_itself_and_knows_its_range():
     assert all(key.comment for key in keys(CleaningConfig))
+    with pytest.raises(ValueError, match=r"near_duplicates = 1\.5: expected"):
+        CleaningConfig(near_duplicates=1.5)

@@ -146,5 +146,7 @@ def test_built_in_names_win_over_files_unless_written_as_a_path(tmp_path, monkey
         assert load(f"./{name}") == ["mine"]
 
 
-def test_every_field_of_the_section_explains_itself():
+def test_every_field_of_the_section_explains_itself_and_knows_its_range():
     assert all(key.comment for key in keys(DataConfig))
+    with pytest.raises(ValueError, match="n_stories = 0: expected"):
+        DataConfig(n_stories=0)

@@ -32,11 +32,18 @@ def test_there_are_megabytes_of_different_documents_each_a_title_and_a_text(docu
         "class json.decoder.JSONDecoder\n\n",
         "json.dumps(obj, *, skipkeys=False",
         "builtins.str.split(",
+        "builtins.bytes.maketrans(frm, to, /)\n\nReturn a translation table",
+        "class builtins.type\n\ntype(object) -> the object's type",
         "math.sqrt(x, /)\n\nReturn the square root of x.",
     ],
 )
 def test_modules_classes_functions_and_what_is_written_in_c_are_among_them(documents, beginning):
     assert any(document.startswith(beginning) for document in documents)
+
+
+def test_constants_do_not_come_with_the_docstring_of_their_type(documents):
+    assert not any(document.startswith(("datetime.date.max", "signal.SIGINT", "signal.Signals.SIGINT")) for document in documents)
+    assert sum(document.endswith(f"\n\n{int.__doc__.strip()}\n") for document in documents) == 1
 
 
 def test_private_names_and_tests_are_not_among_them(documents):
@@ -67,6 +74,7 @@ def test_sources_are_parsed_and_never_run(tmp_path, monkeypatch):
         '    def m(self):\n        """M."""\n    def _p(self):\n        """P."""\n',
         "package/part.py": '"""A part."""\nasync def g():\n    r"""G \\d."""\n',
         "_private.py": '"""Private."""',
+        "_folder/part.py": '"""Private, too."""',
         "site-packages/other.py": '"""Not Python\'s."""',
         "test/test_x.py": '"""A test."""',
         "package/silent.py": 'def f(): pass\ndef g():\n    " "\n',

@@ -112,6 +112,23 @@ def test_the_ends_of_the_unit_interval_are_the_first_and_the_last_possible_token
     assert drawn == [first, last, last]
 
 
+def test_a_token_owns_its_interval_without_the_right_end():
+    uniforms = torch.tensor([0.0, 0.25, 0.5, 0.75], dtype=torch.float64)
+    assert invert(torch.zeros(4, 4), uniforms).tolist() == [0, 1, 2, 3]
+
+
+def test_half_precision_logits_do_not_make_half_precision_probabilities():
+    uniforms = torch.tensor([1 - 1e-9], dtype=torch.float64)
+    assert invert(torch.tensor([[0.0, -20.0]], dtype=torch.float16), uniforms).tolist() == [1]  # p = 2e-9
+
+
+def test_a_sum_that_errs_as_parallel_sums_do_finds_no_impossible_token(monkeypatch):
+    logits = torch.tensor([[0.0, BANNED, 0.0, BANNED]], dtype=torch.float64)
+    sums = torch.tensor([[0.5 - 2**-54, 0.5 + 2**-53, 1 - 2**-52, 1.0]], dtype=torch.float64)
+    monkeypatch.setattr(torch.Tensor, "cumsum", lambda x, dim: sums)
+    assert [int(invert(logits, torch.tensor([u], dtype=torch.float64))) for u in (0.0, 0.5, TOP)] == [0, 2, 2]
+
+
 @law
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=6, unique=True), st.randoms(use_true_random=False), st.sampled_from([0, 0.8]))
 def test_a_row_draws_the_same_alone_and_in_any_company(seeds, random, temperature):
@@ -188,6 +205,11 @@ def test_what_would_change_nothing_is_left_out():
     assert describe(build_pipeline(PRESETS["factual"])) == "repetition penalty 1.1 -> temperature 0.3 -> top-k 20 -> top-p 0.85 -> draw"
 
 
+def test_presets_are_what_their_names_promise():
+    chosen = {name: (c.temperature, c.top_k, c.top_p, c.repetition_penalty) for name, c in PRESETS.items()}
+    assert chosen == {"factual": (0.3, 20, 0.85, 1.1), "balanced": (0.7, 50, 0.9, 1.15), "creative": (1.0, 100, 0.95, 1.2)}
+
+
 @pytest.mark.parametrize("name", ["temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "presence_penalty",
                                   "frequency_penalty", "no_repeat_ngram", "min_new_tokens", "banned_tokens"])  # fmt: skip
 def test_every_setting_reaches_the_pipeline(name):
@@ -200,6 +222,12 @@ def test_every_setting_reaches_the_pipeline(name):
 def test_a_setting_out_of_range_is_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SamplingConfig(**wrong)
+
+
+def test_a_sampler_follows_its_rows():
+    config = SamplingConfig(min_new_tokens=2, top_k=3)
+    of = {lengths: build_pipeline(config, end_id=0, prompt_lengths=lengths) for lengths in ((1, 4, 9), (9, 1))}
+    assert Sampler(of[1, 4, 9]).for_rows([2, 0]) == Sampler(of[9, 1])
 
 
 def test_min_new_tokens_without_an_end_or_lengths_is_refused():

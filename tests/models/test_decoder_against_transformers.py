@@ -46,9 +46,8 @@ def test_gpt_2_gives_the_same_logits_and_gradients(eps):
         weights |= {f"{name}.weight": module.weight, f"{name}.bias": module.bias}
     for name, module in linears.items():
         weights |= {f"{name}.weight": module.weight.T, f"{name}.bias": module.bias}
-    c = DecoderConfig(
-        n_layers=3, d_model=35, n_heads=5, d_ff=53, context_length=19, positions="learned", norm="layernorm", norm_eps=eps, feedforward="gelu", bias=True
-    )
+    gpt_2 = {"positions": "learned", "norm": "layernorm", "feedforward": "gelu", "bias": True, "tied": True}
+    c = DecoderConfig(n_layers=3, d_model=35, n_heads=5, d_ff=53, context_length=19, norm_eps=eps, **gpt_2)
     mine = copy(Decoder(c, VOCAB), weights)
 
     text = torch.randint(VOCAB, (3, 17))
@@ -62,7 +61,7 @@ def test_gpt_2_gives_the_same_logits_and_gradients(eps):
 
 LLAMAS = {
     "even sizes": {"d_model": 32, "n_heads": 4, "n_kv_heads": 2, "d_head": 8, "d_ff": 64, "tied": False},
-    "odd sizes": {"d_model": 35, "n_heads": 5, "n_kv_heads": 1, "d_head": 6, "d_ff": 43, "tied": True, "rotary_base": 523.0, "norm_eps": 1e-2},
+    "odd sizes": {"d_model": 35, "n_heads": 5, "n_kv_heads": 1, "d_head": 6, "d_ff": 43, "rotary_base": 523.0, "norm_eps": 1e-2},
     "every head its own keys": {"d_model": 21, "n_heads": 3, "n_kv_heads": 3, "d_head": 14, "d_ff": 31, "tied": False, "norm_eps": 1e-6},
 }
 
@@ -84,10 +83,12 @@ def test_llama_gives_the_same_logits(sizes):
         rope_parameters={"rope_type": "default", "rope_theta": c.rotary_base},
     )
     theirs = randomized(LlamaForCausalLM(theirs))
-    weights = {"embed.weight": theirs.model.embed_tokens.weight, "norm.weight": theirs.model.norm.weight, "head.weight": theirs.lm_head.weight}
+    weights = {"embed.weight": theirs.model.embed_tokens.weight, "norm.weight": theirs.model.norm.weight}
+    weights |= {"head.weight": theirs.lm_head.weight}
     for i, layer in enumerate(theirs.model.layers):
         modules = {"norm_1": layer.input_layernorm, "norm_2": layer.post_attention_layernorm}
-        modules |= {f"attention.to_{x}": getattr(layer.self_attn, f"{x}_proj") for x in "qkv"} | {"attention.to_out": layer.self_attn.o_proj}
+        modules |= {f"attention.to_{x}": getattr(layer.self_attn, f"{x}_proj") for x in "qkv"}
+        modules |= {"attention.to_out": layer.self_attn.o_proj}
         modules |= {f"feedforward.{x}": getattr(layer.mlp, f"{x}_proj") for x in ("gate", "up", "down")}
         weights |= {f"blocks.{i}.{name}.weight": module.weight for name, module in modules.items()}
     mine = copy(Decoder(c, VOCAB), weights)
@@ -96,6 +97,4 @@ def test_llama_gives_the_same_logits(sizes):
     logits, expected = mine(text)[0], theirs(text).logits.double()
     assert expected.std() > 0.3
     # subtle: transformers takes norms and rotary angles in float32 whatever the weights are, so float32's digits are all there are
-    torch.testing.assert_close(logits, expected, rtol=0, atol=3e-5)
-    less = (logits - expected).square().mean().sqrt() / expected.std()
-    assert less < 3e-6, "on average, though, all of them agree"
+    torch.testing.assert_close(logits, expected, rtol=0, atol=2e-6)

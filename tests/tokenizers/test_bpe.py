@@ -152,3 +152,11 @@ def test_files_that_are_not_like_gpt2s_are_refused(gpt2_files, tmp_path, change,
     (tmp_path / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
     with pytest.raises(ValueError, match=complaint):
         BPETokenizer.from_gpt2(tmp_path / "vocab.json", folder / "merges.txt")
+
+
+@pytest.mark.parametrize("line", ["a", "a b c", "a "])
+def test_a_line_of_merges_that_is_no_pair_is_refused(gpt2_files, tmp_path, line):
+    folder, _, _ = gpt2_files
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + line + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"'{line}': expected two pieces"):
+        BPETokenizer.from_gpt2(folder / "vocab.json", tmp_path / "merges.txt")

@@ -32,7 +32,8 @@ def test_word_by_word_is_what_the_package_gives_for_the_whole(bpe, parts):
 
 @ALGORITHMS
 def test_the_escape_character_is_not_a_space(algorithm):
-    tokenizer = SentencePieceTokenizer.train([*TEXTS, f"a{SPACE}b{SPACE}{SPACE}c" * 50], 400, algorithm)
+    tokenizer = SentencePieceTokenizer.train([*TEXTS, f"a{SPACE}q{SPACE}{SPACE}z" * 50], 400, algorithm)
+    assert not {b" q", b" z", b" za"} & set(tokenizer.pieces)
     assert pieces_of(tokenizer, SPACE) == [b"\xe2", b"\x96", b"\x81"]
     assert tokenizer.decode(tokenizer.encode(f"a{SPACE}b c")) == f"a{SPACE}b c"
 
@@ -79,16 +80,22 @@ def test_rare_characters_of_a_large_alphabet_are_left_to_their_bytes(algorithm):
 
 
 def test_text_in_the_corpus_that_looks_like_the_packages_own_pieces_is_text():
-    tokenizer = SentencePieceTokenizer.train(["<unk> <0x41> <s> <|end|> unknown\n"] * 50, 400)
+    tokenizer = SentencePieceTokenizer.train(["<unk> <0x41> <s> <|end|> pears\n"] * 50, 400)
+    assert b"unk" in tokenizer.pieces
     for text in ("<unk>", "<0x41>", END, "<s>"):
         assert tokenizer.end_id not in tokenizer.encode(text) and tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_the_sample_is_spread_over_the_texts_and_within_its_size():
-    texts = [chr(0x61 + n) * CHUNK for n in range(20)] + ["z" * (2 * CHUNK + 1)]
-    assert sample_chunks(texts, 10**9) == [*texts[:20], "z" * CHUNK, "z" * CHUNK, "z"]
-    sample = sample_chunks(texts, 5 * CHUNK)
-    assert sum(map(len, sample)) <= 5 * CHUNK and sample[0][0] == "a" and sample[-1][0] > "q"
+def test_the_sample_is_all_of_a_small_text():
+    texts = ["a" * 5, "", "z" * (2 * CHUNK + 1)]
+    assert sample_chunks(texts, 2 * CHUNK + 6) == ["a" * 5, "z" * CHUNK, "z" * CHUNK, "z"]
+
+
+def test_the_sample_of_a_large_text_has_its_size_and_comes_from_everywhere():
+    texts = [char * CHUNK for char in "st" * 60] + ["u" * CHUNK * 40]
+    sample = sample_chunks(iter(texts), 41 * CHUNK)
+    assert sum(map(len, sample)) == 41 * CHUNK and sample == sample_chunks(texts, 41 * CHUNK)
+    assert min("".join(sample).count(char) for char in "stu") > 5 * CHUNK
 
 
 def test_an_unknown_algorithm_is_refused():

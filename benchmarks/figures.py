@@ -1,0 +1,98 @@
+"""The figures that the README and the configs promise, measured: python -m benchmarks.figures gpt-tiny gpt-nano --seeds 3
+
+Each training is the command that a user types, timed from start to end in a process of its own. The results are kept in
+benchmarks/figures.json, one entry a name, and `python -m benchmarks.readme` copies them into the README.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from minillm import run
+from minillm.datasets.stories import World
+
+ROOT = Path(__file__).resolve().parents[1]
+FIGURES = ROOT / "benchmarks" / "figures.json"
+
+
+def measure_training(config: str, seed: int, folder: Path, more: list[str]) -> dict[str, float]:
+    """Train a config from nothing; what its summary says, the seconds that it took, and for stories how many of 200 are valid."""
+    path = folder / f"{config}-{seed}"
+    began = time.perf_counter()
+    command = [sys.executable, ROOT / "train.py", "--config", config, "--train.run", path, "--train.seed", seed, *more]
+    subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+    result = {"seconds": time.perf_counter() - began, **json.loads((path / "summary.json").read_text())}
+    if "regret" in result:
+        result["regret_percent"] = 100 * result["regret"] / result["source_loss"]
+        result["valid_percent"] = 100 * valid_stories(path)
+    return result
+
+
+def valid_stories(path: Path, n: int = 200, top_p: float = 0.9) -> float:
+    """The share of n sampled texts that are whole stories of the world."""
+    opened, world = run.open_run(path), World()
+    sampling = run.SamplingConfig(top_p=top_p)
+    limit = opened.config.model.context_length
+    texts = opened.text.generate([""] * n, sampling, max_new_tokens=limit, seeds=range(n))
+    return sum(text.reason == "end" and world.is_valid(text.text) for text in texts) / n
+
+
+def measure_cold_start(path: Path, folder: Path) -> dict[str, float]:
+    """Seconds from `python sample.py` to the first character of the text, and to its last."""
+    began = time.perf_counter()
+    command = [sys.executable, str(ROOT / "sample.py"), "--run", str(path), "--top-p", "0.9", "--stream"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=folder) as process:
+        process.stdout.readline()  # the pipeline in force
+        process.stdout.readline()  # an empty line
+        process.stdout.read(1)
+        first = time.perf_counter() - began
+        process.stdout.read()
+    return {"first_character_seconds": first, "seconds": time.perf_counter() - began}
+
+
+def spread(results: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Of each number: mean, lowest and highest over the repeats."""
+    names = [name for name, value in results[0].items() if isinstance(value, int | float)]
+    columns = {name: [float(result[name]) for result in results] for name in names}
+    return {name: {"mean": statistics.fmean(x), "low": min(x), "high": max(x), "n": len(x)} for name, x in columns.items()}
+
+
+def machine() -> str:
+    """What it was measured on."""
+    return f"{torch.get_num_threads()} CPU threads, {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def main() -> None:
+    """Measure the named figures and keep them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", help="configs to train, or cold-start (after gpt-tiny, on the run it left)")
+    parser.add_argument("--seeds", type=int, default=1, help="repeats, each with another seed")
+    parser.add_argument("--corpus", help="a file to train on instead of the config's corpus, such as a copy of tiny Shakespeare")
+    args = parser.parse_args()
+    more = ["--data.corpus", str(Path(args.corpus).resolve())] if args.corpus else []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.names:
+            if name == "cold-start":
+                path = Path(folder) / "gpt-tiny-0"
+                if not path.exists():
+                    measure_training("gpt-tiny", 0, Path(folder), ["--train.max_steps", "20"])
+                results = [measure_cold_start(path, Path(folder)) for _ in range(max(args.seeds, 3))]
+            else:
+                results = [measure_training(name, seed, Path(folder), more) for seed in range(args.seeds)]
+            kept = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+            kept[name] = {"machine": machine(), "figures": spread(results)}
+            FIGURES.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
+            for figure, values in kept[name]["figures"].items():
+                print(f"{name:>14}  {figure:<24} {values['mean']:10.4f}  {values['low']:.4f} ... {values['high']:.4f}  n = {values['n']}")
+
+
+if __name__ == "__main__":
+    main()

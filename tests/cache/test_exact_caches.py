@@ -1,0 +1,211 @@
+"""What every cache that forgets nothing must keep: a state is worth exactly a fresh reading of the tokens that it holds."""
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minillm.cache.base import EMPTY, KVView
+from minillm.cache.contiguous import ContiguousCache
+from minillm.models.decoder import Decoder, DecoderState
+from tests.tiny import N_HEADS, SHAPES, assert_equal, decoder, tokens
+
+EXACT = {"contiguous": ContiguousCache, "contiguous, growing": partial(ContiguousCache, capacity=1)}
+
+every_cache = pytest.mark.parametrize("cache", EXACT.values(), ids=EXACT)
+every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+
+
+@st.composite
+def shapes(draw):
+    """Every kind of position, with every sharing of heads, and windows around the length of 13."""
+    return {
+        "positions": draw(st.sampled_from(["rotary", "learned", "sinusoidal", "none"])),
+        "n_kv_heads": draw(st.sampled_from([1, 2, N_HEADS])),
+        "window": draw(st.sampled_from([0, 1, 3, 12, 13, 14])),
+        "qk_norm": draw(st.booleans()),
+    }
+
+
+@every_cache
+@settings(max_examples=40)
+@given(shape=shapes(), cuts=st.lists(st.integers(0, 13), max_size=6).map(sorted))
+def test_a_text_read_in_chunks_gives_the_logits_of_one_reading(cache, shape, cuts):
+    model, text = decoder(**shape), tokens(3, 13)
+    state, chunks = model.start(3, cache=cache), [text[:, a:b] for a, b in zip([0, *cuts], [*cuts, 13], strict=True)]
+    n_read, logits = 0, []
+    for chunk in chunks:
+        out, same = model(chunk, state)
+        logits.append(out)
+        n_read += chunk.shape[1]
+        assert same is state
+        assert state.lengths.tolist() == [n_read] * 3
+    assert_equal(torch.cat(logits, dim=1), model(text)[0])
+
+
+def feed(model: Decoder, state: DecoderState, rows: list[list[int]], chunk: torch.Tensor) -> None:
+    """Read a chunk and compare with reading each row from its beginning, alone and without a cache."""
+    logits, _ = model(chunk, state)
+    for row, new, out in zip(rows, chunk, logits, strict=True):
+        row += new[new >= 0].tolist()
+        if (new >= 0).any():
+            fresh = model(torch.tensor([row]))[0][0]
+            assert_equal(out[new >= 0], fresh[-int((new >= 0).sum()) :])
+    assert state.lengths.tolist() == [len(row) for row in rows]
+
+
+@every_cache
+@settings(max_examples=60)
+@given(shape=shapes(), data=st.data())
+def test_after_any_reading_reordering_and_truncating_a_state_is_worth_a_fresh_reading(cache, shape, data):
+    model, rows = decoder(**shape), [[], [], []]
+    state = model.start(3, cache=cache)
+    for _ in range(data.draw(st.integers(2, 7))):
+        action = data.draw(st.sampled_from(["read", "read ragged", "truncate", "reorder"]))
+        seed = data.draw(st.integers(0, 99))
+        g = torch.Generator().manual_seed(seed)
+        if action == "truncate":
+            lengths = [data.draw(st.integers(0, len(row))) for row in rows]
+            state.truncate(torch.tensor(lengths))
+            rows = [row[:n] for row, n in zip(rows, lengths, strict=True)]
+            assert state.lengths.tolist() == lengths
+        elif action == "reorder":
+            order = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=4))
+            state.reorder(torch.tensor(order))
+            rows = [rows[i].copy() for i in order]
+        else:
+            chunk = tokens(len(rows), data.draw(st.integers(0, 5)), seed)
+            if action == "read ragged":
+                chunk = chunk.masked_fill(torch.rand(chunk.shape, generator=g) < 0.5, EMPTY)
+            if max(map(len, rows)) + chunk.shape[1] <= model.context_length:
+                feed(model, state, rows, chunk)
+    feed(model, state, rows, tokens(len(rows), 1))
+
+
+@every_cache
+@every_shape
+def test_taken_back_tokens_leave_no_trace_and_rows_may_differ_in_length(cache, shape):
+    model, text, other = decoder(**shape), tokens(3, 11), tokens(3, 6, seed=1)
+    state = model.start(3, cache=cache)
+    model(text, state)
+    lengths = [4, 11, 0]
+    state.truncate(torch.tensor(lengths))
+    feed(model, state, [row[:n] for row, n in zip(text.tolist(), lengths, strict=True)], other)
+
+
+@every_cache
+@pytest.mark.parametrize("rows", [[2, 0, 1], [1], [0, 0, 2, 2, 1]], ids=["permuted", "shrunk", "duplicated"])
+def test_rows_can_be_permuted_dropped_and_duplicated(cache, rows):
+    model, text = decoder(n_kv_heads=2), tokens(3, 7)
+    state = model.start(3, cache=cache)
+    model(text, state)
+    state.reorder(torch.tensor(rows))
+    feed(model, state, text[rows].tolist(), tokens(len(rows), 5, seed=1))
+
+
+@every_cache
+def test_a_state_that_was_emptied_takes_a_batch_of_another_size(cache):
+    model = decoder()
+    state = model.start(3, cache=cache)
+    model(tokens(3, 5), state)
+    state.truncate(torch.zeros(3, dtype=torch.long))
+    state.reorder(torch.tensor([1]))
+    feed(model, state, [[]], tokens(1, 4))
+
+
+@every_cache
+def test_two_states_of_one_model_know_nothing_of_each_other(cache):
+    model, text, other = decoder(), tokens(2, 7), tokens(2, 7, seed=1)
+    one, two = model.start(2, cache=cache), model.start(2, cache=cache)
+    for t in range(7):
+        a, b = model(text[:, t : t + 1], one)[0], model(other[:, t : t + 1], two)[0]
+        assert_equal(a[:, 0], model(text)[0][:, t])
+        assert_equal(b[:, 0], model(other)[0][:, t])
+    third = model.start(2, cache=cache)
+    assert_equal(model(text, third)[0], model(text)[0])
+
+
+@every_cache
+def test_more_than_was_read_cannot_be_kept(cache):
+    model = decoder()
+    state = model.start(2, cache=cache)
+    model(tokens(2, 5), state)
+    with pytest.raises(ValueError, match=r"lengths = \[5, 6\]: expected at most the tokens read, \[5, 5\]"):
+        state.truncate(torch.tensor([5, 6]))
+    assert state.lengths.tolist() == [5, 5]
+
+
+@every_cache
+def test_the_callers_lengths_are_not_kept(cache):
+    model, lengths = decoder(), torch.tensor([3, 2])
+    state = model.start(2, cache=cache)
+    model(tokens(2, 5), state)
+    state.truncate(lengths)
+    lengths += 1
+    assert state.lengths.tolist() == [3, 2]
+    model(tokens(2, 1), state)
+    assert lengths.tolist() == [4, 3]
+
+
+@every_cache
+def test_a_cache_keeps_the_models_dtype_and_holds_less_for_fewer_key_heads(cache):
+    bytes_held = {}
+    for n_kv_heads in (1, 2, N_HEADS):
+        for dtype in (torch.float32, torch.bfloat16):
+            model = decoder(n_kv_heads=n_kv_heads, n_layers=3).to(dtype)
+            state = model.start(2, cache=cache)
+            assert state.nbytes() < 100
+            model(tokens(2, 7), state)
+            view = state.caches[0].extend(*torch.zeros(2, 2, n_kv_heads, 1, 4, dtype=dtype), torch.tensor([[7]]), True, lambda x, _: x)
+            assert view.k.dtype == view.v.dtype == dtype
+            bytes_held[n_kv_heads, dtype] = state.nbytes()
+            assert state.nbytes() >= 3 * 2 * 7 * 2 * n_kv_heads * 4 * dtype.itemsize
+    for (n_kv_heads, dtype), n_bytes in bytes_held.items():
+        positions = bytes_held[1, dtype] - (bytes_held[2, dtype] - bytes_held[1, dtype])
+        assert n_bytes - positions == n_kv_heads * (bytes_held[1, dtype] - positions)
+
+
+class Checked(ContiguousCache):
+    """Looks at every view that it shows."""
+
+    n_dense = 0
+
+    def extend(self, *what) -> KVView:
+        view = super().extend(*what)
+        if view.dense:
+            assert torch.equal(view.positions, torch.arange(view.k.shape[2]).expand_as(view.positions))
+            Checked.n_dense += 1
+        return view
+
+
+@settings(max_examples=30)
+@given(cut=st.integers(0, 7), ragged=st.booleans(), order=st.sampled_from([[0, 1], [1, 0], [1]]))
+def test_a_view_is_called_dense_only_if_slot_i_holds_position_i(cut, ragged, order):
+    model, before = decoder(), Checked.n_dense
+    state = model.start(2, cache=Checked)
+    model(tokens(2, 7), state)
+    assert Checked.n_dense > before
+    state.truncate(torch.tensor([cut, cut // 2 if ragged else cut]))
+    state.reorder(torch.tensor(order))
+    for _ in range(2):
+        model(tokens(len(order), 3), state)
+
+
+def test_growing_copies_seldom_and_looking_copies_nothing():
+    cache, k, buffers = ContiguousCache(capacity=2), torch.ones(1, 1, 1, 3), set()
+    for t in range(1000):
+        view = cache.extend(k, k, torch.tensor([[t]]), True, lambda x, _: x)
+        buffers.add(cache.k.data_ptr())
+        assert view.k.data_ptr() == cache.k.data_ptr()
+        assert view.k.shape[2] == t + 1
+    assert cache.k.shape[2] <= 2 * 1000
+    assert len(buffers) <= 10
+
+
+def test_a_fresh_state_has_read_nothing_and_without_a_state_nothing_is_remembered():
+    model = decoder()
+    assert model.start(4).lengths.tolist() == [0] * 4
+    assert model.start(4).nbytes() == 0
+    assert model(tokens(2, 5))[1] is None

@@ -1,0 +1,125 @@
+"""Positions: the formulas by hand, what rotation leaves unchanged, and precision far out."""
+
+import cmath
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minillm.layers.positions import LearnedPositions, NoPositions, Rotary, SinusoidalPositions, no_rotation
+from minillm.models.decoder import Decoder, DecoderConfig
+from tests.tiny import assert_equal
+
+ROTARY = Rotary(6, context_length=200, base=123.0)
+LONG = Rotary(8, context_length=16_001)
+
+seeds = st.integers(0, 2**32 - 1)
+heads = seeds.map(lambda seed: torch.randn(2, 3, 1, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+places = st.integers(0, 99)
+
+
+def turned(x: torch.Tensor, position: int, rotary: Rotary = ROTARY) -> torch.Tensor:
+    return rotary(x, torch.tensor([[position]]))
+
+
+def test_rotation_is_multiplication_by_a_complex_number_of_length_one():
+    x = torch.randn(2, 3, 7, 6, dtype=torch.float64)
+    out = ROTARY(x, torch.arange(5, 12)[None])
+    for t in range(7):
+        for i in range(3):
+            turn = cmath.exp(1j * (5 + t) * 123.0 ** (-2 * i / 6))
+            expected = torch.complex(x[:, :, t, i], x[:, :, t, i + 3]) * turn
+            assert_equal(out[:, :, t, i], expected.real)
+            assert_equal(out[:, :, t, i + 3], expected.imag)
+
+
+@given(heads, heads, places, places, places)
+def test_a_score_depends_on_the_distance_alone(q, k, i, j, shift):
+    here = (turned(q, i) * turned(k, j)).sum(-1)
+    there = (turned(q, i + shift) * turned(k, j + shift)).sum(-1)
+    assert_equal(here, there)
+
+
+@given(heads, places, places)
+def test_lengths_stay_and_turns_add_up(x, i, j):
+    assert_equal(turned(x, i).norm(dim=-1), x.norm(dim=-1))
+    assert_equal(turned(turned(x, i), j), turned(x, i + j))
+    assert_equal(turned(x, 0), x)
+
+
+def test_the_same_vectors_at_two_offsets_are_two_results_and_stay_as_they_were():
+    x = torch.randn(2, 3, 4, 6)
+    before, first, second = x.clone(), ROTARY(x, torch.arange(4)[None]), ROTARY(x, torch.arange(7, 11)[None])
+    assert (first - second).abs().min() > 1e-6
+    assert torch.equal(ROTARY(x, torch.arange(4)[None]), first)
+    assert torch.equal(x, before)
+
+
+def test_every_row_is_turned_to_positions_of_its_own():
+    x, positions = torch.randn(2, 3, 4, 6), torch.tensor([[0, 1, 2, 3], [-1, 5, 9, 150]])
+    out = ROTARY(x, positions)
+    for b, t in [(0, 3), (1, 1), (1, 3)]:
+        assert torch.equal(out[b, :, t], turned(x[b : b + 1, :, t : t + 1], int(positions[b, t]))[0, :, 0])
+
+
+def test_angles_of_a_bfloat16_model_are_exact_at_position_16000():
+    c = DecoderConfig(n_layers=1, d_model=24, n_heads=3, context_length=16_500)
+    model = Decoder(c, vocab_size=7).to(torch.bfloat16)
+    rotary = model.blocks[0].attention.rotate
+    for position in (255, 257, 16_000, 16_499):
+        cos_sin = turned(torch.tensor([1.0] * 4 + [0.0] * 4)[None, None, None], position, rotary)[0, 0, 0]
+        angles = [position * 10000.0 ** (-2 * i / 8) for i in range(4)]
+        expected = [*map(math.cos, angles), *map(math.sin, angles)]
+        torch.testing.assert_close(cos_sin, torch.tensor(expected), rtol=0, atol=1e-7)
+
+
+@given(seeds, st.integers(0, 16_000))
+def test_bfloat16_vectors_are_turned_by_the_right_angle_up_to_their_own_rounding(seed, position):
+    x = torch.randn(1, 3, 1, 8, generator=torch.Generator().manual_seed(seed)).bfloat16()
+    out, exact = turned(x, position, LONG), turned(x.double(), position, LONG)
+    assert out.dtype == torch.bfloat16
+    assert (out.double() - exact).abs().max() < 3 * 2**-8 * x.abs().max()
+
+
+def test_the_gradient_is_turned_back():
+    x = torch.randn(2, 3, 4, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: ROTARY(x, torch.tensor([[0, 1, 2, 3], [7, -1, 50, 150]])), x)
+
+
+def test_sinusoidal_positions_are_sines_and_cosines_in_turn():
+    layer = SinusoidalPositions(context_length=31, d_model=10)
+    out = layer(torch.arange(3, 20)[None])
+    for t in range(17):
+        for i in range(10):
+            angle = (3 + t) / 10000 ** (2 * (i // 2) / 10)
+            assert out[0, t, i].item() == pytest.approx(math.cos(angle) if i % 2 else math.sin(angle), abs=1e-6)
+    assert not layer.state_dict()
+
+
+def test_sinusoidal_positions_of_an_odd_width_end_with_a_sine():
+    even, odd = SinusoidalPositions(31, 10), SinusoidalPositions(31, 9)
+    assert odd(torch.tensor([[7]])).shape == (1, 1, 9)
+    assert odd(torch.tensor([[7]]))[0, 0, -1].item() == pytest.approx(math.sin(7 / 10000 ** (8 / 9)))
+    assert even(torch.tensor([[7]])).shape == (1, 1, 10)
+
+
+def test_learned_positions_are_rows_of_a_table_and_an_empty_place_reads_no_row_that_is_not_there():
+    layer = LearnedPositions(11, 5)
+    positions = torch.tensor([[3, 0, 10], [-1, -1, 2]])
+    out = layer(positions)
+    for b, t in [(0, 0), (0, 1), (0, 2), (1, 2)]:
+        assert torch.equal(out[b, t], layer.table.weight[positions[b, t]])
+    assert out.isfinite().all()
+
+
+def test_no_positions_change_nothing():
+    x = torch.randn(2, 3, 4, 6)
+    assert torch.equal(x + NoPositions()(torch.arange(4)[None]), x)
+    assert no_rotation(x, torch.arange(4)[None]) is x
+
+
+def test_heads_of_odd_width_cannot_be_turned():
+    with pytest.raises(ValueError, match="d_head = 5: expected an even number"):
+        Rotary(5, 10)

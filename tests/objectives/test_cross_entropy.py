@@ -1,0 +1,94 @@
+"""The hand-written cross-entropy against torch's, at every cut of the vocabulary, and its edges."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minillm.datasets.batch import IGNORE
+from minillm.objectives.cross_entropy import ROWS, cross_entropy
+from tests.tiny import assert_equal
+
+V = 17
+
+
+def a_case(seed: int, scale: float = 1.0, ignored: float = 0.3) -> tuple[torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(3, 7, V, generator=g, dtype=torch.float64)
+    targets = torch.randint(V, (3, 7), generator=g).masked_fill(torch.rand(3, 7, generator=g) < ignored, IGNORE)
+    return logits.requires_grad_(), targets
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, V + 2), st.sampled_from([1e-3, 1.0, 300.0]), st.sampled_from([0.0, 0.3, 1.0]))
+def test_sum_count_and_gradient_are_torchs(seed, chunk, scale, ignored):
+    logits, targets = a_case(seed, scale, ignored)
+    total, count = cross_entropy(logits, targets, chunk)
+    expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
+    assert_equal(total, expected)
+    assert count == (targets != IGNORE).sum()
+    assert_equal(torch.autograd.grad(3 * total, logits)[0], torch.autograd.grad(3 * expected, logits)[0])
+
+
+@pytest.mark.parametrize("n", [0, 1, ROWS - 1, ROWS, ROWS + 1, 3 * ROWS - 5])
+def test_any_number_of_tokens_is_summed(n):
+    logits, targets = torch.randn(n, V, dtype=torch.float64, requires_grad=True), torch.randint(V, (n,))
+    total, count = cross_entropy(logits, targets, chunk=5)
+    expected = F.cross_entropy(logits, targets, reduction="sum")
+    assert_equal(total, expected)
+    assert count == n
+    assert_equal(torch.autograd.grad(total, logits)[0], torch.autograd.grad(expected, logits)[0])
+
+
+def test_the_gradient_is_what_finite_differences_say():
+    logits, targets = a_case(0)
+    assert torch.autograd.gradcheck(lambda x: cross_entropy(x, targets, 5)[0], logits)
+
+
+def test_where_nothing_counts_loss_and_gradient_are_zero():
+    logits, targets = a_case(0, ignored=1.0)
+    total, count = cross_entropy(logits, targets)
+    (gradient,) = torch.autograd.grad(total, logits)
+    assert total == 0 and count == 0 and not gradient.any()
+
+
+@pytest.mark.parametrize("chunk", [1, 5, V])
+def test_logits_of_banned_tokens_may_be_minus_infinity(chunk):
+    logits, targets = a_case(0)
+    banned = torch.zeros(V, dtype=torch.bool).index_fill(0, torch.tensor([0, 1, 2, 3, 4, 11]), True)
+    targets = targets.masked_fill(torch.isin(targets, banned.nonzero()), IGNORE)
+    masked = logits.masked_fill(banned, -torch.inf)
+    total, _ = cross_entropy(masked, targets, chunk)
+    assert_equal(total, F.cross_entropy(logits[..., ~banned].flatten(0, 1), renumbered(targets, banned), reduction="sum"))
+    assert torch.autograd.grad(total, logits)[0].isfinite().all()
+
+
+def renumbered(targets: torch.Tensor, banned: torch.Tensor) -> torch.Tensor:
+    return (~banned).cumsum(0).sub(1)[targets.clamp(min=0)].where(targets != IGNORE, IGNORE).flatten()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_logits_are_summed_in_float32(dtype):
+    torch.manual_seed(0)
+    logits, targets = torch.randn(2003, 501).to(dtype).requires_grad_(), torch.randint(501, (2003,))
+    total, _ = cross_entropy(logits, targets, chunk=100)
+    exact = F.cross_entropy(logits.double(), targets, reduction="sum")
+    assert total.dtype == torch.float32
+    assert total.item() == pytest.approx(exact.item(), rel=1e-6)
+    mine, theirs = torch.autograd.grad(total, logits)[0], torch.autograd.grad(exact, logits)[0]
+    assert mine.dtype == dtype
+    torch.testing.assert_close(mine.double(), theirs.double(), rtol=4 * torch.finfo(dtype).eps, atol=1e-6)
+
+
+def test_a_uniform_guess_costs_ln_v_and_a_sure_one_nothing():
+    targets = torch.arange(V)
+    assert cross_entropy(torch.zeros(V, V), targets)[0].item() == pytest.approx(V * math.log(V))
+    assert cross_entropy(1000 * torch.eye(V), targets)[0].item() == 0
+
+
+@pytest.mark.parametrize("target", [V, V + 1000, -1, -99])
+def test_a_target_outside_the_vocabulary_is_refused(target):
+    with pytest.raises(ValueError, match=rf"target = {target}: expected 0 \.\.\. 16"):
+        cross_entropy(torch.zeros(3, V), torch.tensor([0, target, IGNORE]))

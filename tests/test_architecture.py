@@ -1,0 +1,83 @@
+"""The house: imports go down, every file says what it is for, and importing does nothing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "minillm").rglob("*.py"))
+FLOORS = [
+    "config",
+    "cache tokenizers backprop",
+    "layers datasets",
+    "models",
+    "objectives decoding adapters quantization interop",
+    "training engine parallel",
+    "text",
+    "prompting evaluation scaling serving",
+    "run claims",
+]
+FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages.split()}
+
+each_file = pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
+
+
+def imported(path: Path) -> set[str]:
+    """Packages of minillm that a file imports, anywhere in it."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    assert not any(isinstance(node, ast.ImportFrom) and node.level for node in nodes), "imports are written in full"
+    names = [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    names += [f"{node.module}.{alias.name}" for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names]
+    names += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return {name.split(".")[1] for name in names if name.startswith("minillm.")}
+
+
+def package_of(path: Path) -> str:
+    return path.relative_to(ROOT / "minillm").parts[0].removesuffix(".py")
+
+
+@each_file
+def test_imports_only_go_down(path):
+    package = package_of(path)
+    if package == "__init__":
+        assert not imported(path)
+        return
+    assert package in FLOOR, f"say in FLOORS where {package} lives"
+    for other in imported(path) - {package}:
+        assert FLOOR[other] < FLOOR[package], f"{package} (floor {FLOOR[package]}) imports {other} (floor {FLOOR[other]})"
+
+
+def test_the_rule_finds_an_import_that_goes_up_or_sideways(tmp_path):
+    file = tmp_path / "x.py"
+    file.write_text("import minillm.run\ndef f():\n    from minillm.models.decoder import Decoder\n    from minillm import text\n")
+    assert imported(file) == {"run", "models", "text"}
+
+
+@each_file
+def test_every_file_says_what_it_is_for(path):
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert docstring and docstring.splitlines()[0].endswith((".", ":", "?", ")", "py")), "a docstring opens with a sentence"
+
+
+@each_file
+def test_no_file_is_named_after_nothing(path):
+    assert not {"utils", "util", "common", "helpers", "misc"} & {part.removesuffix(".py") for part in path.relative_to(ROOT).parts}
+
+
+@each_file
+def test_packages_pass_nothing_on(path):
+    if path.name == "__init__.py":
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        assert len(body) == 1 and isinstance(body[0], ast.Expr), "an __init__.py holds a docstring and nothing else"
+
+
+def test_importing_everything_prints_nothing_and_needs_nothing_that_is_optional():
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in FILES]
+    modules = [module for module in modules if not module.endswith("__main__")]
+    optional = ["transformers", "matplotlib", "pytest", "hypothesis", "safetensors", "sacrebleu", "rouge_score"]
+    code = f"import sys, {', '.join(modules)}; print([name for name in {optional} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("[]\n", "")

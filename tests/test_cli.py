@@ -1,0 +1,315 @@
+"""The scripts as a user types them: train, sample, resume, and every wrong thing that one may type."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import sample
+import train
+from minillm.training import checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = {
+    "data.n_stories": 300,
+    "tokenizer.vocab_size": 700,
+    "model.n_layers": 1,
+    "model.d_model": 16,
+    "model.n_heads": 2,
+    "model.context_length": 32,
+    "model.dropout": 0.1,
+    "train.batch_size": 4,
+    "train.max_steps": 12,
+    "train.eval_every": 5,
+    "train.save_every": 4,
+    "train.precision": "fp32",
+    "text.max_new_tokens": 10,
+}
+
+
+def flags(**more):
+    """Flags of a training that takes a second; sections are joined to keys by two underscores."""
+    settings = SMALL | {name.replace("__", "."): value for name, value in more.items()}
+    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+
+
+def start(script, *words, cwd, **how):
+    """A script in a process of its own, in which every attempt to reach the network fails."""
+    blocked = cwd / "blocked"
+    blocked.mkdir(exist_ok=True)
+    lines = ["import socket", "def refuse(*_, **__): raise OSError('the network is blocked')"]
+    lines += ["socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse"]
+    (blocked / "sitecustomize.py").write_text("\n".join(lines))
+    env = os.environ | {"PYTHONPATH": str(blocked), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / script), *map(str, words)]
+    return subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
+
+
+def weights(path):
+    return checkpoint.load(path / "checkpoint" / "latest.pt")["step"]
+
+
+def same(a, b):
+    """Equal to the bit, whatever is nested in what."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that trained to its end, without a network, in a folder far from the project, and what it printed."""
+    folder = tmp_path_factory.mktemp("work")
+    process = start("train.py", "--config", "gpt-tiny", *flags(), cwd=folder)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return folder / "runs" / "gpt-tiny", out
+
+
+def test_training_says_what_it_does_and_leaves_a_whole_run(finished):
+    path, out = finished
+    said = ("device cpu", "parameters", "tokens a step", "ln 700 = 6.551", "regret", "a sample", "runs/gpt-tiny")
+    assert all(text in out for text in said)
+    names = {"config.toml", "tokenizer.json", "metrics.jsonl", "summary.json", "checkpoint"}
+    assert names <= {p.name for p in path.iterdir()} and {p.name for p in (path / "checkpoint").iterdir()} == {"latest.pt", "best.pt"}
+    steps = [json.loads(line)["step"] for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps) and steps[-1] == 12
+    summary = json.loads((path / "summary.json").read_text())
+    assert summary["steps"] == 12 and summary["val_loss"] - summary["source_loss"] == pytest.approx(summary["regret"])
+
+
+def test_sampling_takes_the_newest_run_without_a_network(finished):
+    path, _ = finished
+    process = start("sample.py", "--top-p", "0.9", "--num-samples", "2", cwd=path.parents[1])
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert out.startswith("run runs/gpt-tiny (step 12); top-p 0.9 -> draw\n") and "\n---\n" in out
+
+
+def test_streamed_text_is_the_text(finished, capsys):
+    path, _ = finished
+    words = ["--run", str(path), "--prompt", "One day", "--seed", "5", "--top-k", "40", "--max-new-tokens", "25"]
+    assert sample.main(words) == 0
+    whole = capsys.readouterr().out
+    assert sample.main([*words, "--stream"]) == 0
+    assert capsys.readouterr().out == whole and "One day" in whole
+
+
+def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(finished, tmp_path):
+    path, _ = finished
+    killed = tmp_path / "killed"
+    words = ["--config", "gpt-tiny", *flags(train__run=killed)]
+    for seconds in (0.02, 0.15, 0.4):  # after the first checkpoint, so at other steps each time
+        process = start("train.py", *words, cwd=tmp_path)
+        while not (killed / "checkpoint" / "latest.pt").exists():
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.005)
+        time.sleep(seconds)
+        process.kill()
+        process.communicate()
+        words = ["--resume", killed]
+        if checkpoint.load(killed / "checkpoint" / "latest.pt")["progress"]["step"] == 12:
+            break
+    else:
+        process = start("train.py", *words, cwd=tmp_path)
+        assert process.wait(timeout=120) == 0, process.stderr.read()
+    assert same(weights(killed), weights(path))
+    steps = [json.loads(line)["step"] for line in (killed / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+@pytest.mark.parametrize("stop_at", [3, 4, 7, 11])
+def test_stopping_and_resuming_at_any_step_gives_the_same_bits(finished, tmp_path, monkeypatch, stop_at):
+    path, _ = finished
+    torch.set_num_threads(1)
+    stopped = tmp_path / "stopped"
+    original = train.run.GradientStep.__call__
+
+    def press_ctrl_c(self, batch):
+        metrics = original(self, batch)
+        if self.n_steps == stop_at:
+            signal.raise_signal(signal.SIGINT)
+        return metrics
+
+    monkeypatch.setattr(train.run.GradientStep, "__call__", press_ctrl_c)
+    assert train.main(["--config", "gpt-tiny", *flags(train__run=stopped)]) == 130
+    monkeypatch.setattr(train.run.GradientStep, "__call__", original)
+    assert checkpoint.load(stopped / "checkpoint" / "latest.pt")["progress"]["step"] == stop_at
+    assert train.main(["--resume", str(stopped)]) == 0
+    assert same(weights(stopped), weights(path))
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_it_whole(finished, tmp_path):
+    path, _ = finished
+    full = tmp_path / "full"
+    size = (path / "checkpoint" / "latest.pt").stat().st_size
+
+    def little_room():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+
+    words = flags(train__run=full, train__max_steps=4)
+    assert train.main(["--config", "gpt-tiny", *words]) == 0
+    before = (full / "checkpoint" / "latest.pt").read_bytes()
+    process = start("train.py", "--resume", full, "--train.max_steps", 8, cwd=tmp_path, preexec_fn=little_room)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and "free some space" in err and "Traceback" not in err
+    assert (full / "checkpoint" / "latest.pt").read_bytes() == before
+    assert {p.name for p in (full / "checkpoint").iterdir()} == {"latest.pt", "best.pt"}
+
+
+def test_divergence_stops_and_keeps_the_last_good_checkpoint(tmp_path, capsys):
+    words = flags(train__run=tmp_path / "wild", optim__kind="adamw", optim__lr=1e30, train__save_every=1)
+    assert train.main(["--config", "gpt-tiny", *words]) == 2
+    err = capsys.readouterr().err
+    assert all(word in err for word in ("step ", "loss", "gradient norm", "learning rate", "latest.pt"))
+    saved = weights(tmp_path / "wild")
+    assert all(p.isfinite().all() for p in saved["model"].values())
+
+
+def test_leaked_validation_text_stops_the_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train.run.World, "log_prob", lambda self, story: -1e6, raising=False) if hasattr(train.run, "World") else None
+    original = train.run.build_validation
+
+    def as_if_leaked(config, data, part="val"):
+        return original(config, data._replace(val_nats=1e7), part)
+
+    monkeypatch.setattr(train.run, "build_validation", as_if_leaked)
+    assert train.main(["--config", "gpt-tiny", *flags(train__run=tmp_path / "leak")]) == 2
+    assert "leaked" in capsys.readouterr().err
+
+
+def test_a_new_run_starts_from_the_weights_of_another(finished, tmp_path, monkeypatch):
+    path, _ = finished
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["--init-from", str(path), "--train.max_steps", "1", "--optim.lr", "1e-12", "--optim.min_lr", "1e-13",
+                       "--optim.muon_lr", "1e-12", "--train.seed", "9"]) == 0
+    new = checkpoint.load(tmp_path / "runs" / "from-gpt-tiny" / "checkpoint" / "latest.pt")["step"]["model"]
+    old = checkpoint.load(path / "checkpoint" / "best.pt")["step"]["model"]
+    assert all(torch.allclose(new[name], old[name], atol=1e-6) for name in old)
+
+
+def test_the_first_batch_is_shown_token_by_token(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["--config", "gpt-tiny", *flags(), "--show-batch"]) == 0
+    out = capsys.readouterr().out
+    assert "<|end|>" in out and "counted" in out and not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["--config", "gpt-tiny", *flags(), "--dry-run"]) == 0
+    assert "run folder runs/gpt-tiny" in capsys.readouterr().out and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("content", ["one long text. " * 400, "café 日本 🙂 naïve\n" * 300])
+def test_any_text_trains_and_samples(tmp_path, content, capsys):
+    (tmp_path / "my.txt").write_text(content, encoding="utf-8")
+    words = flags(data__corpus=tmp_path / "my.txt", train__run=tmp_path / "run", tokenizer__vocab_size=400)
+    assert train.main(["--config", "gpt-tiny", *words]) == 0
+    assert sample.main(["--run", str(tmp_path / "run"), "--prompt", content[:4], "--preset", "balanced"]) == 0
+    assert content[:4] in capsys.readouterr().out
+
+
+BAD_TRAINING = {
+    "unknown config": (["--config", "gpt-tinny"], "did you mean gpt-tiny"),
+    "no config": ([], "--config"),
+    "unknown key": (["--config", "gpt-tiny", "--model.n_layer", "2"], "did you mean --model.n_layers"),
+    "wrong type": (["--config", "gpt-tiny", "--model.n_layers", "two"], "expected int >= 1"),
+    "out of range": (["--config", "gpt-tiny", "--model.dropout", "1.5"], "--model.dropout = 1.5: expected float 0 ... 0.99"),
+    "missing corpus": (["--config", "gpt-tiny", "--data.corpus", "nothing.txt"], "nothing.txt"),
+    "misspelled corpus": (["--config", "gpt-tiny", "--data.corpus", "storys"], "did you mean stories"),
+    "empty corpus": (["--config", "gpt-tiny", "--data.corpus", "empty.txt"], "found nothing"),
+    "short text": (["--config", "gpt-tiny", "--data.corpus", "short.txt"], "lower model.context_length"),
+    "wrong encoding": (["--config", "gpt-tiny", "--data.corpus", "latin.txt"], "expected UTF-8"),
+    "absent run": (["--resume", "nowhere"], "nowhere"),
+    "damaged run": (["--resume", "damaged"], "damaged"),
+    "two verbs": (["--resume", "damaged", "--init-from", "damaged"], "--init-from"),
+    "resume with a config": (["--resume", "damaged", "--config", "gpt-tiny"], "--init-from"),
+    "heads that do not divide": (["--config", "gpt-tiny", "--model.n_heads", "7"], "n_heads = 7"),
+    "odd rotary heads": (["--config", "gpt-tiny", "--model.d_head", "7"], "d_head = 7"),
+    "absent device": (["--config", "gpt-tiny", "--device", "warp"], "--device warp"),
+}
+
+
+@pytest.mark.parametrize(("words", "sentence"), BAD_TRAINING.values(), ids=BAD_TRAINING.keys())
+def test_bad_input_to_training_is_one_sentence_and_status_2(words, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("empty.txt").write_text("")
+    Path("short.txt").write_text("too short to learn from")
+    Path("latin.txt").write_bytes("caf\xe9 ".encode("latin-1") * 1000)
+    Path("damaged/checkpoint").mkdir(parents=True)
+    Path("damaged/checkpoint/latest.pt").write_bytes(b"not a checkpoint")
+    quick = [word for name in ("data.n_stories", "tokenizer.vocab_size") if "--config" in words for word in (f"--{name}", str(SMALL[name]))]
+    try:
+        status = train.main([*words, *(quick if "--resume" not in words else [])])
+    except SystemExit as e:
+        status = e.code
+    err = capsys.readouterr().err
+    assert status == 2 and sentence in err and err.count("\n") == 1 and "Traceback" not in err
+
+
+BAD_SAMPLING = {
+    "unknown flag": (["--temprature", "1"], "did you mean --temperature"),
+    "out of range": (["--top-p", "1.5"], "--top-p = 1.5: expected float 0 ... 1"),
+    "unknown preset": (["--preset", "wild"], "factual, balanced, creative"),
+    "ignored beside greedy": (["--temperature", "0", "--top-p", "0.5"], "would be ignored"),
+    "equal samples": (["--top-k", "1", "--num-samples", "3"], "same text"),
+    "long prompt": (["--prompt", "one day " * 100], "expected at most"),
+    "empty stop": (["--stop", ""], "non-empty"),
+}
+
+
+@pytest.mark.parametrize(("words", "sentence"), BAD_SAMPLING.values(), ids=BAD_SAMPLING.keys())
+def test_bad_input_to_sampling_is_one_sentence_and_status_2(finished, words, sentence, capsys):
+    path, _ = finished
+    try:
+        status = sample.main(["--run", str(path), *words])
+    except SystemExit as e:
+        status = e.code
+    err = capsys.readouterr().err
+    assert status == 2 and sentence in err and err.count("\n") == 1 and "Traceback" not in err
+
+
+def test_sampling_without_any_run_says_how_to_get_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert sample.main([]) == 2
+    assert "train.py --config gpt-tiny" in capsys.readouterr().err
+
+
+def test_characters_that_the_tokenizer_lacks_are_named(tmp_path, capsys):
+    (tmp_path / "my.txt").write_text("abc abd\n" * 500)
+    words = flags(data__corpus=tmp_path / "my.txt", train__run=tmp_path / "run", tokenizer__kind="char", train__max_steps=2)
+    assert train.main(["--config", "gpt-tiny", *words]) == 0
+    capsys.readouterr()
+    assert sample.main(["--run", str(tmp_path / "run"), "--prompt", "aéb"]) == 2
+    assert "é" in capsys.readouterr().err
+
+
+def test_a_run_is_never_overwritten(finished, monkeypatch, capsys):
+    path, _ = finished
+    monkeypatch.chdir(path.parents[1])
+    assert train.main(["--config", "gpt-tiny", *flags(), "--dry-run"]) == 0
+    assert "run folder runs/gpt-tiny-2" in capsys.readouterr().out
+    assert train.main(["--config", "gpt-tiny", *flags(train__run=path)]) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_the_cpu_path_never_touches_cuda(tmp_path, monkeypatch):
+    def touched(*_, **__):
+        raise AssertionError("torch.cuda was touched")
+
+    for name in ("current_device", "synchronize", "get_device_name", "_lazy_init", "manual_seed", "memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, touched)
+    assert train.main(["--config", "gpt-tiny", *flags(train__run=tmp_path / "run", train__max_steps=2)]) == 0

@@ -1,0 +1,246 @@
+"""Configs: strict, complete, and the same after a trip through TOML or the command line."""
+
+import dataclasses
+import math
+import tomllib
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minillm.config import (
+    Above,
+    AtLeast,
+    Between,
+    Count,
+    Fraction,
+    Parser,
+    Positive,
+    add_flags,
+    from_dict,
+    keys,
+    load,
+    override,
+    to_toml,
+    validate,
+)
+from minillm.run import RunConfig
+
+
+@dataclass(frozen=True)
+class Some:
+    """One field of each type."""
+
+    text: str = "a"  # any text
+    n: int = 1  # any number
+    x: float = 0.5  # any fraction
+    yes: bool = True  # or no
+    kind: Literal["one", "two", "three"] = "one"  # one of three
+    ids: tuple[int, ...] = ()  # many numbers
+    names: tuple[str, ...] = ()  # many texts
+    positive: Positive = 1  # at least 1
+    rate: Annotated[float, Above(0)] = 1.0  # above 0
+    share: Fraction = 0.5  # from 0 to 1
+    # a remark about what follows
+    last: Annotated[int, AtLeast(-3), Between(-9, 9)] = 0  # with two ranges
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
+class Small:
+    """Another section."""
+
+    n: Count = 3  # how many
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Two sections."""
+
+    some: Some = field(default_factory=Some)
+    small_one: Small = field(default_factory=Small)
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(['"', "\\", "a\nb", "\t#'", '"""', "é\u2028\x00", "true", "1"])
+ints, floats = st.integers(-(2**63), 2**63), st.floats(allow_nan=False)
+somes = st.builds(
+    Some,
+    text=texts,
+    n=ints,
+    x=floats,
+    yes=st.booleans(),
+    kind=st.sampled_from(["one", "two", "three"]),
+    ids=st.lists(ints, max_size=3).map(tuple),
+    names=st.lists(texts, max_size=3).map(tuple),
+    positive=st.integers(1, 2**40),
+    rate=st.floats(0, exclude_min=True, allow_nan=False),
+    share=st.floats(0, 1),
+    last=st.integers(-3, 9),
+)
+wholes = st.builds(Whole, some=somes, small_one=st.builds(Small, n=st.integers(0, 9)))
+
+
+@given(wholes)
+def test_a_config_written_as_toml_is_read_back_as_it_was(config):
+    assert from_dict(Whole, tomllib.loads(to_toml(config))) == config
+
+
+@given(wholes)
+def test_a_config_given_as_flags_is_read_back_as_it_was(config):
+    values = {f"some.{name}": value for name, value in dataclasses.asdict(config.some).items() if name != "names"}
+    flags = {name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value) for name, value in values.items()}
+    flags["some.yes"] = flags["some.yes"].lower()
+    assert override(Whole(), flags).some == dataclasses.replace(config.some, names=())
+
+
+def test_the_config_of_a_run_survives_a_trip_through_a_file_and_flags_win(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(to_toml(RunConfig()), encoding="utf-8")
+    assert load(RunConfig, path) == RunConfig()
+    changed = load(RunConfig, path, {"train.max_steps": "7", "model.tied": "false", "sampling.banned_tokens": "3, 5"})
+    assert (changed.train.max_steps, changed.model.tied, changed.sampling.banned_tokens) == (7, False, (3, 5))
+    assert dataclasses.replace(changed.train, max_steps=RunConfig().train.max_steps) == RunConfig().train
+
+
+def test_what_a_file_leaves_out_is_the_default_and_a_whole_number_may_be_a_fraction(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text("[some]\nx = 3\n")
+    config = load(Whole, path)
+    assert config == Whole(Some(x=3.0))
+    assert type(config.some.x) is float
+
+
+@pytest.mark.parametrize("text", ["[some\n", "n = ", "\xff"])
+def test_a_file_that_is_no_toml_is_refused_by_name(text, tmp_path):
+    path = tmp_path / "odd.toml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"odd\.toml: expected a TOML file; "):
+        load(Whole, path)
+
+
+@pytest.mark.parametrize(
+    ("tree", "sentence"),
+    [
+        ({"some": {"tekst": "b"}}, r"^some\.tekst: unknown key; expected .*did you mean text\?"),
+        ({"smal_one": {}}, r"^smal_one: unknown section; expected .*did you mean small_one"),
+        ({"qqq": {}}, r"^qqq: unknown section; expected one of some, small_one$"),
+        ({"some": 3}, r"^some = 3: expected a section; write \[some\]"),
+        ({"some": {"n": True}}, r"^some\.n = True: expected int$"),
+        ({"some": {"n": 1.0}}, r"^some\.n = 1\.0: expected int$"),
+        ({"some": {"n": "1"}}, r"^some\.n = '1': expected int$"),
+        ({"some": {"x": True}}, r"^some\.x = True: expected float$"),
+        ({"some": {"x": math.nan}}, r"^some\.x = nan: expected float$"),
+        ({"some": {"yes": 1}}, r"^some\.yes = 1: expected true or false$"),
+        ({"some": {"text": 1}}, r"^some\.text = 1: expected text$"),
+        ({"some": {"kind": "tow"}}, r"^some\.kind = 'tow': expected .*did you mean two"),
+        ({"some": {"kind": 1}}, r"^some\.kind = 1: expected one of one, two, three$"),
+        ({"some": {"ids": 1}}, r"^some\.ids = 1: expected comma-separated int$"),
+        ({"some": {"ids": [1, "2"]}}, r"^some\.ids = '2': expected int$"),
+        ({"some": {"positive": 0}}, r"^some\.positive = 0: expected int >= 1$"),
+        ({"some": {"rate": 0}}, r"^some\.rate = 0\.0: expected float > 0$"),
+        ({"some": {"rate": math.nan}}, r"^some\.rate = nan: expected float$"),
+        ({"some": {"share": 1.01}}, r"^some\.share = 1\.01: expected float 0 \.\.\. 1$"),
+        ({"some": {"last": -4}}, r"^some\.last = -4: expected int >= -3 -9 \.\.\. 9$"),
+        ({"some": {"last": 10}}, r"^some\.last = 10: expected int"),
+        ({"small_one": {"n": -1}}, r"^small_one\.n = -1: expected int >= 0$"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_full_name(tree, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        from_dict(Whole, tree)
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "sentence"),
+    [
+        ("some.nn", "1", r"^--some\.nn: unknown key; expected .*did you mean some\.n"),
+        ("n", "1", r"^--n: unknown key; expected one of .*did you mean .*\.n"),
+        ("some", "1", r"^--some: unknown key"),
+        ("some.n", "1.5", r"^--some\.n = '1\.5': expected int$"),
+        ("some.n", "", r"^--some\.n = '': expected int$"),
+        ("some.x", "one", r"^--some\.x = 'one': expected float$"),
+        ("some.x", "nan", r"^--some\.x = nan: expected float$"),
+        ("some.yes", "True", r"^--some\.yes = 'True': expected true or false$"),
+        ("some.yes", "1", r"^--some\.yes = '1': expected true or false$"),
+        ("some.kind", "four", r"^--some\.kind = 'four': expected one of one, two, three$"),
+        ("some.ids", "1,x", r"^--some\.ids = 'x': expected int$"),
+        ("some.positive", "0", r"^--some\.positive = 0: expected int >= 1$"),
+        ("some.share", "2", r"^--some\.share = 2\.0: expected float 0 \.\.\. 1$"),
+    ],
+)
+def test_a_flag_that_does_not_fit_is_refused_as_it_was_written(flag, text, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        override(Whole(), {flag: text})
+
+
+def test_flags_with_dashes_are_named_with_dashes_in_errors():
+    with pytest.raises(ValueError, match=r"^--no-repeat-ngram = 'x': expected int >= 0"):
+        override(RunConfig().sampling, {"no_repeat_ngram": "x"}, dashes=True)
+
+
+def test_a_dataclass_built_in_python_is_checked_as_strictly():
+    with pytest.raises(ValueError, match=r"Some\.n = True: expected int"):
+        Some(n=True)
+    with pytest.raises(ValueError, match=r"Some\.positive = 0: expected int >= 1"):
+        Some(positive=0)
+
+
+def parser_of(cls: type, **how) -> Parser:
+    parser = Parser(prog="prog")
+    add_flags(parser, cls, **how)
+    return parser
+
+
+def test_help_tells_every_key_of_a_run_with_its_type_default_and_comment():
+    told = "".join(parser_of(RunConfig).format_help().split())
+    lines = [line for line in to_toml(RunConfig()).splitlines() if " = " in line]
+    for key, line in zip(keys(RunConfig), lines, strict=True):
+        default = line.partition(" = ")[2].removesuffix(f"  # {key.comment}")
+        line = f"--{key.name} X {key.comment} ({key.describe_type()}; default {default})"
+        assert "".join(line.split()) in told
+
+
+def test_every_key_of_a_run_has_a_comment_of_its_own():
+    comments = [key.comment for key in keys(RunConfig)]
+    assert len(comments) > 60 and all(comments)
+    assert {key.name: key.comment for key in keys(Some)} == {
+        "text": "any text",
+        "n": "any number",
+        "x": "any fraction",
+        "yes": "or no",
+        "kind": "one of three",
+        "ids": "many numbers",
+        "names": "many texts",
+        "positive": "at least 1",
+        "rate": "above 0",
+        "share": "from 0 to 1",
+        "last": "with two ranges",
+    }
+
+
+def test_only_flags_that_were_given_are_passed_on():
+    args = vars(parser_of(Whole).parse(["--some.text", "a b", "--small_one.n=3"]))
+    assert args == {"some.text": "a b", "small_one.n": "3"}
+    assert vars(parser_of(Some, dashes=True).parse(["--text", "x"])) == {"text": "x"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--train.max_step", "3"], "prog: --train.max_step: unknown flag; expected one of {n} names; did you mean --train.max_steps"),
+        (["--max_steps=3"], "prog: --max_steps: unknown flag; expected one of {n} names; did you mean --train.max_steps"),
+        (["--train.max", "3"], "prog: --train.max: unknown flag; expected one of {n} names"),
+        (["stray"], "prog: stray: unknown argument; expected one of {n} names"),
+        (["--train.max_steps"], "prog: argument --train.max_steps: expected one argument"),
+    ],
+)
+def test_an_unknown_flag_ends_with_status_2_and_a_suggestion(argv, sentence, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parser_of(RunConfig).parse(argv)
+    assert stopped.value.code == 2
+    n_flags = len(list(keys(RunConfig))) + 2  # -h and --help
+    assert capsys.readouterr().err.startswith(sentence.format(n=n_flags))

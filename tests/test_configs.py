@@ -1,0 +1,36 @@
+"""Every config that ships can be read and trained with."""
+
+from functools import partial
+
+import pytest
+
+from minillm import run
+from minillm.config import override
+from minillm.datasets.tokens import token_stream
+from minillm.training.loop import train
+
+TEXT = "the quick brown fox jumps over the lazy dog, and the dog sleeps on.\n"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in run.CONFIGS.glob("*.toml")))
+def test_a_config_that_ships_trains_two_steps_on_a_tiny_text(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "token_stream", partial(token_stream, cache=tmp_path / "cache"))
+    config = run.load_config(name)
+    many = config.data.corpus != "shakespeare"
+    corpus = tmp_path / "texts" if many else tmp_path / "text.txt"
+    if many:
+        corpus.mkdir()
+        for i in range(40):
+            (corpus / f"{i}.txt").write_text(f"{i}. " + TEXT * (1 + i % 5))
+    else:
+        corpus.write_text(TEXT * 100)
+    small = {"model.n_layers": "1", "model.context_length": "16", "tokenizer.vocab_size": "300"}
+    quick = {"train.batch_size": "3", "train.max_steps": "2", "train.precision": "fp32"}
+    config = override(config, {"data.corpus": str(corpus), **small, **quick})
+    data = run.build_data(config, say=lambda line: None)
+    model, rows = run.build_model(config, data.tokenizer.vocab_size), []
+    step, validation = run.build_step(config, model), run.build_validation(config, data)
+    train(config.train, step, run.build_batches(config, data), lambda: validation(model), lambda *_: None, rows.append, run.Progress())
+    assert [row["step"] for row in rows] == [1, 2, 2]
+    assert rows[1]["loss"] < 10 and rows[2]["val_loss"] < 10
+    assert config.about.summary

@@ -1,0 +1,34 @@
+"""What the README and the configs promise is what was measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.readme import ROWS, with_figures
+from minillm.run import CONFIGS, load_config
+
+ROOT = Path(__file__).resolve().parents[1]
+FIGURES = json.loads((ROOT / "benchmarks" / "figures.json").read_text(encoding="utf-8"))
+
+
+def test_the_readme_shows_the_measured_figures():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert with_figures(readme, FIGURES) == readme, "run python -m benchmarks.readme"
+
+
+def test_every_measured_name_has_its_rows():
+    assert set(FIGURES) <= set(ROWS)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.toml")))
+def test_a_config_expects_what_was_measured(name):
+    about, figures = load_config(name).about, FIGURES[name]["figures"]
+    assert about.summary
+    assert about.expected_loss == pytest.approx(figures["val_loss"]["mean"], abs=0.02)
+    assert about.expected_seconds == pytest.approx(figures["seconds"]["mean"], rel=0.15)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.toml")))
+def test_the_readme_names_every_config(name):
+    assert f"`{name}`" in (ROOT / "README.md").read_text(encoding="utf-8")

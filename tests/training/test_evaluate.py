@@ -1,0 +1,98 @@
+"""Validation: an instrument that is checked on models whose loss is known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from minillm.datasets.batch import Batch
+from minillm.datasets.tokens import TokenStream
+from minillm.datasets.windows import evaluation_batches
+from minillm.objectives.next_token import next_token
+from minillm.training.evaluate import LEAK_NATS, Leak, Validation
+from tests.tiny import VOCAB, decoder
+
+
+def stream_of(lengths: list[int], seed: int = 0) -> TokenStream:
+    """Random documents; id 0 ends each."""
+    g = np.random.default_rng(seed)
+    ids = [0, *(i for n in lengths for i in [*g.integers(1, VOCAB, n).tolist(), 0])]
+    starts = np.cumsum([0, *(n + 1 for n in lengths)])[:-1]
+    return TokenStream(np.array(ids, np.uint8), starts, n_bytes=3 * sum(lengths) + 1)
+
+
+class Sure(nn.Module):
+    """Gives the token after t, t + 1, `lead` nats more than all others."""
+
+    def __init__(self, lead: float):
+        super().__init__()
+        self.lead = nn.Parameter(torch.tensor(lead, dtype=torch.float64))
+
+    def forward(self, tokens: torch.Tensor, state: None = None) -> tuple[torch.Tensor, None]:
+        return self.lead * nn.functional.one_hot((tokens + 1) % VOCAB, VOCAB), None
+
+
+def counting(n: int) -> list[Batch]:
+    """n targets, each the number after its token."""
+    tokens = torch.arange(n)[None] % VOCAB
+    return [Batch(tokens, (tokens + 1) % VOCAB)]
+
+
+@pytest.mark.parametrize("T", [1, 5, 100])
+def test_a_uniform_model_has_loss_ln_v_and_that_many_bits_in_each_byte(T):
+    stream = stream_of([7, 0, 23, 11])
+    n_targets = len(stream.ids) - 1
+    metrics = Validation(evaluation_batches(stream, T, 3), next_token, n_bytes=stream.n_bytes, source_nats=None)(Sure(0.0))
+    assert metrics["val_loss"] == pytest.approx(math.log(VOCAB))
+    assert metrics["bits_per_byte"] == pytest.approx(n_targets * math.log2(VOCAB) / (3 * 41 + 1))
+    assert set(metrics) == {"val_loss", "bits_per_byte"}
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=9), st.integers(1, 9), st.integers(0, 9))
+def test_the_size_of_batches_their_order_and_padding_change_nothing(lengths, batch_size, pad):
+    stream, model = stream_of(lengths), decoder(n_layers=1)
+    one_by_one = evaluation_batches(stream, 7, 1)
+    others = [
+        Batch(nn.functional.pad(b.tokens, (0, pad), value=-1), nn.functional.pad(b.targets, (0, pad), value=-100))
+        for b in reversed(evaluation_batches(stream, 7, batch_size))
+    ]
+    one, other = (Validation(b, next_token, n_bytes=stream.n_bytes, source_nats=1.0) for b in (one_by_one, others))
+    assert one(model) == pytest.approx(other(model), rel=1e-12)
+
+
+def test_regret_is_what_is_lost_to_the_source():
+    n, source_loss = 50, 2.0
+    metrics = Validation(counting(n), next_token, n_bytes=1, source_nats=n * source_loss)(Sure(0.0))
+    assert metrics["source_loss"] == source_loss
+    assert metrics["regret"] == pytest.approx(math.log(VOCAB) - source_loss)
+
+
+def test_the_source_itself_does_not_leak_and_a_little_luck_is_no_leak():
+    n = 50
+    source = n * math.log(VOCAB)
+    assert Validation(counting(n), next_token, n_bytes=1, source_nats=source)(Sure(0.0))["regret"] == pytest.approx(0)
+    lucky = Validation(counting(n), next_token, n_bytes=1, source_nats=source + LEAK_NATS - 0.01)
+    assert lucky(Sure(0.0))["regret"] < 0
+
+
+def test_a_model_that_knows_the_answers_better_than_the_source_is_a_leak():
+    n = 50
+    with pytest.raises(Leak, match=r"regret = -3\.1.* nats per token .*training text must have leaked"):
+        Validation(counting(n), next_token, n_bytes=1, source_nats=n * math.log(VOCAB))(Sure(30.0))
+    with pytest.raises(Leak):
+        Validation(counting(n), next_token, n_bytes=1, source_nats=n * math.log(VOCAB) + LEAK_NATS + 0.01)(Sure(0.0))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_validation_leaves_mode_weights_and_gradients_as_they_were_and_uses_no_dropout(training):
+    model = decoder(dropout=0.5).train(training)
+    before = [p.clone() for p in model.parameters()]
+    validation = Validation(counting(20), next_token, n_bytes=1, source_nats=None)
+    assert validation(model) == validation(model)
+    assert model.training == training
+    assert all(p.grad is None and torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))

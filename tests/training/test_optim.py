@@ -1,0 +1,164 @@
+"""AdamW against torch's, Muon against one matrix at a time, and who is stepped by whom."""
+
+import copy
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from minillm.training.optim import AdamW, Muon, OptimConfig, Together, build_optimizer, orthogonal
+from tests.tiny import SHAPES, assert_equal, decoder, tokens
+
+every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+
+
+def parameters(seed: int = 0) -> list[nn.Parameter]:
+    """Matrices of several shapes, a norm's weight and a bias."""
+    g = torch.Generator().manual_seed(seed)
+    shapes = [(7, 5), (5, 7), (7, 5), (11, 3), (5,), (13,)]
+    return [nn.Parameter(torch.randn(shape, generator=g, dtype=torch.float64)) for shape in shapes]
+
+
+def pull(params: list[nn.Parameter], step: int) -> None:
+    """Gradients that differ in size from step to step."""
+    g = torch.Generator().manual_seed(1000 + step)
+    for p in params:
+        p.grad = 10 ** (step % 5 - 2) * torch.randn(p.shape, generator=g, dtype=p.dtype)
+
+
+@settings(max_examples=20)
+@given(
+    lr=st.floats(1e-4, 0.1),
+    beta1=st.sampled_from([0.0, 0.8, 0.95]),
+    beta2=st.sampled_from([0.0, 0.9, 0.999]),
+    eps=st.sampled_from([1e-8, 1e-2]),
+    decay=st.sampled_from([0.0, 0.1, 1.0]),
+)
+def test_adamw_is_torchs_over_many_steps_of_a_changing_rate(lr, beta1, beta2, eps, decay):
+    mine, theirs = parameters(), parameters()
+    groups = [{"params": theirs[:4], "weight_decay": decay}, {"params": theirs[4:], "weight_decay": 0.0}]
+    one, other = AdamW(mine, lr, beta1, beta2, eps, decay), torch.optim.AdamW(groups, betas=(beta1, beta2), eps=eps)
+    for step in range(25):
+        fraction = 1 / (1 + step)
+        for group in other.param_groups:
+            group["lr"] = lr * fraction
+        pull(mine, step)
+        pull(theirs, step)
+        one.step(fraction)
+        other.step()
+    for a, b in zip(mine, theirs, strict=True):
+        assert_equal(a, b)
+
+
+def slow_muon(p: torch.Tensor, m: torch.Tensor, lr: float, momentum: float, decay: float) -> None:
+    """The update of one matrix, with the momentum as a sum, as it was published."""
+    m.mul_(momentum).add_(p.grad)
+    x = p.grad + momentum * m
+    x = x / (x.norm() + 1e-7)
+    for _ in range(5):
+        x = 3.4445 * x - 4.7750 * (x @ x.T) @ x + 2.0315 * (x @ x.T) @ (x @ x.T) @ x
+    rows, columns = p.shape
+    p.data = (1 - lr * decay) * p.data - lr * math.sqrt(max(1, rows / columns)) * x
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_muon_is_its_published_update_one_matrix_at_a_time(momentum):
+    mine, theirs = parameters()[:4], parameters()[:4]
+    muon, sums = Muon(mine, 0.05, momentum, 0.2), [torch.zeros_like(p) for p in theirs]
+    for step in range(9):
+        pull(mine, step)
+        pull(theirs, step)
+        muon.step(1 / (1 + step))
+        for p, m in zip(theirs, sums, strict=True):
+            slow_muon(p, m, 0.05 / (1 + step), momentum, 0.2)
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)  # 1e-7 is added to norms of another size
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(3, 17, 5), (2, 5, 17), (1, 7, 7), (4, 1, 9)])
+def test_orthogonal_brings_singular_values_near_one_and_keeps_the_directions(size, dtype):
+    g = torch.Generator().manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(size, generator=g, dtype=torch.float64), full_matrices=False)
+    s = torch.logspace(0, -2, min(size[1:]), dtype=torch.float64)
+    for scale in (1e-3, 1.0, 1e3):
+        out = orthogonal((scale * (u * s) @ v).to(dtype))
+        assert out.dtype == dtype and out.shape == size
+        values = torch.linalg.svdvals(out.double())
+        loose = 0.0 if dtype == torch.float64 else 0.03
+        assert values.min() > 0.68 - loose and values.max() < 1.21 + loose
+        directions = u.mT @ out.double() @ v.mT
+        assert (directions - torch.diag_embed(directions.diagonal(dim1=1, dim2=2))).abs().max() < (1e-6 if dtype == torch.float64 else 0.15)
+
+
+def test_orthogonal_treats_each_matrix_of_a_batch_as_if_it_were_alone_and_zeros_stay():
+    x = torch.randn(3, 5, 7, dtype=torch.float64)
+    x[1] = 0
+    together = orthogonal(x)
+    for i in range(3):
+        assert_equal(together[i], orthogonal(x[i : i + 1])[0])
+    assert not together[1].any()
+
+
+def members(optimizer) -> list[AdamW | Muon]:
+    return optimizer.members if isinstance(optimizer, Together) else [optimizer]
+
+
+@every_shape
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_every_parameter_belongs_to_one_optimizer_once_a_tied_one_too(shape, kind):
+    model = decoder(**shape)
+    owned = [id(p) for member in members(build_optimizer(model, OptimConfig(kind=kind))) for p in member.parameters]
+    assert sorted(owned) == sorted({id(p) for p in model.parameters()})
+
+
+@every_shape
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_what_decays_is_what_has_two_dimensions(shape, kind):
+    model = decoder(**shape)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    build_optimizer(model, OptimConfig(kind=kind, lr=0.01, muon_lr=0.01, weight_decay=0.5)).step(1.0)
+    for name, p in model.named_parameters():
+        assert_equal(p.data, before[name] * (1 - 0.01 * 0.5 if p.ndim >= 2 else 1))
+
+
+@every_shape
+def test_muon_steps_the_matrices_inside_the_stack_and_nothing_else(shape):
+    model = decoder(**shape)
+    muon, adamw = members(build_optimizer(model, OptimConfig(kind="muon")))
+    of_muon = {id(p) for p in muon.parameters}
+    inside = {id(p) for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2}
+    assert isinstance(muon, Muon) and isinstance(adamw, AdamW)
+    assert of_muon == inside
+
+
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_an_optimizer_goes_on_from_its_state_as_if_it_had_never_stopped(kind, tmp_path):
+    model = decoder()
+    straight, config = build_optimizer(model, OptimConfig(kind=kind)), OptimConfig(kind=kind)
+
+    def steps(model: nn.Module, optimizer, first: int, last: int) -> None:
+        for step in range(first, last):
+            model.zero_grad()
+            model(tokens(2, 7, seed=step))[0].square().mean().backward()
+            optimizer.step(1 / (1 + step))
+
+    steps(model, straight, 0, 3)
+    torch.save(straight.state_dict(), tmp_path / "state")
+    other = copy.deepcopy(model)
+    resumed = build_optimizer(other, config)
+    resumed.load_state_dict(torch.load(tmp_path / "state"))
+    steps(model, straight, 3, 6)
+    steps(other, resumed, 3, 6)
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_floor_above_the_peak_is_refused():
+    with pytest.raises(ValueError, match=r"optim\.min_lr = 0\.1: expected at most optim\.lr = 0\.01"):
+        OptimConfig(lr=0.01, min_lr=0.1)
