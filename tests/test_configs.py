@@ -1,5 +1,6 @@
 """Every config that ships can be read and trained with."""
 
+import math
 from functools import partial
 
 import pytest
@@ -32,5 +33,5 @@ def test_a_config_that_ships_trains_two_steps_on_a_tiny_text(name, tmp_path, mon
     step, validation = run.build_step(config, model), run.build_validation(config, data)
     train(config.train, step, run.build_batches(config, data), lambda: validation(model), lambda *_: None, rows.append, run.Progress())
     assert [row["step"] for row in rows] == [1, 2, 2]
-    assert rows[1]["loss"] < 10 and rows[2]["val_loss"] < 10
+    assert all(math.isfinite(value) for row in rows for value in row.values())
     assert config.about.summary

@@ -5,7 +5,7 @@
 
 The logsumexp runs over the vocabulary in chunks and rescales what it has when a larger logit turns up (the online softmax,
 Milakov and Gimelshein 2018), so nothing of the size of the logits is made in the forward, and one tensor, the gradient, in the
-backward. Sums are in float32 at least. Equal to torch's `F.cross_entropy(..., reduction="sum")`, which takes the means of it here.
+backward. Sums are in float32 at least. Equal to torch's `F.cross_entropy(..., reduction="sum")`.
 """
 
 import torch
