@@ -34,7 +34,6 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     flags = {name: value for name, value in vars(args).items() if "." in name}
     try:
-        torch.set_float32_matmul_precision("high")
         go(args, flags)
     except Interrupted:
         return 130

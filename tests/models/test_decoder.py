@@ -114,8 +114,9 @@ def test_a_text_beyond_the_context_is_refused_with_both_numbers():
 
 
 def test_padding_does_not_count_towards_the_context():
-    model = decoder(context_length=8)
-    model(torch.cat([torch.full((2, 5), -1), tokens(2, 8)], dim=1))
+    model, text = decoder(context_length=8), tokens(2, 8)
+    padded, _ = model(torch.cat([torch.full((2, 5), -1), text], dim=1))
+    assert torch.allclose(padded[:, 5:], model(text)[0], atol=1e-12)
 
 
 @every_shape

@@ -176,7 +176,9 @@ def test_a_step_trains_with_dropout_also_after_an_evaluation():
 def test_a_model_can_be_validated_before_its_first_step(shape, precision):
     model = decoder(**shape).float()
     Validation([batch_of()], next_token, n_bytes=9, source_nats=None)(model)
+    before = [p.detach().clone() for p in model.parameters()]
     a_real_step(model, precision=precision)(batch_of())
+    assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
