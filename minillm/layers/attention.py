@@ -94,9 +94,12 @@ class Attention(nn.Module):
         self.to_out = nn.Linear(n_heads * d_head, d_model, bias=bias)
         self.q_norm, self.k_norm = qk_norm(d_head), qk_norm(d_head)
 
-    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache) -> Tensor:
-        """x (B, T, D) at positions (B or 1, T) looks at itself and at what the cache remembers -> (B, T, D)."""
-        k, v = self._keys_and_values(x)
+    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, values: Tensor | float = 0.0) -> Tensor:
+        """x (B, T, D) at positions (B or 1, T) looks at itself and at what the cache remembers -> (B, T, D).
+
+        `values` (B, T, G K) are added to those that are computed from x (see `value_embedding`).
+        """
+        k, v = self._keys_and_values(x, values)
         return self.look(x, positions, cache.extend(k, v, positions, dense, self.rotate))
 
     def show(self, memory: Tensor, positions: Tensor, dense: bool) -> KVView:
@@ -111,8 +114,8 @@ class Attention(nn.Module):
         out = attend(q, view, positions, self.causal, self.window, self.dropout if self.training else 0.0)
         return self.to_out(rearrange(out, "B H T K -> B T (H K)"))
 
-    def _keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        k, v = (rearrange(to(x), "B S (G K) -> B G S K", G=self.n_kv_heads) for to in (self.to_k, self.to_v))
+    def _keys_and_values(self, x: Tensor, values: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+        k, v = (rearrange(y, "B S (G K) -> B G S K", G=self.n_kv_heads) for y in (self.to_k(x), self.to_v(x) + values))
         return self.k_norm(k), v
 
 

@@ -18,14 +18,14 @@ class PreNormBlock(nn.Module):
         self.norm_1, self.attention, self.norm_2, self.feedforward = norm_1, attention, norm_2, feedforward
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm_1(x), positions, dense, cache))
+    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, values: Tensor | float = 0.0) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm_1(x), positions, dense, cache, values))
         return x + self.dropout(self.feedforward(self.norm_2(x)))
 
 
 class PostNormBlock(PreNormBlock):
     """(B, T, D) -> (B, T, D); the stream is normalized after every addition."""
 
-    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache) -> Tensor:
-        x = self.norm_1(x + self.dropout(self.attention(x, positions, dense, cache)))
+    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, values: Tensor | float = 0.0) -> Tensor:
+        x = self.norm_1(x + self.dropout(self.attention(x, positions, dense, cache, values)))
         return self.norm_2(x + self.dropout(self.feedforward(x)))

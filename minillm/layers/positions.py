@@ -54,12 +54,13 @@ class Rotary:
         if d_head % 2:
             raise ValueError(f"d_head = {d_head}: expected an even number, since rotary positions turn pairs; change d_model or n_heads")
         angles = _angles(context_length, d_head, base)
-        self.cos, self.sin = angles.cos(), angles.sin()  # (positions, K / 2)
+        self.cos = torch.cat([angles.cos(), angles.cos()], dim=-1)  # (positions, K)
+        self.sin = torch.cat([-angles.sin(), angles.sin()], dim=-1)
         self.at: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, x: Tensor, positions: Tensor) -> Tensor:
         """x (B, G, T, K) at positions (B or 1, T) -> the same shape and dtype, turned."""
-        cos, sin = (table[positions.clamp(min=0)][:, None] for table in self._tables(x.device, x.dtype))  # (B or 1, 1, T, K / 2)
+        cos, sin = (table[positions.clamp(min=0)][:, None] for table in self._tables(x.device, x.dtype))  # (B or 1, 1, T, K)
         return _Turn.apply(x, cos, sin)
 
     def _tables(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -84,12 +85,9 @@ class _Turn(torch.autograd.Function):
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """(a, b) -> (a cos - b sin, b cos + a sin), a and b the halves of the last dimension."""
-    turned = torch.empty_like(x)
-    (a, b), (c, d) = x.chunk(2, dim=-1), turned.chunk(2, dim=-1)
-    torch.mul(a, cos, out=c).addcmul_(b, sin, value=-1)
-    torch.mul(b, cos, out=d).addcmul_(a, sin)
-    return turned
+    """(a, b) -> (a cos - b sin, b cos + a sin), a and b the halves of the last dimension; `sin` carries the signs."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([b, a], dim=-1).mul_(sin).addcmul_(x, cos)
 
 
 def no_rotation(x: Tensor, positions: Tensor) -> Tensor:

@@ -23,12 +23,14 @@ from minillm.layers.block import PostNormBlock, PreNormBlock
 from minillm.layers.feedforward import ACTIVATIONS, MLP, SwiGLU
 from minillm.layers.norm import LayerNorm, RMSNorm
 from minillm.layers.positions import LearnedPositions, NoPositions, Rotary, SinusoidalPositions, no_rotation
+from minillm.layers.value_embedding import NoValueEmbedding, ValueEmbedding
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
     """The shape of a decoder."""
 
+    kind: Literal["decoder"] = "decoder"  # what the model is
     n_layers: Positive = 4  # blocks
     d_model: Positive = 128  # width of the residual stream
     n_heads: Positive = 4  # query heads of each attention
@@ -46,6 +48,7 @@ class DecoderConfig:
     bias: bool = False  # biases in linear layers and LayerNorm
     window: Count = 0  # tokens that a query sees, itself included; 0: all
     tied: bool = True  # the head's weight is the embedding
+    value_embeddings: bool = False  # a second table, whose vectors are added to the values of every attention
     dropout: Annotated[float, Between(0, 0.99)] = 0.0  # of embeddings, attention weights and sublayer outputs
     init_std: Annotated[float, AtLeast(0)] = 0.02  # of the normal distribution that weights start from
     init_embed: Annotated[float, AtLeast(0)] = 0.02  # the same for embeddings
@@ -90,7 +93,7 @@ class Decoder(nn.Module):
         super().__init__()
         c = config
         self.config, self.vocab_size, self.context_length = c, vocab_size, c.context_length
-        d_head = c.d_head or c.d_model // c.n_heads
+        d_head, n_kv_heads = c.d_head or c.d_model // c.n_heads, c.n_kv_heads or c.n_heads
         rotate = Rotary(d_head, c.context_length, c.rotary_base) if c.positions == "rotary" else no_rotation
         norm: Callable[[int], nn.Module] = {
             "rmsnorm": partial(RMSNorm, eps=c.norm_eps),
@@ -101,7 +104,7 @@ class Decoder(nn.Module):
         def attention() -> Attention:
             qk_norm = partial(RMSNorm, eps=c.norm_eps) if c.qk_norm else nn.Identity
             options = {"bias": c.bias, "window": c.window, "rotate": rotate, "qk_norm": qk_norm, "dropout": c.dropout}
-            return Attention(c.d_model, c.n_heads, c.n_kv_heads or c.n_heads, d_head, **options)
+            return Attention(c.d_model, c.n_heads, n_kv_heads, d_head, **options)
 
         def feedforward() -> nn.Module:
             if c.feedforward == "swiglu":
@@ -113,6 +116,9 @@ class Decoder(nn.Module):
             "learned": partial(LearnedPositions, c.context_length, c.d_model),
             "sinusoidal": partial(SinusoidalPositions, c.context_length, c.d_model),
         }.get(c.positions, NoPositions)()
+        self.embed_values: nn.Module = (
+            ValueEmbedding(vocab_size, n_kv_heads * d_head, c.n_layers) if c.value_embeddings else NoValueEmbedding(c.n_layers)
+        )
         self.dropout = nn.Dropout(c.dropout)
         self.blocks = nn.ModuleList(
             block(attention(), feedforward(), norm(c.d_model), norm(c.d_model), c.dropout) for _ in range(c.n_layers)
@@ -138,9 +144,10 @@ class Decoder(nn.Module):
         dense = bool(filled.all())
         positions = self._positions(filled, dense, state)  # (B or 1, T)
         caches = state.caches if state is not None else [NoCache()] * len(self.blocks)
-        x = self.dropout(self.embed(tokens.clamp(min=0)) + self.embed_positions(positions))  # (B, T, D)
-        for block, cache in zip(self.blocks, caches, strict=True):
-            x = block(x, positions, dense, cache)
+        tokens = tokens.clamp(min=0)
+        x = self.dropout(self.embed(tokens) + self.embed_positions(positions))  # (B, T, D)
+        for block, cache, values in zip(self.blocks, caches, self.embed_values(tokens), strict=True):
+            x = block(x, positions, dense, cache, values)
         if state is not None:
             state.lengths = state.lengths + filled.sum(1)
         return self.norm(x), state
@@ -161,7 +168,7 @@ class Decoder(nn.Module):
                 continue
             into_stream = name.endswith(("to_out.weight", "down.weight"))
             scale = (2 * self.config.n_layers) ** -0.5 if into_stream else 1.0
-            std = self.config.init_embed if name.startswith("embed") else self.config.init_std
+            std = self.config.init_embed if name.startswith(("embed.", "embed_positions.")) else self.config.init_std
             nn.init.normal_(parameter, std=std * scale)
             if into_stream and self.config.init_out == "zero":
                 nn.init.zeros_(parameter)

@@ -32,9 +32,9 @@ def cross_entropy(logits: Tensor, targets: Tensor, chunk: int = 4096) -> tuple[T
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits: Tensor, targets: Tensor, counted: Tensor, chunk: int) -> Tensor:  # type: ignore[no-untyped-def]
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        normalizer = torch.cat([_logsumexp(rows, chunk, wide) for rows in logits.split(ROWS)])  # (N,)
-        right = logits.gather(1, targets[:, None])[:, 0].to(wide)
+        desk = _desk(logits, chunk)
+        normalizer = torch.cat([_logsumexp(rows, chunk, desk) for rows in logits.split(ROWS)])  # (N,)
+        right = logits.gather(1, targets[:, None])[:, 0].to(desk.dtype)
         ctx.save_for_backward(logits, targets, counted, normalizer)
         ctx.chunk = chunk
         return (normalizer - right).masked_fill(~counted, 0.0).sum()
@@ -42,24 +42,34 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[no-untyped-def]
         logits, targets, counted, normalizer = ctx.saved_tensors
-        gradient = torch.empty_like(logits)
+        desk, gradient = _desk(logits, ctx.chunk), torch.empty_like(logits)
         shift = normalizer.masked_fill(~counted, torch.inf)  # (N,): exp(logit - inf) = 0 where nothing is counted
         for out, rows, subtract in zip(*(x.split(ROWS) for x in (gradient, logits, shift[:, None])), strict=True):
             for tile, columns in zip(out.split(ctx.chunk, dim=1), rows.split(ctx.chunk, dim=1), strict=True):
-                tile.copy_(columns.to(shift.dtype, copy=True).sub_(subtract).exp_())
-        gradient.scatter_add_(1, targets[:, None], -counted[:, None].to(gradient.dtype))
+                tile.copy_(_on(desk, columns).sub_(subtract).exp_())
+        gradient[torch.arange(len(targets), device=targets.device), targets] -= counted.to(gradient.dtype)
         if upstream != 1:
             gradient.mul_(upstream.to(gradient.dtype))
         return gradient, None, None, None
 
 
-def _logsumexp(rows: Tensor, chunk: int, dtype: torch.dtype) -> Tensor:
-    """log of the sum of exp over the vocabulary, `chunk` columns at a time: (R, V) -> (R,) of `dtype`."""
+def _desk(logits: Tensor, chunk: int) -> Tensor:
+    """Room for one tile in float32 at least, used for every tile in turn: fresh memory for each would cost more than the sums."""
+    return logits.new_empty(min(ROWS, logits.shape[0]), min(chunk, logits.shape[1]), dtype=torch.promote_types(logits.dtype, torch.float32))
+
+
+def _on(desk: Tensor, tile: Tensor) -> Tensor:
+    """A copy of the tile that may be written over."""
+    return desk[: tile.shape[0], : tile.shape[1]].copy_(tile)
+
+
+def _logsumexp(rows: Tensor, chunk: int, desk: Tensor) -> Tensor:
+    """log of the sum of exp over the vocabulary, `chunk` columns at a time: (R, V) -> (R,)."""
     # finite, since -inf - -inf is not a number: logits of -inf are legal
-    largest = torch.full(rows.shape[:1], torch.finfo(dtype).min, dtype=dtype, device=rows.device)
+    largest = desk.new_full(rows.shape[:1], torch.finfo(desk.dtype).min)
     total = torch.zeros_like(largest)
     for columns in rows.split(chunk, dim=1):
-        part = columns.to(dtype, copy=True)
+        part = _on(desk, columns)
         now = torch.maximum(largest, part.amax(1))
         total = total * (largest - now).exp() + part.sub_(now[:, None]).exp_().sum(1)
         largest = now

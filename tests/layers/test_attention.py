@@ -127,6 +127,14 @@ def test_self_attention_is_torchs_multi_head_attention():
     assert_equal(out, theirs(x, x, x, attn_mask=future)[0])
 
 
+@pytest.mark.parametrize("n_kv_heads", [1, 2, H])
+def test_the_same_extra_value_for_every_token_is_a_bias_of_the_values(n_kv_heads):
+    mine, x, extra = layer(n_kv_heads), torch.randn(3, 7, H * K, dtype=torch.float64), torch.randn(n_kv_heads * K, dtype=torch.float64)
+    out = mine(x, torch.arange(7)[None], True, NoCache(), extra.expand(3, 7, -1))
+    mine.to_v.bias.data += extra
+    assert_equal(out, mine(x, torch.arange(7)[None], True, NoCache()))
+
+
 def test_cross_attention_is_torchs_multi_head_attention_over_ragged_sources():
     mine = layer(H, causal=False)
     x, memory = torch.randn(3, 7, H * K, dtype=torch.float64), torch.randn(3, 11, H * K, dtype=torch.float64)

@@ -208,3 +208,14 @@ def test_the_same_seed_gives_the_same_weights():
 def test_a_shape_that_cannot_be_built_is_refused_with_a_sentence(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         Decoder(config(**changes), VOCAB)
+
+
+def test_value_embeddings_are_added_to_the_values_of_every_layer_by_its_scale():
+    model, plain, text = decoder(value_embeddings=True), decoder(seed=1), tokens(3, 7)
+    plain.load_state_dict({name: weight for name, weight in model.state_dict().items() if not name.startswith("embed_values")})
+    assert (model(text)[0] - plain(text)[0]).abs().max() > 1e-3
+    model.embed_values.scales.data = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    table = model.embed_values.table.weight
+    to_v = plain.blocks[0].attention.to_v
+    to_v.register_forward_hook(lambda _, __, out: out + table[text])
+    assert_equal(model(text)[0], plain(text)[0])
