@@ -18,7 +18,6 @@ import torch
 from minillm import run
 from minillm.config import Parser, add_flags, override, to_toml
 from minillm.datasets.batch import IGNORE, Batch
-from minillm.objectives.next_token import next_token
 from minillm.run import RunConfig
 from minillm.tokenizers.base import Tokenizer
 from minillm.training.loop import Interrupted, Progress, train
@@ -145,7 +144,7 @@ def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch], de
     """The config with train.precision "auto" replaced by what is faster on this machine, for now and for --resume."""
     if config.train.precision != "auto":
         return config
-    seconds = seconds_per_pass(run.build_model(config, vocab_size, device), next_token, batch(0))
+    seconds = seconds_per_pass(run.build_model(config, vocab_size, device), run.build_objective(config), batch(0))
     faster = min(seconds, key=seconds.__getitem__)
     print("forward and backward: " + ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in seconds.items()) + f"; taking {faster}")
     return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=faster))

@@ -1,6 +1,7 @@
 """Fill frozen dataclasses from a TOML file and `--section.key value` flags, strictly.
 
-A config section is a frozen dataclass that lives in the file that consumes it; a config is a dataclass of sections. The TOML
+A config section is a frozen dataclass that lives in the file that consumes it; a config is a dataclass of sections. A section that
+may be one of several dataclasses (a union) is told apart by the field `kind` that all of them begin with. The TOML
 file is the whole story of a run, flags override single values, and nothing is guessed: a wrong type, a value out of range or an
 unknown name is a ValueError with the full name in it. Ranges are written in the type, `Annotated[int, AtLeast(1)]`; the comment
 at the end of a field's line is its help text.
@@ -14,6 +15,7 @@ import inspect
 import io
 import tokenize
 import tomllib
+import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -80,15 +82,25 @@ class Key(NamedTuple):
         return describe(self.hint)
 
 
-def keys(cls: type, prefix: str = "") -> Iterator[Key]:
-    """Every leaf of a dataclass, sections walked in order of appearance."""
+def keys(cls: type, prefix: str = "", tree: Mapping[str, Any] | None = None) -> Iterator[Key]:
+    """Every leaf of a dataclass, sections walked in order of appearance.
+
+    Of a union, the keys of the kind that `tree` names; without a tree those of every kind, each once, as the first kind has it.
+    """
     hints, comments = typing.get_type_hints(cls, include_extras=True), _comments(cls)
     for field in dataclasses.fields(cls):
-        name = f"{prefix}{field.name}"
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield from keys(hints[field.name], f"{name}.")
+        name, hint = f"{prefix}{field.name}", hints[field.name]
+        if kinds := _kinds(hint):
+            below = None if tree is None else tree[field.name]
+            found: dict[str, Key] = {}
+            for member in kinds.values() if tree is None else [_choose(hint, below, f"{name}.")]:
+                for key in keys(member, f"{name}.", below):
+                    found.setdefault(key.name, key)
+            if len(kinds) > 1:
+                found[f"{name}.kind"] = found[f"{name}.kind"]._replace(hint=Literal[tuple(kinds)])
+            yield from found.values()
         else:
-            yield Key(name, hints[field.name], field.default, comments.get(field.name, ""))
+            yield Key(name, hint, field.default, comments.get(field.name, ""))
 
 
 def from_dict(cls: type[C], tree: Mapping[str, Any], where: str = "") -> C:
@@ -99,10 +111,10 @@ def from_dict(cls: type[C], tree: Mapping[str, Any], where: str = "") -> C:
             raise ValueError(f"{where}{name}: unknown {'key' if where else 'section'}; expected {suggest(name, list(hints))}")
     values = {}
     for name, value in tree.items():
-        if dataclasses.is_dataclass(hints[name]):
+        if _kinds(hints[name]):
             if not isinstance(value, Mapping):
                 raise ValueError(f"{where}{name} = {value!r}: expected a section; write [{where}{name}] above its keys")
-            values[name] = from_dict(hints[name], value, f"{where}{name}.")
+            values[name] = from_dict(_choose(hints[name], value, f"{where}{name}."), value, f"{where}{name}.")
         else:
             values[name] = _fit(value, hints[name], f"{where}{name}")
     return cls(**values)
@@ -122,8 +134,12 @@ def override(config: C, flags: Mapping[str, str], dashes: bool = False) -> C:
 
     Raises ValueError for a text that does not fit.
     """
-    leaves = {key.name: key for key in keys(type(config))}
     tree = dataclasses.asdict(config)  # type: ignore[call-overload]
+    for name, text in flags.items():
+        section, _, leaf = name.rpartition(".")
+        if leaf == "kind" and len(_kinds(typing.get_type_hints(type(config)).get(section))) > 1 and tree[section]["kind"] != text:
+            tree[section] = {"kind": text}  # another kind starts from its own defaults
+    leaves = {key.name: key for key in keys(type(config), tree=tree)}
     for name, text in flags.items():
         if name not in leaves:
             raise ValueError(f"--{name}: unknown key; expected {suggest(name, list(leaves))}")
@@ -137,7 +153,7 @@ def validate(config: object) -> None:
     """Check a dataclass that was built in Python as strictly as one that was read. Raises ValueError."""
     hints = typing.get_type_hints(type(config), include_extras=True)
     for name, hint in hints.items():
-        if not dataclasses.is_dataclass(hint):
+        if not _kinds(hint):
             _fit(getattr(config, name), hint, f"{type(config).__name__}.{name}")
 
 
@@ -206,6 +222,25 @@ def describe(hint: Any) -> str:
     if typing.get_origin(hint) is tuple:
         return "comma-separated " + describe(typing.get_args(hint)[0])
     return {str: "text", bool: "true or false"}.get(hint, hint.__name__)
+
+
+def _kinds(hint: Any) -> dict[str, type]:
+    """What a section may be, by the name of its kind: one dataclass, or those of a union; nothing for a leaf."""
+    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if not all(map(dataclasses.is_dataclass, members)):
+        return {}
+    return {getattr(member, "kind", ""): member for member in members} if len(members) > 1 else {"": members[0]}
+
+
+def _choose(hint: Any, tree: Mapping[str, Any], where: str) -> type:
+    """The dataclass that a section's values are for: the kind that they name, or the first."""
+    kinds = _kinds(hint)
+    if len(kinds) == 1:
+        return kinds[""]
+    kind = tree.get("kind", next(iter(kinds)))
+    if kind not in kinds:
+        raise ValueError(f"{where}kind = {kind!r}: expected {suggest(str(kind), list(kinds))}")
+    return kinds[kind]
 
 
 def _fit(value: Any, hint: Any, name: str) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from minillm.config import from_dict, load, suggest, to_toml, validate
 from minillm.datasets.batch import Batch
@@ -24,6 +25,7 @@ from minillm.datasets.tokens import TokenStream, token_stream
 from minillm.datasets.windows import Windows, evaluation_batches
 from minillm.decoding.sampler import SamplingConfig
 from minillm.models.decoder import Decoder, DecoderConfig
+from minillm.objectives.loss import Objective
 from minillm.objectives.next_token import next_token
 from minillm.text import TextConfig, TextModel
 from minillm.tokenizers.base import Tokenizer
@@ -65,6 +67,9 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     text: TextConfig = field(default_factory=TextConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+
+MODELS: dict[type, Callable[..., nn.Module]] = {DecoderConfig: Decoder}  # config section -> what is built from it
 
 
 class Data(NamedTuple):
@@ -128,22 +133,27 @@ def build_validation(config: RunConfig, data: Data, part: str = "val") -> Valida
     """The full pass over one held-out part, "val" or "test"."""
     stream, nats = {"val": (data.val, data.val_nats), "test": (data.test, data.test_nats)}[part]
     batches = evaluation_batches(stream, config.model.context_length, 64, data.documents)
-    return Validation(batches, next_token, n_bytes=stream.n_bytes, source_nats=nats)
+    return Validation(batches, build_objective(config), n_bytes=stream.n_bytes, source_nats=nats)
 
 
-def build_model(config: RunConfig, vocab_size: int, device: str = "cpu") -> Decoder:
+def build_model(config: RunConfig, vocab_size: int, device: str = "cpu") -> nn.Module:
     """A fresh model; the same seed gives the same weights."""
     torch.manual_seed(config.train.seed)
-    return Decoder(config.model, vocab_size).to(device)
+    return MODELS[type(config.model)](config.model, vocab_size).to(device)
 
 
-def build_step(config: RunConfig, model: Decoder) -> GradientStep:
+def build_objective(config: RunConfig) -> Objective:
+    """What training minimizes."""
+    return next_token
+
+
+def build_step(config: RunConfig, model: nn.Module) -> GradientStep:
     """The update that `config` describes, on `model`."""
     c = config
     fraction = partial(rate, c.schedule, max_steps=c.train.max_steps, floor=c.optim.min_lr / c.optim.lr)
     return GradientStep(
         model,
-        next_token,
+        build_objective(config),
         build_optimizer(model, c.optim),
         lambda step: fraction(step=step),
         lr=c.optim.lr,
@@ -179,9 +189,9 @@ def open_run(path: Path, device: str = "cpu") -> OpenRun:
     """The best model of a run (its latest, before the first validation), ready to write. Raises ValueError."""
     contents = read_run(path, "best" if (path / "checkpoint" / "best.pt").is_file() else "latest")
     config, tokenizer = contents["config"], contents["tokenizer"]
-    model = Decoder(config.model, tokenizer.vocab_size)
+    model = build_model(config, tokenizer.vocab_size, device)
     model.load_state_dict(contents["step"]["model"])
-    text = TextModel(model.to(device).eval(), tokenizer, contents["documents"])
+    text = TextModel(model.eval(), tokenizer, contents["documents"])
     return OpenRun(path, config, text, contents["progress"]["step"])
 
 

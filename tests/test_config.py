@@ -65,6 +65,32 @@ class Whole:
     small_one: Small = field(default_factory=Small)
 
 
+@dataclass(frozen=True)
+class Round:
+    """One kind of a section."""
+
+    kind: Literal["round"] = "round"  # which shape
+    color: str = "red"  # of all shapes
+    radius: Positive = 1  # of the round one
+
+
+@dataclass(frozen=True)
+class Square:
+    """Another kind of the same section."""
+
+    kind: Literal["square"] = "square"  # which shape
+    color: str = "blue"  # of all shapes
+    side: Positive = 2  # of the square one
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A section that is one of two."""
+
+    shape: Round | Square = field(default_factory=Round)
+    small_one: Small = field(default_factory=Small)
+
+
 texts = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(['"', "\\", "a\nb", "\t#'", '"""', "é\u2028\x00", "true", "1"])
 ints, floats = st.integers(-(2**63), 2**63), st.floats(allow_nan=False)
 somes = st.builds(
@@ -175,6 +201,32 @@ def test_what_does_not_fit_is_refused_with_its_full_name(tree, sentence):
 def test_a_flag_that_does_not_fit_is_refused_as_it_was_written(flag, text, sentence):
     with pytest.raises(ValueError, match=sentence):
         override(Whole(), {flag: text})
+
+
+@pytest.mark.parametrize("shape", [Round(radius=5), Square(color="red"), Square(side=7)])
+def test_a_section_of_several_kinds_is_read_back_as_the_kind_that_it_was(shape):
+    drawing = Drawing(shape)
+    assert from_dict(Drawing, tomllib.loads(to_toml(drawing))) == drawing
+    assert override(drawing, {"small_one.n": "4", "shape.color": "green"}).shape == dataclasses.replace(shape, color="green")
+
+
+def test_the_kind_may_be_a_flag_and_another_kind_starts_from_its_own_defaults():
+    assert override(Drawing(Round(color="green")), {"shape.side": "3", "shape.kind": "square"}).shape == Square(side=3)
+    assert override(Drawing(Round(color="green")), {"shape.kind": "round"}).shape == Round(color="green")
+    assert from_dict(Drawing, {"shape": {"radius": 3}}).shape == Round(radius=3)
+    assert [key.name for key in keys(Drawing)] == ["shape.kind", "shape.color", "shape.radius", "shape.side", "small_one.n"]
+    assert next(keys(Drawing)).describe_type() == "one of round, square"
+
+
+def test_a_key_of_another_kind_and_an_unknown_kind_are_refused():
+    with pytest.raises(ValueError, match=r"^shape\.side: unknown key; expected one of kind, color, radius$"):
+        from_dict(Drawing, {"shape": {"side": 3}})
+    with pytest.raises(ValueError, match=r"^--shape\.side: unknown key; expected "):
+        override(Drawing(), {"shape.side": "3"})
+    with pytest.raises(ValueError, match=r"^shape\.kind = 'sqare': expected .*did you mean square"):
+        from_dict(Drawing, {"shape": {"kind": "sqare"}})
+    with pytest.raises(ValueError, match=r"shape\.kind = 'sqare': expected .*did you mean square"):
+        override(Drawing(), {"shape.kind": "sqare"})
 
 
 def test_flags_with_dashes_are_named_with_dashes_in_errors():

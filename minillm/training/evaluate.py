@@ -51,7 +51,7 @@ class Validation:
         was_training, device = model.training, next(model.parameters()).device
         model.eval()
         try:
-            losses = [self.objective(model, Batch(*(part.to(device) for part in batch))) for batch in self.batches]
+            losses = [self.objective(model, type(batch)(*(part.to(device) for part in batch))) for batch in self.batches]
         finally:
             model.train(was_training)
         return sum(float(loss.total) for loss in losses), sum(float(loss.count) for loss in losses)

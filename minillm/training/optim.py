@@ -134,12 +134,12 @@ Optimizer = AdamW | Muon | Together
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
-    """The optimizer of a whole model: embeddings and the head always belong to AdamW."""
-    c, parameters = config, dict(model.named_parameters())
+    """The optimizer of all that is to be trained: embeddings and the head always belong to AdamW."""
+    c, parameters = config, {name: p for name, p in model.named_parameters() if p.requires_grad}
     matrices = {
         f"{path}.weight": module.weight
         for path, module in model.named_modules()
-        if isinstance(module, nn.Linear) and c.kind == "muon" and path.rpartition(".")[2] != "head"
+        if isinstance(module, nn.Linear) and c.kind == "muon" and path.rpartition(".")[2] != "head" and module.weight.requires_grad
     }
     rest = [p for name, p in parameters.items() if name not in matrices]
     adamw = AdamW(rest, c.lr, c.beta1, c.beta2, c.eps, c.weight_decay)

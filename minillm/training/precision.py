@@ -20,7 +20,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def seconds_per_pass(model: nn.Module, objective: Objective, batch: Batch, repeats: int = 3) -> dict[str, float]:
     """Median seconds of a forward and a backward in each precision, taken in turns after a warm-up, on copies of the model."""
     device = next(model.parameters()).device
-    batch = Batch(*(part.to(device) for part in batch))
+    batch = type(batch)(*(part.to(device) for part in batch))
     models = {precision: copy.deepcopy(model).to(dtype) for precision, dtype in DTYPES.items()}
     seconds: dict[str, list[float]] = {precision: [] for precision in models}
     for _ in range(1 + repeats):

@@ -76,15 +76,15 @@ class GradientStep:
             with torch.no_grad():
                 torch._foreach_copy_(self.worked, self.parameters)
         self.working.train()
-        for tokens, targets in zip(*(part.chunk(self.n_micro_batches) for part in batch), strict=True):
-            loss = self._micro_backward(Batch(tokens, targets))
+        for parts in zip(*(part.chunk(self.n_micro_batches) for part in batch), strict=True):
+            loss = self._micro_backward(type(batch)(*parts))
             losses.append((loss.total.detach(), loss.count))
         return float(sum(total for total, _ in losses)), int(sum(count for _, count in losses))
 
     def _micro_backward(self, batch: Batch) -> Loss:
         """Add the gradient of one micro-batch to .grad."""
         device = self.parameters[0].device
-        loss = self.objective(self.working, Batch(*(part.to(device, non_blocking=True) for part in batch)))
+        loss = self.objective(self.working, type(batch)(*(part.to(device, non_blocking=True) for part in batch)))
         loss.total.backward()
         if self.working is not self.model:
             mine = [(gradient, p.grad.float()) for gradient, p in zip(self.gradients, self.worked, strict=True) if p.grad is not None]

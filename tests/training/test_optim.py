@@ -115,6 +115,15 @@ def test_every_parameter_belongs_to_one_optimizer_once_a_tied_one_too(shape, kin
     assert sorted(owned) == sorted({id(p) for p in model.parameters()})
 
 
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_what_is_frozen_belongs_to_no_optimizer(kind):
+    model = decoder()
+    model.embed.requires_grad_(False)
+    model.blocks[0].feedforward.requires_grad_(False)
+    owned = {id(p) for member in members(build_optimizer(model, OptimConfig(kind=kind))) for p in member.parameters}
+    assert owned == {id(p) for p in model.parameters() if p.requires_grad}
+
+
 @every_shape
 @pytest.mark.parametrize("kind", ["muon", "adamw"])
 def test_what_decays_is_what_has_two_dimensions(shape, kind):
