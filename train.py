@@ -185,7 +185,8 @@ def finish(path: Path, config: RunConfig, data: run.Data, device: str, progress:
     plotted = save_plot(curves, path / "loss.png")
     opened = run.open_run(path, device)
     last = [row for row in rows if "val_loss" in row][-1]
-    summary = {"steps": progress.step, "best_val_loss": progress.best_loss, "best_step": opened.step}
+    parameters = sum(p.numel() for p in opened.text.model.parameters())
+    summary = {"parameters": parameters, "steps": progress.step, "best_val_loss": progress.best_loss, "best_step": opened.step}
     summary |= {name: value for name, value in last.items() if name != "step"}
     if data.test is not None:
         test = run.build_validation(config, data, "test")(opened.text.model)

@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "benchmarks" / "figures.json"
 
 
-def measure_training(config: str, seed: int, folder: Path, more: list[str]) -> dict[str, float]:
-    """Train a config from nothing; what its summary says, the seconds that it took, and for stories how many of 200 are valid."""
+def measure_training(config: str, seed: int, folder: Path, more: list[str], valid: bool = True) -> dict[str, float]:
+    """Train a config from nothing; what its summary says, the seconds that it took, and for stories, if `valid`, how many of 200 are."""
     path = folder / f"{config}-{seed}"
     began = time.perf_counter()
     command = [sys.executable, ROOT / "train.py", "--config", config, "--train.run", path, "--train.seed", seed, *more]
@@ -32,7 +32,7 @@ def measure_training(config: str, seed: int, folder: Path, more: list[str]) -> d
     result = {"seconds": time.perf_counter() - began, **json.loads((path / "summary.json").read_text())}
     if "regret" in result:
         result["regret_percent"] = 100 * result["regret"] / result["source_loss"]
-        result["valid_percent"] = 100 * valid_stories(path)
+        result |= {"valid_percent": 100 * valid_stories(path)} if valid else {}
     return result
 
 

@@ -1,13 +1,14 @@
 """Copy the measured figures into the README: python -m benchmarks.readme
 
-What stands between the two marks in README.md is generated from benchmarks/figures.json; a test fails when the two drift apart.
+What stands between marks in README.md is generated from the .json files beside this one; a test fails when the two drift apart.
 """
 
 import json
 from pathlib import Path
 
+from benchmarks import ladder
+
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- figures -->\n", "<!-- /figures -->"
 ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
     "gpt-tiny": [
         ("`train.py --config gpt-tiny`, from command to prompt", "seconds", "{:.0f} s"),
@@ -46,16 +47,21 @@ def table(figures: dict) -> str:
     return "\n".join([*lines, "", f"Measured on {'; '.join(machines)}.", ""])
 
 
-def with_figures(readme: str, figures: dict) -> str:
-    """The README with the table in its place."""
-    head, _, rest = readme.partition(BEGIN)
-    return head + BEGIN + table(figures) + END + rest.partition(END)[2]
+def with_figures(readme: str) -> str:
+    """The README with every table that was measured in its place."""
+    for name, to_table in {"figures": table, "ladder": ladder.table}.items():
+        path = ROOT / "benchmarks" / f"{name}.json"
+        head, begin, rest = readme.partition(f"<!-- {name} -->\n")
+        if begin and path.exists():
+            _, end, rest = rest.partition(f"<!-- /{name} -->")
+            readme = head + begin + to_table(json.loads(path.read_text(encoding="utf-8"))) + end + rest
+    return readme
 
 
 def main() -> None:
     """Rewrite README.md."""
-    path, figures = ROOT / "README.md", json.loads((ROOT / "benchmarks" / "figures.json").read_text(encoding="utf-8"))
-    path.write_text(with_figures(path.read_text(encoding="utf-8"), figures), encoding="utf-8")
+    path = ROOT / "README.md"
+    path.write_text(with_figures(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ FIGURES = json.loads((ROOT / "benchmarks" / "figures.json").read_text(encoding="
 
 def test_the_readme_shows_the_measured_figures():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert with_figures(readme, FIGURES) == readme, "run python -m benchmarks.readme"
+    assert with_figures(readme) == readme, "run python -m benchmarks.readme"
 
 
 def test_every_measured_name_has_its_rows():
@@ -23,8 +23,12 @@ def test_every_measured_name_has_its_rows():
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.toml")))
 def test_a_config_expects_what_was_measured(name):
-    about, figures = load_config(name).about, FIGURES[name]["figures"]
+    about = load_config(name).about
     assert about.summary
+    if name not in FIGURES:  # nothing measured, nothing promised
+        assert about.expected_loss == 0 == about.expected_seconds
+        return
+    figures = FIGURES[name]["figures"]
     assert about.expected_loss == pytest.approx(figures["val_loss"]["mean"], abs=0.02)
     assert about.expected_seconds == pytest.approx(figures["seconds"]["mean"], rel=0.15)
 
