@@ -10,9 +10,9 @@ from minillm.run import load_config
 
 
 @pytest.mark.slow
-def test_gpt_tiny_learns_the_stories_to_within_a_twelfth_of_their_entropy(tmp_path):
+def test_gpt_tiny_learns_to_tell_stories_that_are_mostly_whole(tmp_path):
     assert train.main(["--config", "gpt-tiny", "--train.run", str(tmp_path / "run")]) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert 0 < summary["regret"] < 0.08 * summary["source_loss"]
     assert summary["val_loss"] == pytest.approx(load_config("gpt-tiny").about.expected_loss, abs=0.05)
-    assert valid_stories(tmp_path / "run", n=50) > 0.1
+    assert valid_stories(tmp_path / "run", n=100) > 0.5
