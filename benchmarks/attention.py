@@ -72,7 +72,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
 
-    print(f"{'tokens':>8}" + "".join(f"{name + ' MiB':>12}" for name in ROADS) + "".join(f"{name + ' ms':>12}" for name in ROADS))
+    columns = [f"{name} {unit}" for unit in ("MiB", "ms")[: 1 + bool(args.repeats)] for name in ROADS]
+    print(f"{'tokens':>8}" + "".join(f"{name:>12}" for name in columns))
     table: list[list[float]] = []
     for T in args.lengths:
         works = {name: lambda road=road, T=T: run(road, T, args.n_heads, args.d_head) for name, road in ROADS.items()}
