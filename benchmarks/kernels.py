@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from minillm.cache.base import KVView
 from minillm.layers.attention import attend
+from minillm.layers.norm import RMSNorm
 from minillm.objectives import cross_entropy
 
 
@@ -48,6 +49,13 @@ def tiles(N: int, V: int) -> list[list[float]]:
     return alternate(lambda: work(rows), lambda: work(N))
 
 
+def rms_norm(N: int, D: int) -> list[list[float]]:
+    """RMSNorm differentiated by hand, against the formula left to autograd."""
+    x, gradient, norm = torch.randn(N, D, requires_grad=True), torch.randn(N, D), RMSNorm(D)
+    formula = lambda: x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.eps) * norm.weight  # noqa: E731
+    return alternate(lambda: norm(x).backward(gradient), lambda: formula().backward(gradient))
+
+
 def main() -> None:
     """Print a row for each."""
     torch.set_num_threads(1)
@@ -55,6 +63,7 @@ def main() -> None:
         "attention 16 x 2 x 192 x 64": attention(16, 2, 192, 64),
         "attention 48 x 2 x 64 x 64": attention(48, 2, 64, 64),
         "cross-entropy 3072 x 3072": tiles(3072, 3072),
+        "rms norm 3072 x 128": rms_norm(3072, 128),
     }
     for name, (ours, theirs) in results.items():
         spans = [f"{statistics.median(x):6.1f} ({min(x):.1f} ... {max(x):.1f})" for x in (ours, theirs)]

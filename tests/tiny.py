@@ -13,6 +13,7 @@ SHAPES = {  # one of each mechanism, and each in more than one company
     "normed queries": {"qk_norm": True, "n_kv_heads": 1},
     "post-norm": {"positions": "sinusoidal", "norm_place": "post", "norm": "layernorm", "feedforward": "relu", "n_kv_heads": 3},
     "no positions": {"positions": "none", "bias": True},
+    "alibi": {"positions": "alibi", "n_kv_heads": 3},
     "window": {"window": 5, "n_kv_heads": 2},
     "value embeddings": {"value_embeddings": True, "n_kv_heads": 3},
 }

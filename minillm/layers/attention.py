@@ -4,7 +4,7 @@
 
 Queries of H heads share the keys and values of G <= H groups (grouped-query attention, Ainslie et al. 2023; G = 1 is
 multi-query). `attend_plainly` is the equation, `attend` the same by fast kernels, and `Attention` the layer around it.
-Read `masks` before this, and `positions` for `rotate`.
+Read `masks` before this, `positions` for `rotate` and `bias`, and `flash` after it, for what happens inside of a fused kernel.
 """
 
 import math
@@ -18,16 +18,16 @@ from torch import Tensor, nn
 
 from minillm.cache.base import KVCache, KVView, Rotate
 from minillm.layers.masks import visible
-from minillm.layers.positions import no_rotation
+from minillm.layers.positions import Bias, no_bias, no_rotation
 
 
-def attend_plainly(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0) -> Tensor:
+def attend_plainly(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, bias: Bias = no_bias) -> Tensor:
     """The equation, to be read: q (B, H, T, K) over a view of S slots -> (B, H, T, K)."""
     k, v = (repeat(x, "B G S K -> B (G h) S K", h=q.shape[1] // x.shape[1]) for x in (view.k, view.v))
     mask = visible(q_positions, view.positions, causal, window)  # (B or 1, G or 1, T, S)
     mask = repeat(mask, "B G T S -> B (G h) T S", h=q.shape[1] // mask.shape[1])
-    scores = (q @ k.mT / math.sqrt(q.shape[-1])).masked_fill(~mask, -torch.inf)
-    weights = torch.softmax(scores, dim=-1).nan_to_num(0.0)  # a query that sees nothing gets nothing
+    scores = q @ k.mT / math.sqrt(q.shape[-1]) + bias(q_positions, view.positions, q.dtype)
+    weights = torch.softmax(scores.masked_fill(~mask, -torch.inf), dim=-1).nan_to_num(0.0)  # a query that sees nothing gets nothing
     return weights @ v
 
 
@@ -45,11 +45,32 @@ def attend(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: i
     if plain and n_queries == n_slots:
         written_out = q.dtype == torch.bfloat16 and q.device.type == "cpu" and not dropout
         return _attend_in_bf16(q, view.k, view.v) if written_out else fused(q, view.k, view.v, is_causal=True)
+    mask, blind = _sight(q_positions, view, causal, window, n_heads)
+    return fused(q, view.k, view.v, mask).masked_fill(blind, 0.0)
+
+
+def attend_with_bias(
+    q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, dropout: float = 0.0, *, bias: Bias
+) -> Tensor:
+    """The same by torch's fused kernel where scores have a bias, such as `Alibi`: q (B, H, T, K) -> (B, H, T, K).
+
+    The kernel takes the bias as a tensor of (B or 1, H, T, S), where `attend` holds a mask at most and `attend_in_tiles` neither.
+    """
+    mask, blind = _sight(q_positions, view, causal, window, q.shape[1])
+    added = bias(q_positions, view.positions, q.dtype).masked_fill(~mask, -torch.inf)
+    grouped = view.k.shape[1] != q.shape[1]
+    return F.scaled_dot_product_attention(q, view.k, view.v, added, dropout, enable_gqa=grouped).masked_fill(blind, 0.0)
+
+
+def _sight(q_positions: Tensor, view: KVView, causal: bool, window: int, n_heads: int) -> tuple[Tensor, Tensor]:
+    """The mask for a fused kernel, (B or 1, H or 1, T, S), and the blind queries, (B or 1, H or 1, T, 1), whose output must become 0.
+
+    subtle: the softmax of a query that may see nothing is 0/0, which kernels treat differently; it looks at everything, for nothing.
+    """
     mask = visible(q_positions, view.positions, causal, window)  # (B or 1, G or 1, T, S)
     mask = mask if mask.shape[1] == 1 else _for_every_head(mask, n_heads)
-    # subtle: the softmax of a query that may see nothing is 0/0, which kernels treat differently; it looks at everything, for nothing.
     blind = ~mask.any(-1, keepdim=True)
-    return fused(q, view.k, view.v, mask | blind).masked_fill(blind, 0.0)
+    return mask | blind, blind
 
 
 def _attend_in_bf16(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -81,13 +102,17 @@ class Attention(nn.Module):
         rotate: Rotate = no_rotation,
         qk_norm: Callable[[int], nn.Module] = nn.Identity,
         dropout: float = 0.0,
+        attend: Callable[..., Tensor] = attend,
     ):
-        """`qk_norm(d_head)` builds what normalizes each query and key before they are turned (Dehghani et al. 2023)."""
+        """`qk_norm(d_head)` builds what normalizes each query and key before they are turned (Dehghani et al. 2023).
+
+        `attend` computes the output: the function of that name, or one that adds a bias to the scores and has the same arguments.
+        """
         super().__init__()
         if n_heads % n_kv_heads:
             raise ValueError(f"n_kv_heads = {n_kv_heads}: expected a divisor of n_heads = {n_heads}; change one of the two")
         self.n_heads, self.n_kv_heads, self.d_head = n_heads, n_kv_heads, d_head
-        self.causal, self.window, self.rotate, self.dropout = causal, window, rotate, dropout
+        self.causal, self.window, self.rotate, self.dropout, self.attend = causal, window, rotate, dropout, attend
         self.to_q = nn.Linear(d_model, n_heads * d_head, bias=bias)
         self.to_k = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
         self.to_v = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
@@ -111,7 +136,7 @@ class Attention(nn.Module):
         """The queries of x (B, T, D) over a view -> (B, T, D)."""
         q = rearrange(self.to_q(x), "B T (H K) -> B H T K", H=self.n_heads)
         q = self.rotate(self.q_norm(q), positions)
-        out = attend(q, view, positions, self.causal, self.window, self.dropout if self.training else 0.0)
+        out = self.attend(q, view, positions, self.causal, self.window, self.dropout if self.training else 0.0)
         return self.to_out(rearrange(out, "B H T K -> B T (H K)"))
 
     def _keys_and_values(self, x: Tensor, values: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:

@@ -4,12 +4,19 @@
     sinusoidal   x + (sin(position / 10000^(2i/D)), cos(...))                          Vaswani et al. 2017
     rotary       turn pair i of every query and key by position * base^(-2i/K):        Su et al. 2021
                  the score of two tokens then depends on their distance only
+    ALiBi        score - slope of the head * distance                                  Press et al. 2022
 
-The first two are added once, below the stack. The rotary one acts inside every attention; the cache decides when keys are turned.
+The first two are added once, below the stack. The last two act inside every attention: of rotary ones the cache decides when keys
+are turned; ALiBi is no part of the keys at all, so any cache will do.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+# (positions of queries (B or 1, T), of slots (B or 1, G or 1, S), dtype) -> what is added to the scores, (B or 1, H, T, S)
+Bias = Callable[[Tensor, Tensor, torch.dtype], Tensor | float]
 
 
 class LearnedPositions(nn.Module):
@@ -93,6 +100,34 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def no_rotation(x: Tensor, positions: Tensor) -> Tensor:
     """What models without rotary positions hand to attention and caches."""
     return x
+
+
+class Alibi:
+    """A `Bias`: every step of distance costs a head its slope, which is steep in the first heads and next to nothing in the last.
+
+    Nothing is learned. The slopes of n heads are 2^(-8/n), 2^(-16/n), ..., 2^-8 where n is a power of two. Any other number takes those
+    of the power of two below it, and then every other one, from the first, of those of the power above.
+    """
+
+    def __init__(self, n_heads: int):
+        power = 2 ** (n_heads.bit_length() - 1)
+        self.slopes = torch.cat([_slopes(power), _slopes(2 * power)[::2]])[:n_heads]  # (H,)
+
+    def __call__(self, q_positions: Tensor, k_positions: Tensor, dtype: torch.dtype) -> Tensor:
+        """See `Bias`. Computed in float32 at least; for EMPTY positions it is some number."""
+        distance = (q_positions[:, None, :, None] - k_positions[:, :, None, :]).abs()  # (B or 1, G or 1, T, S)
+        slopes = self.slopes.to(distance.device, torch.promote_types(dtype, torch.float32)).view(distance.shape[1], -1, 1, 1)
+        return (-slopes * distance[:, :, None]).flatten(1, 2).to(dtype)
+
+
+def no_bias(q_positions: Tensor, k_positions: Tensor, dtype: torch.dtype) -> float:
+    """The `Bias` that adds nothing."""
+    return 0.0
+
+
+def _slopes(n_heads: int) -> Tensor:
+    """2^(-8/n), 2^(-16/n), ..., 2^-8, float64."""
+    return 2.0 ** (-8 * torch.arange(1, n_heads + 1, dtype=torch.float64) / n_heads)
 
 
 def _angles(n_positions: int, width: int, base: float) -> Tensor:

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from minillm.cache.base import EMPTY, KVCache, NoCache
 from minillm.cache.contiguous import ContiguousCache
 from minillm.config import Above, AtLeast, Between, Count, Positive, validate
-from minillm.layers.attention import Attention
+from minillm.layers.attention import Attention, attend, attend_with_bias
 from minillm.layers.block import PostNormBlock, PreNormBlock
 from minillm.layers.feedforward import ACTIVATIONS, MLP, SwiGLU
 from minillm.layers.norm import LayerNorm, RMSNorm
-from minillm.layers.positions import LearnedPositions, NoPositions, Rotary, SinusoidalPositions, no_rotation
+from minillm.layers.positions import Alibi, LearnedPositions, NoPositions, Rotary, SinusoidalPositions, no_rotation
 from minillm.layers.value_embedding import NoValueEmbedding, ValueEmbedding
 
 
@@ -38,7 +38,7 @@ class DecoderConfig:
     d_head: Count = 0  # width of a head; 0: d_model / n_heads
     d_ff: Count = 0  # hidden width of the feed-forward; 0: 4 x d_model, or 8/3 x d_model for swiglu
     context_length: Positive = 256  # most tokens that the model reads at once
-    positions: Literal["rotary", "learned", "sinusoidal", "none"] = "rotary"  # how order is told
+    positions: Literal["rotary", "learned", "sinusoidal", "alibi", "none"] = "rotary"  # how order is told
     rotary_base: Annotated[float, Above(1)] = 10000.0  # longest wavelength of rotary positions, over 2 pi
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"  # what keeps vectors at a steady size
     norm_place: Literal["pre", "post"] = "pre"  # before each sublayer (and once at the end), or after each addition
@@ -95,6 +95,7 @@ class Decoder(nn.Module):
         self.config, self.vocab_size, self.context_length = c, vocab_size, c.context_length
         d_head, n_kv_heads = c.d_head or c.d_model // c.n_heads, c.n_kv_heads or c.n_heads
         rotate = Rotary(d_head, c.context_length, c.rotary_base) if c.positions == "rotary" else no_rotation
+        answer = partial(attend_with_bias, bias=Alibi(c.n_heads)) if c.positions == "alibi" else attend
         norm: Callable[[int], nn.Module] = {
             "rmsnorm": partial(RMSNorm, eps=c.norm_eps),
             "layernorm": partial(LayerNorm, bias=c.bias, eps=c.norm_eps),
@@ -103,7 +104,7 @@ class Decoder(nn.Module):
 
         def attention() -> Attention:
             qk_norm = partial(RMSNorm, eps=c.norm_eps) if c.qk_norm else nn.Identity
-            options = {"bias": c.bias, "window": c.window, "rotate": rotate, "qk_norm": qk_norm, "dropout": c.dropout}
+            options = {"bias": c.bias, "window": c.window, "rotate": rotate, "qk_norm": qk_norm, "dropout": c.dropout, "attend": answer}
             return Attention(c.d_model, c.n_heads, n_kv_heads, d_head, **options)
 
         def feedforward() -> nn.Module:

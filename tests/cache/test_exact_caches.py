@@ -22,7 +22,7 @@ every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def shapes(draw):
     """Every kind of position, with every sharing of heads, and windows around the length of 13."""
     return {
-        "positions": draw(st.sampled_from(["rotary", "learned", "sinusoidal", "none"])),
+        "positions": draw(st.sampled_from(["rotary", "learned", "sinusoidal", "alibi", "none"])),
         "n_kv_heads": draw(st.sampled_from([1, 2, N_HEADS])),
         "window": draw(st.sampled_from([0, 1, 3, 12, 13, 14])),
         "qk_norm": draw(st.booleans()),

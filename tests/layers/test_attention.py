@@ -1,4 +1,8 @@
-"""Attention by the fused kernel, by the written-out equation, and by torch's own layers: all the same."""
+"""Attention by hand, by the written-out equation, in tiles, by the fused kernel and by torch's own layers: all the same."""
+
+import itertools
+import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,40 +12,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from minillm.cache.base import EMPTY, KVView, NoCache
-from minillm.layers.attention import Attention, attend, attend_plainly
-from minillm.layers.positions import Rotary
+from minillm.cache.contiguous import ContiguousCache
+from minillm.layers.attention import Attention, attend, attend_plainly, attend_with_bias
+from minillm.layers.flash import attend_in_tiles
+from minillm.layers.positions import Alibi, Rotary, no_rotation
+from tests.layers.questions import RAGGED, VIEWS, H, K, questions
 from tests.tiny import assert_equal
-
-H, K = 6, 5
-
-DENSE = ["whole text", "last tokens", "last token", "other text"]
-RAGGED = ["slots of a row", "slots of a group", "nothing"]
-
-VIEWS = [(kind, causal) for kind in DENSE + RAGGED for causal in (True, False) if (kind, causal) != ("other text", True)]
 
 every_view = pytest.mark.parametrize(("kind", "causal"), VIEWS)
 every_ragged_view = pytest.mark.parametrize(("kind", "causal"), [view for view in VIEWS if view[0] in RAGGED])
 few = settings(max_examples=20)
-
-
-@st.composite
-def questions(draw, kind: str, causal: bool):
-    """q (B, H, T, K), a view of S slots, the queries' positions, causal and window."""
-    B, T, S, G = draw(st.integers(1, 3)), draw(st.integers(2, 7)), draw(st.integers(2, 11)), draw(st.sampled_from([1, 2, 3, H]))
-    T = 1 if kind == "last token" else T
-    S = {"whole text": T, "last tokens": T + S}.get(kind, S)
-    window = draw(st.sampled_from([0, 0, 1, S - 1, S, S + 1])) if kind != "other text" else 0
-    g = torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1)))
-    if kind in DENSE:
-        q_positions, k_positions = torch.arange(max(S - T, 0), max(S - T, 0) + T)[None], torch.arange(S)[None, None]
-    else:
-        groups = G if kind == "slots of a group" else 1
-        q_positions = torch.randint(EMPTY, S + 2, (B, T), generator=g)
-        k_positions = torch.randint(EMPTY, S, (B, groups, S), generator=g)
-        k_positions = k_positions.where(torch.rand(k_positions.shape, generator=g) < 0.7, EMPTY)
-        k_positions = k_positions * 0 + EMPTY if kind == "nothing" else k_positions
-    q, k, v = (torch.randn(B, n, m, K, generator=g, dtype=torch.float64, requires_grad=True) for n, m in ((H, T), (G, S), (G, S)))
-    return q, KVView(k, v, k_positions, kind in DENSE), q_positions, causal, window
 
 
 @every_view
@@ -54,6 +34,22 @@ def test_the_fused_kernel_is_the_equation_in_values_and_gradients(kind, causal, 
     results = []
     for road in (attend, attend_plainly):
         out = road(*question)
+        results.append((out, *torch.autograd.grad((out * direction).sum(), (q, view.k, view.v))))
+    for fast, slow in zip(*results, strict=True):
+        assert fast.isfinite().all()
+        assert_equal(fast, slow)
+
+
+@every_view
+@few
+@given(data=st.data())
+def test_with_a_bias_the_fused_kernel_is_the_equation_in_values_and_gradients(kind, causal, data):
+    question = data.draw(questions(kind, causal))
+    q, view, *_ = question
+    direction = torch.randn_like(q)
+    results = []
+    for road in (attend_with_bias, attend_plainly):
+        out = road(*question, bias=Alibi(H))
         results.append((out, *torch.autograd.grad((out * direction).sum(), (q, view.k, view.v))))
     for fast, slow in zip(*results, strict=True):
         assert fast.isfinite().all()
@@ -104,6 +100,77 @@ def test_the_equation_with_one_key_gives_its_value_and_with_equal_keys_the_mean(
     view = KVView(torch.zeros(1, 1, 3, K), v, torch.arange(3)[None, None], True)
     out = attend_plainly(q, view, torch.arange(3)[None], causal=True)
     torch.testing.assert_close(out[0, 0], torch.stack([v[0, 0, : t + 1].mean(0) for t in range(3)]))
+
+
+def by_hand(q: torch.Tensor, view: KVView, q_positions: torch.Tensor, window: int, slopes: list[float]) -> torch.Tensor:
+    """Causal attention one query at a time, over the list of what it sees."""
+    out = torch.zeros_like(q)
+    B, _, T, _ = q.shape
+    for b, h, t in itertools.product(range(B), range(H), range(T)):
+        k, v, places = (x.expand(B, *x.shape[1:])[b, h * x.shape[1] // H] for x in (view.k, view.v, view.positions))
+        i = q_positions.expand(B, T)[b, t].item()
+        seen = [(s, i - j) for s, j in enumerate(places.tolist()) if 0 <= j <= i and (not window or i - j < window)]
+        scores = torch.tensor([(q[b, h, t] @ k[s]).item() / math.sqrt(K) - slopes[h] * distance for s, distance in seen])
+        for (s, _), weight in zip(seen, scores.exp() / scores.exp().sum(), strict=True):
+            out[b, h, t] += weight * v[s]
+    return out
+
+
+ROADS = {
+    "plain": (attend_plainly, [0.0] * H),
+    "fused": (attend, [0.0] * H),
+    "tiled": (partial(attend_in_tiles, tile=3), [0.0] * H),
+    "plain with alibi": (partial(attend_plainly, bias=Alibi(H)), Alibi(H).slopes.tolist()),
+    "fused with alibi": (partial(attend_with_bias, bias=Alibi(H)), Alibi(H).slopes.tolist()),
+    "tiled with alibi": (partial(attend_in_tiles, bias=Alibi(H), tile=3), Alibi(H).slopes.tolist()),
+}
+
+every_road = pytest.mark.parametrize(("road", "slopes"), ROADS.values(), ids=ROADS)
+
+
+@pytest.fixture
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@every_road
+@pytest.mark.parametrize("n_groups", [1, 2, H])
+@pytest.mark.parametrize("T", [3, 5, 6, 17], ids=["T < W", "T = W", "T = W + 1", "T >> W"])
+def test_a_window_shows_a_band_and_a_text_may_come_in_chunks(road, slopes, n_groups, T, float64):
+    window, q, k, v = 5, torch.randn(2, H, T, K), torch.randn(2, n_groups, T, K), torch.randn(2, n_groups, T, K)
+    positions = torch.arange(T)[None]
+    expected = by_hand(q, KVView(k, v, positions[:, None], True), positions, window, slopes)
+    assert_equal(road(q, KVView(k, v, positions[:, None], True), positions, True, window), expected)
+    for sizes in ([1] * T, [2, T - 2], [T - 1, 1], [1, T - 2, 1]):
+        cache, done = ContiguousCache(), 0
+        for n in sizes:
+            new = slice(done, done + n)
+            view = cache.extend(k[:, :, new], v[:, :, new], positions[:, new], True, no_rotation)
+            assert_equal(road(q[:, :, new], view, positions[:, new], True, window), expected[:, :, new])
+            done += n
+
+
+@every_road
+@pytest.mark.parametrize("n_groups", [1, 2, H])
+def test_ragged_slots_in_any_order_are_seen_by_their_positions(road, slopes, n_groups, float64):
+    q, k, v = torch.randn(2, H, 7, K), torch.randn(2, n_groups, 11, K), torch.randn(2, n_groups, 11, K)
+    q_positions, k_positions = torch.randint(EMPTY, 13, (2, 7)), torch.stack([torch.randperm(11) for _ in range(2 * n_groups)])
+    view = KVView(k, v, k_positions.view(2, n_groups, 11).masked_fill(torch.rand(2, n_groups, 11) < 0.3, EMPTY), False)
+    assert_equal(road(q, view, q_positions, True, 4), by_hand(q, view, q_positions, 4, slopes))
+
+
+@pytest.mark.parametrize("road", [attend_plainly, attend, attend_in_tiles, partial(attend_in_tiles, tile=1)])
+def test_scores_of_112_and_96_before_scaling_give_weights_of_88_and_12_percent(road):
+    q, k, v = torch.zeros(1, 1, 1, 64), torch.zeros(1, 1, 2, 64), torch.zeros(1, 1, 2, 64)
+    q[..., 0], k[..., 0, 0], k[..., 1, 0] = 16, 7, 6
+    v[..., 0, 0] = v[..., 1, 1] = 1  # so that the output's first two numbers are the weights
+    assert (q @ k.mT).flatten().tolist() == [112, 96]
+    out = road(q, KVView(k, v, torch.arange(2)[None, None], True), torch.tensor([[1]]), True).flatten()
+    torch.testing.assert_close(out[:2], torch.tensor([math.exp(14), math.exp(12)]) / (math.exp(14) + math.exp(12)))
+    assert [round(weight, 2) for weight in out[:2].tolist()] == [0.88, 0.12]
+    assert not out[2:].any()
 
 
 def layer(n_kv_heads: int, d_model: int = H * K, **options) -> Attention:

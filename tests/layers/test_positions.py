@@ -1,6 +1,7 @@
 """Positions: the formulas by hand, what rotation leaves unchanged, and precision far out."""
 
 import cmath
+import itertools
 import math
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm.layers.positions import LearnedPositions, NoPositions, Rotary, SinusoidalPositions, no_rotation
+from minillm.layers.positions import Alibi, LearnedPositions, NoPositions, Rotary, SinusoidalPositions, no_bias, no_rotation
 from minillm.models.decoder import Decoder, DecoderConfig
 from tests.tiny import assert_equal
 
@@ -123,3 +124,48 @@ def test_no_positions_change_nothing():
 def test_heads_of_odd_width_cannot_be_turned():
     with pytest.raises(ValueError, match="d_head = 5: expected an even number"):
         Rotary(5, 10)
+
+
+@pytest.mark.parametrize(
+    ("n_heads", "exponents"),
+    [
+        (1, [8]),
+        (2, [4, 8]),
+        (8, [1, 2, 3, 4, 5, 6, 7, 8]),
+        (16, [n / 2 for n in range(1, 17)]),
+        (3, [4, 8, 2]),
+        (6, [2, 4, 6, 8, 1, 3]),
+        (12, [1, 2, 3, 4, 5, 6, 7, 8, 0.5, 1.5, 2.5, 3.5]),
+    ],
+)
+def test_slopes_are_the_papers_for_powers_of_two_and_for_other_numbers_of_heads(n_heads, exponents):
+    assert_equal(Alibi(n_heads).slopes, torch.tensor([2.0**-n for n in exponents], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 6])
+def test_a_bias_is_minus_slope_times_distance_for_every_row_group_and_head(groups):
+    alibi, q, k = Alibi(6), torch.randint(-1, 50, (2, 5)), torch.randint(-1, 50, (2, groups, 7))
+    bias = alibi(q, k, torch.float64)
+    assert bias.shape == (2, 6, 5, 7)
+    for b, h, t, s in itertools.product(range(2), range(6), range(5), range(7)):
+        distance = abs(q[b, t].item() - k[b, h * groups // 6, s].item())
+        assert bias[b, h, t, s].item() == pytest.approx(-alibi.slopes[h].item() * distance, rel=1e-15)
+
+
+@given(seeds, st.integers(0, 10_000))
+def test_a_bias_depends_on_the_distance_alone(seed, shift):
+    q, k = torch.randint(0, 50, (2, 1, 5), generator=torch.Generator().manual_seed(seed))
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        bias = Alibi(6)(q, k[:, None], dtype)
+        assert bias.dtype == dtype
+        assert torch.equal(bias, Alibi(6)(q + shift, k[:, None] + shift, dtype))
+
+
+def test_in_bfloat16_a_bias_far_out_is_wrong_by_its_last_rounding_alone():
+    q, k = torch.tensor([[16_000]]), torch.arange(16_000)[None, None]
+    bias, exact = Alibi(6)(q, k, torch.bfloat16).double(), Alibi(6)(q, k, torch.float64)
+    assert ((bias - exact).abs() <= 2**-8 * exact.abs()).all()
+
+
+def test_no_bias_adds_nothing():
+    assert no_bias(torch.arange(3)[None], torch.arange(3)[None, None], torch.float32) == 0.0

@@ -219,3 +219,18 @@ def test_value_embeddings_are_added_to_the_values_of_every_layer_by_its_scale():
     to_v = plain.blocks[0].attention.to_v
     to_v.register_forward_hook(lambda _, __, out: out + table[text])
     assert_equal(model(text)[0], plain(text)[0])
+
+
+def test_with_alibi_the_context_is_only_a_limit_and_a_longer_one_reads_on():
+    short, long, text = decoder(positions="alibi", context_length=8), decoder(positions="alibi", context_length=31), tokens(2, 31)
+    assert all(torch.equal(weight, long.state_dict()[name]) for name, weight in short.state_dict().items())
+    assert_equal(short(text[:, :8])[0], long(text)[0][:, :8])
+    with pytest.raises(ValueError, match=r"9 tokens: expected at most model\.context_length = 8"):
+        short(text[:, :9])
+
+
+def test_with_alibi_order_matters_and_only_as_distance():
+    model, nothing, text = decoder(positions="alibi", n_layers=1), decoder(positions="none", n_layers=1), tokens(2, 7)
+    turned = torch.cat([text[:, :6].flip(1), text[:, 6:]], dim=1)
+    assert (model(text)[0][:, -1] - model(turned)[0][:, -1]).abs().max() > 1e-3
+    assert_equal(nothing(text)[0][:, -1], nothing(turned)[0][:, -1])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MptConfig, MptForCausalLM
 
 from minillm.models.decoder import Decoder, DecoderConfig
 from tests.tiny import assert_equal
@@ -98,3 +98,26 @@ def test_llama_gives_the_same_logits(sizes):
     assert expected.std() > 0.3
     # subtle: transformers takes norms and rotary angles in float32 whatever the weights are, so float32's digits are all there are
     torch.testing.assert_close(logits, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("n_heads", [4, 6])
+def test_mpt_with_its_biased_scores_gives_the_same_logits(n_heads):
+    theirs = MptConfig(d_model=12 * n_heads, n_heads=n_heads, n_layers=3, max_seq_len=53, vocab_size=VOCAB, layer_norm_epsilon=1e-3)
+    theirs = randomized(MptForCausalLM(theirs))
+    weights = {"embed.weight": theirs.transformer.wte.weight, "norm.weight": theirs.transformer.norm_f.weight}
+    for i, block in enumerate(theirs.transformer.blocks):
+        block.ffn.act = torch.nn.GELU(approximate="tanh")
+        modules = {"norm_1": block.norm_1, "norm_2": block.norm_2, "attention.to_out": block.attn.out_proj}
+        modules |= {"feedforward.up": block.ffn.up_proj, "feedforward.down": block.ffn.down_proj}
+        weights |= {f"blocks.{i}.{name}.weight": module.weight for name, module in modules.items()}
+        for to, weight in zip(("to_q", "to_k", "to_v"), block.attn.Wqkv.weight.chunk(3), strict=True):
+            weights[f"blocks.{i}.attention.{to}.weight"] = weight
+    mpt = {"positions": "alibi", "norm": "layernorm", "feedforward": "gelu", "tied": True}
+    c = DecoderConfig(n_layers=3, d_model=12 * n_heads, n_heads=n_heads, context_length=53, norm_eps=1e-3, **mpt)
+    mine = copy(Decoder(c, VOCAB), weights)
+
+    text = torch.randint(VOCAB, (3, 47))
+    logits, expected = mine(text)[0], theirs(text).logits.double()
+    assert expected.std() > 0.3
+    # subtle: transformers takes softmax and slopes in float32 whatever the weights are
+    torch.testing.assert_close(logits, expected, rtol=0, atol=3e-6)

@@ -1,0 +1,88 @@
+"""What attention costs as a text grows: python -m benchmarks.attention
+
+Causal attention forward and backward in float32, three ways: the equation (`attend_plainly`), in tiles (`attend_in_tiles`), and by
+torch's fused kernel (`attend`). Of each length it prints the peak of the bytes that torch's allocator had handed out and not got
+back, inputs and gradients included, as torch's profiler recorded them, and the median milliseconds of runs taken in turns. The
+exponent is the slope of a line through the logarithms: 2 where something grows with the square of the length, 1 where it is linear.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from minillm.cache.base import KVView
+from minillm.layers.attention import attend, attend_plainly
+from minillm.layers.flash import attend_in_tiles
+
+ROADS: dict[str, Callable[..., torch.Tensor]] = {"plain": attend_plainly, "tiled": attend_in_tiles, "fused": attend}
+
+
+def run(road: Callable[..., torch.Tensor], T: int, n_heads: int, d_head: int) -> None:
+    """Inputs, forward and backward."""
+    q, k, v = (torch.randn(1, n_heads, T, d_head, requires_grad=True) for _ in range(3))
+    positions = torch.arange(T)[None]
+    out = road(q, KVView(k, v, positions[:, None], dense=True), positions, causal=True)
+    torch.autograd.grad(out, (q, k, v), torch.ones_like(out))
+
+
+def peak_bytes(work: Callable[[], None]) -> int:
+    """The most bytes that were allocated at any moment of `work`."""
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            work()
+        profiler.export_chrome_trace(str(trace))
+        events = [event for event in json.loads(trace.read_text())["traceEvents"] if event["name"] == "[memory]"]
+    held = np.cumsum([event["args"]["Bytes"] for event in sorted(events, key=lambda event: event["ts"])])
+    return int(held.max())
+
+
+def milliseconds(works: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
+    """The median of each, taken in turns after a warm-up."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for i in range(repeats + 1):
+        for name, work in works.items():
+            began = time.perf_counter()
+            work()
+            if i:
+                times[name].append(1000 * (time.perf_counter() - began))
+    return {name: statistics.median(kept) for name, kept in times.items()}
+
+
+def exponent(lengths: list[int], costs: list[float]) -> float:
+    """n of the line log(cost) = n log(length) + constant that fits best."""
+    return float(np.polyfit(np.log(lengths), np.log(costs), deg=1)[0])
+
+
+def main() -> None:
+    """Print a row for each length, and the exponents."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1024, 2048, 4096], help="tokens of the texts")
+    parser.add_argument("--n-heads", type=int, default=2, help="heads, each with keys of its own")
+    parser.add_argument("--d-head", type=int, default=64, help="width of a head")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each; 0 measures bytes alone")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+
+    columns = [f"{name} {unit}" for unit in ("MiB", "ms")[: 1 + bool(args.repeats)] for name in ROADS]
+    print(f"{'tokens':>8}" + "".join(f"{name:>12}" for name in columns))
+    table: list[list[float]] = []
+    for T in args.lengths:
+        works = {name: lambda road=road, T=T: run(road, T, args.n_heads, args.d_head) for name, road in ROADS.items()}
+        row = [peak_bytes(work) / 2**20 for work in works.values()]
+        row += milliseconds(works, args.repeats).values() if args.repeats else []
+        table.append(row)
+        print(f"{T:>8}" + "".join(f"{x:>12.1f}" for x in row))
+    print(f"{'exponent':>8}" + "".join(f"{exponent(args.lengths, costs):>12.2f}" for costs in zip(*table, strict=True)))
+
+
+if __name__ == "__main__":
+    main()
