@@ -70,6 +70,7 @@ def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
     config, saved = resolve(args, flags)
     print(f"{config.about.summary or 'training'}; corpus {config.data.corpus}")
     data = run.build_data(config, saved and saved["tokenizer"])
+    config = run.limit_steps(config, data)
     batch = run.build_batches(config, data)
     if args.show_batch:
         return show_batch(batch(0), data.tokenizer)
@@ -144,9 +145,11 @@ def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch], de
     """The config with train.precision "auto" replaced by what is faster on this machine, for now and for --resume."""
     if config.train.precision != "auto":
         return config
-    seconds = seconds_per_pass(run.build_model(config, vocab_size, device), run.build_objective(config), batch(0))
-    faster = min(seconds, key=seconds.__getitem__)
-    print("forward and backward: " + ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in seconds.items()) + f"; taking {faster}")
+    model, faster = run.build_model(config, vocab_size, device), "fp32"
+    if any(True for _ in model.parameters()):
+        seconds = seconds_per_pass(model, run.build_objective(config), batch(0))
+        faster = min(seconds, key=seconds.__getitem__)
+        print("forward and backward: " + ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in seconds.items()) + f"; taking {faster}")
     return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=faster))
 
 

@@ -8,7 +8,7 @@ import json
 import math
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -20,17 +20,20 @@ from minillm.config import from_dict, load, suggest, to_toml, validate
 from minillm.datasets.batch import Batch
 from minillm.datasets.cleaning import CleaningConfig, clean
 from minillm.datasets.corpus import DataConfig, load_corpus
+from minillm.datasets.single_pass import SinglePass
 from minillm.datasets.split import Splits, split
 from minillm.datasets.tokens import TokenStream, token_stream
 from minillm.datasets.windows import Windows, evaluation_batches
 from minillm.decoding.sampler import SamplingConfig
 from minillm.models.decoder import Decoder, DecoderConfig
+from minillm.models.ngram import Ngram, NgramConfig
 from minillm.objectives.loss import Objective
 from minillm.objectives.next_token import next_token
 from minillm.text import TextConfig, TextModel
 from minillm.tokenizers.base import Tokenizer
 from minillm.tokenizers.build import TokenizerConfig, tokenizer_from_dict, train_tokenizer
 from minillm.training import checkpoint
+from minillm.training.counting import CountingStep
 from minillm.training.evaluate import Validation
 from minillm.training.loop import Progress, TrainConfig
 from minillm.training.optim import OptimConfig, build_optimizer
@@ -61,7 +64,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    model: DecoderConfig = field(default_factory=DecoderConfig)
+    model: DecoderConfig | NgramConfig = field(default_factory=DecoderConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -69,7 +72,7 @@ class RunConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
-MODELS: dict[type, Callable[..., nn.Module]] = {DecoderConfig: Decoder}  # config section -> what is built from it
+MODELS: dict[type, Callable[..., nn.Module]] = {DecoderConfig: Decoder, NgramConfig: Ngram}  # config section -> what is built from it
 
 
 class Data(NamedTuple):
@@ -126,7 +129,22 @@ def build_data(config: RunConfig, tokenizer: Tokenizer | None = None, say: Calla
 def build_batches(config: RunConfig, data: Data) -> Callable[[int], Batch]:
     """Step -> training batch."""
     c = config
+    if isinstance(c.model, NgramConfig):
+        return build_single_pass(c, data).batch
     return Windows(data.train, c.model.context_length, c.train.batch_size, c.train.seed, c.data.order, data.documents).batch
+
+
+def build_single_pass(config: RunConfig, data: Data) -> SinglePass:
+    """The training text, once."""
+    return SinglePass(data.train, config.model.context_length, config.train.batch_size, config.model.order - 1)
+
+
+def limit_steps(config: RunConfig, data: Data, say: Callable[[str], object] = print) -> RunConfig:
+    """The config with no more steps than there is text for: what is counted must be counted once."""
+    if not isinstance(config.model, NgramConfig) or config.train.max_steps <= (n_steps := build_single_pass(config, data).n_steps):
+        return config
+    say(f"the whole text is counted in {n_steps} steps, so there are no more")
+    return replace(config, train=replace(config.train, max_steps=n_steps))
 
 
 def build_validation(config: RunConfig, data: Data, part: str = "val") -> Validation:
@@ -147,9 +165,12 @@ def build_objective(config: RunConfig) -> Objective:
     return next_token
 
 
-def build_step(config: RunConfig, model: nn.Module) -> GradientStep:
-    """The update that `config` describes, on `model`."""
+def build_step(config: RunConfig, model: nn.Module) -> GradientStep | CountingStep:
+    """The update that `config` describes, on `model`. Raises ValueError for settings that it would ignore."""
     c = config
+    if isinstance(c.model, NgramConfig):
+        _refuse_what_counting_ignores(c)
+        return CountingStep(model, build_objective(c))
     fraction = partial(rate, c.schedule, max_steps=c.train.max_steps, floor=c.optim.min_lr / c.optim.lr)
     return GradientStep(
         model,
@@ -163,7 +184,19 @@ def build_step(config: RunConfig, model: nn.Module) -> GradientStep:
     )
 
 
-def save_run(path: Path, name: str, config: RunConfig, data: Data, step: GradientStep, progress: Progress) -> None:
+def _refuse_what_counting_ignores(config: RunConfig) -> None:
+    given, usual = asdict(config), asdict(RunConfig())
+    names = [f"{section}.{name}" for section in ("optim", "schedule") for name in given[section]]
+    for name in (*names, "train.n_micro_batches", "train.grad_clip", "data.order"):
+        section, _, leaf = name.partition(".")
+        value = given[section][leaf]
+        if value != usual[section][leaf]:
+            raise ValueError(f"{name} = {value!r}: expected none, since an n-gram model counts its text in order; leave it out")
+    if config.train.precision == "bf16":
+        raise ValueError("train.precision = bf16: expected fp32 or auto, since an n-gram model counts in whole numbers; leave it out")
+
+
+def save_run(path: Path, name: str, config: RunConfig, data: Data, step: GradientStep | CountingStep, progress: Progress) -> None:
     """Write checkpoint/NAME.pt: "latest" holds all that is needed to go on, "best" the weights."""
     contents = {
         "config": to_toml(config),

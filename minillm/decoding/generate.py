@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from minillm.cache.base import EMPTY
 from minillm.decoding.sampler import Sampler
 from minillm.decoding.stopping import Stop
-from minillm.models.base import LanguageModel, State
+from minillm.models.base import LanguageModel, State, device_of
 
 Reason = Literal["end", "stop", "length", "context"]
 
@@ -98,7 +98,7 @@ def _stream(
     if not rows:
         return
     sampler = sampler.for_rows(rows)
-    history, width = _pad_left([prompts[row] for row in rows], room=max(n for n, _ in limits), device=_device(model))
+    history, width = _pad_left([prompts[row] for row in rows], room=max(n for n, _ in limits), device=device_of(model))
     trained = _eval(model)
     try:
         state = make_state(len(rows)) if make_state else None
@@ -180,12 +180,6 @@ def _check(
             )
         if min(prompt) < 0 or max(prompt) >= model.vocab_size:
             raise ValueError(f"prompt {row} = {prompt!r}: expected ids below the model's vocab_size = {model.vocab_size}")
-
-
-def _device(model: LanguageModel) -> torch.device:
-    """Where the model's weights are; the CPU for a model without weights."""
-    weights = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
-    return weights[0].device if weights else torch.device("cpu")
 
 
 def _eval(model: LanguageModel) -> list[tuple[nn.Module, bool]]:

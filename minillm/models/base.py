@@ -6,7 +6,8 @@ one beam search and one speculative decoder serve them all. The state is handed 
 
 from typing import Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 
 class State(Protocol):
@@ -44,3 +45,9 @@ class LanguageModel(Protocol):
         logits mean nothing. Without a state the model starts from nothing, remembers nothing, and returns None for it.
         """
         ...
+
+
+def device_of(model: LanguageModel) -> torch.device:
+    """Where the model's weights are, or its counts; the CPU for a model without either."""
+    held = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
+    return held[0].device if held else torch.device("cpu")

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from minillm.datasets.batch import Batch
+from minillm.models.base import device_of
 from minillm.objectives.loss import Objective
 
 LEAK_NATS = 20.0  # a lead over the source that chance gives once in e^20 runs
@@ -48,7 +49,7 @@ class Validation:
 
     def _sum(self, model: nn.Module) -> tuple[float, float]:
         """Nats and counted tokens of all batches, in eval mode."""
-        was_training, device = model.training, next(model.parameters()).device
+        was_training, device = model.training, device_of(model)
         model.eval()
         try:
             losses = [self.objective(model, type(batch)(*(part.to(device) for part in batch))) for batch in self.batches]

@@ -8,11 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minillm.datasets.batch import Batch
 from minillm.decoding.generate import generate, stream
 from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.stopping import StopText
 from minillm.models.decoder import Decoder, DecoderConfig
+from minillm.models.ngram import Ngram, NgramConfig
 from minillm.tokenizers.char import CharTokenizer
 from tests.decoding.toys import Markov, Remembers
 
@@ -59,7 +61,16 @@ def decoder(positions="rotary"):
     return Decoder(config, V).double().eval()
 
 
+@functools.cache
+def ngram():
+    model = Ngram(NgramConfig(order=3), V).double()
+    text = torch.randint(V, (3, 40), generator=torch.Generator().manual_seed(5))
+    model.count(Batch(text[:, :-1], text[:, 1:]))
+    return model
+
+
 MODELS = {
+    "ngram": ngram(),
     "markov": Markov(torch.randn(V, V, generator=torch.Generator().manual_seed(3), dtype=torch.float64)),
     "remembers": Remembers(V, context_length=12).eval(),
     "rotary": decoder(),

@@ -1,0 +1,56 @@
+"""How long it takes to count n-grams, and how much memory: python -m benchmarks.ngram [--tokens 10_000_000] [--order 5]
+
+The text is drawn token by token from Zipf's law, so that nearly all long n-grams are different: no real text is as hard. One
+thread; a step counts 2^20 tokens, as `CountingStep` would. Memory is the highest that the process ever held, Python and torch included.
+"""
+
+import argparse
+import resource
+import time
+
+import numpy as np
+import torch
+
+from minillm.datasets.batch import Batch
+from minillm.models.ngram import Ngram, NgramConfig
+
+ROWS, WIDTH = 16, 2**16
+
+
+def peak() -> float:
+    """MB held at most until now."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Count, look up once, print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--tokens", type=int, default=10_000_000)
+    parser.add_argument("--order", type=int, default=5)
+    parser.add_argument("--vocab-size", type=int, default=8192)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    model = Ngram(NgramConfig(order=args.order), args.vocab_size)
+    before, seconds, n_counted, step = peak(), 0.0, 0, 0
+    chances = 1 / np.arange(1, args.vocab_size + 1)
+    while n_counted < args.tokens:
+        width = min(WIDTH, -(-(args.tokens - n_counted) // ROWS))
+        uniforms = np.random.default_rng(step).random((ROWS, width + 1), np.float32)
+        ids = torch.from_numpy(np.searchsorted(chances.cumsum() / chances.sum(), uniforms).clip(max=args.vocab_size - 1))
+        began = time.perf_counter()
+        n_counted += model.count(Batch(ids[:, :-1], ids[:, 1:]))
+        seconds += time.perf_counter() - began
+        step += 1
+    sizes = [len(level.keys) for level in model.counts.levels]
+    n_bytes = sum(buffer.nbytes for buffer in model.counts.buffers())
+    counting = peak()
+    began = time.perf_counter()
+    model(ids[:1, :8])
+    ready = time.perf_counter() - began
+    print(f"{n_counted:,} tokens of {args.vocab_size:,}, order {args.order}: {sum(sizes):,} n-grams {sizes}, {n_bytes / 1e6:.0f} MB")
+    print(f"counted in {seconds:.1f} s; peak memory {counting:.0f} MB, of which {before:.0f} MB before the first token")
+    print(f"first look-up {ready:.1f} s (it works out what smoothing needs); peak memory {peak():.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Batches that deal out a text once, in its own order: for a model that counts, and so must not see anything twice.
+
+A row lies within one document, from the END before it to the END after it. A document that is longer than a row goes on in the
+next one, which first repeats the last `overlap` tokens: they are context there, their own targets were counted before (IGNORE).
+So each id of the stream but the first is a target once, with at least `overlap` tokens of its document before it where there
+are so many, and what is counted does not depend on how the text is cut.
+"""
+
+import numpy as np
+import torch
+
+from minillm.cache.base import EMPTY
+from minillm.datasets.batch import IGNORE, Batch
+from minillm.datasets.tokens import TokenStream
+
+
+class SinglePass:
+    """`n_steps` batches of training rows."""
+
+    def __init__(self, stream: TokenStream, context_length: int, batch_size: int, overlap: int):
+        """Raises ValueError where rows are too short for anything but the overlap."""
+        fresh = context_length - overlap  # targets that a row counts
+        if fresh < 1:
+            raise ValueError(f"model.context_length = {context_length}: expected more than model.order - 1 = {overlap}; raise it")
+        borders = np.append(stream.starts, len(stream.ids) - 1)
+        n_rows = -(-np.diff(borders) // fresh)  # of each document
+        first_rows = np.repeat(np.cumsum(n_rows) - n_rows, n_rows)
+        self._document_starts, self._document_ends = np.repeat(borders[:-1], n_rows), np.repeat(borders[1:], n_rows)
+        self._starts = self._document_starts + fresh * (np.arange(len(first_rows)) - first_rows)
+        self._places = np.arange(-overlap, fresh)
+        self._ids, self.batch_size = np.asarray(stream.ids), batch_size
+
+    @property
+    def n_steps(self) -> int:
+        """The steps it takes to read the text; the last one may have fewer rows."""
+        return -(-len(self._starts) // self.batch_size)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step, counted from 0. Raises ValueError beyond the end of the text."""
+        if step >= self.n_steps:
+            raise ValueError(f"step {step + 1}: expected at most {self.n_steps}, which read the whole text; lower train.max_steps")
+        rows = slice(step * self.batch_size, (step + 1) * self.batch_size)
+        starts = self._starts[rows, None]
+        places = starts + self._places
+        there = (places >= self._document_starts[rows, None]) & (places < self._document_ends[rows, None])
+        tokens = np.where(there, self._ids.take(places, mode="clip").astype(np.int64), EMPTY)
+        targets = np.where(there & (places >= starts), self._ids.take(places + 1, mode="clip").astype(np.int64), IGNORE)
+        return Batch(torch.from_numpy(tokens), torch.from_numpy(targets))

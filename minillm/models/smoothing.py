@@ -1,0 +1,71 @@
+"""What an n-gram model believes about words that it has not seen after a context.
+
+Each rule turns the distribution after a shorter context, p(w | h'), into the one after a context h with one more token. The
+first p is uniform, so that no token is impossible. A context that nothing has followed leaves p as it is.
+
+    add-k             (c(h w) + k) / (c(h) + k V)                                           Lidstone 1920; k = 1 is Laplace
+    Kneser-Ney        (c(h w) - d) / c(h)  where seen,  + d n(h) / c(h) * p(w | h')         Kneser and Ney 1995, interpolated
+    stupid back-off   c(h w) / c(h)  where seen,  else  b * p(w | h');  scores               Brants et al. 2007
+
+c(h) sums over what followed h, n(h) is how many different tokens did. Below the highest order the c of Kneser-Ney is the number
+of different tokens before h w: "Francisco" is frequent, but follows nothing but "San". Chen and Goodman (1998) compare them all.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from minillm.models.ngram_counts import Followers, NgramCounts
+
+
+@dataclass(frozen=True)
+class AddK:
+    """Pretend that each token has followed each context k more times."""
+
+    k: float
+
+    def weights(self, counts: NgramCounts) -> list[Tensor]:
+        """The c of each n-gram, for each length."""
+        return counts.occurrences()
+
+    def __call__(self, shorter: Tensor, seen: Followers) -> Tensor:
+        """p(w | h) of N contexts from p(w | h'), (N, V) -> (N, V)."""
+        totals = seen.totals + self.k * shorter.shape[1]
+        p = torch.where(seen.totals > 0, self.k / totals, shorter)
+        p[seen.rows, seen.tokens] += seen.counts / totals[seen.rows, 0]
+        return p
+
+
+@dataclass(frozen=True)
+class KneserNey:
+    """Take a little from each count and hand it to the shorter context."""
+
+    discount: float
+
+    def weights(self, counts: NgramCounts) -> list[Tensor]:
+        """See `AddK.weights`."""
+        return counts.predecessors()
+
+    def __call__(self, shorter: Tensor, seen: Followers) -> Tensor:
+        """See `AddK.__call__`."""
+        p = shorter * torch.where(seen.totals > 0, self.discount * seen.kinds / seen.totals, 1.0)
+        p[seen.rows, seen.tokens] += (seen.counts - self.discount) / seen.totals[seen.rows, 0]
+        return p
+
+
+@dataclass(frozen=True)
+class StupidBackoff:
+    """The longest context that the token has followed decides; the sum is not one until somebody divides by it."""
+
+    backoff: float
+
+    def weights(self, counts: NgramCounts) -> list[Tensor]:
+        """See `AddK.weights`."""
+        return counts.occurrences()
+
+    def __call__(self, shorter: Tensor, seen: Followers) -> Tensor:
+        """See `AddK.__call__`; scores."""
+        scores = self.backoff * shorter
+        scores[seen.rows, seen.tokens] = seen.counts / seen.totals[seen.rows, 0]
+        return scores

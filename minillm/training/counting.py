@@ -1,0 +1,40 @@
+"""Learning by counting: the step of a model that has no weights.
+
+The loss that is logged is that of a few rows before they are counted, under what was counted from all the text before them: each
+text is news to the model that is judged by it (Dawid 1984 calls this prequential).
+"""
+
+import torch
+
+from minillm.datasets.batch import Batch
+from minillm.models.base import device_of
+from minillm.models.ngram import Ngram
+from minillm.objectives.loss import Objective
+
+ROWS = 8  # rows of a batch that are guessed before they are counted
+
+
+class CountingStep:
+    """A `Step` that counts the n-grams of a batch."""
+
+    def __init__(self, model: Ngram, objective: Objective):
+        self.model, self.objective = model, objective
+        self.n_steps = 0
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> dict[str, float]:
+        """Count once; the model knows the batch from now on."""
+        batch = Batch(*(part.to(device_of(self.model)) for part in batch))
+        loss = self.objective(self.model, Batch(*(part[:ROWS] for part in batch)))
+        n_tokens = self.model.count(batch)
+        self.n_steps += 1
+        return {"loss": float(loss.total) / max(int(loss.count), 1), "tokens": n_tokens}
+
+    def state_dict(self) -> dict:
+        """All that a resumed run needs."""
+        return {"model": self.model.state_dict(), "n_steps": self.n_steps}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on where `state_dict` was taken."""
+        self.model.load_state_dict(state["model"])
+        self.n_steps = state["n_steps"]

@@ -1,0 +1,102 @@
+"""An n-gram model through the same scripts as every other: train, stop, resume, sample, and what it refuses."""
+
+import json
+import signal
+
+import pytest
+import torch
+
+import sample
+import train
+from minillm.training import checkpoint
+
+SMALL = {
+    "data.n_stories": 300,
+    "tokenizer.vocab_size": 700,
+    "model.context_length": 32,
+    "train.batch_size": 64,
+    "train.eval_every": 5,
+    "train.save_every": 4,
+    "text.max_new_tokens": 10,
+}
+
+
+def flags(**more):
+    """Flags of a counting that takes a second; sections are joined to keys by two underscores."""
+    settings = SMALL | {name.replace("__", "."): value for name, value in more.items()}
+    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+
+
+def counts(path):
+    return checkpoint.load(path / "checkpoint" / "latest.pt")["step"]["model"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("work") / "run"
+    assert train.main(["--config", "ngram-tiny", *flags(train__run=path)]) == 0
+    return path
+
+
+def test_the_whole_text_is_counted_once_and_measured_as_every_model_is(finished):
+    saved = checkpoint.load(finished / "checkpoint" / "latest.pt")
+    steps = saved["progress"]["step"]
+    assert steps == saved["step"]["n_steps"] < 1000, "no more steps than there is text"
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["val_loss"] - summary["source_loss"] == pytest.approx(summary["regret"]) and summary["regret"] > 0
+    assert {"bits_per_byte", "test_loss"} <= summary.keys()
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["loss"] > rows[-1]["val_loss"] and rows[-1]["step"] == steps
+
+
+def test_a_counted_model_writes(finished, capsys):
+    assert sample.main(["--run", str(finished), "--prompt", "One day", "--top-p", "0.9", "--num-samples", "2"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("One day") == 2 and "top-p 0.9 -> draw" in out
+
+
+def test_stopping_and_resuming_gives_the_same_counts(finished, tmp_path, monkeypatch):
+    original, stopped = train.run.CountingStep.__call__, tmp_path / "stopped"
+
+    def press_ctrl_c(self, batch):
+        metrics = original(self, batch)
+        if self.n_steps == 3:
+            signal.raise_signal(signal.SIGINT)
+        return metrics
+
+    monkeypatch.setattr(train.run.CountingStep, "__call__", press_ctrl_c)
+    assert train.main(["--config", "ngram-tiny", *flags(train__run=stopped)]) == 130
+    monkeypatch.setattr(train.run.CountingStep, "__call__", original)
+    assert train.main(["--resume", str(stopped)]) == 0
+    one, other = counts(finished), counts(stopped)
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_one_long_text_and_every_smoothing_work_too(tmp_path):
+    (tmp_path / "my.txt").write_text("the cat sat on the mat, and the dog sat on the cat. " * 60)
+    for smoothing, order in (("add-k", 1), ("stupid-backoff", 5)):
+        words = flags(data__corpus=tmp_path / "my.txt", train__run=tmp_path / smoothing, tokenizer__kind="char")
+        assert train.main(["--config", "ngram-tiny", *words, "--model.smoothing", smoothing, "--model.order", str(order)]) == 0
+    losses = [json.loads((tmp_path / name / "summary.json").read_text())["val_loss"] for name in ("add-k", "stupid-backoff")]
+    assert losses[1] < 0.6 < 2 < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--model.order", "0"], "--model.order = 0: expected int >= 1"),
+        (["--model.k", "0.5"], "model.k = 0.5: expected none"),
+        (["--model.context_length", "2"], "model.context_length = 2: expected more than model.order - 1 = 2"),
+        (["--optim.lr", "0.5"], "optim.lr = 0.5: expected none, since an n-gram model counts"),
+        (["--train.n_micro_batches", "2"], "train.n_micro_batches = 2: expected none"),
+        (["--data.order", "random"], "data.order = 'random': expected none"),
+        (["--train.precision", "bf16"], "train.precision = bf16: expected fp32 or auto"),
+        (["--model.n_layers", "2"], "--model.n_layers: unknown key"),
+    ],
+)
+def test_what_it_would_ignore_or_cannot_do_is_one_sentence_and_status_2(words, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    quick = ["--data.n_stories", "60", "--tokenizer.kind", "char"]
+    assert train.main(["--config", "ngram-tiny", *quick, *words]) == 2
+    err = capsys.readouterr().err
+    assert sentence in err and err.count("\n") == 1 and not (tmp_path / "runs").exists()
