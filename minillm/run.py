@@ -20,6 +20,7 @@ from minillm.config import from_dict, load, suggest, to_toml, validate
 from minillm.datasets.batch import Batch
 from minillm.datasets.cleaning import CleaningConfig, clean
 from minillm.datasets.corpus import DataConfig, load_corpus
+from minillm.datasets.lanes import Lanes
 from minillm.datasets.single_pass import SinglePass
 from minillm.datasets.split import Splits, split
 from minillm.datasets.tokens import TokenStream, token_stream
@@ -27,12 +28,14 @@ from minillm.datasets.windows import Windows, evaluation_batches
 from minillm.decoding.sampler import SamplingConfig
 from minillm.models.decoder import Decoder, DecoderConfig
 from minillm.models.ngram import Ngram, NgramConfig
+from minillm.models.rnn import RNN, RNNConfig
 from minillm.objectives.loss import Objective
 from minillm.objectives.next_token import next_token
 from minillm.text import TextConfig, TextModel
 from minillm.tokenizers.base import Tokenizer
 from minillm.tokenizers.build import TokenizerConfig, tokenizer_from_dict, train_tokenizer
 from minillm.training import checkpoint
+from minillm.training.carried import CarriedStep
 from minillm.training.counting import CountingStep
 from minillm.training.evaluate import Validation
 from minillm.training.loop import Progress, TrainConfig
@@ -64,7 +67,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    model: DecoderConfig | NgramConfig = field(default_factory=DecoderConfig)
+    model: DecoderConfig | RNNConfig | NgramConfig = field(default_factory=DecoderConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -72,7 +75,11 @@ class RunConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
-MODELS: dict[type, Callable[..., nn.Module]] = {DecoderConfig: Decoder, NgramConfig: Ngram}  # config section -> what is built from it
+MODELS: dict[type, Callable[..., nn.Module]] = {  # config section -> what is built from it
+    DecoderConfig: Decoder,
+    RNNConfig: RNN,
+    NgramConfig: Ngram,
+}
 
 
 class Data(NamedTuple):
@@ -131,6 +138,10 @@ def build_batches(config: RunConfig, data: Data) -> Callable[[int], Batch]:
     c = config
     if isinstance(c.model, NgramConfig):
         return build_single_pass(c, data).batch
+    if c.data.order == "contiguous":
+        if not isinstance(c.model, RNNConfig):
+            raise ValueError(f"data.order = contiguous: expected model.kind = rnn, whose state is carried, not {c.model.kind}; use epochs")
+        return Lanes(data.train, c.model.context_length, c.train.batch_size, c.train.seed, data.documents).batch
     return Windows(data.train, c.model.context_length, c.train.batch_size, c.train.seed, c.data.order, data.documents).batch
 
 
@@ -172,7 +183,8 @@ def build_step(config: RunConfig, model: nn.Module) -> GradientStep | CountingSt
         _refuse_what_counting_ignores(c)
         return CountingStep(model, build_objective(c))
     fraction = partial(rate, c.schedule, max_steps=c.train.max_steps, floor=c.optim.min_lr / c.optim.lr)
-    return GradientStep(
+    kind = CarriedStep if c.data.order == "contiguous" else GradientStep
+    return kind(
         model,
         build_objective(config),
         build_optimizer(model, c.optim),
