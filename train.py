@@ -144,6 +144,8 @@ def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch], de
     """The config with train.precision "auto" replaced by what is faster on this machine, for now and for --resume."""
     if config.train.precision != "auto":
         return config
+    if config.train.backward == "manual":
+        return dataclasses.replace(config, train=dataclasses.replace(config.train, precision="fp32"))
     seconds = seconds_per_pass(run.build_model(config, vocab_size, device), run.build_objective(config), batch(0))
     faster = min(seconds, key=seconds.__getitem__)
     print("forward and backward: " + ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in seconds.items()) + f"; taking {faster}")

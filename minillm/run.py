@@ -33,6 +33,7 @@ from minillm.tokenizers.build import TokenizerConfig, tokenizer_from_dict, train
 from minillm.training import checkpoint
 from minillm.training.evaluate import Validation
 from minillm.training.loop import Progress, TrainConfig
+from minillm.training.manual import ManualStep
 from minillm.training.optim import OptimConfig, build_optimizer
 from minillm.training.schedule import ScheduleConfig, rate
 from minillm.training.step import GradientStep
@@ -151,7 +152,8 @@ def build_step(config: RunConfig, model: nn.Module) -> GradientStep:
     """The update that `config` describes, on `model`."""
     c = config
     fraction = partial(rate, c.schedule, max_steps=c.train.max_steps, floor=c.optim.min_lr / c.optim.lr)
-    return GradientStep(
+    kind = {"autograd": GradientStep, "manual": ManualStep}[c.train.backward]
+    return kind(
         model,
         build_objective(config),
         build_optimizer(model, c.optim),
