@@ -20,8 +20,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def the_network() -> Iterator[str]:
-    yield f"Three inputs x, two neurons, {WEIGHTS.numel()} weights w, no biases. The neurons say how likely {WORDS[0]!r} and {WORDS[1]!r} are"
-    yield f"after 'The cat sat on the'; what really follows is {WORDS[RIGHT]!r}."
+    yield f"Three inputs x, two neurons, {WEIGHTS.numel()} weights w, no biases. The neurons say how likely it is"
+    yield f"that {WORDS[0]!r} or {WORDS[1]!r} follows 'The cat sat on the'. What really follows is {WORDS[RIGHT]!r}."
     yield ""
     yield row("", *(f"x{j} =" for j in (1, 2, 3)))
     yield row("", *INPUTS)
@@ -36,7 +36,7 @@ def forward() -> Iterator[str]:
     yield ""
     yield row("", "z", "a", "L if right")
     for i, word in enumerate(WORDS):
-        yield row(word, walk.z[i], walk.a[i], -walk.a[i].log(), "<- is right" if i == RIGHT else "")
+        yield row(word, walk.z[i], walk.a[i], -walk.a[i].log(), "  <- right" if i == RIGHT else "")
     yield ""
     yield f"The loss of this guess is L = -ln {walk.a[RIGHT]:.1f} = {walk.loss:.3f}."
 
@@ -49,8 +49,9 @@ def backward() -> Iterator[str]:
     for i, word in enumerate(WORDS):
         yield row(word, walk.dl_da[i], *walk.da_dz[i], walk.dl_dz[i])
     yield ""
-    yield f"dL/dz sums dL/da * da/dz over the neurons: what was said, {walk.a[0]:.1f} and {walk.a[1]:.1f}, minus what was right, 0 and 1."
-    yield "dz/dw is the input that the weight multiplies. Beside each product, (L(w + h) - L(w - h)) / 2h with h = 0.00001:"
+    yield f"dL/dz is the sum of dL/da * da/dz: what was said, {walk.a[0]:.1f} and {walk.a[1]:.1f}, minus what was right, 0 and 1."
+    yield "dz/dw is the input that the weight multiplies. Beside each product, what needs no calculus:"
+    yield "(L(w + h) - L(w - h)) / 2h with h = 0.00001."
     yield ""
     measured = numerically(lambda weights: step_by_step(weights).loss, WEIGHTS)
     yield row("", "dL/dz", "dz/dw = x", "dL/dw", "numerically", "difference")
