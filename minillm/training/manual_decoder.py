@@ -31,6 +31,7 @@ from minillm.training.manual_modules import add, backward, forward, refuse_unkno
 
 KNOWN = (Decoder, Attention, PreNormBlock, PostNormBlock, LearnedPositions, SinusoidalPositions, NoPositions, ValueEmbedding)
 KNOWN += (NoValueEmbedding, nn.Embedding, nn.Dropout, nn.ModuleList)
+POSITIONS = ("rotary", "learned", "sinusoidal", "none")
 
 
 class ManualDecoder:
@@ -39,6 +40,8 @@ class ManualDecoder:
     def __init__(self, model: Decoder):
         """Raises ValueError for a part whose derivative is not written."""
         refuse_unknown(model, KNOWN)
+        if model.config.positions not in POSITIONS:
+            raise ValueError(f"model.positions = {model.config.positions}: expected {', '.join(POSITIONS)} beside train.backward = manual")
         self.model = model
 
     @torch.no_grad()
