@@ -146,7 +146,7 @@ def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch], de
     if config.train.precision != "auto":
         return config
     model, faster = run.build_model(config, vocab_size, device), "fp32"
-    if any(True for _ in model.parameters()):
+    if config.train.backward == "autograd" and any(True for _ in model.parameters()):
         seconds = seconds_per_pass(model, run.build_objective(config), batch(0))
         faster = min(seconds, key=seconds.__getitem__)
         print("forward and backward: " + ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in seconds.items()) + f"; taking {faster}")

@@ -39,6 +39,7 @@ from minillm.training.carried import CarriedStep
 from minillm.training.counting import CountingStep
 from minillm.training.evaluate import Validation
 from minillm.training.loop import Progress, TrainConfig
+from minillm.training.manual import ManualStep
 from minillm.training.optim import OptimConfig, build_optimizer
 from minillm.training.schedule import ScheduleConfig, rate
 from minillm.training.step import GradientStep
@@ -183,7 +184,10 @@ def build_step(config: RunConfig, model: nn.Module) -> GradientStep | CountingSt
         _refuse_what_counting_ignores(c)
         return CountingStep(model, build_objective(c))
     fraction = partial(rate, c.schedule, max_steps=c.train.max_steps, floor=c.optim.min_lr / c.optim.lr)
-    kind = CarriedStep if c.data.order == "contiguous" else GradientStep
+    carried, manual = c.data.order == "contiguous", c.train.backward == "manual"
+    if carried and manual:
+        raise ValueError("train.backward = manual: expected data.order = epochs or random beside it, not contiguous; change one of the two")
+    kind = CarriedStep if carried else ManualStep if manual else GradientStep
     return kind(
         model,
         build_objective(config),
@@ -199,7 +203,7 @@ def build_step(config: RunConfig, model: nn.Module) -> GradientStep | CountingSt
 def _refuse_what_counting_ignores(config: RunConfig) -> None:
     given, usual = asdict(config), asdict(RunConfig())
     names = [f"{section}.{name}" for section in ("optim", "schedule") for name in given[section]]
-    for name in (*names, "train.n_micro_batches", "train.grad_clip", "data.order"):
+    for name in (*names, "train.n_micro_batches", "train.grad_clip", "train.backward", "data.order"):
         section, _, leaf = name.partition(".")
         value = given[section][leaf]
         if value != usual[section][leaf]:

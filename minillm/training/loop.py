@@ -30,6 +30,7 @@ class TrainConfig:
     n_micro_batches: Positive = 1  # parts that a batch is cut into to save memory; the gradient stays the same
     grad_clip: Annotated[float, AtLeast(0)] = 1.0  # longest gradient; 0: no limit
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of matrix products; auto: whichever a short probe finds faster
+    backward: Literal["autograd", "manual"] = "autograd"  # who differentiates: torch, or the formulas of minillm/backprop, in fp32
     log_every: Positive = 10  # steps between two rows of metrics.jsonl
     eval_every: Positive = 200  # steps between two validations
     save_every: Positive = 200  # steps between two checkpoints

@@ -1,0 +1,68 @@
+"""The smallest network with everything in it: three inputs, two neurons, six weights, one right answer.
+
+    z = W x          a = softmax(z)          L = -log a[right]
+    dL/dw = dL/da * da/dz * dz/dw            w = w - lr * dL/dw
+
+The neurons are the words "rug" and "mat" after "The cat sat on the"; the right one is "mat". The weights are chosen so that the
+network begins with 0.9 for "rug" and 0.1 for "mat". Everything is computed by the functions that also train whole models.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from minillm.backprop.cross_entropy import cross_entropy, cross_entropy_backward
+from minillm.backprop.linear import linear, linear_backward
+from minillm.backprop.softmax import softmax
+
+WORDS = ("rug", "mat")
+RIGHT = 1
+INPUTS = torch.tensor([2.0, 1.0, -1.0], dtype=torch.float64)
+WEIGHTS = torch.tensor([[math.log(3), 0.5, 0.5], [0.1, 0.2, 0.4]], dtype=torch.float64)  # z = (ln 9, 0)
+
+
+class Pass(NamedTuple):
+    """One forward and backward, every step of it."""
+
+    z: Tensor  # (2,)
+    a: Tensor  # (2,)
+    loss: Tensor  # a number
+    dl_da: Tensor  # (2,)
+    da_dz: Tensor  # (2, 2): row i is how a_i answers to each z
+    dl_dz: Tensor  # (2,)
+    dl_dw: Tensor  # (2, 3)
+
+
+def step_by_step(weights: Tensor, inputs: Tensor = INPUTS, right: int = RIGHT) -> Pass:
+    """Forward and backward of weights (2, 3)."""
+    z, kept_linear = linear(inputs, weights)
+    a, _ = softmax(z)
+    loss, kept_loss = cross_entropy(z, torch.tensor(right))
+    dl_da = torch.zeros_like(a)
+    dl_da[right] = -1 / a[right]
+    da_dz = torch.diag(a) - torch.outer(a, a)
+    dl_dz = cross_entropy_backward(1.0, kept_loss)
+    _, dl_dw, _ = linear_backward(dl_dz, kept_linear)
+    return Pass(z, a, loss, dl_da, da_dz, dl_dz, dl_dw)
+
+
+def numerically(f: Callable[[Tensor], Tensor], x: Tensor, h: float = 1e-5) -> Tensor:
+    """The derivative of a number f(x) by every element of x, without any calculus: (f(x + h) - f(x - h)) / 2 h."""
+    derivative = torch.zeros_like(x)
+    for i in range(x.numel()):
+        nudge = torch.zeros_like(x)
+        nudge.view(-1)[i] = h
+        derivative.view(-1)[i] = (f(x + nudge) - f(x - nudge)) / (2 * h)
+    return derivative
+
+
+def descend(weights: Tensor, lr: float, n_steps: int) -> list[Pass]:
+    """Each pass of gradient descent from `weights`, the first before any update."""
+    passes = []
+    for _ in range(n_steps + 1):
+        passes.append(step_by_step(weights))
+        weights = weights - lr * passes[-1].dl_dw
+    return passes

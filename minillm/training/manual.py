@@ -1,0 +1,41 @@
+"""Training by derivatives that are written out: the step of `step.py`, without autograd.
+
+Division by the count, clipping, optimizer, learning rate and checkpoints are those of every gradient step; only where the gradients
+come from is another. They are autograd's up to rounding, so a run follows the run that autograd trains.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from minillm.datasets.batch import Batch
+from minillm.models.decoder import Decoder
+from minillm.objectives.loss import Loss, Objective
+from minillm.objectives.next_token import next_token
+from minillm.training.manual_decoder import ManualDecoder
+from minillm.training.step import GradientStep
+
+Walk = Callable[[Batch], Loss]  # the summed loss; adds its derivatives to the .grad of the model that it was built for
+
+WALKS: dict[type[nn.Module], Callable[[Any], Walk]] = {Decoder: ManualDecoder}
+
+
+class ManualStep(GradientStep):
+    """A `Step` by hand, in float32."""
+
+    def __init__(self, model: nn.Module, objective: Objective, *rest: Any, precision: str = "fp32", **how: Any):
+        """As `GradientStep`. Raises ValueError for a model, an objective or a precision without derivatives by hand."""
+        if objective is not next_token:
+            raise ValueError(f"train.backward = manual: expected next-token prediction, not {objective.__name__}; use autograd")
+        if precision == "bf16":
+            raise ValueError("train.precision = bf16: expected fp32 or auto beside train.backward = manual; change one of the two")
+        if type(model) not in WALKS:
+            known = ", ".join(kind.__name__ for kind in WALKS)
+            raise ValueError(f"train.backward = manual: expected a {known}, not a {type(model).__name__}; use autograd")
+        super().__init__(model, objective, *rest, precision=precision, **how)
+        self.walk = WALKS[type(model)](model)
+
+    def _micro_backward(self, batch: Batch) -> Loss:
+        device = self.parameters[0].device
+        return self.walk(type(batch)(*(part.to(device, non_blocking=True) for part in batch)))
