@@ -1,13 +1,14 @@
 """Where documents come from: a corpus that ships with minillm, or your own text.
 
 A file is one document, a folder is one document per .txt or .md file, a .jsonl file is one document per line. Text must be
-UTF-8; whatever cannot be read is refused with a sentence that says where and what to do, never skipped or repaired.
+UTF-8; whatever cannot be read is refused with a sentence that says where and what to do, never skipped or repaired. Several names
+with commas between them are one corpus, which remembers the parts that its documents are from.
 """
 
 import difflib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,7 +25,7 @@ SUFFIXES = (".txt", ".md")  # what is read from a folder
 class DataConfig:
     """What to train on."""
 
-    corpus: str = "stories"  # stories | python-docs | shakespeare | a text file | a folder of .txt and .md | a .jsonl with a "text" field
+    corpus: str = "stories"  # stories | python-docs | shakespeare | a file | a folder of texts | a .jsonl of "text" | several, with commas
     n_stories: Positive = 20_000  # how many stories to make up, where corpus is "stories"
     seed: Count = 0  # which stories they are
     clean: bool = False  # normalize the text and remove junk and near-duplicates, by section [cleaning]
@@ -42,6 +43,7 @@ class Corpus(NamedTuple):
     name: str
     documents: list[str]
     world: World | None  # what made the stories, and so knows their exact probabilities; None for all other texts
+    parts: tuple["Corpus", ...] = ()  # what it was mixed from, where it was; `documents` are theirs, one after another
 
 
 def load_corpus(config: DataConfig) -> Corpus:
@@ -49,6 +51,8 @@ def load_corpus(config: DataConfig) -> Corpus:
 
     Raises ValueError for an unknown name and for a text that is missing, empty or not UTF-8.
     """
+    if "," in config.corpus and not Path(config.corpus).expanduser().exists():
+        return _mix(config)
     name = config.corpus
     if name == "stories":
         world = World()
@@ -65,6 +69,16 @@ def load_corpus(config: DataConfig) -> Corpus:
             + (f"did you mean {near[0]}?" if near else "check the path")
         )
     return Corpus(name, read_documents(path), None)
+
+
+def _mix(config: DataConfig) -> Corpus:
+    names = [name.strip() for name in config.corpus.split(",")]
+    parts = tuple(load_corpus(replace(config, corpus=name)) for name in names)
+    for part in parts:
+        if names.count(part.name) > 1 or len(part.documents) == 1:
+            found = "it twice" if names.count(part.name) > 1 else "one document, which could not be split"
+            raise ValueError(f"data.corpus = {config.corpus!r}: expected parts of many documents, each once; of {part.name} found {found}")
+    return Corpus(config.corpus, [document for part in parts for document in part.documents], None, parts)
 
 
 def read_documents(path: Path) -> list[str]:

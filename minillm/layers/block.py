@@ -4,10 +4,21 @@
     post-norm:  x = norm(x + attention(x));   x = norm(x + feedforward(x))       Vaswani et al. 2017
 """
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from minillm.cache.base import KVCache
 from minillm.layers.attention import Attention
+
+
+def of_tokens(feedforward: Callable[[Tensor], Tensor], x: Tensor, positions: Tensor, dense: bool) -> Tensor:
+    """`feedforward` of the vectors (B, T, D) at which a token stands, 0 at all others: padding costs nothing and no router counts it."""
+    if dense:
+        return feedforward(x)
+    filled = (positions >= 0).expand(x.shape[:2])
+    answers = feedforward(x[filled])  # (N, D)
+    return answers.new_zeros(x.shape).masked_scatter(filled[..., None], answers)
 
 
 class PreNormBlock(nn.Module):
@@ -20,7 +31,7 @@ class PreNormBlock(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, values: Tensor | float = 0.0) -> Tensor:
         x = x + self.dropout(self.attention(self.norm_1(x), positions, dense, cache, values))
-        return x + self.dropout(self.feedforward(self.norm_2(x)))
+        return x + self.dropout(of_tokens(self.feedforward, self.norm_2(x), positions, dense))
 
 
 class PostNormBlock(PreNormBlock):
@@ -28,4 +39,4 @@ class PostNormBlock(PreNormBlock):
 
     def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, values: Tensor | float = 0.0) -> Tensor:
         x = self.norm_1(x + self.dropout(self.attention(x, positions, dense, cache, values)))
-        return self.norm_2(x + self.dropout(self.feedforward(x)))
+        return self.norm_2(x + self.dropout(of_tokens(self.feedforward, x, positions, dense)))

@@ -21,6 +21,7 @@ from minillm.config import Above, AtLeast, Between, Count, Positive, validate
 from minillm.layers.attention import Attention, attend, attend_with_bias
 from minillm.layers.block import PostNormBlock, PreNormBlock
 from minillm.layers.feedforward import ACTIVATIONS, MLP, SwiGLU
+from minillm.layers.moe import ExpertMLPs, ExpertSwiGLUs, MoE, NoSharedExpert, Router
 from minillm.layers.norm import LayerNorm, RMSNorm
 from minillm.layers.positions import Alibi, LearnedPositions, NoPositions, Rotary, SinusoidalPositions, no_rotation
 from minillm.layers.value_embedding import NoValueEmbedding, ValueEmbedding
@@ -36,7 +37,7 @@ class DecoderConfig:
     n_heads: Positive = 4  # query heads of each attention
     n_kv_heads: Count = 0  # key and value heads, shared by groups of query heads; 0: as many as n_heads
     d_head: Count = 0  # width of a head; 0: d_model / n_heads
-    d_ff: Count = 0  # hidden width of the feed-forward; 0: 4 x d_model, or 8/3 x d_model for swiglu
+    d_ff: Count = 0  # hidden width of the feed-forward, or of each expert; 0: 4 x d_model, or 8/3 x d_model for swiglu
     context_length: Positive = 256  # most tokens that the model reads at once
     positions: Literal["rotary", "learned", "sinusoidal", "alibi", "none"] = "rotary"  # how order is told
     rotary_base: Annotated[float, Above(1)] = 10000.0  # longest wavelength of rotary positions, over 2 pi
@@ -45,6 +46,13 @@ class DecoderConfig:
     norm_eps: Annotated[float, Above(0)] = 1e-5  # added to the mean square
     qk_norm: bool = False  # RMSNorm of every query and key
     feedforward: Literal["relu2", "gelu", "relu", "swiglu"] = "relu2"  # the feed-forward's kind
+    n_experts: Count = 0  # feed-forwards among which a router chooses for every token; 0: one for all
+    n_experts_per_token: Positive = 2  # how many it chooses
+    n_shared_experts: Count = 0  # so many times the width of an expert is asked by all tokens
+    capacity_factor: Annotated[float, AtLeast(0)] = 0.0  # choices that an expert serves in training, over its fair share; 0: no limit
+    balance_loss: Annotated[float, AtLeast(0)] = 0.01  # weight of the loss that evens out the load of experts
+    balance_rate: Annotated[float, AtLeast(0)] = 0.0  # step of the biases that even it out without a loss; 0: no biases
+    router_z_loss: Annotated[float, AtLeast(0)] = 0.001  # weight of the loss that keeps the logits of routers small
     bias: bool = False  # biases in linear layers and LayerNorm
     window: Count = 0  # tokens that a query sees, itself included; 0: all
     tied: bool = True  # the head's weight is the embedding
@@ -58,6 +66,11 @@ class DecoderConfig:
         validate(self)
         if not self.d_head and self.d_model % self.n_heads:
             raise ValueError(f"model.d_model = {self.d_model}: expected a multiple of n_heads = {self.n_heads}; change one or set d_head")
+        if self.n_experts and self.bias:
+            raise ValueError("model.bias = true: expected false where there are n_experts, which have no biases; leave one of the two out")
+        for name in ("n_experts_per_token", "n_shared_experts", "capacity_factor", "balance_loss", "balance_rate", "router_z_loss"):
+            if not self.n_experts and getattr(self, name) != getattr(DecoderConfig, name):
+                raise ValueError(f"model.{name} = {getattr(self, name)}: expected only beside n_experts; set n_experts or leave it out")
 
 
 class DecoderState:
@@ -107,10 +120,21 @@ class Decoder(nn.Module):
             options = {"bias": c.bias, "window": c.window, "rotate": rotate, "qk_norm": qk_norm, "dropout": c.dropout, "attend": answer}
             return Attention(c.d_model, c.n_heads, n_kv_heads, d_head, **options)
 
-        def feedforward() -> nn.Module:
+        d_ff = c.d_ff or (round(c.d_model * 8 / 3) if c.feedforward == "swiglu" else 4 * c.d_model)
+
+        def dense(d_ff: int) -> nn.Module:
             if c.feedforward == "swiglu":
-                return SwiGLU(c.d_model, c.d_ff or round(c.d_model * 8 / 3), c.bias)
-            return MLP(c.d_model, c.d_ff or 4 * c.d_model, ACTIVATIONS[c.feedforward], c.bias)
+                return SwiGLU(c.d_model, d_ff, c.bias)
+            return MLP(c.d_model, d_ff, ACTIVATIONS[c.feedforward], c.bias)
+
+        def mixture() -> MoE:
+            remedies = {"balance_loss": c.balance_loss, "z_loss": c.router_z_loss, "balance_rate": c.balance_rate}
+            router = Router(c.d_model, c.n_experts, c.n_experts_per_token, capacity_factor=c.capacity_factor, **remedies)
+            swiglu, activation = c.feedforward == "swiglu", ACTIVATIONS.get(c.feedforward)
+            experts = ExpertSwiGLUs(c.n_experts, c.d_model, d_ff) if swiglu else ExpertMLPs(c.n_experts, c.d_model, d_ff, activation)
+            return MoE(router, experts, dense(c.n_shared_experts * d_ff) if c.n_shared_experts else NoSharedExpert())
+
+        feedforward = mixture if c.n_experts else partial(dense, d_ff)
 
         self.embed = nn.Embedding(vocab_size, c.d_model)
         self.embed_positions: nn.Module = {

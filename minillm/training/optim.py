@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from minillm.config import Above, AtLeast, Between, validate
+from minillm.layers.moe import StackedLinear
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,16 @@ class AdamW:
 
 
 class Muon:
-    """See the module. Only for matrices: parameters (R, C), grouped by shape."""
+    """See the module. Only for matrices (R, C) and stacks of them (E, R, C), each matrix by itself, grouped by R and C."""
 
     def __init__(self, parameters: list[Tensor], lr: float, momentum: float, weight_decay: float):
         self.parameters = parameters
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
         self.m = [torch.zeros_like(p) for p in parameters]
+        self.counts = [p.shape[:-2].numel() for p in parameters]  # matrices in each
         self.groups: dict[tuple[int, ...], list[int]] = {}
         for i, p in enumerate(parameters):
-            self.groups.setdefault(tuple(p.shape), []).append(i)
+            self.groups.setdefault(tuple(p.shape[-2:]), []).append(i)
 
     @torch.no_grad()
     def step(self, fraction: float) -> None:
@@ -96,9 +98,10 @@ class Muon:
         ahead = torch._foreach_lerp(gradients, self.m, self.momentum)  # Nesterov: where the momentum is about to be
         torch._foreach_mul_(self.parameters, 1 - lr * self.weight_decay)
         for (rows, columns), members in self.groups.items():
-            directions = orthogonal(torch.stack([ahead[i] for i in members]))
+            directions = orthogonal(torch.cat([ahead[i].view(-1, rows, columns) for i in members]))
+            mine, counts = [self.parameters[i] for i in members], [self.counts[i] for i in members]
             step = -lr * max(1, rows / columns) ** 0.5
-            torch._foreach_add_([self.parameters[i] for i in members], list(directions.unbind()), alpha=step)
+            torch._foreach_add_(mine, [d.view_as(p) for d, p in zip(directions.split(counts), mine, strict=True)], alpha=step)
 
     def state_dict(self) -> dict:
         """All that a resumed run needs."""
@@ -134,12 +137,13 @@ Optimizer = AdamW | Muon | Together
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
-    """The optimizer of all that is to be trained: embeddings and the head always belong to AdamW."""
+    """The optimizer of all that is to be trained: embeddings, the head and routers always belong to AdamW."""
     c, parameters = config, {name: p for name, p in model.named_parameters() if p.requires_grad}
     matrices = {
         f"{path}.weight": module.weight
         for path, module in model.named_modules()
-        if isinstance(module, nn.Linear) and c.kind == "muon" and path.rpartition(".")[2] != "head" and module.weight.requires_grad
+        if isinstance(module, nn.Linear | StackedLinear) and c.kind == "muon"
+        if path.rpartition(".")[2] != "head" and module.weight.requires_grad
     }
     rest = [p for name, p in parameters.items() if name not in matrices]
     adamw = AdamW(rest, c.lr, c.beta1, c.beta2, c.eps, c.weight_decay)

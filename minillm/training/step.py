@@ -16,6 +16,7 @@ from torch import nn
 
 from minillm.datasets.batch import Batch
 from minillm.objectives.loss import Loss, Objective
+from minillm.training.balance import Balance, watching
 from minillm.training.optim import Optimizer
 
 Step = Callable[[Batch], dict[str, float]]  # one optimizer update, or one round of counting; what it returns is logged
@@ -47,6 +48,7 @@ class GradientStep:
         self.gradients = [torch.zeros_like(p) for p in self.parameters]
         self.working = copy.deepcopy(model).bfloat16() if precision == "bf16" else model
         self.worked = [p for p in self.working.parameters() if p.requires_grad]
+        self.balance = Balance(model, self.working)
         self.n_steps = 0
 
     def __call__(self, batch: Batch) -> dict[str, float]:
@@ -64,11 +66,12 @@ class GradientStep:
             torch._foreach_mul_(self.gradients, self.grad_clip / norm)
         self.optimizer.step(fraction)
         self.n_steps += 1
-        return {"loss": loss, "grad_norm": norm, "lr": self.lr * fraction, "tokens": count}
+        return {"loss": loss, "grad_norm": norm, "lr": self.lr * fraction, "tokens": count} | self.balance.finish()
 
     def _backward(self, batch: Batch) -> tuple[float, int]:
         """Fill .grad of every parameter with the gradient of the summed loss, which is returned with its count."""
         losses = []
+        self.balance.begin()
         torch._foreach_zero_(self.gradients)
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = gradient
@@ -84,8 +87,9 @@ class GradientStep:
     def _micro_backward(self, batch: Batch) -> Loss:
         """Add the gradient of one micro-batch to .grad."""
         device = self.parameters[0].device
-        loss = self.objective(self.working, type(batch)(*(part.to(device, non_blocking=True) for part in batch)))
-        loss.total.backward()
+        with watching(self.balance.routers) as seen:
+            loss = self.objective(self.working, type(batch)(*(part.to(device, non_blocking=True) for part in batch)))
+        (loss.total + loss.count * self.balance.loss(seen)).backward()
         if self.working is not self.model:
             mine = [(gradient, p.grad.float()) for gradient, p in zip(self.gradients, self.worked, strict=True) if p.grad is not None]
             torch._foreach_add_(*map(list, zip(*mine, strict=True)))

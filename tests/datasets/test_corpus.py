@@ -150,3 +150,37 @@ def test_every_field_of_the_section_explains_itself_and_knows_its_range():
     assert all(key.comment for key in keys(DataConfig))
     with pytest.raises(ValueError, match="n_stories = 0: expected"):
         DataConfig(n_stories=0)
+
+
+def test_names_with_commas_between_are_one_corpus_that_knows_its_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, "World", FakeWorld)
+    monkeypatch.setattr(corpus, "python_docs", lambda: ["module a", "module b"])
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text('{"text": "x"}\n{"text": "y"}\n')
+    mixed = load_corpus(DataConfig(corpus=f"python-docs, stories,{mine}", n_stories=2, seed=5))
+    assert mixed.documents == ["module a", "module b", "story 5.0", "story 5.1", "x", "y"] and mixed.world is None
+    assert [part.name for part in mixed.parts] == ["python-docs", "stories", str(mine)]
+    assert [document for part in mixed.parts for document in part.documents] == mixed.documents
+    assert mixed.parts[1][:2] == load_corpus(DataConfig(n_stories=2, seed=5))[:2]
+
+
+def test_a_file_with_a_comma_in_its_name_is_a_file(tmp_path):
+    path = tmp_path / "a,b.txt"
+    path.write_text("text")
+    assert load(path) == ["text"]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("python-docs,storeis", "data.corpus = 'storeis': expected .*did you mean stories"),
+        ("python-docs,", "data.corpus = '': expected"),
+        ("python-docs,python-docs", "expected parts of many documents, each once; of python-docs found it twice"),
+        ("python-docs,shakespeare", "of shakespeare found one document, which could not be split"),
+    ],
+)
+def test_a_mixture_that_makes_no_sense_is_refused(name, sentence, monkeypatch):
+    monkeypatch.setattr(corpus, "shakespeare", lambda: "To be")
+    monkeypatch.setattr(corpus, "python_docs", lambda: ["module a", "module b"])
+    with pytest.raises(ValueError, match=sentence):
+        load_corpus(DataConfig(corpus=name))

@@ -1,0 +1,61 @@
+"""A mixture of experts against the dense model that does as much arithmetic for a token: python -m benchmarks.moe
+
+Both are made from configs/moe-tiny.toml and learn from the same batches, a step of one and a step of the other in turns. The dense
+model's feed-forward is as wide as all the experts together that one token asks, so both have equally many active parameters (but
+for the router). Validation losses at the end, and the median of the ratio of the two times over all steps, with its quartiles.
+"""
+
+import argparse
+import statistics
+import time
+
+from minillm import run
+from minillm.config import override
+from minillm.training.precision import seconds_per_pass
+
+
+def pair(config: run.RunConfig) -> dict[str, run.RunConfig]:
+    """The mixture and its dense counterpart."""
+    model = config.model
+    width = model.d_ff * (model.n_experts_per_token + model.n_shared_experts)
+    routing = ("n_experts_per_token", "n_shared_experts", "capacity_factor", "balance_loss", "balance_rate", "router_z_loss")
+    defaults = {f"model.{name}": str(getattr(run.DecoderConfig, name)) for name in routing}
+    return {"experts": config, "dense": override(config, defaults | {"model.n_experts": "0", "model.d_ff": str(width)})}
+
+
+def main() -> None:
+    """Train both and print what they reach."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=600, help="optimizer updates of each")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and the order of the batches")
+    parser.add_argument("--corpus", help="instead of the config's")
+    args = parser.parse_args()
+    flags = {"train.max_steps": str(args.steps), "train.seed": str(args.seed)}
+    config = override(run.load_config("moe-tiny"), flags | ({"data.corpus": args.corpus} if args.corpus else {}))
+    data = run.build_data(config)
+    batch, vocab_size = run.build_batches(config, data), data.tokenizer.vocab_size
+    seconds = seconds_per_pass(run.build_model(config, vocab_size), run.build_objective(config), batch(0))
+    precision = {"train.precision": min(seconds, key=seconds.__getitem__)}
+    configs = {name: override(c, precision) for name, c in pair(config).items()}
+    models = {name: run.build_model(c, vocab_size) for name, c in configs.items()}
+    steps = {name: run.build_step(c, models[name]) for name, c in configs.items()}
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for i in range(args.steps):
+        now = batch(i)
+        for name, step in steps.items():
+            began = time.perf_counter()
+            metrics = step(now)
+            times[name].append(time.perf_counter() - began)
+            if (i + 1) % 100 == 0:
+                print(f"step {i + 1:>5}  {name:<8}", "  ".join(f"{key} {value:.3f}" for key, value in metrics.items()), flush=True)
+    for name, c in configs.items():
+        loss = run.build_validation(c, data)(models[name])["val_loss"]
+        n_parameters = sum(p.numel() for p in models[name].parameters())
+        print(f"{name:<8} {n_parameters:>9,} parameters  validation loss {loss:.4f}  {1000 * statistics.median(times[name]):.1f} ms a step")
+    ratios = [ours / theirs for ours, theirs in zip(times["experts"][5:], times["dense"][5:], strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    print(f"a step with experts takes {middle:.2f} times as long (quartiles {low:.2f} ... {high:.2f}; {precision['train.precision']})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Do experts specialize? Mutual information of expert and source, for runs with and without balancing: python -m benchmarks.specialization
+
+configs/moe-tiny.toml reads documents of known sources. The same model learns from the same batches with each remedy against
+favorites; then every source's held-out documents are read, and the choices of each layer's router are counted by source:
+
+    I(expert; source) = sum over both of p(e, s) log2 p(e, s) / (p(e) p(s))        bits, sources weighed equally
+
+0 says that the expert tells nothing about the source, log2 of the number of sources that it tells everything. A router that sends
+everything to a few favorites has little to tell, so the entropy of the load stands beside it. A random router has about 0.
+"""
+
+import argparse
+import math
+
+import torch
+from torch import Tensor, nn
+
+from minillm import run
+from minillm.config import override
+from minillm.datasets.corpus import load_corpus
+from minillm.datasets.split import split
+from minillm.datasets.tokens import token_stream
+from minillm.datasets.windows import evaluation_batches
+from minillm.training.balance import load_metrics, routers_of, watching
+
+REMEDIES = {
+    "none": {"model.balance_loss": "0", "model.router_z_loss": "0"},
+    "loss": {},
+    "bias": {"model.balance_loss": "0", "model.balance_rate": "0.002"},
+}
+
+
+def mutual_information(counts: Tensor) -> float:
+    """Choices by source and expert (S, E) -> bits."""
+    joint = counts.double() / counts.sum(1, keepdim=True) / len(counts)  # (S, E): p(source, expert)
+    independent = joint.sum(0, keepdim=True) / len(counts)  # (1, E): p(expert) p(source)
+    return float(torch.special.xlogy(joint, joint / independent.clamp(min=1e-300)).sum()) / math.log(2)
+
+
+@torch.inference_mode()
+def choices(model: nn.Module, config: run.RunConfig, data: run.Data) -> Tensor:
+    """How often each layer's experts are chosen while each source's held-out documents are read: (L, S, E)."""
+    counts = []
+    for source in load_corpus(config.data).parts:
+        held_out = split(source.documents, config.data.val_fraction, config.data.test_fraction).val
+        batches = evaluation_batches(token_stream(held_out, data.tokenizer), config.model.context_length, 64)
+        with watching(routers_of(model)) as seen:
+            for batch in batches:
+                model(batch.tokens)
+        counts.append(torch.stack([torch.stack([r.counts for r in routings]).sum(0) for routings in seen]))  # (L, E)
+    return torch.stack(counts, dim=1)
+
+
+def report(name: str, counts: Tensor, loss: float) -> None:
+    """One line for each layer."""
+    for layer, of_layer in enumerate(counts):
+        load = load_metrics(of_layer.sum(0, keepdim=True))["load_entropy"]
+        print(f"{name:<8} layer {layer}  {mutual_information(of_layer):.3f} bits  load entropy {load:.3f}  validation loss {loss:.4f}")
+    print(f"{name:<8} mean     {sum(map(mutual_information, counts)) / len(counts):.3f} bits", flush=True)
+
+
+def main() -> None:
+    """Train with each remedy and print what its experts know."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=250, help="optimizer updates of each")
+    parser.add_argument("--corpus", help="instead of the config's: names with commas between")
+    args = parser.parse_args()
+    more = {"data.corpus": args.corpus} if args.corpus else {}
+    config = override(run.load_config("moe-tiny"), {"train.max_steps": str(args.steps), "train.precision": "bf16"} | more)
+    data = run.build_data(config)
+    batch = run.build_batches(config, data)
+    print(f"{config.data.corpus}: at most {math.log2(len(config.data.corpus.split(','))):.3f} bits")
+    fresh = run.build_model(config, data.tokenizer.vocab_size).eval()
+    report("fresh", choices(fresh, config, data), run.build_validation(config, data)(fresh)["val_loss"])
+    for name, flags in REMEDIES.items():
+        changed = override(config, flags)
+        model = run.build_model(changed, data.tokenizer.vocab_size)
+        step = run.build_step(changed, model)
+        for i in range(args.steps):
+            step(batch(i))
+        report(name, choices(model.eval(), changed, data), run.build_validation(changed, data)(model)["val_loss"])
+
+
+if __name__ == "__main__":
+    main()
