@@ -14,9 +14,10 @@ from typing import Literal, NamedTuple
 from minillm.config import Count, Fraction, Positive, validate
 from minillm.datasets.python_docs import python_docs
 from minillm.datasets.shakespeare import shakespeare
-from minillm.datasets.stories import World
+from minillm.datasets.stories import DIARY, STORIES, World
 
-BUILT_IN = ["stories", "python-docs", "shakespeare"]
+WORLDS = {"stories": STORIES, "diary": DIARY}  # corpora that are made up
+BUILT_IN = [*WORLDS, "python-docs", "shakespeare"]
 SUFFIXES = (".txt", ".md")  # what is read from a folder
 
 
@@ -24,8 +25,8 @@ SUFFIXES = (".txt", ".md")  # what is read from a folder
 class DataConfig:
     """What to train on."""
 
-    corpus: str = "stories"  # stories | python-docs | shakespeare | a text file | a folder of .txt and .md | a .jsonl with a "text" field
-    n_stories: Positive = 20_000  # how many stories to make up, where corpus is "stories"
+    corpus: str = "stories"  # stories | diary | python-docs | shakespeare | a text file | a folder of .txt and .md | a .jsonl of "text"
+    n_stories: Positive = 20_000  # how many stories to make up, where they are made up
     seed: Count = 0  # which stories they are
     clean: bool = False  # normalize the text and remove junk and near-duplicates, by section [cleaning]
     val_fraction: Fraction = 0.05  # share of documents to validate on; a single text gives its last val_fraction + test_fraction
@@ -50,8 +51,8 @@ def load_corpus(config: DataConfig) -> Corpus:
     Raises ValueError for an unknown name and for a text that is missing, empty or not UTF-8.
     """
     name = config.corpus
-    if name == "stories":
-        world = World()
+    if name in WORLDS:
+        world = World(WORLDS[name])
         return Corpus(name, world.generate(config.n_stories, config.seed), world)
     if name == "python-docs":
         return Corpus(name, python_docs(), None)
