@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parse, build, go; the exit status."""
     parser = Parser(prog="sample.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="folder of a run; default: the newest in runs/")
+    parser.add_argument("--adapter", metavar="RUN", type=Path, help="folder of an adapter to put on --run; default of --run: its own base")
     parser.add_argument("--prompt", help="text to go on from; default: as the run's config says")
     parser.add_argument("--preset", help=f"named sampling settings, which single flags override: {', '.join(PRESETS)}")
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given several times")
@@ -50,7 +51,9 @@ def go(args: argparse.Namespace) -> None:
     """Everything between the command line and the text."""
     given = {name: value for name, value in vars(args).items() if isinstance(value, str)}
     request = override(Request(), {name: given[name] for name in given.keys() & {f.name for f in dataclasses.fields(Request)}}, dashes=True)
-    opened = run.open_run(args.run or run.newest_run(), run.find_device(args.device))
+    opened = run.open_run(args.adapter or args.run or run.newest_run(), run.find_device(args.device), args.adapter and args.run)
+    if args.adapter and not opened.config.adapter.rank:
+        raise ValueError(f"--adapter {args.adapter}: expected a run that was trained with --adapter.rank; give it as --run")
     if args.preset is not None and args.preset not in PRESETS:
         raise ValueError(f"--preset {args.preset}: expected one of {', '.join(PRESETS)}")
     base = PRESETS[args.preset] if args.preset else opened.config.sampling

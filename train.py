@@ -20,6 +20,7 @@ from minillm.config import Parser, add_flags, override, to_toml
 from minillm.datasets.batch import IGNORE, Batch
 from minillm.run import RunConfig
 from minillm.tokenizers.base import Tokenizer
+from minillm.training.checkpoint import fingerprint
 from minillm.training.loop import Interrupted, Progress, train
 from minillm.training.metrics import MetricsLog, read_metrics, save_plot, terminal_plot
 from minillm.training.precision import seconds_per_pass
@@ -75,10 +76,9 @@ def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
     if args.show_batch:
         return show_batch(batch(0), data.tokenizer)
     config = settle(config, data.tokenizer.vocab_size, batch, device)
-    model = run.build_model(config, data.tokenizer.vocab_size, device)
+    weights, base = starting_point(args, config, saved)
+    model = run.build_model(config, data.tokenizer.vocab_size, device, weights)
     step, progress = run.build_step(config, model), Progress()
-    if args.init_from:
-        model.load_state_dict(saved["step"]["model"])
     if args.resume:
         step.load_state_dict(saved["step"])
         progress = Progress(**saved["progress"])
@@ -91,7 +91,7 @@ def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
     run.write_readable(path, config, data.tokenizer)
 
     def save(name: str, progress: Progress) -> None:
-        run.save_run(path, name, config, data, step, progress)
+        run.save_run(path, name, config, data, step, progress, base)
 
     if not args.resume:
         save("latest", progress)
@@ -117,8 +117,8 @@ def resolve(args: argparse.Namespace, flags: dict[str, str]) -> tuple[RunConfig,
             raise ValueError(f"{args.resume} has done its {config.train.max_steps} steps; raise --train.max_steps, or use --init-from")
         return config, saved
     if not args.init_from:
-        return override(run.load_config(args.config), flags), None
-    saved = run.read_run(args.init_from, "best" if (args.init_from / "checkpoint" / "best.pt").is_file() else "latest")
+        return refuse_useless_adapter(override(run.load_config(args.config), flags), flags, None), None
+    saved = run.read_best(args.init_from)
     base = run.load_config(args.config) if args.config else saved["config"]
     wrong = [name for name in flags if name.startswith(("model.", "tokenizer."))]
     if wrong:
@@ -126,7 +126,31 @@ def resolve(args: argparse.Namespace, flags: dict[str, str]) -> tuple[RunConfig,
     base = dataclasses.replace(base, model=saved["config"].model, tokenizer=saved["config"].tokenizer)
     if not args.config:
         base = dataclasses.replace(base, train=dataclasses.replace(base.train, run=""))
-    return override(base, flags), saved
+    return refuse_useless_adapter(override(base, flags), flags, saved), saved
+
+
+def refuse_useless_adapter(config: RunConfig, flags: dict[str, str], saved: dict | None) -> RunConfig:
+    """The config, unless it asks for an adapter of nothing. Raises ValueError."""
+    rank, ignored = config.adapter.rank, [name for name in flags if name.startswith("adapter.") and name != "adapter.rank"]
+    if rank and saved is None:
+        raise ValueError(f"adapter.rank = {rank}: expected --init-from RUN, since an adapter corrects what was learned; name a trained run")
+    if rank and saved["config"].adapter.rank:
+        raise ValueError(
+            f"adapter.rank = {rank}: expected a run without an adapter in --init-from; name its base, or give --adapter.rank 0"
+        )
+    if ignored and not rank:
+        raise ValueError(f"--{ignored[0]} would be ignored, since adapter.rank = 0 is no adapter; raise --adapter.rank")
+    return config
+
+
+def starting_point(args: argparse.Namespace, config: RunConfig, saved: dict | None) -> tuple[dict | None, run.Base | None]:
+    """Weights for a model to begin with or to carry an adapter; for an adapter also the run that they are of."""
+    if args.resume:
+        return run.base_weights(args.resume, saved), saved.get("base") and run.Base(**saved["base"])
+    if not args.init_from:
+        return None, None
+    weights = run.whole_weights(args.init_from, saved)
+    return weights, run.Base(str(args.init_from.resolve()), fingerprint(weights)) if config.adapter.rank else None
 
 
 def new_folder(config: RunConfig, args: argparse.Namespace) -> Path:
@@ -156,9 +180,12 @@ def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch], de
 def describe(config: RunConfig, data: run.Data, model: torch.nn.Module, device: str, path: Path) -> None:
     """The first lines: what is trained, on what, and what to expect."""
     about, n_parameters = config.about, sum(p.numel() for p in model.parameters())
+    n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     per_step = config.train.batch_size * config.model.context_length
     print(to_toml(config))
     print(f"device {device}, {torch.get_num_threads()} threads, {config.train.precision}; {n_parameters:,} parameters")
+    if n_trained < n_parameters:
+        print(f"{n_trained:,} of them are trained, {100 * n_trained / n_parameters:.2f} %; the others are frozen")
     print(f"{len(data.train.ids):,} tokens to train on, {len(data.val.ids):,} to validate on; {per_step:,} tokens a step")
     print(f"a uniform guess has loss ln {data.tokenizer.vocab_size} = {math.log(data.tokenizer.vocab_size):.3f}")
     if about.expected_loss:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from minillm.adapters.lora import AdapterConfig, add_lora, merge
 from minillm.config import from_dict, load, suggest, to_toml, validate
 from minillm.datasets.batch import Batch
 from minillm.datasets.cleaning import CleaningConfig, clean
@@ -36,6 +37,7 @@ from minillm.tokenizers.base import Tokenizer
 from minillm.tokenizers.build import TokenizerConfig, tokenizer_from_dict, train_tokenizer
 from minillm.training import checkpoint
 from minillm.training.carried import CarriedStep
+from minillm.training.checkpoint import fingerprint, load_trained_state, trained_state
 from minillm.training.counting import CountingStep
 from minillm.training.evaluate import Validation
 from minillm.training.loop import Progress, TrainConfig
@@ -69,6 +71,7 @@ class RunConfig:
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: DecoderConfig | RNNConfig | NgramConfig = field(default_factory=DecoderConfig)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -102,6 +105,13 @@ class OpenRun(NamedTuple):
     config: RunConfig
     text: TextModel
     step: int
+
+
+class Base(NamedTuple):
+    """The run whose weights an adapter corrects; a checkpoint of the adapter names them and does not hold them."""
+
+    path: str
+    sha256: str  # of the weights: on any others the adapter means nothing
 
 
 def find_config(name: str) -> Path:
@@ -166,10 +176,15 @@ def build_validation(config: RunConfig, data: Data, part: str = "val") -> Valida
     return Validation(batches, build_objective(config), n_bytes=stream.n_bytes, source_nats=nats)
 
 
-def build_model(config: RunConfig, vocab_size: int, device: str = "cpu") -> nn.Module:
-    """A fresh model; the same seed gives the same weights."""
+def build_model(config: RunConfig, vocab_size: int, device: str = "cpu", weights: dict[str, Tensor] | None = None) -> nn.Module:
+    """A fresh model, or one of these weights, and the adapter of the config on it; the same seed gives the same weights."""
     torch.manual_seed(config.train.seed)
-    return MODELS[type(config.model)](config.model, vocab_size).to(device)
+    model = MODELS[type(config.model)](config.model, vocab_size)
+    if weights is not None:
+        model.load_state_dict(weights)
+    if config.adapter.rank:
+        add_lora(model, config.adapter)
+    return model.to(device)
 
 
 def build_objective(config: RunConfig) -> Objective:
@@ -212,15 +227,18 @@ def _refuse_what_counting_ignores(config: RunConfig) -> None:
         raise ValueError("train.precision = bf16: expected fp32 or auto, since an n-gram model counts in whole numbers; leave it out")
 
 
-def save_run(path: Path, name: str, config: RunConfig, data: Data, step: GradientStep | CountingStep, progress: Progress) -> None:
-    """Write checkpoint/NAME.pt: "latest" holds all that is needed to go on, "best" the weights."""
+def save_run(
+    path: Path, name: str, config: RunConfig, data: Data, step: GradientStep | CountingStep, progress: Progress, base: Base | None = None
+) -> None:
+    """Write checkpoint/NAME.pt: "latest" holds all that is needed to go on, "best" the weights; an adapter's `base` is only named."""
     contents = {
         "config": to_toml(config),
         "tokenizer": data.tokenizer.to_dict(),
         "documents": data.documents,
         "progress": vars(progress).copy(),
+        "base": base and base._asdict(),
     }
-    state = step.state_dict() if name == "latest" else {"model": step.model.state_dict()}
+    state = step.state_dict() if name == "latest" else {"model": trained_state(step.model)}
     checkpoint.save(path / "checkpoint" / f"{name}.pt", contents | {"step": state})
 
 
@@ -234,12 +252,48 @@ def read_run(path: Path, name: str) -> dict:
     return contents
 
 
-def open_run(path: Path, device: str = "cpu") -> OpenRun:
-    """The best model of a run (its latest, before the first validation), ready to write. Raises ValueError."""
-    contents = read_run(path, "best" if (path / "checkpoint" / "best.pt").is_file() else "latest")
+def read_best(path: Path) -> dict:
+    """`read_run` of the best checkpoint, or of the latest one, before the first validation."""
+    return read_run(path, "best" if (path / "checkpoint" / "best.pt").is_file() else "latest")
+
+
+def base_weights(path: Path, contents: dict, base: Path | None = None) -> dict[str, Tensor] | None:
+    """The weights that the adapter of a run corrects; None for a run without one.
+
+    They are those of the run `base`, or else of the one that the adapter was trained on, where it was then or beside the run of the
+    adapter. Raises ValueError where it is not there, and where its weights are others than they were.
+    """
+    if not contents["config"].adapter.rank:
+        return None
+    known = Base(**contents["base"])
+    places = [base] if base else [Path(known.path), path.parent / Path(known.path).name]
+    place = next((place for place in places if place.is_dir()), None)
+    if place is None:
+        raise ValueError(f"{path}: expected the run that it adapts in {places[0]}, found none; put it there, or beside {path}")
+    weights = read_best(place)["step"]["model"]
+    if fingerprint(weights) != known.sha256:
+        raise ValueError(
+            f"{place}: expected the weights that {path} adapts, those of {known.path} with SHA-256 {known.sha256[:12]}..., found "
+            f"{fingerprint(weights)[:12]}...; name that run as it was, or train the adapter again"
+        )
+    return weights
+
+
+def whole_weights(path: Path, contents: dict) -> dict[str, Tensor]:
+    """The weights of a run as a model without an adapter has them; those of an adapter are merged into its base. Raises ValueError."""
+    if not contents["config"].adapter.rank:
+        return contents["step"]["model"]
+    model = open_run(path).text.model
+    merge(model)
+    return model.state_dict()
+
+
+def open_run(path: Path, device: str = "cpu", base: Path | None = None) -> OpenRun:
+    """The best model of a run, on the run `base` if it is an adapter (see `base_weights`), ready to write. Raises ValueError."""
+    contents = read_best(path)
     config, tokenizer = contents["config"], contents["tokenizer"]
-    model = build_model(config, tokenizer.vocab_size, device)
-    model.load_state_dict(contents["step"]["model"])
+    model = build_model(config, tokenizer.vocab_size, device, base_weights(path, contents, base))
+    load_trained_state(model, contents["step"]["model"])
     text = TextModel(model.eval(), tokenizer, contents["documents"])
     return OpenRun(path, config, text, contents["progress"]["step"])
 

@@ -15,9 +15,10 @@ from typing import Literal, NamedTuple
 from minillm.config import Count, Fraction, Positive, validate
 from minillm.datasets.python_docs import python_docs
 from minillm.datasets.shakespeare import shakespeare
-from minillm.datasets.stories import World
+from minillm.datasets.stories import DIARY, STORIES, World
 
-BUILT_IN = ["stories", "python-docs", "shakespeare"]
+WORLDS = {"stories": STORIES, "diary": DIARY}  # corpora that are made up
+BUILT_IN = [*WORLDS, "python-docs", "shakespeare"]
 SUFFIXES = (".txt", ".md")  # what is read from a folder
 
 
@@ -25,8 +26,8 @@ SUFFIXES = (".txt", ".md")  # what is read from a folder
 class DataConfig:
     """What to train on."""
 
-    corpus: str = "stories"  # stories | python-docs | shakespeare | a file | a folder of texts | a .jsonl of "text" | several, with commas
-    n_stories: Positive = 20_000  # how many stories to make up, where corpus is "stories"
+    corpus: str = "stories"  # stories | diary | python-docs | shakespeare | a file | a folder | a .jsonl of "text" | several, with commas
+    n_stories: Positive = 20_000  # how many stories to make up, where they are made up
     seed: Count = 0  # which stories they are
     clean: bool = False  # normalize the text and remove junk and near-duplicates, by section [cleaning]
     val_fraction: Fraction = 0.05  # share of documents to validate on; a single text gives its last val_fraction + test_fraction
@@ -54,8 +55,8 @@ def load_corpus(config: DataConfig) -> Corpus:
     if "," in config.corpus and not Path(config.corpus).expanduser().exists():
         return _mix(config)
     name = config.corpus
-    if name == "stories":
-        world = World()
+    if name in WORLDS:
+        world = World(WORLDS[name])
         return Corpus(name, world.generate(config.n_stories, config.seed), world)
     if name == "python-docs":
         return Corpus(name, python_docs(), None)

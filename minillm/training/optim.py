@@ -143,11 +143,12 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
         f"{path}.weight": module.weight
         for path, module in model.named_modules()
         if isinstance(module, nn.Linear | StackedLinear) and c.kind == "muon"
-        if path.rpartition(".")[2] != "head" and module.weight.requires_grad
+        if "head" not in path.split(".") and module.weight.requires_grad
     }
     rest = [p for name, p in parameters.items() if name not in matrices]
-    adamw = AdamW(rest, c.lr, c.beta1, c.beta2, c.eps, c.weight_decay)
-    return Together([Muon(list(matrices.values()), c.muon_lr, c.momentum, c.weight_decay), adamw]) if matrices else adamw
+    members = [Muon(list(matrices.values()), c.muon_lr, c.momentum, c.weight_decay)] if matrices else []
+    members += [AdamW(rest, c.lr, c.beta1, c.beta2, c.eps, c.weight_decay)] if rest or not matrices else []
+    return Together(members) if len(members) > 1 else members[0]
 
 
 def orthogonal(x: Tensor, steps: int = 5) -> Tensor:

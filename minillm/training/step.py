@@ -17,6 +17,7 @@ from torch import nn
 from minillm.datasets.batch import Batch
 from minillm.objectives.loss import Loss, Objective
 from minillm.training.balance import Balance, watching
+from minillm.training.checkpoint import load_trained_state, trained_state
 from minillm.training.optim import Optimizer
 
 Step = Callable[[Batch], dict[str, float]]  # one optimizer update, or one round of counting; what it returns is logged
@@ -97,9 +98,9 @@ class GradientStep:
         return loss
 
     def state_dict(self) -> dict:
-        """All that a resumed run needs, dropout's randomness included."""
+        """All that a resumed run needs, dropout's randomness included; of the model, what is not frozen."""
         return {
-            "model": self.model.state_dict(),
+            "model": trained_state(self.model),
             "optimizer": self.optimizer.state_dict(),
             "n_steps": self.n_steps,
             "random": torch.get_rng_state(),
@@ -107,7 +108,7 @@ class GradientStep:
 
     def load_state_dict(self, state: dict) -> None:
         """Go on where `state_dict` was taken."""
-        self.model.load_state_dict(state["model"])
+        load_trained_state(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.n_steps = state["n_steps"]
         torch.set_rng_state(state["random"])

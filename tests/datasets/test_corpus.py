@@ -114,9 +114,9 @@ def test_a_folder_or_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("storeis", "expected stories, python-docs, shakespeare, or a file or folder that exists; did you mean stories?"),
+        ("storeis", "expected stories, diary, python-docs, shakespeare, or a file or folder that exists; did you mean stories?"),
         ("Shakespear", "did you mean shakespeare?"),
-        ("nowhere/my.txt", "expected stories, python-docs, shakespeare, or a file or folder that exists; check the path"),
+        ("nowhere/my.txt", "expected stories, diary, python-docs, shakespeare, or a file or folder that exists; check the path"),
         ("", "data.corpus = '': expected stories"),
     ],
 )
@@ -127,6 +127,9 @@ def test_an_unknown_name_is_answered_with_the_known_ones(name, sentence):
 
 
 class FakeWorld:
+    def __init__(self, path):
+        self.path = path
+
     def generate(self, n_stories, seed):
         return [f"story {seed}.{i}" for i in range(n_stories)]
 
@@ -140,6 +143,8 @@ def test_built_in_names_win_over_files_unless_written_as_a_path(tmp_path, monkey
         (tmp_path / name).write_text("mine")
     stories = load_corpus(DataConfig(n_stories=2, seed=5))
     assert stories[:2] == ("stories", ["story 5.0", "story 5.1"]) and isinstance(stories.world, FakeWorld)
+    diary = load_corpus(DataConfig(corpus="diary", n_stories=2, seed=5))
+    assert (stories.world.path.name, diary.world.path.name) == ("stories.txt", "diary.txt")
     assert load_corpus(DataConfig(corpus="shakespeare")) == Corpus("shakespeare", ["To be"], None)
     assert load_corpus(DataConfig(corpus="python-docs")) == Corpus("python-docs", ["module a", "module b"], None)
     for name in corpus.BUILT_IN:
