@@ -217,7 +217,8 @@ def demonstrate(opened: run.OpenRun) -> str:
     text, prompt = opened.text, opened.config.text.prompt
     if not isinstance(text, Cloze):
         return f"\neverything is in {opened.path}; tell more with: python sample.py --run {opened.path} --classify TEXT"
-    filled = f"\n{prompt}\n{text.show(prompt, 3)}\n" if MASK in prompt else ""
+    fits = MASK in prompt and len(text.encode(prompt)) <= text.model.context_length
+    filled = f"\n{prompt}\n{text.show(prompt, 3)}\n" if fits else ""
     return f"{filled}\neverything is in {opened.path}; fill in more with: python sample.py --run {opened.path} --fill 'The {MASK} sat'"
 
 

@@ -261,7 +261,7 @@ def load_weights(model: nn.Module, weights: dict) -> None:
     try:
         (model.encoder if bare else model).load_state_dict(weights)
     except RuntimeError as e:
-        raise ValueError(f"--init-from: expected weights for a {type(model).__name__}, got others; start from a run of its kind") from e
+        raise ValueError(f"--init-from: expected the weights of another {type(model).__name__}; start from a run of the same kind") from e
 
 
 def newest_run() -> Path:

@@ -84,9 +84,9 @@ def test_the_same_seed_and_step_give_the_same_blanks_and_others_give_others(seed
 
 def test_over_many_steps_every_place_is_blanked_equally_often():
     tokens, masking = torch.full((3, 17), 65), Masking(MaskingConfig(whole_words=False), BYTE)
-    counts = sum((masking(tokens, 0, step).targets != IGNORE).long() for step in range(2000)).flatten()
+    counts = sum((masking(tokens, 0, step).targets != IGNORE).long() for step in range(600)).flatten()
     expected = counts.float().mean()  # a little over 0.15, for rows that would have none
-    assert 300 < expected < 340
+    assert 90 < expected < 102
     chi_squared = ((counts - expected) ** 2 / (expected * 0.85)).sum()
     assert abs(chi_squared - 50) < 4 * math.sqrt(100)
 
@@ -127,7 +127,10 @@ def test_without_whole_words_pieces_are_blanked_one_by_one():
 
 @pytest.mark.parametrize(
     ("config", "sentence"),
-    [({"masked": 0.8, "random": 0.3}, r"masking\.masked \+ masking\.random = 1\.1: expected at most 1"), ({"fraction": 0.0}, "fraction = 0.0")],
+    [
+        ({"masked": 0.8, "random": 0.3}, r"masking\.masked \+ masking\.random = 1\.1: expected at most 1"),
+        ({"fraction": 0.0}, "fraction = 0.0"),
+    ],
 )
 def test_shares_that_cannot_be_are_refused(config, sentence):
     with pytest.raises(ValueError, match=sentence):

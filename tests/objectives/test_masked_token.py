@@ -108,7 +108,8 @@ def test_neither_gradients_nor_what_is_logged_depends_on_how_a_batch_is_cut(case
 def test_a_batch_that_asks_nothing_is_finite_and_teaches_nothing(case):
     build, objective, batch = case
     model, batch = build(), batch()
-    nothing = [torch.full_like(part, IGNORE) if name in ("targets", "follows", "labels") else part for name, part in batch._asdict().items()]
+    asked = ("targets", "follows", "labels")
+    nothing = [torch.full_like(part, IGNORE) if name in asked else part for name, part in batch._asdict().items()]
     loss = objective(model, type(batch)(*nothing))
     loss.total.backward()
     assert loss.total == 0 and loss.count == 0 and set(mean_metrics([loss]).values()) <= {0.0}
