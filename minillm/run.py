@@ -20,7 +20,7 @@ from minillm.config import from_dict, load, suggest, to_toml, validate
 from minillm.datasets.batch import Batch
 from minillm.datasets.cleaning import CleaningConfig, clean
 from minillm.datasets.corpus import DataConfig, load_corpus
-from minillm.datasets.labels import ENDINGS, LabelledTexts, LabelsConfig, before_the_verdict
+from minillm.datasets.labels import ENDINGS, LabelledTexts, LabelsConfig, ending
 from minillm.datasets.masking import Masking, MaskingConfig
 from minillm.datasets.next_sentence import masked_pairs
 from minillm.datasets.split import Splits, split
@@ -148,7 +148,7 @@ def label(config: RunConfig, splits: Splits, world: World | None) -> tuple[Split
         return splits, None
     if world is None:
         raise ValueError(f"labels.kind = {config.labels.kind}: expected data.corpus = stories, whose endings are known; set one of the two")
-    labelled = [[before_the_verdict(world, story) for story in part] for part in splits]
+    labelled = [[ending(world, story) for story in part] for part in splits]
     return Splits(*([text for text, _ in part] for part in labelled)), Splits(*([label for _, label in part] for part in labelled))
 
 

@@ -1,11 +1,11 @@
 """Texts with a label each: what a pre-trained encoder is fine-tuned on, and how well it understands is an accuracy.
 
-The built-in question is how a story ends. Near its end every story says so, "It ended badly because ...", and from there on it is a
-matter of moods; so a text is the story before that sentence. What happened last ("but the canoe was gone") decides, and the outcome is
-drawn evenly after all the rest, so nothing but these events tells it: a guess is right half of the time. The label is a fact of
-the grammar that wrote the story, not an opinion.
+The built-in question is how a story ends, told from what happens last: the two sentences before the story itself gives the verdict
+("It ended badly because ..."). The outcome is drawn evenly, after all the rest, so nothing before these sentences tells it, a guess is
+right half of the time, and the label is a fact of the grammar that wrote the story, not an opinion.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -20,13 +20,15 @@ from minillm.datasets.stories import World
 from minillm.datasets.tokens import TokenStream
 
 ENDINGS = ("bad", "good")  # label 0, label 1
+N_SENTENCES = 2  # in which a story is decided
+SENTENCE_END = re.compile(r'(?<=[.!?]) |(?<=[.!?]") ')
 
 
 @dataclass(frozen=True)
 class LabelsConfig:
     """What is to be told of a text; if anything, an encoder is fine-tuned to tell it."""
 
-    kind: Literal["none", "ending"] = "none"  # ending: whether what happens in a story (corpus "stories") ends badly or well
+    kind: Literal["none", "ending"] = "none"  # ending: whether a story (corpus "stories") ends badly or well
 
     def __post_init__(self) -> None:
         validate(self)
@@ -39,11 +41,12 @@ class LabelBatch(NamedTuple):
     labels: Tensor  # (B,) long
 
 
-def before_the_verdict(world: World, story: str) -> tuple[str, int]:
-    """A story up to the sentence that says how it ended, and the label of its ending. Raises ValueError for what is no story."""
+def ending(world: World, story: str) -> tuple[str, int]:
+    """The last sentences before the one that says how a story ended, and its label. Raises ValueError for what is no story."""
     facts = world.facts(story)
     verdict = story.rindex(f" because {facts['why']}.")
-    return story[: max(story.rfind(mark, 0, verdict) for mark in '.!?"') + 1], ENDINGS.index(facts["outcome"])
+    before = story[: max(story.rfind(mark, 0, verdict) for mark in '.!?"') + 1]
+    return " ".join(SENTENCE_END.split(before)[-N_SENTENCES:]), ENDINGS.index(facts["outcome"])
 
 
 class LabelledTexts:

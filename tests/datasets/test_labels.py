@@ -1,13 +1,14 @@
 """Labelled texts: the answer is a fact, is not written in the text, and batches lose nothing that matters."""
 
 import itertools
+import string
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 
-from minillm.datasets.labels import ENDINGS, LabelledTexts, before_the_verdict
+from minillm.datasets.labels import ENDINGS, SENTENCE_END, LabelledTexts, ending
 from minillm.datasets.stories import World
 from minillm.datasets.tokens import TokenStream
 
@@ -17,31 +18,23 @@ def world():
     return World()
 
 
-def test_a_labelled_story_stops_before_its_verdict_and_its_label_is_the_outcome_it_was_written_with(world):
+def test_a_labelled_text_is_what_happened_ending_and_its_label_is_the_outcome_it_was_written_with(world):
     verdicts = ("ended well", "ended badly", "turned out fine", "turned out wrong", "All this went")
     labels = Counter()
     for tale in itertools.islice(world.tales(seed=11), 100):
         story = "".join(tale.out)
-        text, label = before_the_verdict(world, story)
-        assert ENDINGS[label] == tale.state["outcome"][0]
-        assert story.startswith(text) and not any(words in text for words in verdicts)
-        assert any(story[len(text) :].lstrip().startswith(words.split()[0].capitalize()) for words in ("It ended", "Everything", "All"))
+        text, label = ending(world, story)
+        assert ENDINGS[label] == tale.state["outcome"][0] and not any(words in text for words in verdicts)
+        rest = story[story.index(text) + len(text) :].lstrip()
+        assert rest.startswith(("It ended", "Everything turned out", "All this went"))
+        assert 1 <= len(SENTENCE_END.findall(text)) + 1 <= 2 and text[0] in string.ascii_uppercase + '"'
         labels[label] += 1
     assert min(labels.values()) > 30
 
 
-def test_what_happened_last_decides_and_what_came_before_tells_nothing(world):
-    """Texts without their last sentence, cut at full stops: the same beginnings occur with both outcomes."""
-    kinds = Counter()
-    for tale in itertools.islice(world.tales(seed=12), 600):
-        kinds[tale.state["plot"][0], tale.state["outcome"][0]] += 1
-    for plot in {plot for plot, _ in kinds}:
-        assert kinds[plot, "good"] > 5 and kinds[plot, "bad"] > 5
-
-
 def test_what_is_no_story_has_no_label(world):
     with pytest.raises(ValueError, match="expected a story of this world"):
-        before_the_verdict(world, "The cat sat on the mat.")
+        ending(world, "The cat sat on the mat.")
 
 
 def texts(lengths: list[int], context_length: int) -> tuple[LabelledTexts, list[list[int]]]:
