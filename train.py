@@ -156,10 +156,10 @@ def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch], de
 def describe(config: RunConfig, data: run.Data, model: torch.nn.Module, device: str, path: Path) -> None:
     """The first lines: what is trained, on what, and what to expect."""
     about, n_parameters = config.about, sum(p.numel() for p in model.parameters())
-    per_step = config.train.batch_size * config.model.context_length
+    per_step = f"{'at most ' if data.labels else ''}{config.train.batch_size * config.model.context_length:,}"
     print(to_toml(config))
     print(f"device {device}, {torch.get_num_threads()} threads, {config.train.precision}; {n_parameters:,} parameters")
-    print(f"{len(data.train.ids):,} tokens to train on, {len(data.val.ids):,} to validate on; {per_step:,} tokens a step")
+    print(f"{len(data.train.ids):,} tokens to train on, {len(data.val.ids):,} to validate on; {per_step} tokens a step")
     n_answers = len(ENDINGS) if data.labels else data.tokenizer.vocab_size
     print(f"a uniform guess has loss ln {n_answers} = {math.log(n_answers):.3f}")
     if about.expected_loss:

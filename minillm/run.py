@@ -81,8 +81,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.labels.kind != "none" and not isinstance(self.model, EncoderConfig):
             raise ValueError(f"labels.kind = {self.labels.kind}: expected model.kind = encoder, which alone is fine-tuned to labels")
-        if self.masking != MaskingConfig() and not isinstance(self.model, EncoderConfig):
-            raise ValueError("masking: expected only beside model.kind = encoder, since no other model is given blanks; leave it out")
+        if self.masking != MaskingConfig() and (self.labels.kind != "none" or not isinstance(self.model, EncoderConfig)):
+            raise ValueError("masking: expected only beside model.kind = encoder and labels.kind = none, where blanks are made; leave it out")
 
 
 MODELS: dict[type, Callable[..., nn.Module]] = {DecoderConfig: Decoder, EncoderConfig: Encoder}  # config section -> what is built from it

@@ -151,6 +151,7 @@ def test_what_cannot_be_asked_is_one_sentence_and_status_2(runs, name, words, se
 BAD_TRAINING = {
     "labels for a decoder": (["--config", "gpt-tiny", "--labels.kind", "ending"], "labels.kind = ending: expected model.kind = encoder"),
     "blanks for a decoder": (["--config", "gpt-tiny", "--masking.fraction", "0.3"], "masking: expected only beside model.kind = encoder"),
+    "blanks beside labels": (["--config", "encoder-ending", "--masking.fraction", "0.3"], "masking: expected only beside"),
     "labels of other texts": (["--config", "encoder-ending", "--data.corpus", "my.txt"], "expected data.corpus = stories"),
     "fine-tuning a decoder": (["--config", "encoder-ending", "--init-from", "{decoder}"], "expected model.kind = encoder"),
     "a classifier as encoder": (["--config", "encoder-tiny", "--init-from", "{ending}"], "expected the weights of another Encoder"),
