@@ -1,17 +1,25 @@
 """Write with a trained model: python sample.py --top-p 0.9
 
 Takes the newest run in runs/ unless told otherwise, and starts from the sampling settings of its config. The pipeline in force is printed.
+An encoder does not write: it fills in blanks (--fill), finds the sentence that is most like another (--nearest) and, fine-tuned,
+tells labels (--classify).
 """
 
 import argparse
 import dataclasses
+import re
 import sys
 from pathlib import Path
 
 from minillm import run
 from minillm.config import Count, Parser, Positive, add_flags, override
+from minillm.datasets.corpus import load_corpus, read_text
 from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import SamplingConfig
+from minillm.text import Cloze, TextClassifier, TextModel
+
+N_SHOWN = 8  # candidates for a blank, or sentences
+N_DOCUMENTS = 200  # of a corpus, whose sentences are searched
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +41,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given several times")
     parser.add_argument("--stream", action="store_true", help="show the text as it is written")
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps")
+    parser.add_argument("--fill", metavar="TEXT", help="with an encoder: what may stand in each [MASK] of a text")
+    parser.add_argument("--nearest", metavar="TEXT", help="with an encoder: which sentences of --among are most like a text")
+    parser.add_argument("--among", type=Path, metavar="FILE", help="sentences for --nearest, one a line; default: from the run's corpus")
+    parser.add_argument("--classify", metavar="TEXT", help="with a fine-tuned encoder: the probability of each label of a text")
     add_flags(parser, Request, dashes=True)
     add_flags(parser, SamplingConfig, dashes=True)
     args = parser.parse(argv)
@@ -54,6 +66,8 @@ def go(args: argparse.Namespace) -> None:
     opened = run.open_run(args.adapter or args.run or run.newest_run(), run.find_device(args.device), args.adapter and args.run)
     if args.adapter and not opened.config.adapter.rank:
         raise ValueError(f"--adapter {args.adapter}: expected a run that was trained with --adapter.rank; give it as --run")
+    if not isinstance(opened.text, TextModel) or read_flags(args):
+        return read(args, given, opened)
     if args.preset is not None and args.preset not in PRESETS:
         raise ValueError(f"--preset {args.preset}: expected one of {', '.join(PRESETS)}")
     base = PRESETS[args.preset] if args.preset else opened.config.sampling
@@ -72,6 +86,48 @@ def go(args: argparse.Namespace) -> None:
         return
     completions = opened.text.generate([prompt] * len(seeds), sampling, max_new_tokens=n_tokens, seeds=seeds, stop=args.stop)
     print("\n---\n".join(completion.prompt + completion.text for completion in completions))
+
+
+def read_flags(args: argparse.Namespace) -> list[str]:
+    """The flags given that are for encoders."""
+    return [name for name in ("fill", "nearest", "among", "classify") if getattr(args, name) is not None]
+
+
+def read(args: argparse.Namespace, given: dict[str, str], opened: run.OpenRun) -> None:
+    """What a model that does not write has to say about a text. Raises ValueError for flags that do not fit the run."""
+    asked, text = read_flags(args), opened.text
+    kinds = {Cloze: ["fill", "nearest"], TextClassifier: ["classify"], TextModel: []}
+    able = " or ".join(f"--{name} TEXT" for name in kinds[type(text)]) or "--prompt TEXT"
+    questions = [name for name in asked if name != "among"]
+    if len(questions) != 1 or questions[0] not in kinds[type(text)]:
+        wrong = f"--{questions[-1]}" if questions else "no text"
+        raise ValueError(f"{wrong}: expected {able} for {opened.path}, whose model.kind is {opened.config.model.kind}")
+    useless = [*(name for name in given if name not in (*asked, "device")), *(name for name in ("stop", "stream") if getattr(args, name))]
+    useless += ["among"] if "among" in asked and "nearest" not in asked else []
+    if useless:
+        raise ValueError(f"--{useless[0].replace('_', '-')} would be ignored beside --{questions[0]}; leave one of the two out")
+    print(f"run {opened.path} (step {opened.step})\n", flush=True)
+    if args.fill is not None:
+        print(text.show(args.fill, N_SHOWN))
+    elif args.nearest is not None:
+        for sentence, cosine in text.nearest(args.nearest, sentences(args.among, opened), N_SHOWN):
+            print(f"{cosine:7.4f}  {sentence}")
+    else:
+        for label, probability in text.tell(args.classify).items():
+            print(f"{probability:7.4f}  {label}")
+
+
+def sentences(among: Path | None, opened: run.OpenRun) -> list[str]:
+    """The lines of a file, or the sentences of the first documents of the run's corpus, each once. Raises ValueError for none."""
+    if among is not None:
+        found = read_text(among).split("\n")
+    else:
+        text = "\n".join(load_corpus(opened.config.data).documents[:N_DOCUMENTS])
+        found = re.split(r'(?<=[.!?]) |(?<=[.!?]") |\n', text)
+    found = list(dict.fromkeys(line.strip() for line in found if line.strip()))
+    if not found:
+        raise ValueError(f"--among {among}: expected sentences, one a line, found none; give a file with some")
+    return found
 
 
 def show(piece: str) -> None:

@@ -18,7 +18,10 @@ import torch
 from minillm import run
 from minillm.config import Parser, add_flags, override, to_toml
 from minillm.datasets.batch import IGNORE, Batch
+from minillm.datasets.labels import ENDINGS, LabelBatch
+from minillm.datasets.masking import MASK
 from minillm.run import RunConfig
+from minillm.text import Cloze, TextModel
 from minillm.tokenizers.base import Tokenizer
 from minillm.training.checkpoint import fingerprint
 from minillm.training.loop import Interrupted, Progress, train
@@ -181,13 +184,14 @@ def describe(config: RunConfig, data: run.Data, model: torch.nn.Module, device: 
     """The first lines: what is trained, on what, and what to expect."""
     about, n_parameters = config.about, sum(p.numel() for p in model.parameters())
     n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    per_step = config.train.batch_size * config.model.context_length
+    per_step = f"{'at most ' if data.labels else ''}{config.train.batch_size * config.model.context_length:,}"
     print(to_toml(config))
     print(f"device {device}, {torch.get_num_threads()} threads, {config.train.precision}; {n_parameters:,} parameters")
     if n_trained < n_parameters:
         print(f"{n_trained:,} of them are trained, {100 * n_trained / n_parameters:.2f} %; the others are frozen")
-    print(f"{len(data.train.ids):,} tokens to train on, {len(data.val.ids):,} to validate on; {per_step:,} tokens a step")
-    print(f"a uniform guess has loss ln {data.tokenizer.vocab_size} = {math.log(data.tokenizer.vocab_size):.3f}")
+    print(f"{len(data.train.ids):,} tokens to train on, {len(data.val.ids):,} to validate on; {per_step} tokens a step")
+    n_answers = len(ENDINGS) if data.labels else data.tokenizer.vocab_size
+    print(f"a uniform guess has loss ln {n_answers} = {math.log(n_answers):.3f}")
     if about.expected_loss:
         print(f"expected, as configured in its file: validation loss {about.expected_loss:.3f} after about {about.expected_seconds:.0f} s")
     if data.val_nats is not None:
@@ -195,9 +199,11 @@ def describe(config: RunConfig, data: run.Data, model: torch.nn.Module, device: 
     print(f"run folder {path}", flush=True)
 
 
-def show_batch(batch: Batch, tokenizer: Tokenizer) -> None:
+def show_batch(batch: Batch | LabelBatch, tokenizer: Tokenizer) -> None:
     """The first row of a batch: what is read, what should follow, and whether it counts."""
-    special = {i: name for name, i in tokenizer.special_tokens.items()}
+    if isinstance(batch, LabelBatch):
+        return print(f"{ENDINGS[batch.labels[0]]}: {tokenizer.decode(batch.tokens[0][batch.tokens[0] >= 0].tolist())}")
+    special = {i: name for name, i in tokenizer.special_tokens.items()} | {tokenizer.vocab_size: MASK}
 
     def name(token: int) -> str:
         return "" if token < 0 else special.get(token) or repr(tokenizer.decode([token]))
@@ -228,11 +234,23 @@ def finish(path: Path, config: RunConfig, data: run.Data, device: str, progress:
         print(f"{name:>18}  {value:.4f}" if isinstance(value, float) else f"{name:>18}  {value}")
     if "regret" in last:
         print(f"{'regret':>18}  {100 * last['regret'] / last['source_loss']:.1f} % of the source's own loss, which nothing can take away")
+    if not isinstance(opened.text, TextModel):
+        return print(demonstrate(opened))
     sampling, limit = config.sampling, min(config.text.max_new_tokens, config.model.context_length)
     [sample] = opened.text.generate([config.text.prompt], sampling, max_new_tokens=limit, seeds=[config.train.seed])
     print(f"\na sample ({opened.text.sampler(sampling, [config.text.prompt])}):\n{sample.prompt}{sample.text}\n")
     print(f"everything is in {path}: checkpoint/ config.toml tokenizer.json metrics.jsonl summary.json{' loss.png' if plotted else ''}")
     print(f"write more with: python sample.py --run {path} --top-p 0.9")
+
+
+def demonstrate(opened: run.OpenRun) -> str:
+    """What an encoder can do now, and the command for more."""
+    text, prompt = opened.text, opened.config.text.prompt
+    if not isinstance(text, Cloze):
+        return f"\neverything is in {opened.path}; tell more with: python sample.py --run {opened.path} --classify TEXT"
+    fits = MASK in prompt and len(text.encode(prompt)) <= text.model.context_length
+    filled = f"\n{prompt}\n{text.show(prompt, 3)}\n" if fits else ""
+    return f"{filled}\neverything is in {opened.path}; fill in more with: python sample.py --run {opened.path} --fill 'The {MASK} sat'"
 
 
 if __name__ == "__main__":

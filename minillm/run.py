@@ -21,18 +21,26 @@ from minillm.config import from_dict, load, suggest, to_toml, validate
 from minillm.datasets.batch import Batch
 from minillm.datasets.cleaning import CleaningConfig, clean
 from minillm.datasets.corpus import DataConfig, load_corpus
+from minillm.datasets.labels import ENDINGS, LabelledTexts, LabelsConfig, ending
 from minillm.datasets.lanes import Lanes
+from minillm.datasets.masking import Masking, MaskingConfig
+from minillm.datasets.next_sentence import masked_pairs
 from minillm.datasets.single_pass import SinglePass
 from minillm.datasets.split import Splits, split
+from minillm.datasets.stories import World
 from minillm.datasets.tokens import TokenStream, token_stream
 from minillm.datasets.windows import Windows, evaluation_batches
 from minillm.decoding.sampler import SamplingConfig
 from minillm.models.decoder import Decoder, DecoderConfig
+from minillm.models.encoder import Encoder, EncoderConfig
+from minillm.models.heads import Classifier
 from minillm.models.ngram import Ngram, NgramConfig
 from minillm.models.rnn import RNN, RNNConfig
+from minillm.objectives.classification import classification
 from minillm.objectives.loss import Objective
+from minillm.objectives.masked_token import masked_token, masked_token_and_next_sentence
 from minillm.objectives.next_token import next_token
-from minillm.text import TextConfig, TextModel
+from minillm.text import Cloze, TextClassifier, TextConfig, TextModel
 from minillm.tokenizers.base import Tokenizer
 from minillm.tokenizers.build import TokenizerConfig, tokenizer_from_dict, train_tokenizer
 from minillm.training import checkpoint
@@ -70,18 +78,26 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    model: DecoderConfig | RNNConfig | NgramConfig = field(default_factory=DecoderConfig)
+    model: DecoderConfig | RNNConfig | EncoderConfig | NgramConfig = field(default_factory=DecoderConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     text: TextConfig = field(default_factory=TextConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
+    def __post_init__(self) -> None:
+        if self.labels.kind != "none" and not isinstance(self.model, EncoderConfig):
+            raise ValueError(f"labels.kind = {self.labels.kind}: expected model.kind = encoder, which alone is fine-tuned to labels")
+        if self.masking != MaskingConfig() and (self.labels.kind != "none" or not isinstance(self.model, EncoderConfig)):
+            raise ValueError("masking: expected only beside model.kind = encoder and labels.kind = none, which have blanks; leave it out")
 
 MODELS: dict[type, Callable[..., nn.Module]] = {  # config section -> what is built from it
     DecoderConfig: Decoder,
     RNNConfig: RNN,
+    EncoderConfig: Encoder,
     NgramConfig: Ngram,
 }
 
@@ -96,6 +112,7 @@ class Data(NamedTuple):
     test: TokenStream | None
     val_nats: float | None  # minus the log probability of the validation documents under their source, where that is known
     test_nats: float | None
+    labels: Splits | None = None  # of each document, where there are any
 
 
 class OpenRun(NamedTuple):
@@ -103,7 +120,7 @@ class OpenRun(NamedTuple):
 
     path: Path
     config: RunConfig
-    text: TextModel
+    text: TextModel | Cloze | TextClassifier
     step: int
 
 
@@ -138,22 +155,46 @@ def build_data(config: RunConfig, tokenizer: Tokenizer | None = None, say: Calla
     splits = split(documents, config.data.val_fraction, config.data.test_fraction)
     if not splits.val:
         raise ValueError("data.val_fraction = 0: expected some text to validate on; raise it")
+    splits, labels = label(config, splits, corpus.world)
     tokenizer = tokenizer or train_tokenizer(config.tokenizer, splits.train)
     streams = Splits(*(token_stream(part, tokenizer) if part else None for part in splits))
-    nats = [-math.fsum(map(corpus.world.log_prob, part)) if corpus.world and part else None for part in splits[1:]]
-    return Data(tokenizer, len(documents) > 1, *streams, *nats)
+    world = None if isinstance(config.model, EncoderConfig) else corpus.world  # of blanks and labels the source is not known
+    nats = [-math.fsum(map(world.log_prob, part)) if world and part else None for part in splits[1:]]
+    return Data(tokenizer, len(documents) > 1, *streams, *nats, labels)
+
+
+def label(config: RunConfig, splits: Splits, world: World | None) -> tuple[Splits, Splits | None]:
+    """The documents as the question of `config.labels` wants them, and their labels; None where nothing is asked."""
+    if config.labels.kind == "none":
+        return splits, None
+    if world is None:
+        raise ValueError(f"labels.kind = {config.labels.kind}: expected data.corpus = stories, whose endings are known; set one of the two")
+    labelled = [[ending(world, story) for story in part] for part in splits]
+    return Splits(*([text for text, _ in part] for part in labelled)), Splits(*([label for _, label in part] for part in labelled))
 
 
 def build_batches(config: RunConfig, data: Data) -> Callable[[int], Batch]:
     """Step -> training batch."""
-    c = config
+    c, seed = config, config.train.seed
     if isinstance(c.model, NgramConfig):
         return build_single_pass(c, data).batch
+    if data.labels:
+        return LabelledTexts(data.train, data.labels.train, c.model.context_length).batches(c.train.batch_size, seed, c.data.order)
     if c.data.order == "contiguous":
         if not isinstance(c.model, RNNConfig):
             raise ValueError(f"data.order = contiguous: expected model.kind = rnn, whose state is carried, not {c.model.kind}; use epochs")
-        return Lanes(data.train, c.model.context_length, c.train.batch_size, c.train.seed, data.documents).batch
-    return Windows(data.train, c.model.context_length, c.train.batch_size, c.train.seed, c.data.order, data.documents).batch
+        return Lanes(data.train, c.model.context_length, c.train.batch_size, seed, data.documents).batch
+    windows = Windows(data.train, c.model.context_length, c.train.batch_size, seed, c.data.order, data.documents).batch
+    if not isinstance(c.model, EncoderConfig):
+        return windows
+    blank = build_blanks(config, data)
+    return lambda step: blank(windows(step).tokens, seed, step, 1)
+
+
+def build_blanks(config: RunConfig, data: Data) -> Callable[..., Batch]:
+    """(tokens, *seed) -> a batch with blanks, of pairs if the encoder is to tell which texts follow each other."""
+    masking = Masking(config.masking, data.tokenizer)
+    return partial(masked_pairs, masking) if config.model.next_sentence else masking
 
 
 def build_single_pass(config: RunConfig, data: Data) -> SinglePass:
@@ -172,16 +213,25 @@ def limit_steps(config: RunConfig, data: Data, say: Callable[[str], object] = pr
 def build_validation(config: RunConfig, data: Data, part: str = "val") -> Validation:
     """The full pass over one held-out part, "val" or "test"."""
     stream, nats = {"val": (data.val, data.val_nats), "test": (data.test, data.test_nats)}[part]
-    batches = evaluation_batches(stream, config.model.context_length, 64, data.documents)
-    return Validation(batches, build_objective(config), n_bytes=stream.n_bytes, source_nats=nats)
+    objective, context_length = build_objective(config), config.model.context_length
+    if data.labels:
+        batches = LabelledTexts(stream, getattr(data.labels, part), context_length).every(64)
+        return Validation(batches, objective, n_bytes=None, source_nats=None)
+    batches = evaluation_batches(stream, context_length, 64, data.documents)
+    if not isinstance(config.model, EncoderConfig):
+        return Validation(batches, objective, n_bytes=stream.n_bytes, source_nats=nats)
+    blank = build_blanks(config, data)
+    return Validation([blank(batch.tokens, 0, i, 2) for i, batch in enumerate(batches)], objective, n_bytes=None, source_nats=None)
 
 
 def build_model(config: RunConfig, vocab_size: int, device: str = "cpu", weights: dict[str, Tensor] | None = None) -> nn.Module:
     """A fresh model, or one of these weights, and the adapter of the config on it; the same seed gives the same weights."""
     torch.manual_seed(config.train.seed)
     model = MODELS[type(config.model)](config.model, vocab_size)
+    if config.labels.kind != "none":
+        model = Classifier(model, len(ENDINGS))
     if weights is not None:
-        model.load_state_dict(weights)
+        load_weights(model, weights)
     if config.adapter.rank:
         add_lora(model, config.adapter)
     return model.to(device)
@@ -189,6 +239,10 @@ def build_model(config: RunConfig, vocab_size: int, device: str = "cpu", weights
 
 def build_objective(config: RunConfig) -> Objective:
     """What training minimizes."""
+    if config.labels.kind != "none":
+        return classification
+    if isinstance(config.model, EncoderConfig):
+        return masked_token_and_next_sentence if config.model.next_sentence else masked_token
     return next_token
 
 
@@ -294,8 +348,24 @@ def open_run(path: Path, device: str = "cpu", base: Path | None = None) -> OpenR
     config, tokenizer = contents["config"], contents["tokenizer"]
     model = build_model(config, tokenizer.vocab_size, device, base_weights(path, contents, base))
     load_trained_state(model, contents["step"]["model"])
-    text = TextModel(model.eval(), tokenizer, contents["documents"])
+    text = build_text(config)(model.eval(), tokenizer, contents["documents"])
     return OpenRun(path, config, text, contents["progress"]["step"])
+
+
+def build_text(config: RunConfig) -> type[TextModel | Cloze | TextClassifier]:
+    """What can be done with a trained model: write, fill in blanks, or tell labels."""
+    if config.labels.kind != "none":
+        return TextClassifier
+    return Cloze if isinstance(config.model, EncoderConfig) else TextModel
+
+
+def load_weights(model: nn.Module, weights: dict) -> None:
+    """Begin with the weights of another run; a classifier may begin with an encoder's alone. Raises ValueError where they do not fit."""
+    bare = isinstance(model, Classifier) and not any(name.startswith("encoder.") for name in weights)
+    try:
+        (model.encoder if bare else model).load_state_dict(weights)
+    except RuntimeError as e:
+        raise ValueError(f"--init-from: expected the weights of another {type(model).__name__}; start from a run of the same kind") from e
 
 
 def newest_run() -> Path:

@@ -4,15 +4,23 @@ Training on many documents begins every document with END, so every prompt does 
 END, so a prompt there opens with a new line, as a paragraph does.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
+from torch import Tensor, nn
+
+from minillm.cache.base import EMPTY
 from minillm.config import Count, validate
+from minillm.datasets.labels import ENDINGS
+from minillm.datasets.masking import MASK
 from minillm.decoding.generate import Reason, generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.stopping import StopText
 from minillm.models.base import LanguageModel
+from minillm.models.heads import nearest, sentence_vectors
 from minillm.tokenizers.base import Tokenizer
 
 
@@ -45,7 +53,7 @@ class TextModel:
 
     def encode(self, prompt: str) -> list[int]:
         """The ids that the model reads before it writes. Raises ValueError for characters that the tokenizer lacks."""
-        return [*self._opening(), *self.tokenizer.encode(prompt)]
+        return [*opening(self.tokenizer, self.documents), *self.tokenizer.encode(prompt)]
 
     def sampler(self, sampling: SamplingConfig, prompts: Sequence[str]) -> Sampler:
         """The pipeline in force for these prompts: print it."""
@@ -86,10 +94,92 @@ class TextModel:
             for prompt, watcher, completion in zip(prompts, watchers, completions, strict=True)
         ]
 
-    def _opening(self) -> list[int]:
-        if not self.documents:
-            try:
-                return self.tokenizer.encode("\n")
-            except ValueError:  # an alphabet of characters without a new line
-                pass
-        return [self.tokenizer.end_id]
+
+class Candidate(NamedTuple):
+    """What may stand in a blank."""
+
+    text: str  # with the space before it, if it has one
+    probability: float
+
+
+class Cloze:
+    """Texts with blanks in, what may stand there out: an encoder and its tokenizer."""
+
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, documents: bool):
+        """`documents`: whether training text was many documents, or one long text."""
+        self.model, self.tokenizer, self.documents = model, tokenizer, documents
+        pieces = (tokenizer.decode_bytes([token]) for token in range(tokenizer.vocab_size))
+        spaced = any(len(piece) > 1 and piece.startswith(b" ") for piece in pieces)
+        self.blank = re.compile((" ?" if spaced else "") + re.escape(MASK))  # a word brings the space before it along, if words do
+
+    def encode(self, text: str) -> list[int]:
+        """The ids that the model reads, each [MASK] one of them, and so one token: a word, if the tokenizer has it whole."""
+        ids = opening(self.tokenizer, self.documents)
+        for i, part in enumerate(self.blank.split(text)):
+            ids += [*([self.model.mask_id] if i else []), *self.tokenizer.encode(part)]
+        return ids
+
+    @torch.inference_mode()
+    def fill(self, text: str, n: int) -> list[list[Candidate]]:
+        """The n most probable tokens for each [MASK] in a text, given what stands around it. Raises ValueError where there is none.
+
+        Probabilities are over the tokens of texts: neither END nor [MASK] can stand in a blank.
+        """
+        if MASK not in text:
+            raise ValueError(f'"{text}": expected a text with {MASK} in it, as in "The {MASK} sat on the mat"; write {MASK} for each blank')
+        tokens = torch.tensor([self.encode(text)], device=next(self.model.parameters()).device)
+        logits = self.model(tokens)[tokens == self.model.mask_id][:, : self.tokenizer.vocab_size].float()  # (blanks, V)
+        logits[:, self.tokenizer.end_id] = -torch.inf
+        best = logits.softmax(-1).topk(min(n, self.tokenizer.vocab_size - 1))
+        return [
+            [Candidate(self.tokenizer.decode([token]), p) for token, p in zip(*row, strict=True)]
+            for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+    def show(self, text: str, n: int) -> str:
+        """`fill` as a table to print, and the text with the best candidate in each blank."""
+        blanks, lines, written = self.fill(text, n), [], text
+        for i, candidates in enumerate(blanks, start=1):
+            lines += [f"blank {i}"] + [f"  {candidate.probability:7.4f}  {candidate.text!r}" for candidate in candidates]
+            written = self.blank.sub(lambda _, best=candidates[0]: best.text, written, count=1)
+        return "\n".join([*lines, "", written])
+
+    @torch.inference_mode()
+    def nearest(self, text: str, among: Sequence[str], n: int) -> list[tuple[str, float]]:
+        """The n texts whose vectors point most nearly where that of `text` points, with the cosines, the best first."""
+        rows = torch.cat([sentence_vectors(self.model, self._batch(among[i : i + 256])) for i in range(0, len(among), 256)])
+        [query] = sentence_vectors(self.model, self._batch([text]))
+        return [(among[row], cosine) for row, cosine in nearest(query, rows, n)]
+
+    def _batch(self, texts: Sequence[str]) -> Tensor:
+        return ragged([self.encode(text) for text in texts]).to(next(self.model.parameters()).device)
+
+
+class TextClassifier:
+    """A text in, the probability of each label out."""
+
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, documents: bool):
+        """`documents`: whether training text was many documents, or one long text."""
+        self.model, self.tokenizer, self.documents = model, tokenizer, documents
+
+    @torch.inference_mode()
+    def tell(self, text: str) -> dict[str, float]:
+        """Label -> probability. Raises ValueError for a text that is longer than the context."""
+        ids = [*opening(self.tokenizer, self.documents), *self.tokenizer.encode(text)]
+        [logits] = self.model(torch.tensor([ids], device=next(self.model.parameters()).device))
+        return dict(zip(ENDINGS, logits.float().softmax(-1).tolist(), strict=True))
+
+
+def opening(tokenizer: Tokenizer, documents: bool) -> list[int]:
+    """What stands before the first token of a text."""
+    if not documents:
+        try:
+            return tokenizer.encode("\n")
+        except ValueError:  # an alphabet of characters without a new line
+            pass
+    return [tokenizer.end_id]
+
+
+def ragged(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Rows of ids, filled up with EMPTY on the right: (B, longest)."""
+    return torch.tensor([[*row, *[EMPTY] * (max(map(len, rows)) - len(row))] for row in rows])

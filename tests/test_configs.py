@@ -28,7 +28,8 @@ def test_a_config_that_ships_trains_two_steps_on_a_tiny_text(name, tmp_path, mon
     small = {"model.context_length": "16", "tokenizer.vocab_size": "300"}
     small |= {"model.n_layers": "1"} if hasattr(config.model, "n_layers") else {}
     quick = {"train.batch_size": "3", "train.max_steps": "2", "train.precision": "fp32"}
-    config = override(config, {"data.corpus": str(corpus), **small, **quick})
+    text = {"data.corpus": str(corpus)} if config.labels.kind == "none" else {"data.n_stories": "40"}  # of stories the labels are known
+    config = override(config, {**text, **small, **quick})
     data = run.build_data(config, say=lambda line: None)
     model, rows = run.build_model(config, data.tokenizer.vocab_size), []
     step, validation = run.build_step(config, model), run.build_validation(config, data)

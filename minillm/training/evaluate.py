@@ -16,7 +16,7 @@ from torch import nn
 
 from minillm.datasets.batch import Batch
 from minillm.models.base import device_of
-from minillm.objectives.loss import Objective
+from minillm.objectives.loss import Loss, Objective, mean_metrics
 
 LEAK_NATS = 20.0  # a lead over the source that chance gives once in e^20 runs
 
@@ -28,16 +28,21 @@ class Leak(ValueError):
 class Validation:
     """Measures a model on batches that never change."""
 
-    def __init__(self, batches: Iterable[Batch], objective: Objective, *, n_bytes: int, source_nats: float | None):
-        """`n_bytes`: UTF-8 bytes of the text; `source_nats`: minus its log probability under the source, or None if unknown."""
+    def __init__(self, batches: Iterable[Batch], objective: Objective, *, n_bytes: int | None, source_nats: float | None):
+        """`n_bytes`: UTF-8 bytes of the text, None where not all of it is predicted; `source_nats`: minus its log probability under
+        the source, None if unknown.
+        """
         self.batches, self.objective = list(batches), objective
         self.n_bytes, self.source_nats = n_bytes, source_nats
 
     @torch.inference_mode()
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """val_loss, bits_per_byte and, where the source is known, source_loss and regret. Raises Leak."""
-        total, count = self._sum(model)
-        metrics = {"val_loss": total / count, "bits_per_byte": total / math.log(2) / self.n_bytes}
+        """val_loss and what else is known: the objective's own metrics, bits_per_byte, source_loss and regret. Raises Leak."""
+        losses = self._losses(model)
+        total, count = sum(float(loss.total) for loss in losses), sum(float(loss.count) for loss in losses)
+        metrics = {"val_loss": total / count} | {f"val_{name}": mean for name, mean in mean_metrics(losses).items()}
+        if self.n_bytes is not None:
+            metrics |= {"bits_per_byte": total / math.log(2) / self.n_bytes}
         if self.source_nats is not None:
             metrics |= {"source_loss": self.source_nats / count, "regret": (total - self.source_nats) / count}
             if total < self.source_nats - LEAK_NATS:
@@ -47,12 +52,11 @@ class Validation:
                 )
         return metrics
 
-    def _sum(self, model: nn.Module) -> tuple[float, float]:
-        """Nats and counted tokens of all batches, in eval mode."""
+    def _losses(self, model: nn.Module) -> list[Loss]:
+        """Of every batch, in eval mode."""
         was_training, device = model.training, device_of(model)
         model.eval()
         try:
-            losses = [self.objective(model, type(batch)(*(part.to(device) for part in batch))) for batch in self.batches]
+            return [self.objective(model, type(batch)(*(part.to(device) for part in batch))) for batch in self.batches]
         finally:
             model.train(was_training)
-        return sum(float(loss.total) for loss in losses), sum(float(loss.count) for loss in losses)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from minillm.datasets.batch import Batch
-from minillm.objectives.loss import Loss, Objective
+from minillm.objectives.loss import Loss, Objective, mean_metrics
 from minillm.training.balance import Balance, watching
 from minillm.training.checkpoint import load_trained_state, trained_state
 from minillm.training.optim import Optimizer
@@ -54,7 +54,7 @@ class GradientStep:
 
     def __call__(self, batch: Batch) -> dict[str, float]:
         """Update once. Raises Diverged before any weight has changed."""
-        total, count = self._backward(batch)
+        total, count, metrics = self._backward(batch)
         torch._foreach_div_(self.gradients, max(count, 1))
         loss, norm = total / max(count, 1), float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self.gradients))))
         fraction = self.rate(self.n_steps)
@@ -67,10 +67,10 @@ class GradientStep:
             torch._foreach_mul_(self.gradients, self.grad_clip / norm)
         self.optimizer.step(fraction)
         self.n_steps += 1
-        return {"loss": loss, "grad_norm": norm, "lr": self.lr * fraction, "tokens": count} | self.balance.finish()
+        return {"loss": loss, "grad_norm": norm, "lr": self.lr * fraction, "tokens": count, **metrics, **self.balance.finish()}
 
-    def _backward(self, batch: Batch) -> tuple[float, int]:
-        """Fill .grad of every parameter with the gradient of the summed loss, which is returned with its count."""
+    def _backward(self, batch: Batch) -> tuple[float, int, dict[str, float]]:
+        """Fill .grad of every parameter with the gradient of the summed loss, which is returned with its count and the metrics."""
         losses = []
         self.balance.begin()
         torch._foreach_zero_(self.gradients)
@@ -82,8 +82,8 @@ class GradientStep:
         self.working.train()
         for parts in zip(*(part.chunk(self.n_micro_batches) for part in batch), strict=True):
             loss = self._micro_backward(type(batch)(*parts))
-            losses.append((loss.total.detach(), loss.count))
-        return float(sum(total for total, _ in losses)), int(sum(count for _, count in losses))
+            losses.append(Loss(loss.total.detach(), loss.count, loss.metrics))
+        return float(sum(loss.total for loss in losses)), int(sum(loss.count for loss in losses)), mean_metrics(losses)
 
     def _micro_backward(self, batch: Batch) -> Loss:
         """Add the gradient of one micro-batch to .grad."""

@@ -1,0 +1,77 @@
+"""What stands on top of an encoder: the same vectors, read for different questions.
+
+    which token?        embed^T norm(f(dense(x))) + bias     at every place (Devlin et al. 2019)
+    which class?        head(tanh(dense(x of the first token)))     of a text, or of a pair: does the second follow the first?
+    what is it like?    mean of x over the tokens, scaled to length 1     cosines compare texts (Reimers and Gurevych 2019)
+
+Every text begins with END, so the first token is the same for all of them and has nothing else to tell than what it saw.
+Read `encoder` before.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minillm.layers.norm import LayerNorm
+
+
+class MaskedHead(nn.Module):
+    """(..., D) -> logits (..., V): scores a token by the embedding that it is read with, so the table is learned from both sides."""
+
+    def __init__(self, embed: nn.Embedding, activation: Callable[[Tensor], Tensor], norm_eps: float):
+        super().__init__()
+        self.dense = nn.Linear(embed.embedding_dim, embed.embedding_dim)
+        self.activation = activation
+        self.norm = LayerNorm(embed.embedding_dim, eps=norm_eps)
+        self.embed = embed
+        self.bias = nn.Parameter(torch.zeros(embed.num_embeddings))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.norm(self.activation(self.dense(x))), self.embed.weight, self.bias)
+
+
+class PooledHead(nn.Module):
+    """Vectors (B, T, D) of tokens (B, T) -> logits (B, C) of C classes."""
+
+    def __init__(self, d_model: int, n_classes: int, dropout: float, init_std: float):
+        super().__init__()
+        self.dense, self.head = nn.Linear(d_model, d_model), nn.Linear(d_model, n_classes)
+        self.dropout = nn.Dropout(dropout)
+        for linear in (self.dense, self.head):
+            nn.init.normal_(linear.weight, std=init_std)
+            nn.init.zeros_(linear.bias)
+
+    def pool(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """What the first token has gathered, wherever padding lets it stand: (B, T, D) -> (B, D)."""
+        first = (tokens >= 0).int().argmax(1)  # (B,)
+        return torch.tanh(self.dense(hidden[torch.arange(len(tokens), device=tokens.device), first]))
+
+    def forward(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        return self.head(self.dropout(self.pool(hidden, tokens)))
+
+
+class Classifier(nn.Module):
+    """An encoder that answers one question about a text: tokens (B, T) -> logits (B, C)."""
+
+    def __init__(self, encoder: nn.Module, n_classes: int):
+        super().__init__()
+        c = encoder.config
+        self.encoder, self.answer = encoder, PooledHead(c.d_model, n_classes, c.dropout, c.init_std)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.answer(self.encoder.hidden(tokens), tokens)
+
+
+def sentence_vectors(encoder: nn.Module, tokens: Tensor) -> Tensor:
+    """One vector of length 1 a row, padding left out: tokens (B, T) -> (B, D). A row without any token gets zeros."""
+    filled = (tokens >= 0)[..., None]  # (B, T, 1)
+    mean = encoder.hidden(tokens).masked_fill(~filled, 0.0).sum(1) / filled.sum(1).clamp(min=1)
+    return F.normalize(mean, dim=-1)
+
+
+def nearest(query: Tensor, vectors: Tensor, n: int) -> list[tuple[int, float]]:
+    """(row, cosine) of the n rows of vectors (N, D) that are most like query (D,), the best first; all of length 1."""
+    cosines, rows = (vectors @ query).topk(min(n, len(vectors)))
+    return list(zip(rows.tolist(), cosines.tolist(), strict=True))
