@@ -19,19 +19,23 @@ from torch import nn
 from minillm.config import from_dict, load, suggest, to_toml, validate
 from minillm.datasets.batch import Batch
 from minillm.datasets.cleaning import CleaningConfig, clean
-from minillm.datasets.corpus import DataConfig, load_corpus
+from minillm.datasets.corpus import DataConfig, load_corpus, load_pairs
+from minillm.datasets.pairs import PairBatch, PairBatches, Pairs, evaluation_pairs, split_pairs
 from minillm.datasets.split import Splits, split
 from minillm.datasets.tokens import TokenStream, token_stream
 from minillm.datasets.windows import Windows, evaluation_batches
 from minillm.decoding.sampler import SamplingConfig
 from minillm.models.decoder import Decoder, DecoderConfig
-from minillm.objectives.loss import Objective
+from minillm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from minillm.objectives.loss import Loss, Objective
 from minillm.objectives.next_token import next_token
-from minillm.text import TextConfig, TextModel
+from minillm.objectives.seq2seq import seq2seq
+from minillm.text import TextConfig, TextModel, Translator
 from minillm.tokenizers.base import Tokenizer
 from minillm.tokenizers.build import TokenizerConfig, tokenizer_from_dict, train_tokenizer
 from minillm.training import checkpoint
 from minillm.training.evaluate import Validation
+from minillm.training.evaluate_translation import TranslationValidation
 from minillm.training.loop import Progress, TrainConfig
 from minillm.training.optim import OptimConfig, build_optimizer
 from minillm.training.schedule import ScheduleConfig, rate
@@ -61,7 +65,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    model: DecoderConfig = field(default_factory=DecoderConfig)
+    model: DecoderConfig | EncoderDecoderConfig = field(default_factory=DecoderConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -69,7 +73,9 @@ class RunConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
-MODELS: dict[type, Callable[..., nn.Module]] = {DecoderConfig: Decoder}  # config section -> what is built from it
+MODELS: dict[type, Callable[..., nn.Module]] = {DecoderConfig: Decoder, EncoderDecoderConfig: EncoderDecoder}  # config section -> model
+OBJECTIVES: dict[type, Callable[..., Loss]] = {DecoderConfig: next_token, EncoderDecoderConfig: seq2seq}
+TEXTS: dict[type, type[TextModel]] = {DecoderConfig: TextModel, EncoderDecoderConfig: Translator}
 
 
 class Data(NamedTuple):
@@ -77,9 +83,9 @@ class Data(NamedTuple):
 
     tokenizer: Tokenizer
     documents: bool  # many documents, or one long text
-    train: TokenStream
-    val: TokenStream
-    test: TokenStream | None
+    train: TokenStream | Pairs
+    val: TokenStream | Pairs
+    test: TokenStream | Pairs | None
     val_nats: float | None  # minus the log probability of the validation documents under their source, where that is known
     test_nats: float | None
 
@@ -109,6 +115,8 @@ def load_config(name: str) -> RunConfig:
 
 def build_data(config: RunConfig, tokenizer: Tokenizer | None = None, say: Callable[[str], object] = print) -> Data:
     """Documents, cleaned if asked for, split, and tokenized by `tokenizer` or one that is trained on the training part."""
+    if isinstance(config.model, EncoderDecoderConfig):
+        return build_pairs(config, tokenizer)
     corpus = load_corpus(config.data)
     documents = corpus.documents
     if config.data.clean:
@@ -123,17 +131,33 @@ def build_data(config: RunConfig, tokenizer: Tokenizer | None = None, say: Calla
     return Data(tokenizer, len(documents) > 1, *streams, *nats)
 
 
-def build_batches(config: RunConfig, data: Data) -> Callable[[int], Batch]:
+def build_pairs(config: RunConfig, tokenizer: Tokenizer | None = None) -> Data:
+    """Sentences and their translations, split by combination, and tokenized by one tokenizer for both languages."""
+    c = config.data
+    if c.clean:
+        raise ValueError("data.clean = true: expected false for pairs, since cleaning drops single documents; leave it out")
+    splits = split_pairs(load_pairs(c), c.val_fraction, c.test_fraction)
+    tokenizer = tokenizer or train_tokenizer(config.tokenizer, [text for pair in splits.train for text in (pair.source, pair.target)])
+    sides = [[token_stream(side, tokenizer) for side in ([p.source for p in part], [p.target for p in part])] for part in splits if part]
+    return Data(tokenizer, True, *[Pairs(*both) for both in sides], *[None] * (5 - len(sides)))
+
+
+def build_batches(config: RunConfig, data: Data) -> Callable[[int], Batch | PairBatch]:
     """Step -> training batch."""
     c = config
+    if isinstance(data.train, Pairs):
+        return PairBatches(data.train, c.model.context_length, c.train.batch_size, c.train.seed, c.data.order).batch
     return Windows(data.train, c.model.context_length, c.train.batch_size, c.train.seed, c.data.order, data.documents).batch
 
 
 def build_validation(config: RunConfig, data: Data, part: str = "val") -> Validation:
     """The full pass over one held-out part, "val" or "test"."""
     stream, nats = {"val": (data.val, data.val_nats), "test": (data.test, data.test_nats)}[part]
+    if isinstance(stream, Pairs):
+        batches = evaluation_pairs(stream, config.model.context_length, 256)
+        return TranslationValidation(batches, OBJECTIVES[type(config.model)], n_bytes=stream.n_bytes, tokenizer=data.tokenizer)
     batches = evaluation_batches(stream, config.model.context_length, 64, data.documents)
-    return Validation(batches, build_objective(config), n_bytes=stream.n_bytes, source_nats=nats)
+    return Validation(batches, OBJECTIVES[type(config.model)], n_bytes=stream.n_bytes, source_nats=nats)
 
 
 def build_model(config: RunConfig, vocab_size: int, device: str = "cpu") -> nn.Module:
@@ -144,7 +168,7 @@ def build_model(config: RunConfig, vocab_size: int, device: str = "cpu") -> nn.M
 
 def build_objective(config: RunConfig) -> Objective:
     """What training minimizes."""
-    return next_token
+    return partial(OBJECTIVES[type(config.model)], smoothing=config.train.label_smoothing)
 
 
 def build_step(config: RunConfig, model: nn.Module) -> GradientStep:
@@ -191,7 +215,7 @@ def open_run(path: Path, device: str = "cpu") -> OpenRun:
     config, tokenizer = contents["config"], contents["tokenizer"]
     model = build_model(config, tokenizer.vocab_size, device)
     model.load_state_dict(contents["step"]["model"])
-    text = TextModel(model.eval(), tokenizer, contents["documents"])
+    text = TEXTS[type(config.model)](model.eval(), tokenizer, contents["documents"])
     return OpenRun(path, config, text, contents["progress"]["step"])
 
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from minillm.config import Count, Fraction, Positive, validate
+from minillm.datasets.pairs import Pair, read_pairs
 from minillm.datasets.python_docs import python_docs
 from minillm.datasets.shakespeare import shakespeare
 from minillm.datasets.stories import World
+from minillm.datasets.translation import TranslationWorld
 
-BUILT_IN = ["stories", "python-docs", "shakespeare"]
+BUILT_IN = ["stories", "python-docs", "shakespeare", "translation"]
 SUFFIXES = (".txt", ".md")  # what is read from a folder
 
 
@@ -24,9 +26,10 @@ SUFFIXES = (".txt", ".md")  # what is read from a folder
 class DataConfig:
     """What to train on."""
 
-    corpus: str = "stories"  # stories | python-docs | shakespeare | a text file | a folder of .txt and .md | a .jsonl with a "text" field
+    corpus: str = "stories"  # stories | python-docs | shakespeare | translation | a text file | a folder of .txt and .md | a .jsonl with a "text" field | a .tsv of pairs
     n_stories: Positive = 20_000  # how many stories to make up, where corpus is "stories"
-    seed: Count = 0  # which stories they are
+    n_pairs: Positive = 40_000  # how many sentences to make up, where corpus is "translation"
+    seed: Count = 0  # which stories or sentences they are
     clean: bool = False  # normalize the text and remove junk and near-duplicates, by section [cleaning]
     val_fraction: Fraction = 0.05  # share of documents to validate on; a single text gives its last val_fraction + test_fraction
     test_fraction: Fraction = 0.05  # share of documents that are kept for the end
@@ -57,6 +60,24 @@ def load_corpus(config: DataConfig) -> Corpus:
         return Corpus(name, python_docs(), None)
     if name == "shakespeare":
         return Corpus(name, [shakespeare()], None)
+    if name == "translation" or name.endswith(".tsv"):
+        raise ValueError(f"data.corpus = {name!r}: expected texts, and these are pairs; translate them with --model.kind encoder_decoder")
+    return Corpus(name, read_documents(_find(name)), None)
+
+
+def load_pairs(config: DataConfig) -> list[Pair]:
+    """The sentences of `config.corpus` with their translations. Raises ValueError where it is no corpus of pairs."""
+    name = config.corpus
+    if name == "translation":
+        return TranslationWorld().generate(config.n_pairs, config.seed)
+    if not name.endswith(".tsv"):
+        raise ValueError(f"data.corpus = {name!r}: expected translation, or a .tsv file with a source, a tab and a target on each line")
+    path = _find(name)
+    return read_pairs(path, read_text(path))
+
+
+def _find(name: str) -> Path:
+    """A file or folder that exists. Raises ValueError."""
     path = Path(name).expanduser()
     if not name or not path.exists():
         near = difflib.get_close_matches(name, BUILT_IN, n=1)
@@ -64,7 +85,7 @@ def load_corpus(config: DataConfig) -> Corpus:
             f"data.corpus = {name!r}: expected {', '.join(BUILT_IN)}, or a file or folder that exists; "
             + (f"did you mean {near[0]}?" if near else "check the path")
         )
-    return Corpus(name, read_documents(path), None)
+    return path
 
 
 def read_documents(path: Path) -> list[str]:
