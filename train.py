@@ -18,7 +18,9 @@ import torch
 from minillm import run
 from minillm.config import Parser, add_flags, override, to_toml
 from minillm.datasets.batch import IGNORE, Batch
+from minillm.datasets.pairs import PairBatch, Pairs
 from minillm.run import RunConfig
+from minillm.text import Translator
 from minillm.tokenizers.base import Tokenizer
 from minillm.training.loop import Interrupted, Progress, train
 from minillm.training.metrics import MetricsLog, read_metrics, save_plot, terminal_plot
@@ -140,7 +142,7 @@ def new_folder(config: RunConfig, args: argparse.Namespace) -> Path:
     return next(path for path in numbered if not (path / "checkpoint").exists())
 
 
-def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch], device: str) -> RunConfig:
+def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch | PairBatch], device: str) -> RunConfig:
     """The config with train.precision "auto" replaced by what is faster on this machine, for now and for --resume."""
     if config.train.precision != "auto":
         return config
@@ -154,9 +156,10 @@ def describe(config: RunConfig, data: run.Data, model: torch.nn.Module, device: 
     """The first lines: what is trained, on what, and what to expect."""
     about, n_parameters = config.about, sum(p.numel() for p in model.parameters())
     per_step = config.train.batch_size * config.model.context_length
+    most = "at most " if isinstance(data.train, Pairs) else ""
     print(to_toml(config))
     print(f"device {device}, {torch.get_num_threads()} threads, {config.train.precision}; {n_parameters:,} parameters")
-    print(f"{len(data.train.ids):,} tokens to train on, {len(data.val.ids):,} to validate on; {per_step:,} tokens a step")
+    print(f"{len(data.train.ids):,} tokens to train on, {len(data.val.ids):,} to validate on; {most}{per_step:,} tokens a step")
     print(f"a uniform guess has loss ln {data.tokenizer.vocab_size} = {math.log(data.tokenizer.vocab_size):.3f}")
     if about.expected_loss:
         print(f"expected, as configured in its file: validation loss {about.expected_loss:.3f} after about {about.expected_seconds:.0f} s")
@@ -165,13 +168,15 @@ def describe(config: RunConfig, data: run.Data, model: torch.nn.Module, device: 
     print(f"run folder {path}", flush=True)
 
 
-def show_batch(batch: Batch, tokenizer: Tokenizer) -> None:
+def show_batch(batch: Batch | PairBatch, tokenizer: Tokenizer) -> None:
     """The first row of a batch: what is read, what should follow, and whether it counts."""
     special = {i: name for name, i in tokenizer.special_tokens.items()}
 
     def name(token: int) -> str:
         return "" if token < 0 else special.get(token) or repr(tokenizer.decode([token]))
 
+    if isinstance(batch, PairBatch):
+        print("source  " + " ".join(name(token) for token in batch.source[0].tolist() if token >= 0) + "\n")
     print(f"{'position':>8}  {'token':>6}  {'':<20}  {'target':>6}  {'':<20}  counted")
     for i, (token, target) in enumerate(zip(batch.tokens[0].tolist(), batch.targets[0].tolist(), strict=True)):
         print(f"{i:>8}  {token:>6}  {name(token):<20}  {target:>6}  {name(target):<20}  {'yes' if target != IGNORE else 'no'}")
@@ -199,9 +204,10 @@ def finish(path: Path, config: RunConfig, data: run.Data, device: str, progress:
         print(f"{'regret':>18}  {100 * last['regret'] / last['source_loss']:.1f} % of the source's own loss, which nothing can take away")
     sampling, limit = config.sampling, min(config.text.max_new_tokens, config.model.context_length)
     [sample] = opened.text.generate([config.text.prompt], sampling, max_new_tokens=limit, seeds=[config.train.seed])
-    print(f"\na sample ({opened.text.sampler(sampling, [config.text.prompt])}):\n{sample.prompt}{sample.text}\n")
+    print(f"\na sample ({opened.text.sampler(sampling, [config.text.prompt])}):\n{sample.prompt}{opened.text.joint}{sample.text}\n")
     print(f"everything is in {path}: checkpoint/ config.toml tokenizer.json metrics.jsonl summary.json{' loss.png' if plotted else ''}")
-    print(f"write more with: python sample.py --run {path} --top-p 0.9")
+    how = "--attention --prompt \"...\"" if isinstance(opened.text, Translator) else "--top-p 0.9"
+    print(f"write more with: python sample.py --run {path} {how}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import NamedTuple, NoReturn
 
 VOWELS = "aàâeéèêëiîïoôœuùûh"  # no h of the file is pronounced
 AVOIR = ("ai", "as", "a", "avons", "avez", "ont")
+HEADINGS = ("nouns", "adjectives", "verbs", "names", "places", "times")
 
 Forms = dict[tuple[str, bool], str]  # (gender, whether plural) -> form
 
@@ -61,8 +62,8 @@ class Lexicon:
                 continue
             if not text.startswith(" "):
                 heading = text.split()
-                if heading[0] not in ("nouns", "adjectives", "verbs", "names", "places", "times"):
-                    self._refuse(text, "'nouns', 'adjectives', 'verbs', 'names', 'places' or 'times', or an indented word below one of them")
+                if heading[0] not in HEADINGS:
+                    self._refuse(text, f"{', '.join(HEADINGS)}, or an indented word below one of them")
             elif not heading:
                 self._refuse(text, "a heading such as 'nouns animal' above the first word")
             else:

@@ -136,7 +136,7 @@ def split_pairs(pairs: Sequence[Pair], val_fraction: float, test_fraction: float
         (parts.test if test else parts.val if val else parts.train).append(pair)
     for part, name in ((parts.train, "train"), (parts.val, "validate")):
         if not part:
-            raise ValueError(f"{len(pairs)} pairs: expected some to {name} on; give more pairs or change data.val_fraction = {val_fraction:g}")
+            raise ValueError(f"{len(pairs)} pairs: expected some to {name} on; give more, or change data.val_fraction = {val_fraction:g}")
     return Splits(parts.train, list(dict.fromkeys(parts.val)), list(dict.fromkeys(parts.test)))
 
 

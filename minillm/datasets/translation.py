@@ -162,7 +162,8 @@ class _Sentence:
     def job(self, subject: Phrase, negated: bool) -> Predicate:
         noun = self.one(self.words.nouns["job"])
         self.combine(subject.head, noun.english[0])
-        return Predicate(None, [noun.french[subject.gender, subject.plural]], [noun.english[1]] if subject.plural else ["a", noun.english[0]])
+        english = [noun.english[1]] if subject.plural else ["a", noun.english[0]]
+        return Predicate(None, [noun.french[subject.gender, subject.plural]], english)
 
     def state(self, subject: Phrase, negated: bool) -> Predicate:
         adjective = self.one(self.words.fitting(subject.kind))

@@ -176,7 +176,8 @@ class EncoderDecoder(nn.Module):
     def show(self, source: Tensor | None) -> list[KVView]:
         """What each block of the decoder may look at in a source (B, S)."""
         if source is None or not source.numel():
-            raise ValueError(f"source = {'None' if source is None else 'no tokens'}: expected the sentence to look at; give its tokens (B, S)")
+            given = "None" if source is None else "no tokens"
+            raise ValueError(f"source = {given}: expected the sentence to look at; give its tokens (B, S)")
         memory, positions, dense = self.encode(source)
         return [block.cross.show(memory, positions, dense) for block in self.decoder]
 
