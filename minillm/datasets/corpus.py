@@ -26,7 +26,7 @@ SUFFIXES = (".txt", ".md")  # what is read from a folder
 class DataConfig:
     """What to train on."""
 
-    corpus: str = "stories"  # stories | python-docs | shakespeare | translation | a text file | a folder of .txt and .md | a .jsonl | a .tsv
+    corpus: str = "stories"  # stories | python-docs | shakespeare | translation | a text file | a folder of .txt and .md | a .jsonl | .tsv
     n_stories: Positive = 20_000  # how many stories to make up, where corpus is "stories"
     n_pairs: Positive = 40_000  # how many sentences to make up, where corpus is "translation"
     seed: Count = 0  # which stories or sentences they are
