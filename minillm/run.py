@@ -20,7 +20,7 @@ from minillm.config import from_dict, load, suggest, to_toml, validate
 from minillm.datasets.batch import Batch
 from minillm.datasets.cleaning import CleaningConfig, clean
 from minillm.datasets.corpus import DataConfig, load_corpus, load_pairs
-from minillm.datasets.pairs import PairBatch, PairBatches, Pairs, evaluation_pairs, split_pairs
+from minillm.datasets.pairs import PairBatch, PairBatches, Pairs, evaluation_pairs, spaced, split_pairs
 from minillm.datasets.split import Splits, split
 from minillm.datasets.tokens import TokenStream, token_stream
 from minillm.datasets.windows import Windows, evaluation_batches
@@ -137,9 +137,10 @@ def build_pairs(config: RunConfig, tokenizer: Tokenizer | None = None) -> Data:
     if c.clean:
         raise ValueError("data.clean = true: expected false for pairs, since cleaning drops single documents; leave it out")
     splits = split_pairs(load_pairs(c), c.val_fraction, c.test_fraction)
-    tokenizer = tokenizer or train_tokenizer(config.tokenizer, [text for pair in splits.train for text in (pair.source, pair.target)])
-    sides = [[token_stream(side, tokenizer) for side in ([p.source for p in part], [p.target for p in part])] for part in splits if part]
-    return Data(tokenizer, True, *[Pairs(*both) for both in sides], *[None] * (5 - len(sides)))
+    parts = [[[spaced(pair.source) for pair in part], [spaced(pair.target) for pair in part]] for part in splits if part]
+    tokenizer = tokenizer or train_tokenizer(config.tokenizer, parts[0][0] + parts[0][1])
+    pairs = [Pairs(*(token_stream(side, tokenizer) for side in part)) for part in parts]
+    return Data(tokenizer, True, *pairs, *[None] * (5 - len(pairs)))
 
 
 def build_batches(config: RunConfig, data: Data) -> Callable[[int], Batch | PairBatch]:

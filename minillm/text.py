@@ -14,6 +14,7 @@ from torch import Tensor
 
 from minillm.cache.base import EMPTY
 from minillm.config import Count, validate
+from minillm.datasets.pairs import spaced
 from minillm.decoding.generate import Reason, generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.stopping import StopText
@@ -110,7 +111,7 @@ class TextModel:
 class Translator(TextModel):
     """Text in one language in, text in another out: the prompt is what the encoder reads, and the decoder begins with END."""
 
-    joint = " -> "
+    joint = " ->"  # a translation begins with its space
 
     def encode(self, prompt: str) -> list[int]:
         """The ids that the decoder reads before it writes."""
@@ -120,7 +121,7 @@ class Translator(TextModel):
         """The ids that the encoder reads. Raises ValueError where there is nothing to read, and as `TextModel.encode`."""
         if not prompt.strip():
             raise ValueError(f"prompt = {prompt!r}: expected a sentence to translate; give one with --prompt")
-        return [*self.tokenizer.encode(prompt.strip()), self.tokenizer.end_id]
+        return [*self.tokenizer.encode(spaced(prompt)), self.tokenizer.end_id]
 
     def start(self, prompts: Sequence[str]) -> Callable[[int], State]:
         """The memory of these sources."""
@@ -131,7 +132,7 @@ class Translator(TextModel):
 
         A mean over the heads of each layer; the rows of the last two sum to 1. END stands for itself.
         """
-        source, tokens = self._sources([prompt]), [*self.tokenizer.encode(translation), self.tokenizer.end_id]
+        source, tokens = self._sources([prompt]), [*self.tokenizer.encode(spaced(translation)), self.tokenizer.end_id]
         read = torch.tensor([[self.tokenizer.end_id, *tokens[:-1]]], device=source.device)
         weights = self.model.alignment(read, source).mean(2)[:, 0]  # (L, T, S)
         source_pieces, pieces = ([self.tokenizer.decode([i]).strip() or "END" for i in ids] for ids in (source[0].tolist(), tokens))

@@ -2,6 +2,7 @@
 
     source   d END          tokens   END d          targets   d END
 
+A space stands before every sentence, so that its first word is the same token as within another.
 Rows of about one length are batched together, as in Vaswani et al. 2017, so that little of a batch is EMPTY. What is held out is
 not a sentence but a combination of words: every sentence with a held-out combination leaves the training part.
 Read before: `batch` and `windows`.
@@ -29,6 +30,11 @@ class Pair(NamedTuple):
     source: str
     target: str
     combinations: frozenset[str]  # what is new about the sentence: it may be learned from only if all of them may
+
+
+def spaced(sentence: str) -> str:
+    """As a sentence is tokenized."""
+    return " " + sentence.strip()
 
 
 class PairBatch(NamedTuple):

@@ -184,7 +184,8 @@ class _Sentence:
 
     def action(self, subject: Phrase, negated: bool) -> Predicate:
         verb = self.one(self.words.verbs)
-        self.combine(subject.head, verb.english)
+        if subject.person in (2, 5):  # a form that only nous or vous take would never be seen
+            self.combine(subject.head, verb.english)
         french, english = [], []
         if verb.objects:
             thing = self.noun_phrase(verb.objects, negated)
