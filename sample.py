@@ -14,9 +14,10 @@ from pathlib import Path
 from minillm import run
 from minillm.config import Count, Parser, Positive, add_flags, override
 from minillm.datasets.corpus import load_corpus, read_text
+from minillm.decoding.attention_map import save_heat_maps, table
 from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import SamplingConfig
-from minillm.text import Cloze, TextClassifier, TextModel
+from minillm.text import Cloze, TextClassifier, TextCompletion, TextModel, Translator
 
 N_SHOWN = 8  # candidates for a blank, or sentences
 N_DOCUMENTS = 200  # of a corpus, whose sentences are searched
@@ -40,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--preset", help=f"named sampling settings, which single flags override: {', '.join(PRESETS)}")
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given several times")
     parser.add_argument("--stream", action="store_true", help="show the text as it is written")
+    parser.add_argument("--attention", action="store_true", help="translators: show which word of the source each word came from")
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps")
     parser.add_argument("--fill", metavar="TEXT", help="with an encoder: what may stand in each [MASK] of a text")
     parser.add_argument("--nearest", metavar="TEXT", help="with an encoder: which sentences of --among are most like a text")
@@ -77,15 +79,19 @@ def go(args: argparse.Namespace) -> None:
     prompt = args.prompt if args.prompt is not None else opened.config.text.prompt
     n_tokens = request.max_new_tokens or opened.config.text.max_new_tokens
     print(f"run {opened.path} (step {opened.step}); {opened.text.sampler(sampling, [prompt])}\n", flush=True)
+    if args.attention:
+        refuse_attention(opened, request, args.stream)
     seeds = range(request.seed, request.seed + request.num_samples)
     if args.stream:
         for i, seed in enumerate(seeds):
-            print(("\n---\n" if i else "") + prompt, end="", flush=True)
+            print(("\n---\n" if i else "") + prompt + opened.text.joint, end="", flush=True)
             opened.text.generate([prompt], sampling, max_new_tokens=n_tokens, seeds=[seed], stop=args.stop, show=show)
             print()
         return
     completions = opened.text.generate([prompt] * len(seeds), sampling, max_new_tokens=n_tokens, seeds=seeds, stop=args.stop)
-    print("\n---\n".join(completion.prompt + completion.text for completion in completions))
+    print("\n---\n".join(completion.prompt + opened.text.joint + completion.text for completion in completions))
+    if args.attention:
+        show_attention(opened, completions[0])
 
 
 def read_flags(args: argparse.Namespace) -> list[str]:
@@ -96,13 +102,15 @@ def read_flags(args: argparse.Namespace) -> list[str]:
 def read(args: argparse.Namespace, given: dict[str, str], opened: run.OpenRun) -> None:
     """What a model that does not write has to say about a text. Raises ValueError for flags that do not fit the run."""
     asked, text = read_flags(args), opened.text
-    kinds = {Cloze: ["fill", "nearest"], TextClassifier: ["classify"], TextModel: []}
-    able = " or ".join(f"--{name} TEXT" for name in kinds[type(text)]) or "--prompt TEXT"
+    kinds = {Cloze: ["fill", "nearest"], TextClassifier: ["classify"]}
+    possible = kinds.get(type(text), [])
+    able = " or ".join(f"--{name} TEXT" for name in possible) or "--prompt TEXT"
     questions = [name for name in asked if name != "among"]
-    if len(questions) != 1 or questions[0] not in kinds[type(text)]:
+    if len(questions) != 1 or questions[0] not in possible:
         wrong = f"--{questions[-1]}" if questions else "no text"
         raise ValueError(f"{wrong}: expected {able} for {opened.path}, whose model.kind is {opened.config.model.kind}")
-    useless = [*(name for name in given if name not in (*asked, "device")), *(name for name in ("stop", "stream") if getattr(args, name))]
+    useless = [name for name in given if name not in (*asked, "device")]
+    useless += [name for name in ("stop", "stream", "attention") if getattr(args, name)]
     useless += ["among"] if "among" in asked and "nearest" not in asked else []
     if useless:
         raise ValueError(f"--{useless[0].replace('_', '-')} would be ignored beside --{questions[0]}; leave one of the two out")
@@ -133,6 +141,27 @@ def sentences(among: Path | None, opened: run.OpenRun) -> list[str]:
 def show(piece: str) -> None:
     """Print a piece of text at once."""
     print(piece, end="", flush=True)
+
+
+def refuse_attention(opened: run.OpenRun, request: Request, stream: bool) -> None:
+    """Raise ValueError where --attention has nothing to show."""
+    if not isinstance(opened.text, Translator):
+        raise ValueError(
+            f"--attention: expected a run of a translator, and {opened.path} is a {opened.config.model.kind}; "
+            "train one with train.py --config translate-tiny"
+        )
+    if stream or request.num_samples > 1:
+        other = "--stream" if stream else f"--num-samples {request.num_samples}"
+        raise ValueError(f"--attention shows one whole translation: expected no {other} beside it; leave one of the two out")
+
+
+def show_attention(opened: run.OpenRun, completion: TextCompletion) -> None:
+    """Print the last layer's attention to the source, and save a picture of every layer's."""
+    source, target, weights = opened.text.align(completion.prompt, completion.text)
+    print(f"\nwhere each word was looked for in the source (layer {len(weights)} of {len(weights)}, mean over heads):\n")
+    print(table(target, source, weights[-1]))
+    if save_heat_maps(target, source, weights, opened.path / "attention.png"):
+        print(f"\nevery layer is drawn in {opened.path / 'attention.png'}")
 
 
 def refuse_what_would_be_ignored(sampling: SamplingConfig, explicit: dict, request: Request, given: dict) -> None:

@@ -20,8 +20,9 @@ from minillm.config import Parser, add_flags, override, to_toml
 from minillm.datasets.batch import IGNORE, Batch
 from minillm.datasets.labels import ENDINGS, LabelBatch
 from minillm.datasets.masking import MASK
+from minillm.datasets.pairs import PairBatch, Pairs
 from minillm.run import RunConfig
-from minillm.text import Cloze, TextModel
+from minillm.text import Cloze, TextModel, Translator
 from minillm.tokenizers.base import Tokenizer
 from minillm.training.checkpoint import fingerprint
 from minillm.training.loop import Interrupted, Progress, train
@@ -168,7 +169,7 @@ def new_folder(config: RunConfig, args: argparse.Namespace) -> Path:
     return next(path for path in numbered if not (path / "checkpoint").exists())
 
 
-def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch], device: str) -> RunConfig:
+def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch | PairBatch], device: str) -> RunConfig:
     """The config with train.precision "auto" replaced by what is faster on this machine, for now and for --resume."""
     if config.train.precision != "auto":
         return config
@@ -184,7 +185,8 @@ def describe(config: RunConfig, data: run.Data, model: torch.nn.Module, device: 
     """The first lines: what is trained, on what, and what to expect."""
     about, n_parameters = config.about, sum(p.numel() for p in model.parameters())
     n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    per_step = f"{'at most ' if data.labels else ''}{config.train.batch_size * config.model.context_length:,}"
+    ragged = data.labels or isinstance(data.train, Pairs)
+    per_step = f"{'at most ' if ragged else ''}{config.train.batch_size * config.model.context_length:,}"
     print(to_toml(config))
     print(f"device {device}, {torch.get_num_threads()} threads, {config.train.precision}; {n_parameters:,} parameters")
     if n_trained < n_parameters:
@@ -199,7 +201,7 @@ def describe(config: RunConfig, data: run.Data, model: torch.nn.Module, device: 
     print(f"run folder {path}", flush=True)
 
 
-def show_batch(batch: Batch | LabelBatch, tokenizer: Tokenizer) -> None:
+def show_batch(batch: Batch | LabelBatch | PairBatch, tokenizer: Tokenizer) -> None:
     """The first row of a batch: what is read, what should follow, and whether it counts."""
     if isinstance(batch, LabelBatch):
         return print(f"{ENDINGS[batch.labels[0]]}: {tokenizer.decode(batch.tokens[0][batch.tokens[0] >= 0].tolist())}")
@@ -208,6 +210,8 @@ def show_batch(batch: Batch | LabelBatch, tokenizer: Tokenizer) -> None:
     def name(token: int) -> str:
         return "" if token < 0 else special.get(token) or repr(tokenizer.decode([token]))
 
+    if isinstance(batch, PairBatch):
+        print("source  " + " ".join(name(token) for token in batch.source[0].tolist() if token >= 0) + "\n")
     print(f"{'position':>8}  {'token':>6}  {'':<20}  {'target':>6}  {'':<20}  counted")
     for i, (token, target) in enumerate(zip(batch.tokens[0].tolist(), batch.targets[0].tolist(), strict=True)):
         print(f"{i:>8}  {token:>6}  {name(token):<20}  {target:>6}  {name(target):<20}  {'yes' if target != IGNORE else 'no'}")
@@ -238,9 +242,10 @@ def finish(path: Path, config: RunConfig, data: run.Data, device: str, progress:
         return print(demonstrate(opened))
     sampling, limit = config.sampling, min(config.text.max_new_tokens, config.model.context_length)
     [sample] = opened.text.generate([config.text.prompt], sampling, max_new_tokens=limit, seeds=[config.train.seed])
-    print(f"\na sample ({opened.text.sampler(sampling, [config.text.prompt])}):\n{sample.prompt}{sample.text}\n")
+    print(f"\na sample ({opened.text.sampler(sampling, [config.text.prompt])}):\n{sample.prompt}{opened.text.joint}{sample.text}\n")
     print(f"everything is in {path}: checkpoint/ config.toml tokenizer.json metrics.jsonl summary.json{' loss.png' if plotted else ''}")
-    print(f"write more with: python sample.py --run {path} --top-p 0.9")
+    how = "--attention --prompt \"...\"" if isinstance(opened.text, Translator) else "--top-p 0.9"
+    print(f"write more with: python sample.py --run {path} {how}")
 
 
 def demonstrate(opened: run.OpenRun) -> str:

@@ -20,11 +20,12 @@ from minillm.adapters.lora import AdapterConfig, add_lora, merge
 from minillm.config import from_dict, load, suggest, to_toml, validate
 from minillm.datasets.batch import Batch
 from minillm.datasets.cleaning import CleaningConfig, clean
-from minillm.datasets.corpus import DataConfig, load_corpus
+from minillm.datasets.corpus import DataConfig, load_corpus, load_pairs
 from minillm.datasets.labels import ENDINGS, LabelledTexts, LabelsConfig, ending
 from minillm.datasets.lanes import Lanes
 from minillm.datasets.masking import Masking, MaskingConfig
 from minillm.datasets.next_sentence import masked_pairs
+from minillm.datasets.pairs import PairBatch, PairBatches, Pairs, evaluation_pairs, spaced, split_pairs
 from minillm.datasets.single_pass import SinglePass
 from minillm.datasets.split import Splits, split
 from minillm.datasets.stories import World
@@ -33,6 +34,7 @@ from minillm.datasets.windows import Windows, evaluation_batches
 from minillm.decoding.sampler import SamplingConfig
 from minillm.models.decoder import Decoder, DecoderConfig
 from minillm.models.encoder import Encoder, EncoderConfig
+from minillm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from minillm.models.heads import Classifier
 from minillm.models.ngram import Ngram, NgramConfig
 from minillm.models.rnn import RNN, RNNConfig
@@ -40,7 +42,8 @@ from minillm.objectives.classification import classification
 from minillm.objectives.loss import Objective
 from minillm.objectives.masked_token import masked_token, masked_token_and_next_sentence
 from minillm.objectives.next_token import next_token
-from minillm.text import Cloze, TextClassifier, TextConfig, TextModel
+from minillm.objectives.seq2seq import seq2seq
+from minillm.text import Cloze, TextClassifier, TextConfig, TextModel, Translator
 from minillm.tokenizers.base import Tokenizer
 from minillm.tokenizers.build import TokenizerConfig, tokenizer_from_dict, train_tokenizer
 from minillm.training import checkpoint
@@ -48,6 +51,7 @@ from minillm.training.carried import CarriedStep
 from minillm.training.checkpoint import fingerprint, load_trained_state, trained_state
 from minillm.training.counting import CountingStep
 from minillm.training.evaluate import Validation
+from minillm.training.evaluate_translation import TranslationValidation
 from minillm.training.loop import Progress, TrainConfig
 from minillm.training.manual import ManualStep
 from minillm.training.optim import OptimConfig, build_optimizer
@@ -78,7 +82,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    model: DecoderConfig | RNNConfig | EncoderConfig | NgramConfig = field(default_factory=DecoderConfig)
+    model: DecoderConfig | RNNConfig | EncoderConfig | EncoderDecoderConfig | NgramConfig = field(default_factory=DecoderConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
@@ -98,6 +102,7 @@ MODELS: dict[type, Callable[..., nn.Module]] = {  # config section -> what is bu
     DecoderConfig: Decoder,
     RNNConfig: RNN,
     EncoderConfig: Encoder,
+    EncoderDecoderConfig: EncoderDecoder,
     NgramConfig: Ngram,
 }
 
@@ -107,9 +112,9 @@ class Data(NamedTuple):
 
     tokenizer: Tokenizer
     documents: bool  # many documents, or one long text
-    train: TokenStream
-    val: TokenStream
-    test: TokenStream | None
+    train: TokenStream | Pairs
+    val: TokenStream | Pairs
+    test: TokenStream | Pairs | None
     val_nats: float | None  # minus the log probability of the validation documents under their source, where that is known
     test_nats: float | None
     labels: Splits | None = None  # of each document, where there are any
@@ -147,6 +152,8 @@ def load_config(name: str) -> RunConfig:
 
 def build_data(config: RunConfig, tokenizer: Tokenizer | None = None, say: Callable[[str], object] = print) -> Data:
     """Documents, cleaned if asked for, split, and tokenized by `tokenizer` or one that is trained on the training part."""
+    if isinstance(config.model, EncoderDecoderConfig):
+        return build_pairs(config, tokenizer)
     corpus = load_corpus(config.data)
     documents = corpus.documents
     if config.data.clean:
@@ -173,9 +180,23 @@ def label(config: RunConfig, splits: Splits, world: World | None) -> tuple[Split
     return Splits(*([text for text, _ in part] for part in labelled)), Splits(*([label for _, label in part] for part in labelled))
 
 
-def build_batches(config: RunConfig, data: Data) -> Callable[[int], Batch]:
+def build_pairs(config: RunConfig, tokenizer: Tokenizer | None = None) -> Data:
+    """Sentences and their translations, split by combination, and tokenized by one tokenizer for both languages."""
+    c = config.data
+    if c.clean:
+        raise ValueError("data.clean = true: expected false for pairs, since cleaning drops single documents; leave it out")
+    splits = split_pairs(load_pairs(c), c.val_fraction, c.test_fraction)
+    parts = [[[spaced(pair.source) for pair in part], [spaced(pair.target) for pair in part]] for part in splits if part]
+    tokenizer = tokenizer or train_tokenizer(config.tokenizer, parts[0][0] + parts[0][1])
+    pairs = [Pairs(*(token_stream(side, tokenizer) for side in part)) for part in parts]
+    return Data(tokenizer, True, *pairs, *[None] * (5 - len(pairs)))
+
+
+def build_batches(config: RunConfig, data: Data) -> Callable[[int], Batch | PairBatch]:
     """Step -> training batch."""
     c, seed = config, config.train.seed
+    if isinstance(data.train, Pairs):
+        return PairBatches(data.train, c.model.context_length, c.train.batch_size, seed, c.data.order).batch
     if isinstance(c.model, NgramConfig):
         return build_single_pass(c, data).batch
     if data.labels:
@@ -213,7 +234,11 @@ def limit_steps(config: RunConfig, data: Data, say: Callable[[str], object] = pr
 def build_validation(config: RunConfig, data: Data, part: str = "val") -> Validation:
     """The full pass over one held-out part, "val" or "test"."""
     stream, nats = {"val": (data.val, data.val_nats), "test": (data.test, data.test_nats)}[part]
-    objective, context_length = build_objective(config), config.model.context_length
+    plain = replace(config, train=replace(config.train, label_smoothing=0.0))
+    objective, context_length = build_objective(plain), config.model.context_length
+    if isinstance(stream, Pairs):
+        batches = evaluation_pairs(stream, context_length, 256)
+        return TranslationValidation(batches, objective, n_bytes=stream.n_bytes, tokenizer=data.tokenizer)
     if data.labels:
         batches = LabelledTexts(stream, getattr(data.labels, part), context_length).every(64)
         return Validation(batches, objective, n_bytes=None, source_nats=None)
@@ -239,11 +264,14 @@ def build_model(config: RunConfig, vocab_size: int, device: str = "cpu", weights
 
 def build_objective(config: RunConfig) -> Objective:
     """What training minimizes."""
-    if config.labels.kind != "none":
-        return classification
     if isinstance(config.model, EncoderConfig):
+        if config.train.label_smoothing:
+            raise ValueError(f"train.label_smoothing = {config.train.label_smoothing}: expected 0 beside model.kind = encoder; leave it out")
+        if config.labels.kind != "none":
+            return classification
         return masked_token_and_next_sentence if config.model.next_sentence else masked_token
-    return next_token
+    objective = seq2seq if isinstance(config.model, EncoderDecoderConfig) else next_token
+    return partial(objective, smoothing=config.train.label_smoothing) if config.train.label_smoothing else objective
 
 
 def build_step(config: RunConfig, model: nn.Module) -> GradientStep | CountingStep:
@@ -272,7 +300,7 @@ def build_step(config: RunConfig, model: nn.Module) -> GradientStep | CountingSt
 def _refuse_what_counting_ignores(config: RunConfig) -> None:
     given, usual = asdict(config), asdict(RunConfig())
     names = [f"{section}.{name}" for section in ("optim", "schedule") for name in given[section]]
-    for name in (*names, "train.n_micro_batches", "train.grad_clip", "train.backward", "data.order"):
+    for name in (*names, "train.n_micro_batches", "train.grad_clip", "train.backward", "train.label_smoothing", "data.order"):
         section, _, leaf = name.partition(".")
         value = given[section][leaf]
         if value != usual[section][leaf]:
@@ -356,7 +384,7 @@ def build_text(config: RunConfig) -> type[TextModel | Cloze | TextClassifier]:
     """What can be done with a trained model: write, fill in blanks, or tell labels."""
     if config.labels.kind != "none":
         return TextClassifier
-    return Cloze if isinstance(config.model, EncoderConfig) else TextModel
+    return {EncoderConfig: Cloze, EncoderDecoderConfig: Translator}.get(type(config.model), TextModel)
 
 
 def load_weights(model: nn.Module, weights: dict) -> None:

@@ -7,6 +7,7 @@ END, so a prompt there opens with a new line, as a paragraph does.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,10 +17,11 @@ from minillm.cache.base import EMPTY
 from minillm.config import Count, validate
 from minillm.datasets.labels import ENDINGS
 from minillm.datasets.masking import MASK
+from minillm.datasets.pairs import spaced
 from minillm.decoding.generate import Reason, generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.stopping import StopText
-from minillm.models.base import LanguageModel
+from minillm.models.base import LanguageModel, State
 from minillm.models.heads import nearest, sentence_vectors
 from minillm.tokenizers.base import Tokenizer
 
@@ -46,6 +48,8 @@ class TextCompletion(NamedTuple):
 
 class TextModel:
     """Text in, text out."""
+
+    joint = ""  # what stands between a prompt and its completion where both are shown
 
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer, documents: bool):
         """`documents`: whether training text was many documents, or one long text."""
@@ -86,6 +90,7 @@ class TextModel:
             end_id=self.tokenizer.end_id,
             stops=watchers,
             use_cache=use_cache,
+            start=self.start(prompts),
         )
         for watcher in watchers:
             watcher.finish()
@@ -93,6 +98,43 @@ class TextModel:
             TextCompletion(prompt, watcher.text, len(completion.tokens), completion.reason)
             for prompt, watcher, completion in zip(prompts, watchers, completions, strict=True)
         ]
+
+    def start(self, prompts: Sequence[str]) -> Callable[[int], State] | None:
+        """What makes the state that generation starts from; None: the model alone."""
+        return None
+
+class Translator(TextModel):
+    """Text in one language in, text in another out: the prompt is what the encoder reads, and the decoder begins with END."""
+
+    joint = " ->"  # a translation begins with its space
+
+    def encode(self, prompt: str) -> list[int]:
+        """The ids that the decoder reads before it writes."""
+        return [self.tokenizer.end_id]
+
+    def encode_source(self, prompt: str) -> list[int]:
+        """The ids that the encoder reads. Raises ValueError where there is nothing to read, and as `TextModel.encode`."""
+        if not prompt.strip():
+            raise ValueError(f"prompt = {prompt!r}: expected a sentence to translate; give one with --prompt")
+        return [*self.tokenizer.encode(spaced(prompt)), self.tokenizer.end_id]
+
+    def start(self, prompts: Sequence[str]) -> Callable[[int], State]:
+        """The memory of these sources."""
+        return partial(self.model.start, source=self._sources(prompts))
+
+    def align(self, prompt: str, translation: str) -> tuple[list[str], list[str], Tensor]:
+        """The pieces of a source, those of its translation, and where each one looked when it was written: (L, T, S).
+
+        A mean over the heads of each layer; the rows of the last two sum to 1. END stands for itself.
+        """
+        source, tokens = self._sources([prompt]), [*self.tokenizer.encode(spaced(translation)), self.tokenizer.end_id]
+        read = torch.tensor([[self.tokenizer.end_id, *tokens[:-1]]], device=source.device)
+        weights = self.model.alignment(read, source).mean(2)[:, 0]  # (L, T, S)
+        source_pieces, pieces = ([self.tokenizer.decode([i]).strip() or "END" for i in ids] for ids in (source[0].tolist(), tokens))
+        return source_pieces, pieces, weights
+
+    def _sources(self, prompts: Sequence[str]) -> Tensor:
+        return ragged([self.encode_source(prompt) for prompt in prompts]).to(self.model.embed.weight.device)
 
 
 class Candidate(NamedTuple):

@@ -17,15 +17,18 @@ TEXT = "the quick brown fox jumps over the lazy dog, and the dog sleeps on.\n"
 def test_a_config_that_ships_trains_two_steps_on_a_tiny_text(name, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "token_stream", partial(token_stream, cache=tmp_path / "cache"))
     config = run.load_config(name)
+    pairs = config.data.corpus == "translation"
     many = config.data.corpus != "shakespeare"
-    corpus = tmp_path / "texts" if many else tmp_path / "text.txt"
-    if many:
+    corpus = tmp_path / ("pairs.tsv" if pairs else "texts" if many else "text.txt")
+    if pairs:
+        corpus.write_text("".join(f"{i} {TEXT.strip()}\t{TEXT.strip()} {i}\n" for i in range(200)))
+    elif many:
         corpus.mkdir()
         for i in range(40):
             (corpus / f"{i}.txt").write_text(f"{i}. " + TEXT * (1 + i % 5))
     else:
         corpus.write_text(TEXT * 100)
-    small = {"model.context_length": "16", "tokenizer.vocab_size": "300"}
+    small = {"model.context_length": "48" if pairs else "16", "tokenizer.vocab_size": "300"}
     small |= {"model.n_layers": "1"} if hasattr(config.model, "n_layers") else {}
     quick = {"train.batch_size": "3", "train.max_steps": "2", "train.precision": "fp32"}
     text = {"data.corpus": str(corpus)} if config.labels.kind == "none" else {"data.n_stories": "40"}  # of stories the labels are known

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from minillm.config import Count, Fraction, Positive, validate
+from minillm.datasets.pairs import Pair, read_pairs
 from minillm.datasets.python_docs import python_docs
 from minillm.datasets.shakespeare import shakespeare
 from minillm.datasets.stories import DIARY, STORIES, World
+from minillm.datasets.translation import TranslationWorld
 
 WORLDS = {"stories": STORIES, "diary": DIARY}  # corpora that are made up
-BUILT_IN = [*WORLDS, "python-docs", "shakespeare"]
+BUILT_IN = [*WORLDS, "python-docs", "shakespeare", "translation"]
 SUFFIXES = (".txt", ".md")  # what is read from a folder
 
 
@@ -26,9 +28,10 @@ SUFFIXES = (".txt", ".md")  # what is read from a folder
 class DataConfig:
     """What to train on."""
 
-    corpus: str = "stories"  # stories | diary | python-docs | shakespeare | a file | a folder | a .jsonl of "text" | several, with commas
+    corpus: str = "stories"  # stories | diary | python-docs | shakespeare | translation | a file or folder of texts | several, with commas
     n_stories: Positive = 20_000  # how many stories to make up, where they are made up
-    seed: Count = 0  # which stories they are
+    n_pairs: Positive = 40_000  # how many sentences to make up, where corpus is "translation"
+    seed: Count = 0  # which stories or sentences they are
     clean: bool = False  # normalize the text and remove junk and near-duplicates, by section [cleaning]
     val_fraction: Fraction = 0.05  # share of documents to validate on; a single text gives its last val_fraction + test_fraction
     test_fraction: Fraction = 0.05  # share of documents that are kept for the end
@@ -62,6 +65,24 @@ def load_corpus(config: DataConfig) -> Corpus:
         return Corpus(name, python_docs(), None)
     if name == "shakespeare":
         return Corpus(name, [shakespeare()], None)
+    if name == "translation" or name.endswith(".tsv"):
+        raise ValueError(f"data.corpus = {name!r}: expected texts, and these are pairs; translate them with --model.kind encoder_decoder")
+    return Corpus(name, read_documents(_find(name)), None)
+
+
+def load_pairs(config: DataConfig) -> list[Pair]:
+    """The sentences of `config.corpus` with their translations. Raises ValueError where it is no corpus of pairs."""
+    name = config.corpus
+    if name == "translation":
+        return TranslationWorld().generate(config.n_pairs, config.seed)
+    if not name.endswith(".tsv"):
+        raise ValueError(f"data.corpus = {name!r}: expected translation, or a .tsv file with a source, a tab and a target on each line")
+    path = _find(name)
+    return read_pairs(path, read_text(path))
+
+
+def _find(name: str) -> Path:
+    """A file or folder that exists. Raises ValueError."""
     path = Path(name).expanduser()
     if not name or not path.exists():
         near = difflib.get_close_matches(name, BUILT_IN, n=1)
@@ -69,7 +90,7 @@ def load_corpus(config: DataConfig) -> Corpus:
             f"data.corpus = {name!r}: expected {', '.join(BUILT_IN)}, or a file or folder that exists; "
             + (f"did you mean {near[0]}?" if near else "check the path")
         )
-    return Corpus(name, read_documents(path), None)
+    return path
 
 
 def _mix(config: DataConfig) -> Corpus:

@@ -33,7 +33,7 @@ def split(documents: Sequence[str], val_fraction: float = 0.05, test_fraction: f
         raise ValueError("the corpus has no documents: expected at least one; give more text or remove less of it by cleaning")
     if len(documents) == 1:
         return _cut(documents[0], held_out)
-    places = {document: _place(document) for document in documents}
+    places = {document: place(document) for document in documents}
     sides = {document: "val" if u < val_fraction else "test" if u < held_out else "train" for document, u in places.items()}
     if "train" not in sides.values():
         sides[max(places, key=places.__getitem__)] = "train"
@@ -44,7 +44,7 @@ def split(documents: Sequence[str], val_fraction: float = 0.05, test_fraction: f
     return Splits(*([document for document in documents if sides[document] == side] for side in Splits._fields))
 
 
-def _place(document: str) -> float:
+def place(document: str) -> float:
     """A number in [0, 1) that depends on the content alone."""
     return int.from_bytes(hashlib.sha256(document.encode()).digest()[:6]) / 2**48
 

@@ -3,9 +3,12 @@
     loss = -log softmax(logits)[target] = logsumexp(logits) - logits[target]
     d loss / d logits = softmax(logits) - onehot(target)
 
+With smoothing e (Szegedy et al. 2016) the target is believed with 1 - e and every token with e / V more, so that no logit pays for
+running away: that mixture takes the place of the onehot, and of logits[target] its mean.
+
 The logsumexp runs over the vocabulary in chunks and rescales what it has when a larger logit turns up (the online softmax,
 Milakov and Gimelshein 2018), so nothing of the size of the logits is made in the forward, and one tensor, the gradient, in the
-backward. Sums are in float32 at least. Equal to torch's `F.cross_entropy(..., reduction="sum")`.
+backward. Sums are in float32 at least. Equal to torch's `F.cross_entropy(..., reduction="sum")`, label_smoothing included.
 """
 
 import torch
@@ -16,7 +19,7 @@ from minillm.datasets.batch import IGNORE
 ROWS = 128  # tokens at a time: with a chunk of columns, a tile that stays in a core's cache (see benchmarks/kernels.py)
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, chunk: int = 4096) -> tuple[Tensor, Tensor]:
+def cross_entropy(logits: Tensor, targets: Tensor, chunk: int = 4096, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
     """logits (..., V), targets (...) long with IGNORE for what is not counted -> (sum of nats, number counted), both scalar.
 
     `chunk` is how many of the V columns are looked at together. Raises ValueError for a target outside the vocabulary.
@@ -26,31 +29,35 @@ def cross_entropy(logits: Tensor, targets: Tensor, chunk: int = 4096) -> tuple[T
     wrong = targets[counted & ((targets < 0) | (targets >= logits.shape[1]))]
     if len(wrong):
         raise ValueError(f"target = {int(wrong[0])}: expected 0 ... {logits.shape[1] - 1}, or IGNORE; use the model's own tokenizer")
-    return _CrossEntropy.apply(logits, targets.where(counted, 0), counted, chunk), counted.sum()
+    return _CrossEntropy.apply(logits, targets.where(counted, 0), counted, chunk, smoothing), counted.sum()
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits: Tensor, targets: Tensor, counted: Tensor, chunk: int) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx, logits: Tensor, targets: Tensor, counted: Tensor, chunk: int, smoothing: float) -> Tensor:  # type: ignore[no-untyped-def]
         desk = _desk(logits, chunk)
         normalizer = torch.cat([_logsumexp(rows, chunk, desk) for rows in logits.split(ROWS)])  # (N,)
         right = logits.gather(1, targets[:, None])[:, 0].to(desk.dtype)
+        if smoothing:
+            right = (1 - smoothing) * right + smoothing * logits.mean(1, dtype=desk.dtype)
         ctx.save_for_backward(logits, targets, counted, normalizer)
-        ctx.chunk = chunk
+        ctx.chunk, ctx.smoothing = chunk, smoothing
         return (normalizer - right).masked_fill(~counted, 0.0).sum()
 
     @staticmethod
-    def backward(ctx, upstream: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[no-untyped-def]
+    def backward(ctx, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[no-untyped-def]
         logits, targets, counted, normalizer = ctx.saved_tensors
         desk, gradient = _desk(logits, ctx.chunk), torch.empty_like(logits)
         shift = normalizer.masked_fill(~counted, torch.inf)  # (N,): exp(logit - inf) = 0 where nothing is counted
-        for out, rows, subtract in zip(*(x.split(ROWS) for x in (gradient, logits, shift[:, None])), strict=True):
+        shared = counted[:, None].to(desk.dtype) * (ctx.smoothing / logits.shape[1])  # (N, 1): every token's part of the belief
+        for out, rows, subtract, part in zip(*(x.split(ROWS) for x in (gradient, logits, shift[:, None], shared)), strict=True):
             for tile, columns in zip(out.split(ctx.chunk, dim=1), rows.split(ctx.chunk, dim=1), strict=True):
-                tile.copy_(_on(desk, columns).sub_(subtract).exp_())
-        gradient[torch.arange(len(targets), device=targets.device), targets] -= counted.to(gradient.dtype)
+                moved = _on(desk, columns).sub_(subtract).exp_()
+                tile.copy_(moved.sub_(part) if ctx.smoothing else moved)
+        gradient[torch.arange(len(targets), device=targets.device), targets] -= (1 - ctx.smoothing) * counted.to(gradient.dtype)
         if upstream != 1:
             gradient.mul_(upstream.to(gradient.dtype))
-        return gradient, None, None, None
+        return gradient, None, None, None, None
 
 
 def _desk(logits: Tensor, chunk: int) -> Tensor:

@@ -10,7 +10,7 @@ from minillm.objectives.cross_entropy import cross_entropy
 from minillm.objectives.loss import Loss
 
 
-def next_token(model: nn.Module, batch: Batch) -> Loss:
+def next_token(model: nn.Module, batch: Batch, smoothing: float = 0.0) -> Loss:
     """Nats of every counted target under the model, summed."""
     logits, _ = model(batch.tokens)
-    return Loss(*cross_entropy(logits, batch.targets))
+    return Loss(*cross_entropy(logits, batch.targets, smoothing=smoothing))

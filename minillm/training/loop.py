@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from tqdm import tqdm
 
-from minillm.config import AtLeast, Count, Positive, validate
+from minillm.config import AtLeast, Between, Count, Positive, validate
 from minillm.datasets.batch import Batch
 from minillm.training.step import Step
 
@@ -29,6 +29,7 @@ class TrainConfig:
     batch_size: Positive = 16  # rows of model.context_length tokens in one update
     n_micro_batches: Positive = 1  # parts that a batch is cut into to save memory; the gradient stays the same
     grad_clip: Annotated[float, AtLeast(0)] = 1.0  # longest gradient; 0: no limit
+    label_smoothing: Annotated[float, Between(0, 0.99)] = 0.0  # share of belief that training spreads evenly over all tokens
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of matrix products; auto: whichever a short probe finds faster
     backward: Literal["autograd", "manual"] = "autograd"  # who differentiates: torch, or the formulas of minillm/backprop, in fp32
     log_every: Positive = 10  # steps between two rows of metrics.jsonl

@@ -2,6 +2,8 @@
 
     cosine   warm-up, then half a cosine down to the floor                                         Loshchilov and Hutter 2017
     linear   warm-up, constant, then a straight line down to the floor over the last part (WSD)     Hu et al. 2024
+    inverse_sqrt   warm-up of w steps, then 1 / sqrt(step), moved and stretched to run from the peak to the floor; the peak is the
+                   original's  D^-0.5 w^-0.5                                                          Vaswani et al. 2017
 
 Warm-up step s of w has (s + 1) / w of the peak, so that no step is wasted at zero and the last warm-up step is the peak.
 The last step has exactly the floor.
@@ -18,7 +20,7 @@ from minillm.config import Count, Fraction, validate
 class ScheduleConfig:
     """Shape of the learning rate's curve."""
 
-    kind: Literal["linear", "cosine"] = "linear"  # how the rate falls: straight at the end, or half a cosine throughout
+    kind: Literal["linear", "cosine", "inverse_sqrt"] = "linear"  # how the rate falls: straight at the end, or throughout
     warmup_steps: Count = 20  # steps of rising
     decay_fraction: Fraction = 0.5  # linear: this last part of all steps falls
 
@@ -31,6 +33,9 @@ def rate(config: ScheduleConfig, step: int, max_steps: int, floor: float) -> flo
     warmup = min(config.warmup_steps, max_steps - 1)
     if step < warmup:
         return max((step + 1) / warmup, floor)
+    if config.kind == "inverse_sqrt":
+        now, last = (math.sqrt(max(warmup, 1) / n) for n in (min(step + 1, max_steps), max_steps))
+        return floor + (1 - floor) * (now - last) / (1 - last) if last < 1 else floor
     falling = max_steps - warmup if config.kind == "cosine" else min(round(config.decay_fraction * max_steps), max_steps - warmup)
     left = max(max_steps - 1 - step, 0)  # steps after this one
     part = min(left / falling, 1.0) if falling else float(left > 0)

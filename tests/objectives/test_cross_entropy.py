@@ -32,6 +32,18 @@ def test_sum_count_and_gradient_are_torchs(seed, chunk, scale, ignored):
     assert_equal(torch.autograd.grad(3 * total, logits)[0], torch.autograd.grad(3 * expected, logits)[0])
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(1, V + 2), st.sampled_from([0.03, 0.1, 0.9]), st.sampled_from([0.0, 0.3, 1.0]))
+def test_with_smoothing_sum_and_gradient_are_torchs(seed, chunk, smoothing, ignored):
+    logits, targets = a_case(seed, 3.0, ignored)
+    total, count = cross_entropy(logits, targets, chunk, smoothing)
+    expected = F.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing
+    )
+    assert_equal(total, expected)
+    assert count == (targets != IGNORE).sum()
+    assert_equal(torch.autograd.grad(3 * total, logits)[0], torch.autograd.grad(3 * expected, logits)[0])
+
+
 @pytest.mark.parametrize("n", [0, 1, ROWS - 1, ROWS, ROWS + 1, 3 * ROWS - 5])
 def test_any_number_of_tokens_is_summed(n):
     logits, targets = torch.randn(n, V, dtype=torch.float64, requires_grad=True), torch.randint(V, (n,))
@@ -45,6 +57,7 @@ def test_any_number_of_tokens_is_summed(n):
 def test_the_gradient_is_what_finite_differences_say():
     logits, targets = a_case(0)
     assert torch.autograd.gradcheck(lambda x: cross_entropy(x, targets, 5)[0], logits)
+    assert torch.autograd.gradcheck(lambda x: cross_entropy(x, targets, 5, smoothing=0.2)[0], logits)
 
 
 def test_where_nothing_counts_loss_and_gradient_are_zero():

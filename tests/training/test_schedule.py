@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minillm.training.schedule import ScheduleConfig, rate
 
 floors = st.floats(1e-6, 1)
-kinds = st.sampled_from(["linear", "cosine"])
+kinds = st.sampled_from(["linear", "cosine", "inverse_sqrt"])
 
 
 @st.composite
@@ -57,6 +57,11 @@ def test_the_last_step_and_all_after_it_run_at_the_floor(curve, later):
 def test_the_curve_has_no_jump_where_it_begins_to_fall(curve):
     config, floor, rates = curve
     n, warmup = len(rates), min(config.warmup_steps, len(rates) - 1)
+    if config.kind == "inverse_sqrt":  # its steepest drop is its first
+        first = max(warmup, 1)
+        largest = (1 - floor) * (1 - (first / (first + 1)) ** 0.5) / (1 - (first / n) ** 0.5) if n > first else 0
+        assert all(a - b <= largest + 1e-12 for a, b in pairwise(rates[max(warmup - 1, 0) :]))
+        return
     falling = n - warmup if config.kind == "cosine" else min(round(config.decay_fraction * n), n - warmup)
     assume(falling)
     largest = (1 - floor) * (math.pi / 2 if config.kind == "cosine" else 1) / falling
@@ -68,6 +73,18 @@ def test_a_cosine_schedule_is_half_a_cosine():
     config = ScheduleConfig("cosine", warmup_steps=2)
     rates = [rate(config, step, 10, 0.1) for step in range(10)]
     assert rates == pytest.approx([0.5, *(0.1 + 0.9 * (1 + math.cos(math.pi * n / 8)) / 2 for n in range(9))])
+
+
+@pytest.mark.parametrize("warmup", [1, 4, 40])
+def test_an_inverse_square_root_schedule_is_the_papers_moved_and_stretched_to_end_at_the_floor(warmup):
+    n, floor, config = 100, 0.2, ScheduleConfig("inverse_sqrt", warmup)
+    paper = [min(step**-0.5, step * warmup**-1.5) for step in range(1, n + 1)]  # Vaswani et al. 2017, without D^-0.5
+    rates = [rate(config, step, n, floor) for step in range(n)]
+    assert rates[: warmup - 1] == pytest.approx([max(p * warmup**0.5, floor) for p in paper[: warmup - 1]])
+    falls = [[a - b for a, b in pairwise(curve[warmup - 1 :])] for curve in (rates, paper)]
+    slopes = [mine / theirs for mine, theirs in zip(*falls, strict=True)]
+    assert slopes == pytest.approx([slopes[0]] * (n - warmup))
+    assert (rates[warmup - 1], rates[-1]) == (1, pytest.approx(floor))
 
 
 def test_a_linear_schedule_is_flat_and_then_a_straight_line():

@@ -1,0 +1,228 @@
+"""The transformer as it was first drawn: an encoder reads a sentence, a decoder writes another while it looks at it.
+
+    memory = encoder(embed(source) sqrt(D) + position)          every source token sees every other one
+    x = x + attention(x);   x = x + cross(x, memory);   x = x + feedforward(x)      once for every block of the decoder
+    logits = x embed^T                                          one matrix reads the source, reads the target and writes it
+
+Vaswani et al. 2017, with dropout, LayerNorm after every addition (post-norm, theirs) or before every sublayer (pre-norm). The source
+is encoded once; the keys and values that each block of the decoder shows of it are kept in the state, beside its own cache.
+Read before: `decoder`, and `tests/oracles/transformer.py`, the same model on one page, to which this one is held equal.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from minillm.cache.base import EMPTY, KVCache, KVView, NoCache
+from minillm.cache.contiguous import ContiguousCache
+from minillm.config import Above, Between, Count, Positive, validate
+from minillm.layers.attention import Attention, attend_plainly
+from minillm.layers.block import PostNormBlock, PreNormBlock
+from minillm.layers.feedforward import ACTIVATIONS, MLP
+from minillm.layers.norm import LayerNorm
+from minillm.layers.positions import SinusoidalPositions
+
+
+@dataclass(frozen=True)
+class EncoderDecoderConfig:
+    """The shape of an encoder-decoder."""
+
+    kind: Literal["encoder_decoder"] = "encoder_decoder"  # what the model is
+    n_layers: Positive = 6  # blocks of the encoder, and as many of the decoder
+    d_model: Positive = 512  # width of the residual stream
+    n_heads: Positive = 8  # heads of each attention
+    d_ff: Count = 0  # hidden width of the feed-forward; 0: 4 x d_model
+    context_length: Positive = 256  # most tokens of a source, and of a target
+    norm_place: Literal["post", "pre"] = "post"  # after each addition, or before each sublayer (and once at each end)
+    norm_eps: Annotated[float, Above(0)] = 1e-5  # added to the variance
+    feedforward: Literal["relu", "gelu", "relu2"] = "relu"  # the feed-forward's kind
+    bias: bool = True  # biases in linear layers and LayerNorm
+    dropout: Annotated[float, Between(0, 0.99)] = 0.1  # of embeddings, attention weights and sublayer outputs
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.d_model % self.n_heads:
+            raise ValueError(f"model.d_model = {self.d_model}: expected a multiple of n_heads = {self.n_heads}; change one of the two")
+
+
+class PreNormCrossBlock(nn.Module):
+    """(B, T, D) -> (B, T, D): look at what is written, then at the source, then think."""
+
+    def __init__(self, attention: Attention, cross: Attention, feedforward: nn.Module, norm: Callable[[], nn.Module], dropout: float):
+        super().__init__()
+        self.norm_1, self.attention = norm(), attention
+        self.norm_2, self.cross = norm(), cross
+        self.norm_3, self.feedforward = norm(), feedforward
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, source: KVView) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm_1(x), positions, dense, cache))
+        x = x + self.dropout(self.cross.look(self.norm_2(x), positions, source))
+        return x + self.dropout(self.feedforward(self.norm_3(x)))
+
+
+class PostNormCrossBlock(PreNormCrossBlock):
+    """(B, T, D) -> (B, T, D); the stream is normalized after every addition."""
+
+    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, source: KVView) -> Tensor:
+        x = self.norm_1(x + self.dropout(self.attention(x, positions, dense, cache)))
+        x = self.norm_2(x + self.dropout(self.cross.look(x, positions, source)))
+        return self.norm_3(x + self.dropout(self.feedforward(x)))
+
+
+class EncoderDecoderState:
+    """What the decoder may look at: of each layer, a view of the source that never changes, and a cache of what it has written."""
+
+    def __init__(self, sources: list[KVView], caches: list[KVCache]):
+        self.lengths = torch.zeros(len(sources[0].k), dtype=torch.long, device=sources[0].k.device)
+        self.sources, self.caches = sources, caches
+
+    def reorder(self, rows: Tensor) -> None:
+        """See `State.reorder`. A row takes its source with it."""
+        self.lengths = self.lengths[rows]
+        self.sources = [view._replace(k=view.k[rows], v=view.v[rows], positions=_rows_of(view.positions, rows)) for view in self.sources]
+        for cache in self.caches:
+            cache.reorder(rows)
+
+    def truncate(self, lengths: Tensor) -> None:
+        """See `State.truncate`. The source stays."""
+        if bool((lengths > self.lengths).any()):
+            raise ValueError(f"lengths = {lengths.tolist()}: expected at most the tokens read, {self.lengths.tolist()}")
+        self.lengths = lengths.clone()
+        for cache in self.caches:
+            cache.truncate(lengths)
+
+    def nbytes(self) -> int:
+        """See `State.nbytes`. Keys and values of the source are counted too."""
+        shown = sum(x.numel() * x.element_size() for view in self.sources for x in (view.k, view.v, view.positions))
+        return shown + sum(cache.nbytes() for cache in self.caches)
+
+
+class EncoderDecoder(nn.Module):
+    """A `LanguageModel` of the target: tokens (B, T) -> logits (B, T, V), given a source (B, S)."""
+
+    def __init__(self, config: EncoderDecoderConfig, vocab_size: int):
+        super().__init__()
+        c = config
+        self.config, self.vocab_size, self.context_length = c, vocab_size, c.context_length
+        norm = partial(LayerNorm, c.d_model, bias=c.bias, eps=c.norm_eps)
+        block, cross_block = {"pre": (PreNormBlock, PreNormCrossBlock), "post": (PostNormBlock, PostNormCrossBlock)}[c.norm_place]
+
+        def attention(causal: bool) -> Attention:
+            return Attention(c.d_model, c.n_heads, c.n_heads, c.d_model // c.n_heads, bias=c.bias, causal=causal, dropout=c.dropout)
+
+        def feedforward() -> MLP:
+            return MLP(c.d_model, c.d_ff or 4 * c.d_model, ACTIVATIONS[c.feedforward], c.bias)
+
+        def end() -> nn.Module:
+            return norm() if c.norm_place == "pre" else nn.Identity()
+
+        self.embed = nn.Embedding(vocab_size, c.d_model)
+        self.embed_positions = SinusoidalPositions(c.context_length, c.d_model)
+        self.dropout = nn.Dropout(c.dropout)
+        self.encoder = nn.ModuleList(block(attention(False), feedforward(), norm(), norm(), c.dropout) for _ in range(c.n_layers))
+        self.encoder_norm = end()
+        self.decoder = nn.ModuleList(
+            cross_block(attention(True), attention(False), feedforward(), norm, c.dropout) for _ in range(c.n_layers)
+        )
+        self.decoder_norm = end()
+        self.head = nn.Linear(c.d_model, vocab_size, bias=False)
+        self._initialize()
+        self.head.weight = self.embed.weight
+
+    def start(self, batch_size: int, source: Tensor | None = None, cache: Callable[[], KVCache] = ContiguousCache) -> EncoderDecoderState:
+        """A decoder that has written nothing, before the source (B, S): encoded here, once. `cache()` makes one layer's.
+
+        Raises ValueError for a source that is missing, empty, too long, or not of `batch_size` rows.
+        """
+        views = self.show(source)
+        if len(views[0].k) != batch_size:
+            raise ValueError(f"source of {len(views[0].k)} rows: expected batch_size = {batch_size}; give every row its own")
+        return EncoderDecoderState(views, [cache() for _ in self.decoder])
+
+    def forward(
+        self, tokens: Tensor, state: EncoderDecoderState | None = None, source: Tensor | None = None
+    ) -> tuple[Tensor, EncoderDecoderState | None]:
+        """See `LanguageModel.__call__`. Without a state, as in training, the source (B, S) is given here.
+
+        Raises ValueError for a source as `start`, and where a row would outgrow the context.
+        """
+        if state is not None and source is not None:
+            raise ValueError("source: expected none beside a state, which has one of its own; hand it to start")
+        views = self.show(source) if state is None else state.sources
+        caches = state.caches if state is not None else [NoCache()] * len(self.decoder)
+        positions, dense = self._positions(tokens, "the target", None if state is None else state.lengths)
+        x = self._read(tokens, positions)
+        for block, cache, view in zip(self.decoder, caches, views, strict=True):
+            x = block(x, positions, dense, cache, view)
+        if state is not None:
+            state.lengths = state.lengths + (tokens >= 0).sum(1)
+        return self.head(self.decoder_norm(x)), state
+
+    def encode(self, source: Tensor) -> tuple[Tensor, Tensor, bool]:
+        """The memory of a source (B, S), as (B, S, D), with its positions and whether they are dense."""
+        positions, dense = self._positions(source, "the source")
+        x = self._read(source, positions)
+        for block in self.encoder:
+            x = block(x, positions, dense, NoCache())
+        return self.encoder_norm(x), positions, dense
+
+    def show(self, source: Tensor | None) -> list[KVView]:
+        """What each block of the decoder may look at in a source (B, S)."""
+        if source is None or not source.numel():
+            given = "None" if source is None else "no tokens"
+            raise ValueError(f"source = {given}: expected the sentence to look at; give its tokens (B, S)")
+        memory, positions, dense = self.encode(source)
+        return [block.cross.show(memory, positions, dense) for block in self.decoder]
+
+    @torch.no_grad()
+    def alignment(self, tokens: Tensor, source: Tensor) -> Tensor:
+        """The weights with which each cross-attention looks at the source while it reads the tokens: (L, B, H, T, S)."""
+        asked: list[Tensor] = []
+        hooks = [block.cross.to_q.register_forward_hook(lambda _, __, q: asked.append(q)) for block in self.decoder]
+        try:
+            self(tokens, source=source)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        found = []
+        for q, view in zip(asked, self.show(source), strict=True):
+            q = rearrange(q, "B T (H K) -> B H T K", H=self.config.n_heads)
+            each_slot = torch.eye(view.k.shape[2], dtype=q.dtype, device=q.device).expand(*view.k.shape[:3], -1)
+            found.append(attend_plainly(q, view._replace(v=each_slot), tokens, causal=False))  # the mean of one-hot values: the weights
+        return torch.stack(found)
+
+    def _read(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        x = self.embed(tokens.clamp(min=0)) * math.sqrt(self.config.d_model)
+        return self.dropout(x + self.embed_positions(positions))
+
+    def _positions(self, tokens: Tensor, what: str, lengths: Tensor | None = None) -> tuple[Tensor, bool]:
+        """Where each token stands in its row, after `lengths` (B,) others, EMPTY where none stands, (B or 1, T); is none EMPTY?"""
+        filled = tokens >= 0
+        dense = bool(filled.all())
+        count = torch.arange(tokens.shape[1], device=tokens.device)[None] if dense else filled.cumsum(1) - 1
+        positions = count if lengths is None else lengths[:, None] + count
+        longest = int(positions.max()) + 1 if positions.numel() else 0
+        if longest > self.context_length:
+            raise ValueError(f"{what} of {longest} tokens: expected at most model.context_length = {self.context_length}; shorten it")
+        return (positions if dense else positions.masked_fill(~filled, EMPTY)), dense
+
+    def _initialize(self) -> None:
+        """Matrices that keep the variance of what passes through (Glorot and Bengio 2010); embeddings that have variance 1 once scaled."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.normal_(self.embed.weight, std=self.config.d_model**-0.5)
+
+
+def _rows_of(positions: Tensor, rows: Tensor) -> Tensor:
+    """The positions (B or 1, 1, S) of those rows; where all rows share them, they still do."""
+    return positions if len(positions) == 1 else positions[rows]
