@@ -1,7 +1,7 @@
 """How long it takes to count n-grams, and how much memory: python -m benchmarks.ngram [--tokens 10_000_000] [--order 5]
 
 The text is drawn token by token from Zipf's law, so that nearly all long n-grams are different: no real text is as hard. One
-thread; a step counts 2^20 tokens, as `CountingStep` would. Memory is the highest that the process ever held, Python and torch included.
+thread; a step counts 2^21 tokens, as `CountingStep` would. Memory is the highest that the process ever held, Python and torch included.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import torch
 from minillm.datasets.batch import Batch
 from minillm.models.ngram import Ngram, NgramConfig
 
-ROWS, WIDTH = 16, 2**16
+ROWS, WIDTH = 16, 2**17
 
 
 def peak() -> float:

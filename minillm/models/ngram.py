@@ -123,17 +123,15 @@ class Ngram(nn.Module):
     def count(self, batch: Batch) -> int:
         """Count all n-grams that end in a target, after as much context as its row has; how many targets there were."""
         tokens, targets = batch
-        filled = tokens >= 0
+        filled, (B, T) = tokens >= 0, tokens.shape
         learned = filled & (targets != IGNORE)
-        rows = torch.arange(len(tokens), device=tokens.device)[:, None].expand_as(tokens)
-        places = filled.cumsum(1)  # of each target, where its row is written without gaps
-        text = tokens.new_full((len(tokens), tokens.shape[1] + 1), EMPTY)
-        text[rows[learned], places[learned]] = targets[learned]
-        text[rows[filled], places[filled] - 1] = tokens[filled]
-        assert torch.equal(text[rows[learned], places[learned]], targets[learned]), "targets are the tokens, one place on"
-        counted = torch.zeros_like(text, dtype=torch.bool)
-        counted[rows[learned], places[learned]] = True
-        self.counts.add(text, counted)
+        # each row without its gaps; a target stands one place after its token, and what is no token goes to the last column
+        places = filled.cumsum(1)
+        of_tokens, of_targets = (places - 1).where(filled, T + 1), places.where(learned, T + 1)
+        text = tokens.new_full((B, T + 2), EMPTY).scatter_(1, of_targets, targets).scatter_(1, of_tokens, tokens)
+        assert ((text.gather(1, of_targets) == targets) | ~learned).all(), "targets are the tokens, one place on"
+        counted = torch.zeros_like(text, dtype=torch.bool).scatter_(1, of_targets, True)
+        self.counts.add(text[:, :-1], counted[:, :-1])
         return int(learned.sum())
 
     def _weigh(self) -> None:

@@ -89,20 +89,38 @@ class NgramCounts(nn.Module):
 
         The others are entered too, with what count they have, since longer n-grams begin with them.
         """
-        before = torch.zeros_like(text)  # the place of the m - 1 tokens before each
+        order = len(self.levels)
+        # narrow types, since what is looked up at random should fit in the processor's cache
+        flat, counted = (nn.functional.pad(x, (0, order), value=EMPTY).flatten() for x in (text.int(), counted.char()))
+        starts = self._sorted((flat >= 0).nonzero()[:, 0], flat)
+        begins, before = torch.zeros_like(starts, dtype=torch.bool), torch.zeros_like(starts)
+        begins[:1] = True  # of each run of starts with the same m tokens
         for m, level in enumerate(self.levels):
-            keys = self._keys(before, text)
-            there = keys >= 0
-            unique, inverse = keys[there].unique(return_inverse=True)
-            moved, places = level.insert(unique)
-            if m + 1 < len(self.levels):
-                longer = self.levels[m + 1]
-                shift = moved - torch.arange(len(moved), device=moved.device)
-                longer.keys += shift[longer.keys >> self.bits] << self.bits
-            level.counts.index_add_(0, places[inverse], counted[there].int())
+            tokens = flat.gather(0, starts + m)
+            begins[1:] |= tokens[1:] != tokens[:-1]
+            whole = tokens >= 0  # of a run all are, or none is
+            starts, begins, before, tokens = (x.masked_select(whole) for x in (starts, begins, before, tokens))
+            moved, places = level.insert(self._keys(before, tokens).masked_select(begins))
+            if m + 1 < order:
+                self.levels[m + 1].keys += self._shift(moved).gather(0, self.levels[m + 1].keys >> self.bits)
+            before = places.gather(0, begins.cumsum(0) - 1)
+            level.counts.index_add_(0, before, counted.gather(0, starts + m).int())
             level.weights = None
-            here = torch.full_like(text, EMPTY).masked_scatter(there, places[inverse])
-            before = nn.functional.pad(here[:, :-1], (1, 0), value=EMPTY)
+
+    def _sorted(self, starts: Tensor, flat: Tensor) -> Tensor:
+        """Places in a text, in the order of the `order` tokens that begin there: m-grams are then in order too, for every m."""
+        bits, order = self.bits + 1, len(self.levels)  # one more, for EMPTY
+        n_packed = 63 // bits  # tokens in one number
+        for end in range(order, 0, -n_packed):
+            packed = torch.zeros_like(starts)
+            for m in range(max(0, end - n_packed), end):
+                packed = (packed << bits) | (flat.gather(0, starts + m) + 1)
+            starts = starts.gather(0, packed.argsort(stable=True))
+        return starts
+
+    def _shift(self, moved: Tensor) -> Tensor:
+        """What to add to the keys of n-grams whose prefix has moved."""
+        return (moved - torch.arange(len(moved), device=moved.device)) << self.bits
 
     def find(self, grams: Tensor) -> Tensor:
         """The place of each m-gram (N, m) among those of its length, EMPTY where it has not occurred: (N,)."""
