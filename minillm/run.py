@@ -266,7 +266,7 @@ def build_objective(config: RunConfig) -> Objective:
     """What training minimizes."""
     if isinstance(config.model, EncoderConfig):
         if config.train.label_smoothing:
-            raise ValueError(f"train.label_smoothing = {config.train.label_smoothing}: expected 0 beside model.kind = encoder; leave it out")
+            raise ValueError(f"train.label_smoothing = {config.train.label_smoothing}: expected 0 beside model.kind = encoder; drop it")
         if config.labels.kind != "none":
             return classification
         return masked_token_and_next_sentence if config.model.next_sentence else masked_token

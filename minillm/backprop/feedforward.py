@@ -5,7 +5,8 @@
 
     ReLU           max(0, u)                                        1 where u > 0, else 0
     squared ReLU   max(0, u)^2                                      2 max(0, u)                                   So et al. 2021
-    GELU           u (1 + t) / 2,  t = tanh(c (u + a u^3))          (1 + t) / 2 + u (1 - t^2) c (1 + 3 a u^2) / 2
+    GELU           u P(u), P the normal distribution's mass     P(u) + u exp(-u^2 / 2) / sqrt(2 pi)
+    its tanh form  u (1 + t) / 2,  t = tanh(c (u + a u^3))          (1 + t) / 2 + u (1 - t^2) c (1 + 3 a u^2) / 2
     SiLU           g s,  s = 1 / (1 + exp(-g))                      s (1 + g (1 - s))
 
 with h what goes into `down`, a = 0.044715 and c = sqrt(2 / pi), the form of GELU that GPT-2 was trained with (Hendrycks and Gimpel
@@ -42,6 +43,16 @@ def gelu_slope(u: Tensor) -> Tensor:
     return 0.5 * (1 + t) + 0.5 * u * (1 - t.square()) * C * (1 + 3 * A * u.square())
 
 
+def gelu_erf(u: Tensor) -> Tensor:
+    """See the module."""
+    return u * torch.special.ndtr(u)
+
+
+def gelu_erf_slope(u: Tensor) -> Tensor:
+    """See the module."""
+    return torch.special.ndtr(u) + u * torch.exp(-u.square() / 2) / math.sqrt(2 * math.pi)
+
+
 def silu(g: Tensor) -> Tensor:
     """See the module."""
     return g * torch.sigmoid(g)
@@ -57,6 +68,7 @@ ACTIVATIONS = {
     "relu": Activation(lambda u: u.clamp(min=0), lambda u: (u > 0).to(u.dtype)),
     "relu2": Activation(lambda u: u.clamp(min=0).square(), lambda u: 2 * u.clamp(min=0)),
     "gelu": Activation(gelu, gelu_slope),
+    "gelu-erf": Activation(gelu_erf, gelu_erf_slope),
 }
 
 

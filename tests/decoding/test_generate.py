@@ -15,6 +15,7 @@ from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, se
 from minillm.decoding.stopping import StopText
 from minillm.models.decoder import Decoder, DecoderConfig
 from minillm.models.ngram import Ngram, NgramConfig
+from minillm.models.rnn import CELLS, RNN, RNNConfig
 from minillm.tokenizers.char import CharTokenizer
 from tests.decoding.toys import Markov, Remembers
 
@@ -69,12 +70,19 @@ def ngram():
     return model
 
 
+@functools.cache
+def recurrent(cell):
+    torch.manual_seed(0)
+    return RNN(RNNConfig(cell=cell, d_hidden=11, init_embed=1.5), V).double().eval()
+
+
 MODELS = {
     "ngram": ngram(),
     "markov": Markov(torch.randn(V, V, generator=torch.Generator().manual_seed(3), dtype=torch.float64)),
     "remembers": Remembers(V, context_length=12).eval(),
     "rotary": decoder(),
     "learned": decoder("learned"),
+    **{cell: recurrent(cell) for cell in CELLS},
 }
 
 

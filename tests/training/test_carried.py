@@ -5,11 +5,14 @@ import math
 import pytest
 import torch
 
+from minillm import run
+from minillm.config import override
 from minillm.datasets.batch import Batch
 from minillm.datasets.lanes import ContiguousBatch, Lanes
 from minillm.models.rnn import CELLS, RNN, RNNConfig
 from minillm.objectives.cross_entropy import cross_entropy
 from minillm.objectives.next_token import next_token
+from minillm.run import RunConfig
 from minillm.training.carried import CarriedStep
 from minillm.training.optim import OptimConfig, build_optimizer
 from minillm.training.step import GradientStep
@@ -121,3 +124,19 @@ def test_what_must_be_remembered_across_the_border_is_learned_only_where_it_is_c
             losses[name] = step(ContiguousBatch(rows[:, :-1], rows[:, 1:], torch.full((2,), i > 0)))["loss"]
     assert losses["carried"] < 0.1
     assert losses["forgotten"] == pytest.approx(math.log(2) / 2, abs=0.05)
+
+
+def test_a_run_carries_the_state_where_rows_go_on_and_only_a_model_that_has_one_may_ask_for_it(tmp_path):
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog, and the dog sleeps on.\n" * 60)
+    small = {"data.corpus": str(tmp_path / "text.txt"), "data.order": "contiguous", "tokenizer.kind": "char", "model.kind": "rnn"}
+    config = override(RunConfig(), small | {"model.d_hidden": "5", "model.context_length": "16", "train.batch_size": "3"})
+    data = run.build_data(config, say=lambda line: None)
+    model, batch = run.build_model(config, data.tokenizer.vocab_size), run.build_batches(config, data)
+    step = run.build_step(config, model)
+    for i in range(3):
+        step(batch(i))
+    assert [state.lengths.tolist() for state in step.states] == [[48] * 3]
+    assert type(run.build_step(override(config, {"data.order": "epochs"}), model)) is GradientStep
+    assert math.isfinite(run.build_validation(config, data)(model)["val_loss"])
+    with pytest.raises(ValueError, match=r"data\.order = contiguous: expected model\.kind = rnn"):
+        run.build_batches(override(config, {"model.kind": "decoder"}), data)
