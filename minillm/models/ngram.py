@@ -118,7 +118,7 @@ class Ngram(nn.Module):
         p = self.smooth(p, self.counts.followers(contexts.new_empty(1, 0))).expand(len(contexts), -1)
         for n_tokens in range(1, self.config.order):
             p = self.smooth(p, self.counts.followers(contexts[:, -n_tokens:]))
-        return p / p.sum(-1, keepdim=True)
+        return self.smooth.normalize(p)
 
     def count(self, batch: Batch) -> int:
         """Count all n-grams that end in a target, after as much context as its row has; how many targets there were."""

@@ -19,11 +19,8 @@ from torch import Tensor
 from minillm.models.ngram_counts import Followers, NgramCounts
 
 
-@dataclass(frozen=True)
-class AddK:
-    """Pretend that each token has followed each context k more times."""
-
-    k: float
+class Smoothing:
+    """A rule."""
 
     def weights(self, counts: NgramCounts) -> list[Tensor]:
         """The c of each n-gram, for each length."""
@@ -31,6 +28,20 @@ class AddK:
 
     def __call__(self, shorter: Tensor, seen: Followers) -> Tensor:
         """p(w | h) of N contexts from p(w | h'), (N, V) -> (N, V)."""
+        raise NotImplementedError
+
+    def normalize(self, p: Tensor) -> Tensor:
+        """What the rule ended with, (N, V), as probabilities."""
+        return p
+
+
+@dataclass(frozen=True)
+class AddK(Smoothing):
+    """Pretend that each token has followed each context k more times."""
+
+    k: float
+
+    def __call__(self, shorter: Tensor, seen: Followers) -> Tensor:
         totals = seen.totals + self.k * shorter.shape[1]
         p = torch.where(seen.totals > 0, self.k / totals, shorter)
         p[seen.rows, seen.tokens] += seen.counts / totals[seen.rows, 0]
@@ -38,34 +49,30 @@ class AddK:
 
 
 @dataclass(frozen=True)
-class KneserNey:
+class KneserNey(Smoothing):
     """Take a little from each count and hand it to the shorter context."""
 
     discount: float
 
     def weights(self, counts: NgramCounts) -> list[Tensor]:
-        """See `AddK.weights`."""
         return counts.predecessors()
 
     def __call__(self, shorter: Tensor, seen: Followers) -> Tensor:
-        """See `AddK.__call__`."""
         p = shorter * torch.where(seen.totals > 0, self.discount * seen.kinds / seen.totals, 1.0)
         p[seen.rows, seen.tokens] += (seen.counts - self.discount) / seen.totals[seen.rows, 0]
         return p
 
 
 @dataclass(frozen=True)
-class StupidBackoff:
+class StupidBackoff(Smoothing):
     """The longest context that the token has followed decides; the sum is not one until somebody divides by it."""
 
     backoff: float
 
-    def weights(self, counts: NgramCounts) -> list[Tensor]:
-        """See `AddK.weights`."""
-        return counts.occurrences()
-
     def __call__(self, shorter: Tensor, seen: Followers) -> Tensor:
-        """See `AddK.__call__`; scores."""
         scores = self.backoff * shorter
         scores[seen.rows, seen.tokens] = seen.counts / seen.totals[seen.rows, 0]
         return scores
+
+    def normalize(self, p: Tensor) -> Tensor:
+        return p / p.sum(-1, keepdim=True)
