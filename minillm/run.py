@@ -96,7 +96,7 @@ class RunConfig:
         if self.labels.kind != "none" and not isinstance(self.model, EncoderConfig):
             raise ValueError(f"labels.kind = {self.labels.kind}: expected model.kind = encoder, which alone is fine-tuned to labels")
         if self.masking != MaskingConfig() and (self.labels.kind != "none" or not isinstance(self.model, EncoderConfig)):
-            raise ValueError("masking: expected only beside model.kind = encoder and labels.kind = none, which have blanks; leave it out")
+            raise ValueError("masking: expected only beside model.kind = encoder and labels.kind = none, as blanks are made there; drop it")
 
 MODELS: dict[type, Callable[..., nn.Module]] = {  # config section -> what is built from it
     DecoderConfig: Decoder,

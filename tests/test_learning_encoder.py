@@ -1,4 +1,4 @@
-"""What an encoder learns: blanks from both sides, and with that behind it, labels from few texts."""
+"""What an encoder learns: blanks, and then labels."""
 
 import json
 
@@ -8,14 +8,10 @@ import train
 
 
 @pytest.mark.slow
-def test_an_encoder_learns_to_fill_in_blanks_and_then_needs_few_labels(tmp_path):
+def test_an_encoder_learns_to_fill_in_blanks_and_then_to_tell_endings(tmp_path):
     words = ["--config", "encoder-tiny", "--train.max_steps", "600", "--train.eval_every", "600", "--train.run", str(tmp_path / "encoder")]
     assert train.main(words) == 0
     assert json.loads((tmp_path / "encoder" / "summary.json").read_text())["val_masked_accuracy"] > 0.6
-    accuracy = {}
-    for name, start in {"pre-trained": ["--init-from", str(tmp_path / "encoder")], "from nothing": []}.items():
-        path = tmp_path / name
-        assert train.main(["--config", "encoder-ending", *start, "--train.run", str(path)]) == 0
-        accuracy[name] = json.loads((path / "summary.json").read_text())["test_accuracy"]
-    assert accuracy["pre-trained"] > 0.75, "a guess is right half of the time"
-    assert accuracy["pre-trained"] > accuracy["from nothing"]
+    words = ["--config", "encoder-ending", "--init-from", str(tmp_path / "encoder"), "--train.run", str(tmp_path / "ending")]
+    assert train.main(words) == 0
+    assert json.loads((tmp_path / "ending" / "summary.json").read_text())["test_accuracy"] > 0.8, "a guess is right half of the time"
