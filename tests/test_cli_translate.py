@@ -1,14 +1,18 @@
 """A translator as a user types it: trained on pairs, asked with a prompt, and shown where it looked."""
 
 import json
+import signal
 import sys
 
 import pytest
+import torch
 
 import sample
 import train
 from minillm import run
 from minillm.decoding.attention_map import save_heat_maps, table
+from minillm.training import checkpoint
+from minillm.training.metrics import read_metrics
 
 SMALL = {
     "data.n_pairs": 600,
@@ -47,18 +51,35 @@ def test_training_reports_exact_match_and_keeps_the_test_combinations_for_the_en
     assert 0 <= summary["exact_match"] <= 1 and {"val_loss", "test_loss", "test_exact_match"} <= summary.keys()
 
 
-def test_a_stopped_translator_goes_on_to_the_same_bits(finished, tmp_path):
-    path = tmp_path / "half"
-    assert train.main(["--config", "translate-tiny", *flags(train__run=path), "--schedule.kind", "inverse_sqrt"]) == 0
-    assert train.main(["--resume", str(path), "--train.max_steps", "7"]) == 0
-    assert run.open_run(path).config.train.max_steps == 7
+def test_a_stopped_translator_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch):
+    original = run.GradientStep.__call__
+
+    def press_ctrl_c(self, batch):
+        metrics = original(self, batch)
+        if self.n_steps == 3:
+            signal.raise_signal(signal.SIGINT)
+        return metrics
+
+    monkeypatch.setattr(run.GradientStep, "__call__", press_ctrl_c)
+    assert train.main(["--config", "translate-tiny", *flags(train__run=tmp_path / "stopped")]) == 130
+    monkeypatch.setattr(run.GradientStep, "__call__", original)
+    assert train.main(["--resume", str(tmp_path / "stopped")]) == 0
+    one, other = (checkpoint.load(path / "checkpoint" / "latest.pt")["step"]["model"] for path in (finished, tmp_path / "stopped"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_translator_trains_by_the_schedule_of_the_paper(tmp_path):
+    words = flags(train__run=tmp_path / "run", train__log_every=1, schedule__kind="inverse_sqrt", schedule__warmup_steps=2)
+    assert train.main(["--config", "translate-tiny", *words]) == 0
+    rates = [row["lr"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "lr" in row]
+    assert max(rates) == rates[1] and rates[1:] == sorted(rates[1:], reverse=True)
 
 
 def test_the_prompt_is_the_source_and_is_shown_beside_its_translation(finished, capsys):
     words = ["--run", str(finished), "--prompt", "je suis étudiant"]
     assert sample.main(words) == 0
     whole = capsys.readouterr().out
-    assert "\nje suis étudiant -> " in whole and "temperature 0" in whole
+    assert "\nje suis étudiant ->" in whole and "temperature 0" in whole
     assert sample.main([*words, "--stream"]) == 0
     assert capsys.readouterr().out == whole
 
@@ -145,8 +166,6 @@ def test_a_decoder_has_no_attention_to_a_source(tmp_path, capsys):
 
 
 def test_a_table_marks_where_each_row_looks_most_and_a_picture_is_saved(tmp_path):
-    import torch
-
     weights = torch.tensor([[0.75, 0.25], [0.125, 0.875]])
     lines = table(["I", "am"], ["je", "suis"], weights).splitlines()
     assert [line.split() for line in lines] == [["je", "suis"], ["I", "[0.75]", "0.25"], ["am", "0.12", "[0.88]"]]

@@ -27,7 +27,8 @@ class ManualStep(GradientStep):
     def __init__(self, model: nn.Module, objective: Objective, *rest: Any, precision: str = "fp32", **how: Any):
         """As `GradientStep`. Raises ValueError for a model, an objective or a precision without derivatives by hand."""
         if objective is not next_token:
-            raise ValueError(f"train.backward = manual: expected next-token prediction, not {getattr(objective, '__name__', 'a smoothed one')}; use autograd")
+            name = getattr(objective, "__name__", "a smoothed one")
+            raise ValueError(f"train.backward = manual: expected next-token prediction, not {name}; use autograd")
         if precision == "bf16":
             raise ValueError("train.precision = bf16: expected fp32 or auto beside train.backward = manual; change one of the two")
         if type(model) not in WALKS:
