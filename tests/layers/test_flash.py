@@ -146,13 +146,16 @@ def test_tiles_that_no_query_may_see_cost_nothing():
     assert work(causal=False, window=17) // full == 7 * 8 // 2 + 6
 
 
-def test_what_lies_in_tiles_that_are_not_seen_is_not_even_read():
+@pytest.mark.parametrize("causal", [True, False])
+def test_what_lies_in_tiles_that_are_not_seen_is_not_even_read(causal):
     q, view, positions = torch.randn(2, H, 8, K, dtype=torch.float64), plain_view(2, 3, 40), torch.arange(16, 24)[None]
-    expected = attend_in_tiles(q, view, positions, True, window=9, tile=8)
+    if not causal:
+        view = view._replace(positions=view.positions.masked_fill(view.positions >= 24, EMPTY), dense=False)
+    expected = attend_in_tiles(q, view, positions, causal, window=9, tile=8)
     k, v = view.k.detach().clone(), view.v.detach().clone()
     for x in (k, v):
         x[:, :, :8] = x[:, :, 24:] = torch.nan
-    assert torch.equal(attend_in_tiles(q, view._replace(k=k, v=v), positions, True, window=9, tile=8), expected)
+    assert torch.equal(attend_in_tiles(q, view._replace(k=k, v=v), positions, causal, window=9, tile=8), expected)
 
 
 def test_a_derivative_of_the_gradient_is_refused_rather_than_wrong():

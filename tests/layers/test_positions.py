@@ -163,8 +163,8 @@ def test_a_bias_depends_on_the_distance_alone(seed, shift):
 
 def test_in_bfloat16_a_bias_far_out_is_wrong_by_its_last_rounding_alone():
     q, k = torch.tensor([[16_000]]), torch.arange(16_000)[None, None]
-    bias, exact = Alibi(6)(q, k, torch.bfloat16).double(), Alibi(6)(q, k, torch.float64)
-    assert ((bias - exact).abs() <= 2**-8 * exact.abs()).all()
+    bias, exact = Alibi(12)(q, k, torch.bfloat16).double(), Alibi(12)(q, k, torch.float64)
+    assert ((bias - exact).abs() <= 1.001 * 2**-8 * exact.abs()).all()
 
 
 def test_no_bias_adds_nothing():
