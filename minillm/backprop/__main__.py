@@ -1,4 +1,4 @@
-"""Backpropagation through three inputs and two neurons, every number on one page: python -m minillm.backprop"""
+"""Backpropagation through three inputs and two neurons, every number on one page (python -m minillm.backprop)."""
 
 import sys
 from collections.abc import Iterator
