@@ -1,0 +1,113 @@
+"""A correction of low rank against all weights, at equal steps: python -m benchmarks.lora [--run runs/gpt-tiny] [--seeds 3]
+
+Trains gpt-tiny, or takes a run of it, and teaches it the diary (configs/lora-tiny.toml) twice: by an adapter, and with every weight,
+at learning rates that suit each. The columns:
+
+    diary, regret     validation loss on the new stories, and its distance from their entropy; "before" is the run as it was
+    stories           validation loss on the stories that the run could tell already: what was forgotten
+    trained           parameters with a gradient, and their share
+    state             MB of their gradients and of what the optimizer remembers
+    kept              MB that the forward of one batch keeps for the backward
+    process           MB, the highest that the training process held, Python and torch (about 300 MB) included
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from minillm import run
+from minillm.datasets.batch import Batch
+from minillm.training.evaluate import Validation
+from minillm.training.optim import AdamW, Together
+from minillm.training.step import GradientStep
+
+ROOT = Path(__file__).resolve().parents[1]
+FULL = {"adapter.rank": "0", "optim.kind": "muon", "optim.lr": "3e-3", "optim.muon_lr": "0.01"}
+COLUMNS = {"diary": 4, "regret": 4, "stories": 4, "trained": 0, "share": 2, "state": 2, "kept": 1, "process": 0}  # name -> decimals
+
+
+def train(path: Path, words: list[str]) -> float:
+    """Run train.py to its end; the megabytes that its process held at most."""
+    command = [sys.executable, str(ROOT / "train.py"), *words, "--train.run", str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"benchmarks.lora: this failed: {' '.join(command)}")
+    return usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def kept_bytes(step: GradientStep, batch: Batch) -> int:
+    """What autograd holds on to between the forward and the backward of a batch, weights not counted."""
+    weights, kept = {p.untyped_storage().data_ptr() for p in step.working.parameters()}, {}
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        loss = step.objective(step.working, batch)
+    assert loss.total.requires_grad
+    return sum(size for pointer, size in kept.items() if pointer not in weights)
+
+
+def memory(config: run.RunConfig, data: run.Data) -> dict[str, float]:
+    """What training by this config needs beside the weights."""
+    model = run.build_model(config, data.tokenizer.vocab_size)
+    step = run.build_step(config, model)
+    members = step.optimizer.members if isinstance(step.optimizer, Together) else [step.optimizer]
+    state = [x for member in members for x in (member.m + (member.v if isinstance(member, AdamW) else []))]
+    trained = sum(p.numel() for p in step.parameters)
+    return {
+        "trained": trained,
+        "share": 100 * trained / sum(p.numel() for p in model.parameters()),
+        "state": sum(x.nbytes for x in step.gradients + state) / 1e6,
+        "kept": kept_bytes(step, run.build_batches(config, data)(0)) / 1e6,
+    }
+
+
+def losses(path: Path, diary: Validation, stories: Validation) -> dict[str, float]:
+    """What a run knows of the new stories and of the old ones."""
+    model = run.open_run(path).text.model
+    new = diary(model)
+    return {"diary": new["val_loss"], "regret": new["regret"], "stories": stories(model)["val_loss"]}
+
+
+def main() -> None:
+    """Train, measure, print the table and, as JSON, what it is made of."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, help="a trained gpt-tiny; default: train one")
+    parser.add_argument("--seeds", type=int, default=1, help="repeats of both, each with another seed")
+    parser.add_argument("--precision", default="auto", help="fp32, bf16, or auto for the faster one")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder, base = Path(name), args.run
+        if base is None:
+            base = folder / "gpt-tiny"
+            train(base, ["--config", "gpt-tiny"])
+        saved = run.read_best(base)
+        new, old = (run.build_data(config, saved["tokenizer"]) for config in (run.load_config("lora-tiny"), saved["config"]))
+        validations = run.build_validation(saved["config"], new), run.build_validation(saved["config"], old)
+        rows = {"before": [losses(base, *validations)], "LoRA": [], "full": []}
+        for seed in range(args.seeds):
+            for way, flags in {"LoRA": {}, "full": FULL}.items():
+                path, flags = folder / f"{way}-{seed}", flags | {"train.seed": str(seed), "train.precision": args.precision}
+                words = ["--config", "lora-tiny", "--init-from", str(base), *(word for k, v in flags.items() for word in (f"--{k}", v))]
+                process = train(path, words)
+                row = losses(path, *validations) | memory(run.read_best(path)["config"], new) | {"process": process}
+                rows[way].append(row)
+                print(json.dumps({"way": way, "seed": seed, **row}), flush=True)
+    print(f"\n{'':8}" + "".join(f"{column:>10}" for column in COLUMNS))
+    for way, found in rows.items():
+        means = {column: statistics.fmean(row[column] for row in found) for column in found[0]}
+        print(f"{way:8}" + "".join(f"{means[column]:10,.{COLUMNS[column]}f}" if column in means else f"{'':10}" for column in COLUMNS))
+
+
+if __name__ == "__main__":
+    main()
