@@ -26,7 +26,7 @@ def pair(config: run.RunConfig) -> dict[str, run.RunConfig]:
 def main() -> None:
     """Train both and print what they reach."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=600, help="optimizer updates of each")
+    parser.add_argument("--steps", type=int, default=450, help="optimizer updates of each, more than ten")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the order of the batches")
     parser.add_argument("--corpus", help="instead of the config's")
     args = parser.parse_args()

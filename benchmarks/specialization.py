@@ -62,7 +62,7 @@ def report(name: str, counts: Tensor, loss: float) -> None:
 def main() -> None:
     """Train with each remedy and print what its experts know."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=250, help="optimizer updates of each")
+    parser.add_argument("--steps", type=int, default=200, help="optimizer updates of each")
     parser.add_argument("--corpus", help="instead of the config's: names with commas between")
     args = parser.parse_args()
     more = {"data.corpus": args.corpus} if args.corpus else {}

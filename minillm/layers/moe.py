@@ -72,7 +72,7 @@ class Router(nn.Module):
     def forward(self, x: Tensor) -> Routing:
         k, dtype = self.n_experts_per_token, torch.promote_types(x.dtype, torch.float32)
         logits = F.linear(x.to(dtype), self.weight.to(dtype))  # (N, E)
-        probs = torch.softmax(logits, dim=-1)
+        probs = torch.softmax(logits.T, dim=0).T  # the same as over the last dimension, where it is six times slower for few experts
         experts = (probs.detach() + self.bias).topk(k, dim=-1).indices  # (N, k)
         weights = self.weigh(probs.gather(1, experts))
         choices = experts.T.flatten()  # (k N,)
@@ -153,12 +153,13 @@ class MoE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.reshape(-1, x.shape[-1])  # (N, D)
         routing = self.router(tokens)
-        back = torch.empty_like(routing.order)
-        back[routing.order] = torch.arange(len(back), device=back.device)
-        asked = _Permutation.apply(tokens.repeat(len(routing.weights), 1), routing.order, back)  # (k N, D)
-        answers = _Permutation.apply(self.experts(asked, routing.sizes), back, routing.order)
-        answers = answers.unflatten(0, routing.weights.shape) * routing.weights[..., None].to(x.dtype)  # (k, N, D)
-        return (answers.sum(0) + self.shared(tokens)).view_as(x)
+        places = torch.empty_like(routing.order)  # where in the order each choice is
+        places[routing.order] = torch.arange(len(places), device=places.device)
+        places = places.view_as(routing.weights)  # (k, N)
+        asked = _Ask.apply(tokens, routing.order, places)  # (k N, D)
+        answers = self.experts(asked, routing.sizes)
+        combined = _Combine.apply(answers, routing.weights.to(x.dtype), routing.order, places)  # (N, D)
+        return (combined + self.shared(tokens)).view_as(x)
 
 
 def _over_their_sum(probs: Tensor) -> Tensor:
@@ -177,18 +178,41 @@ def _dropped_last(choices: Tensor, order: Tensor, counts: Tensor, served: Tensor
     return order[(rank >= served[sorted_choices]).long().argsort(stable=True)]
 
 
-class _Permutation(torch.autograd.Function):
-    """Rows in another order. The gradient goes back by a gather too; autograd would add it up row by row, which is slow."""
+class _Ask(torch.autograd.Function):
+    """A copy of its token for every choice, in their order: x (N, D) -> (k N, D). The gradient is gathered choice by choice; autograd
+    would add it up row by row, which is slow."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, order: Tensor, back: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(back)
-        return x.index_select(0, order)
+    def forward(ctx, x: Tensor, order: Tensor, places: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(places)
+        return x.index_select(0, order % max(len(x), 1))
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
-        (back,) = ctx.saved_tensors
-        return gradient.index_select(0, back), None, None
+        (places,) = ctx.saved_tensors
+        total = gradient.index_select(0, places[0])
+        for others in places[1:]:
+            total += gradient.index_select(0, others)
+        return total, None, None
+
+
+class _Combine(torch.autograd.Function):
+    """The answers to a token's choices (k N, D), times their weights (k, N), added up -> (N, D)."""
+
+    @staticmethod
+    def forward(ctx, answers: Tensor, weights: Tensor, order: Tensor, places: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        rows = answers.index_select(0, places.flatten()).unflatten(0, places.shape)  # (k, N, D)
+        ctx.save_for_backward(rows, weights, order)
+        total = rows[0] * weights[0, :, None]
+        for row, weight in zip(rows[1:], weights[1:], strict=True):
+            total.addcmul_(row, weight[:, None])
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[no-untyped-def]
+        rows, weights, order = ctx.saved_tensors
+        to_answers = gradient.index_select(0, order % max(len(gradient), 1)).mul_(weights.flatten()[order, None])
+        return to_answers, (rows * gradient).sum(-1), None, None
 
 
 class _StackedProduct(torch.autograd.Function):
