@@ -20,17 +20,20 @@ from minillm.config import from_dict, load, suggest, to_toml, validate
 from minillm.datasets.batch import Batch
 from minillm.datasets.cleaning import CleaningConfig, clean
 from minillm.datasets.corpus import DataConfig, load_corpus
+from minillm.datasets.lanes import Lanes
 from minillm.datasets.split import Splits, split
 from minillm.datasets.tokens import TokenStream, token_stream
 from minillm.datasets.windows import Windows, evaluation_batches
 from minillm.decoding.sampler import SamplingConfig
 from minillm.models.decoder import Decoder, DecoderConfig
+from minillm.models.rnn import RNN, RNNConfig
 from minillm.objectives.loss import Objective
 from minillm.objectives.next_token import next_token
 from minillm.text import TextConfig, TextModel
 from minillm.tokenizers.base import Tokenizer
 from minillm.tokenizers.build import TokenizerConfig, tokenizer_from_dict, train_tokenizer
 from minillm.training import checkpoint
+from minillm.training.carried import CarriedStep
 from minillm.training.evaluate import Validation
 from minillm.training.loop import Progress, TrainConfig
 from minillm.training.manual import ManualStep
@@ -62,7 +65,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    model: DecoderConfig = field(default_factory=DecoderConfig)
+    model: DecoderConfig | RNNConfig = field(default_factory=DecoderConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -70,7 +73,7 @@ class RunConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
-MODELS: dict[type, Callable[..., nn.Module]] = {DecoderConfig: Decoder}  # config section -> what is built from it
+MODELS: dict[type, Callable[..., nn.Module]] = {DecoderConfig: Decoder, RNNConfig: RNN}  # config section -> what is built from it
 
 
 class Data(NamedTuple):
@@ -127,6 +130,10 @@ def build_data(config: RunConfig, tokenizer: Tokenizer | None = None, say: Calla
 def build_batches(config: RunConfig, data: Data) -> Callable[[int], Batch]:
     """Step -> training batch."""
     c = config
+    if c.data.order == "contiguous":
+        if not isinstance(c.model, RNNConfig):
+            raise ValueError(f"data.order = contiguous: expected model.kind = rnn, whose state is carried, not {c.model.kind}; use epochs")
+        return Lanes(data.train, c.model.context_length, c.train.batch_size, c.train.seed, data.documents).batch
     return Windows(data.train, c.model.context_length, c.train.batch_size, c.train.seed, c.data.order, data.documents).batch
 
 
@@ -152,7 +159,9 @@ def build_step(config: RunConfig, model: nn.Module) -> GradientStep:
     """The update that `config` describes, on `model`."""
     c = config
     fraction = partial(rate, c.schedule, max_steps=c.train.max_steps, floor=c.optim.min_lr / c.optim.lr)
-    kind = {"autograd": GradientStep, "manual": ManualStep}[c.train.backward]
+    if c.data.order == "contiguous" and c.train.backward == "manual":
+        raise ValueError("data.order = contiguous: expected epochs or random beside train.backward = manual; change one of the two")
+    kind = CarriedStep if c.data.order == "contiguous" else {"autograd": GradientStep, "manual": ManualStep}[c.train.backward]
     return kind(
         model,
         build_objective(config),

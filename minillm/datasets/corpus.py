@@ -30,7 +30,7 @@ class DataConfig:
     clean: bool = False  # normalize the text and remove junk and near-duplicates, by section [cleaning]
     val_fraction: Fraction = 0.05  # share of documents to validate on; a single text gives its last val_fraction + test_fraction
     test_fraction: Fraction = 0.05  # share of documents that are kept for the end
-    order: Literal["epochs", "random"] = "epochs"  # epochs: every window once before any comes again; random: drawn at each step
+    order: Literal["epochs", "random", "contiguous"] = "epochs"  # windows once an epoch, at random, or with the state carried (rnn)
 
     def __post_init__(self) -> None:
         validate(self)

@@ -1,0 +1,130 @@
+"""The recurrent language model: tanh RNN, LSTM or GRU, stacked.
+
+    x = embed(token);   x = layer(x, state) for every layer;   logits = head(x)              Mikolov et al. 2010; Zaremba et al. 2014
+
+What it has read is a vector or two a layer, however long the text: a token costs the same after ten as after a million. The price
+is that training must walk the text step by step, and that all of the past has to fit into those vectors.
+Read `layers/recurrent.py` first.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+
+from minillm.config import AtLeast, Between, Count, Positive, validate
+from minillm.layers.recurrent import GRU, LSTM, Elman, Recurrent
+
+CELLS: dict[str, type[Recurrent]] = {"rnn": Elman, "lstm": LSTM, "gru": GRU}
+
+
+@dataclass(frozen=True)
+class RNNConfig:
+    """The shape of a recurrent model."""
+
+    kind: Literal["rnn"] = "rnn"  # what the model is
+    cell: Literal["rnn", "lstm", "gru"] = "lstm"  # how a layer rewrites its state at each token
+    n_layers: Positive = 2  # layers, each reading what the one below says
+    d_hidden: Positive = 256  # width of each layer's state
+    d_embed: Count = 0  # width of the embedding; 0: d_hidden
+    context_length: Positive = 128  # tokens of a training row: gradients reach no further back; writing has no limit
+    tied: bool = True  # the head's weight is the embedding
+    dropout: Annotated[float, Between(0, 0.99)] = 0.0  # of embeddings and of what each layer says, never of the state
+    init_embed: Annotated[float, AtLeast(0)] = 0.1  # of the normal distribution that embeddings and the head start from
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.tied and self.d_embed not in (0, self.d_hidden):
+            raise ValueError(
+                f"model.d_embed = {self.d_embed}: expected d_hidden = {self.d_hidden} (or 0, which means the same) for a head that is the "
+                "embedding; change one, or set tied = false"
+            )
+
+
+class RNNState:
+    """What a recurrent model has read: the state (B, H) of each layer, h alone or (h, c)."""
+
+    def __init__(self, layers: list[tuple[Tensor, ...]], lengths: Tensor):
+        self.layers, self.lengths = layers, lengths
+
+    def reorder(self, rows: Tensor) -> None:
+        """See `State.reorder`."""
+        self.lengths = self.lengths[rows]
+        self.layers = [tuple(part[rows] for part in layer) for layer in self.layers]
+
+    def truncate(self, lengths: Tensor) -> None:
+        """See `State.truncate`. Raises ValueError wherever a token would be taken back: it is blended into the state for good."""
+        if not torch.equal(lengths, self.lengths):
+            raise ValueError(
+                f"lengths = {lengths.tolist()}: expected exactly the tokens read, {self.lengths.tolist()}; a recurrent state sums "
+                "up all that it has read and cannot take a token back; read the shorter text from its beginning"
+            )
+
+    def nbytes(self) -> int:
+        """See `State.nbytes`."""
+        return sum(part.nbytes for layer in self.layers for part in layer)
+
+    def detach(self) -> None:
+        """Forget how the state came about, so that no gradient flows further back."""
+        self.layers = [tuple(part.detach() for part in layer) for layer in self.layers]
+
+    def forget(self, rows: Tensor) -> None:
+        """Start anew in the rows that are marked, (B,) bool."""
+        self.lengths = self.lengths.masked_fill(rows, 0)
+        self.layers = [tuple(part.masked_fill(rows[:, None], 0.0) for part in layer) for layer in self.layers]
+
+
+class RNN(nn.Module):
+    """A `LanguageModel`: tokens (B, T) -> logits (B, T, V)."""
+
+    context_length = None  # rows may grow without end
+
+    def __init__(self, config: RNNConfig, vocab_size: int):
+        super().__init__()
+        c = config
+        self.config, self.vocab_size = c, vocab_size
+        d_embed = c.d_embed or c.d_hidden
+        self.embed = nn.Embedding(vocab_size, d_embed)
+        self.dropout = nn.Dropout(c.dropout)
+        self.layers = nn.ModuleList(CELLS[c.cell](c.d_hidden if i else d_embed, c.d_hidden) for i in range(c.n_layers))
+        self.head = nn.Linear(c.d_hidden, vocab_size, bias=False)
+        nn.init.normal_(self.embed.weight, std=c.init_embed)
+        nn.init.normal_(self.head.weight, std=c.init_embed)
+        if c.tied:
+            self.head.weight = self.embed.weight
+
+    def start(self, batch_size: int) -> RNNState:
+        """A state that has read nothing: zeros."""
+        like, parts = self.embed.weight, range(CELLS[self.config.cell].n_states)
+        layers = [tuple(like.new_zeros(batch_size, self.config.d_hidden) for _ in parts) for _ in self.layers]
+        return RNNState(layers, torch.zeros(batch_size, dtype=torch.long, device=like.device))
+
+    def forward(self, tokens: Tensor, state: RNNState | None = None) -> tuple[Tensor, RNNState | None]:
+        """See `LanguageModel.__call__`."""
+        x, state = self.hidden(tokens, state)
+        return self.head(x), state
+
+    def hidden(self, tokens: Tensor, state: RNNState | None = None) -> tuple[Tensor, RNNState | None]:
+        """The vectors from which the head reads the next token: (B, T) -> (B, T, H)."""
+        filled = tokens >= 0
+        # subtle: padding moves behind each row's tokens. There it comes too late to change what is said of them or the state after them.
+        order = None if bool(filled.all()) else (~filled).to(torch.uint8).argsort(dim=1, stable=True)  # (B, T)
+        tokens = tokens if order is None else tokens.gather(1, order)
+        lengths = filled.sum(1)
+        before = self.start(len(tokens)).layers if state is None else state.layers
+        x, after = self.dropout(self.embed(tokens.clamp(min=0).T)), []  # (T, B, D)
+        for layer, layer_before in zip(self.layers, before, strict=True):
+            passed = layer(x, layer_before)
+            if state is not None:
+                after.append(tuple(_state_after(lengths, *parts) for parts in zip(layer_before, passed, strict=True)))
+            x = self.dropout(passed[0])
+        if state is not None:
+            state.layers, state.lengths = after, state.lengths + lengths
+        x = x.transpose(0, 1)  # (B, T, H)
+        return (x if order is None else x.gather(1, order.argsort(1)[..., None].expand_as(x))), state
+
+
+def _state_after(n_steps: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """The state after each row's number of steps, (B, H): of the one before the first and those after each, (B, H) and (T, B, H)."""
+    return torch.cat([before[None], after])[n_steps, torch.arange(len(n_steps), device=n_steps.device)]
