@@ -11,14 +11,16 @@ from torch import nn
 
 from minillm.datasets.batch import Batch
 from minillm.models.decoder import Decoder
+from minillm.models.rnn import RNN
 from minillm.objectives.loss import Loss, Objective
 from minillm.objectives.next_token import next_token
 from minillm.training.manual_decoder import ManualDecoder
+from minillm.training.manual_rnn import ManualRNN
 from minillm.training.step import GradientStep
 
 Walk = Callable[[Batch], Loss]  # the summed loss; adds its derivatives to the .grad of the model that it was built for
 
-WALKS: dict[type[nn.Module], Callable[[Any], Walk]] = {Decoder: ManualDecoder}
+WALKS: dict[type[nn.Module], Callable[[Any], Walk]] = {Decoder: ManualDecoder, RNN: ManualRNN}
 
 
 class ManualStep(GradientStep):
@@ -32,7 +34,7 @@ class ManualStep(GradientStep):
         if precision == "bf16":
             raise ValueError("train.precision = bf16: expected fp32 or auto beside train.backward = manual; change one of the two")
         if type(model) not in WALKS:
-            known = ", ".join(kind.__name__ for kind in WALKS)
+            known = " or ".join(kind.__name__ for kind in WALKS)
             raise ValueError(f"train.backward = manual: expected a {known}, not a {type(model).__name__}; use autograd")
         super().__init__(model, objective, *rest, precision=precision, **how)
         self.walk = WALKS[type(model)](model)

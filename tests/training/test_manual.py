@@ -186,7 +186,7 @@ def another_objective(model, batch: Batch) -> Loss:
         (lambda: decoder(dropout=0.25), next_token, {}, r"expected model\.dropout = 0, not 0\.25"),
         (adapted, next_token, {}, r"no derivative of blocks\.1\.attention\.to_v \(Adapted\) is written; use autograd"),
         (told_otherwise, next_token, {}, "model.positions = stars: expected rotary, learned, sinusoidal, none"),
-        (lambda: nn.Embedding(VOCAB, VOCAB), next_token, {}, r"expected a Decoder, not a Embedding"),
+        (lambda: nn.Embedding(VOCAB, VOCAB), next_token, {}, r"expected a Decoder or RNN, not a Embedding"),
         (decoder, another_objective, {}, "expected next-token prediction, not another_objective"),
         (decoder, next_token, {"precision": "bf16"}, r"train\.precision = bf16: expected fp32 or auto beside train\.backward = manual"),
     ],
