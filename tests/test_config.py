@@ -250,10 +250,12 @@ def parser_of(cls: type, **how) -> Parser:
 def test_help_tells_every_key_of_a_run_with_its_type_default_and_comment():
     told = "".join(parser_of(RunConfig).format_help().split())
     lines = [line for line in to_toml(RunConfig()).splitlines() if " = " in line]
-    for key, line in zip(keys(RunConfig), lines, strict=True):
+    for key, line in zip(keys(RunConfig, tree=dataclasses.asdict(RunConfig())), lines, strict=True):
         default = line.partition(" = ")[2].removesuffix(f"  # {key.comment}")
         line = f"--{key.name} X {key.comment} ({key.describe_type()}; default {default})"
         assert "".join(line.split()) in told
+    for key in keys(RunConfig):  # those of every kind of a section
+        assert "".join(f"--{key.name} X {key.comment} ({key.describe_type()}; default".split()) in told
 
 
 def test_every_key_of_a_run_has_a_comment_of_its_own():
