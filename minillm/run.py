@@ -283,7 +283,7 @@ def build_step(config: RunConfig, model: nn.Module) -> GradientStep | CountingSt
     fraction = partial(rate, c.schedule, max_steps=c.train.max_steps, floor=c.optim.min_lr / c.optim.lr)
     carried, manual = c.data.order == "contiguous", c.train.backward == "manual"
     if carried and manual:
-        raise ValueError("train.backward = manual: expected data.order = epochs or random beside it, not contiguous; change one of the two")
+        raise ValueError("data.order = contiguous: expected epochs or random beside train.backward = manual; change one of the two")
     kind = CarriedStep if carried else ManualStep if manual else GradientStep
     return kind(
         model,

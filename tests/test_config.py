@@ -254,8 +254,8 @@ def test_help_tells_every_key_of_a_run_with_its_type_default_and_comment():
         default = line.partition(" = ")[2].removesuffix(f"  # {key.comment}")
         line = f"--{key.name} X {key.comment} ({key.describe_type()}; default {default})"
         assert "".join(line.split()) in told
-    for key in keys(RunConfig):
-        assert "".join(f"--{key.name} X {key.comment} ({key.describe_type()}; default ".split()) in told
+    for key in keys(RunConfig):  # those of every kind of a section
+        assert "".join(f"--{key.name} X {key.comment} ({key.describe_type()}; default".split()) in told
 
 
 def test_every_key_of_a_run_has_a_comment_of_its_own():

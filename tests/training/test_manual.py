@@ -8,7 +8,6 @@ from torch import nn
 
 import train as script
 from minillm.datasets.batch import IGNORE, Batch
-from minillm.layers.feedforward import ACTIVATIONS
 from minillm.objectives.loss import Loss
 from minillm.objectives.next_token import next_token
 from minillm.training.loop import Progress, TrainConfig, train
@@ -67,7 +66,7 @@ def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(shape, n_micro_bat
         assert_equal(mine, theirs)
 
 
-@pytest.mark.parametrize("feedforward", [*ACTIVATIONS, "swiglu"])
+@pytest.mark.parametrize("feedforward", typing.get_args(typing.get_type_hints(DecoderConfig)["feedforward"]))
 def test_every_feed_forward_has_its_derivative(feedforward):
     by_hand, by_torch = (step_of(kind, decoder(feedforward=feedforward)) for kind in (ManualStep, GradientStep))
     for step in (by_hand, by_torch):
