@@ -221,7 +221,7 @@ def _above(gradient: Tensor | None, states: Tensor) -> list[Tensor]:
 
 
 def _turn(weight_h: Tensor) -> Tensor:
-    """The weights as a step multiplies by them: laid out anew, once, which makes each of T small products a third faster."""
+    """The weights as a step multiplies by them: laid out anew, once, in the order in which T small products read them."""
     return weight_h.T.contiguous()
 
 

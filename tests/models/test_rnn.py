@@ -197,6 +197,15 @@ def test_without_a_state_nothing_is_remembered_and_two_states_know_nothing_of_ea
         model(other[:, t : t + 1], two)
 
 
+@every_cell
+def test_a_state_of_another_batch_is_refused_and_stays_as_it_was(cell):
+    model = rnn(cell=cell)
+    state = model.start(2)
+    with pytest.raises(ValueError, match=r"tokens have 3 rows: expected 2, as many as the state"):
+        model(tokens(3, 4), state)
+    assert state.lengths.tolist() == [0, 0]
+
+
 @every_shape
 def test_dropout_is_off_in_evaluation_and_on_again_in_training(shape):
     model, without, text = rnn(**shape, dropout=0.3), rnn(**shape), tokens(2, 7)
