@@ -21,7 +21,7 @@ from minillm.datasets.tokens import TokenStream
 
 ENDINGS = ("bad", "good")  # label 0, label 1
 N_SENTENCES = 2  # in which a story is decided
-SENTENCE_END = re.compile(r'(?<=[.!?]) |(?<=[.!?]") ')
+SENTENCE_END = re.compile(r'(?:(?<=[.!?])|(?<=[.!?]")) (?=[A-Z"])')
 
 
 @dataclass(frozen=True)

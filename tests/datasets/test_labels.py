@@ -18,7 +18,7 @@ def world():
     return World()
 
 
-def test_a_labelled_text_is_what_happened_ending_and_its_label_is_the_outcome_it_was_written_with(world):
+def test_a_labelled_text_is_what_happened_last_and_its_label_is_the_outcome_it_was_written_with(world):
     verdicts = ("ended well", "ended badly", "turned out fine", "turned out wrong", "All this went")
     labels = Counter()
     for tale in itertools.islice(world.tales(seed=11), 100):

@@ -72,6 +72,13 @@ def test_what_is_not_blank_is_untouched_and_uncounted_and_what_is_blank_has_its_
     assert batch.tokens.dtype == batch.targets.dtype == torch.long
 
 
+@every_tokenizer
+def test_exchanged_tokens_are_any_but_end_wherever_the_tokenizer_has_it(tokenizer):
+    masking = Masking(MaskingConfig(fraction=1.0, masked=0.0, random=1.0, whole_words=False), tokenizer)
+    seen = masking(torch.full((60, 101), tokenizer.encode("a")[0]), 0).tokens.unique().tolist()
+    assert seen == [token for token in range(tokenizer.vocab_size) if token != tokenizer.end_id]
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(0, 10**6))
 @settings(max_examples=20)
 def test_the_same_seed_and_step_give_the_same_blanks_and_others_give_others(seed, step):

@@ -38,7 +38,9 @@ def test_half_of_the_pairs_belong_together_and_every_other_row_may_be_the_wrong_
     for step in range(200):
         paired, _, follows = pair_up(numbered(5, 9), END, 0, step)
         answers += follows.tolist()
-        owners |= {(row, int(text[5]) // 1000 - 1) for row, text in enumerate(paired)}
+        found = [int(text[5]) // 1000 - 1 for text in paired]
+        assert [owner == row for row, owner in enumerate(found)] == follows.bool().tolist()
+        owners |= set(enumerate(found))
     assert abs(sum(answers) - 500) < 4 * math.sqrt(1000 / 4)
     assert owners == {(row, owner) for row in range(5) for owner in range(5)}
 
