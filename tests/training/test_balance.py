@@ -59,9 +59,9 @@ def test_each_loss_reaches_the_router():
 def test_the_logged_loss_is_that_of_the_text_alone_and_the_balance_loss_stands_beside_it():
     model, batch = routed(balance_loss=3.0), batch_of()
     metrics, loss = gradient_step(model, n_micro_batches=2)(batch), next_token(model, batch)
-    assert metrics["loss"] == pytest.approx(float(loss.total / loss.count))
+    assert metrics["loss"] == pytest.approx((loss.total / loss.count).item())
     parts = [Batch(*(part[rows] for part in batch)) for rows in (slice(0, 3), slice(3, 5))]
-    expected = sum(float(auxiliary(model, part, 1.0, 0.0)) for part in parts) / 2 / model.config.n_layers
+    expected = sum(auxiliary(model, part, 1.0, 0.0).item() for part in parts) / 2 / model.config.n_layers
     assert metrics["balance_loss"] == pytest.approx(expected)
 
 
