@@ -1,7 +1,7 @@
 """Train a model from a config: python train.py --config gpt-tiny
 
 Any key of the config can be set by a flag, --section.key value; --help lists them all. --resume goes on with a run that was stopped;
---init-from starts a new run with the weights of another.
+--init-from starts a new run with the weights of another, or trains an adapter on them (--adapter.rank 8).
 """
 
 import argparse
