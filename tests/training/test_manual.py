@@ -1,6 +1,7 @@
 """Training without autograd: the same gradients, the same losses, the same cadence, and a sentence where a derivative is missing."""
 
 import copy
+import typing
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 import train as script
 from minillm.datasets.batch import IGNORE, Batch
+from minillm.models.decoder import DecoderConfig
 from minillm.objectives.loss import Loss
 from minillm.objectives.next_token import next_token
 from minillm.training.loop import Progress, TrainConfig, train
