@@ -216,7 +216,7 @@ class _Combine(torch.autograd.Function):
 
 
 class _StackedProduct(torch.autograd.Function):
-    """Every product is written to its place: autograd would first make a tensor of each expert's and then copy them together."""
+    """Each expert multiplies its own rows, and every product is written to its place."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:  # type: ignore[no-untyped-def]
@@ -224,7 +224,7 @@ class _StackedProduct(torch.autograd.Function):
         ctx.sizes = [*sizes, len(x) - sum(sizes)]
         *slices, rest = zip(x.split(ctx.sizes), (out := x.new_empty(len(x), weight.shape[1])).split(ctx.sizes), strict=True)
         for (rows, place), matrix in zip(slices, weight, strict=True):
-            torch.mm(rows, matrix.T, out=place)
+            place.copy_((_rounded(rows) @ matrix.T)[: len(rows)])
         rest[1].zero_()
         return out
 
@@ -234,7 +234,13 @@ class _StackedProduct(torch.autograd.Function):
         to_x, to_weight = torch.empty_like(x), torch.empty_like(weight)
         *slices, rest = zip(*(y.split(ctx.sizes) for y in (x, gradient.contiguous(), to_x)), strict=True)
         for (rows, above, place), matrix, matrix_place in zip(slices, weight, to_weight, strict=True):
-            torch.mm(above, matrix, out=place)
-            torch.mm(above.T, rows, out=matrix_place)
+            above = _rounded(above)
+            place.copy_((above @ matrix)[: len(rows)])
+            torch.mm(above.T, _rounded(rows), out=matrix_place)
         rest[2].zero_()
         return to_x, to_weight, None
+
+
+def _rounded(rows: Tensor) -> Tensor:
+    """Rows of zeros added up to a multiple of 64: processors compile a kernel for every new height, which costs more than the zeros."""
+    return F.pad(rows, (0, 0, 0, -len(rows) % 64))
