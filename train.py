@@ -225,7 +225,8 @@ def finish(path: Path, config: RunConfig, data: run.Data, device: str, progress:
     plotted = save_plot(curves, path / "loss.png")
     opened = run.open_run(path, device)
     last = [row for row in rows if "val_loss" in row][-1]
-    parameters = sum(p.numel() for p in opened.text.model.parameters())
+    model = opened.text.model
+    parameters = sum(p.numel() for p in model.parameters()) or sum(table.numel() for table in model.buffers())
     summary = {"parameters": parameters, "steps": progress.step, "best_val_loss": progress.best_loss, "best_step": opened.step}
     summary |= {name: value for name, value in last.items() if name != "step"}
     if data.test is not None:

@@ -16,24 +16,32 @@ from minillm import run
 from minillm.training.metrics import read_metrics
 
 LADDER = ROOT / "benchmarks" / "ladder.json"
-STEPS = ["ngram-tiny", "rnn-tiny", "gru-tiny", "lstm-tiny", "gpt-tiny", "moe-tiny"]
+EXPERTS = ["--model.n_experts", "8", "--model.n_experts_per_token", "2", "--model.d_ff", "256"]  # as many active parameters
+RUNGS = {  # what it is -> (config, flags)
+    "n-gram table": ("ngram-tiny", []),
+    "RNN": ("rnn-tiny", []),
+    "GRU": ("gru-tiny", []),
+    "LSTM": ("lstm-tiny", []),
+    "GPT": ("gpt-tiny", []),
+    "GPT with experts": ("gpt-tiny", EXPERTS),
+}
 FIGURES = ["parameters", "steps", "tokens_per_second", "val_loss", "bits_per_byte", "regret_percent", "valid_percent", "train_seconds"]
 
 
-def seconds_per_step(config: str, folder: Path, n_steps: int = 30) -> float:
+def seconds_per_step(config: str, flags: list[str], folder: Path, n_steps: int = 30) -> float:
     """Of the training loop alone, its first steps left out."""
-    measure_training(config, 0, folder, ["--train.max_steps", str(n_steps), "--train.log_every", "10"], valid=False)
+    measure_training(config, 0, folder, [*flags, "--train.max_steps", str(n_steps), "--train.log_every", "10"], valid=False)
     at = {row["step"]: row["seconds"] for row in read_metrics(folder / f"{config}-0" / "metrics.jsonl") if "seconds" in row}
     return (at[n_steps] - at[10]) / (n_steps - 10)
 
 
-def measure(config: str, seconds: float, seed: int) -> dict[str, float]:
+def measure(config: str, flags: list[str], seconds: float, seed: int) -> dict[str, float]:
     """Train for `seconds` and look."""
     with tempfile.TemporaryDirectory() as trial, tempfile.TemporaryDirectory() as folder:
         one_pass = run.load_config(config).model.kind == "ngram"
-        n_steps = 0 if one_pass else max(1, round(seconds / seconds_per_step(config, Path(trial))))
+        n_steps = 0 if one_pass else max(1, round(seconds / seconds_per_step(config, flags, Path(trial))))
         more = [] if one_pass else ["--train.max_steps", str(n_steps), "--train.eval_every", str(n_steps)]
-        result = measure_training(config, seed, Path(folder), more)
+        result = measure_training(config, seed, Path(folder), [*flags, *more])
         rows = read_metrics(Path(folder) / f"{config}-{seed}" / "metrics.jsonl")
     tokens = [row["tokens"] for row in rows if "tokens" in row]
     result["tokens_per_second"] = result["steps"] * sum(tokens) / len(tokens) / result["train_seconds"]
@@ -46,10 +54,10 @@ def table(ladder: dict) -> str:
         "| model | parameters | tokens/s | tokens seen | loss | bits per byte | regret | whole stories |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for config, x in ladder["models"].items():
+    for name, x in ladder["models"].items():
         seen = x["tokens_per_second"] * x["train_seconds"]
         lines.append(
-            f"| `{config}` | {x['parameters']:,.0f} | {x['tokens_per_second']:,.0f} | {seen / 1e6:.1f} M | {x['val_loss']:.3f} | "
+            f"| {name} | {x['parameters']:,.0f} | {x['tokens_per_second']:,.0f} | {seen / 1e6:.1f} M | {x['val_loss']:.3f} | "
             f"{x['bits_per_byte']:.3f} | {x['regret_percent']:.1f} % | {x['valid_percent']:.0f} % |"
         )
     return "\n".join([*lines, "", f"{ladder['seconds']:.0f} s of training each, on {ladder['machine']}.", ""])
@@ -62,9 +70,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     models = {}
-    for config in STEPS:
-        models[config] = measure(config, args.seconds, args.seed)
-        print(config, models[config], flush=True)
+    for name, (config, flags) in RUNGS.items():
+        models[name] = measure(config, flags, args.seconds, args.seed)
+        print(name, models[name], flush=True)
     ladder = {"machine": machine(), "seconds": args.seconds, "seed": args.seed, "models": models}
     LADDER.write_text(json.dumps(ladder, indent=2) + "\n", encoding="utf-8")
     print(table(ladder))

@@ -32,6 +32,14 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
         ("`train.py --config gpt-nano`", "seconds", "{:.0f} s"),
         ("its validation loss, nats per character", "val_loss", "{:.3f}"),
     ],
+    "ngram-tiny": [
+        ("`train.py --config ngram-tiny`", "seconds", "{:.0f} s"),
+        ("its regret", "regret_percent", "{:.1f} %"),
+    ],
+    "translate-tiny": [
+        ("`train.py --config translate-tiny`", "seconds", "{:.0f} s"),
+        ("held-out sentences that it translates exactly", "test_exact_match", "{:.1%}"),
+    ],
     "cold-start": [("`sample.py`, from command to the first character", "first_character_seconds", "{:.1f} s")],
 }
 

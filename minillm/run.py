@@ -98,6 +98,7 @@ class RunConfig:
         if self.masking != MaskingConfig() and (self.labels.kind != "none" or not isinstance(self.model, EncoderConfig)):
             raise ValueError("masking: expected only beside model.kind = encoder and labels.kind = none, as blanks are made there; drop it")
 
+
 MODELS: dict[type, Callable[..., nn.Module]] = {  # config section -> what is built from it
     DecoderConfig: Decoder,
     RNNConfig: RNN,

@@ -242,5 +242,5 @@ class _StackedProduct(torch.autograd.Function):
 
 
 def _rounded(rows: Tensor) -> Tensor:
-    """Rows of zeros added up to a multiple of 64: processors compile a kernel for every new height, which costs more than the zeros."""
-    return F.pad(rows, (0, 0, 0, -len(rows) % 64))
+    """Rows of zeros added up to a multiple of 64, in bfloat16: there a kernel is compiled for every new height, which costs more."""
+    return F.pad(rows, (0, 0, 0, -len(rows) % 64)) if rows.dtype == torch.bfloat16 else rows

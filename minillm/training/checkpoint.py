@@ -52,7 +52,10 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_trained_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """The inverse of `trained_state`; what is frozen stays as it is. Raises ValueError for weights of another model or adapter."""
+    """The inverse of `trained_state`; what is frozen stays as it is. Raises ValueError for the factors of another adapter."""
+    if all(parameter.requires_grad for parameter in model.parameters()):
+        model.load_state_dict(state)
+        return
     shapes, found = ({name: value.shape for name, value in x.items()} for x in (trained_state(model), state))
     wrong = [name for name in {**shapes, **found} if shapes.get(name) != found.get(name)]
     if wrong:

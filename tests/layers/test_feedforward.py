@@ -12,6 +12,7 @@ FORMULAS = {
     "relu": lambda x: max(0.0, x),
     "relu2": lambda x: max(0.0, x) ** 2,
     "gelu": lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "gelu-erf": lambda x: 0.5 * x * math.erfc(-x / math.sqrt(2)),
 }
 
 
