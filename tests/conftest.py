@@ -6,6 +6,7 @@ from hypothesis import settings
 
 settings.register_profile("laws", deadline=None, derandomize=True)
 settings.load_profile("laws")
+torch.set_num_threads(1)  # tests run side by side, one process a core, and their tensors are small
 
 
 @pytest.fixture(autouse=True)

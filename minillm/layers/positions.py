@@ -15,8 +15,25 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from minillm.cache.base import EMPTY
+
 # (positions of queries (B or 1, T), of slots (B or 1, G or 1, S), dtype) -> what is added to the scores, (B or 1, H, T, S)
 Bias = Callable[[Tensor, Tensor, torch.dtype], Tensor | float]
+
+
+def positions_of(tokens: Tensor, limit: int, lengths: Tensor | None = None, what: str = "") -> tuple[Tensor, bool]:
+    """Where each token (B, T) stands in its row, after `lengths` (B,) others: (B or 1, T), EMPTY where none stands; and is none EMPTY?
+
+    Raises ValueError, which begins with `what`, where a row would be longer than `limit`.
+    """
+    filled = tokens >= 0
+    dense = bool(filled.all())
+    count = torch.arange(tokens.shape[1], device=tokens.device)[None] if dense else filled.cumsum(1) - 1
+    positions = count if lengths is None else lengths[:, None] + count
+    longest = int(positions.max()) + 1 if positions.numel() else 0
+    if longest > limit:
+        raise ValueError(f"{what}{longest} tokens: expected at most model.context_length = {limit}; shorten the text")
+    return (positions if dense else positions.masked_fill(~filled, EMPTY)), dense
 
 
 class LearnedPositions(nn.Module):

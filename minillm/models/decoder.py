@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from minillm.cache.base import EMPTY, KVCache, NoCache
+from minillm.cache.base import KVCache, NoCache
 from minillm.cache.contiguous import ContiguousCache
 from minillm.config import Above, AtLeast, Between, Count, Positive, validate
 from minillm.layers.attention import Attention, attend, attend_with_bias
@@ -23,7 +23,7 @@ from minillm.layers.block import PostNormBlock, PreNormBlock
 from minillm.layers.feedforward import ACTIVATIONS, MLP, SwiGLU
 from minillm.layers.moe import ExpertMLPs, ExpertSwiGLUs, MoE, NoSharedExpert, Router
 from minillm.layers.norm import LayerNorm, RMSNorm
-from minillm.layers.positions import Alibi, LearnedPositions, NoPositions, Rotary, SinusoidalPositions, no_rotation
+from minillm.layers.positions import Alibi, LearnedPositions, NoPositions, Rotary, SinusoidalPositions, no_rotation, positions_of
 from minillm.layers.value_embedding import NoValueEmbedding, ValueEmbedding
 
 
@@ -165,26 +165,15 @@ class Decoder(nn.Module):
 
     def hidden(self, tokens: Tensor, state: DecoderState | None = None) -> tuple[Tensor, DecoderState | None]:
         """The vectors from which the head reads the next token: (B, T) -> (B, T, D)."""
-        filled = tokens >= 0
-        dense = bool(filled.all())
-        positions = self._positions(filled, dense, state)  # (B or 1, T)
+        positions, dense = positions_of(tokens, self.context_length, None if state is None else state.lengths)  # (B or 1, T)
         caches = state.caches if state is not None else [NoCache()] * len(self.blocks)
-        tokens = tokens.clamp(min=0)
-        x = self.dropout(self.embed(tokens) + self.embed_positions(positions))  # (B, T, D)
-        for block, cache, values in zip(self.blocks, caches, self.embed_values(tokens), strict=True):
+        ids = tokens.clamp(min=0)
+        x = self.dropout(self.embed(ids) + self.embed_positions(positions))  # (B, T, D)
+        for block, cache, values in zip(self.blocks, caches, self.embed_values(ids), strict=True):
             x = block(x, positions, dense, cache, values)
         if state is not None:
-            state.lengths = state.lengths + filled.sum(1)
+            state.lengths = state.lengths + (tokens >= 0).sum(1)
         return self.norm(x), state
-
-    def _positions(self, filled: Tensor, dense: bool, state: DecoderState | None) -> Tensor:
-        """Where each token stands in its row, EMPTY where none stands. filled (B, T) -> (B or 1, T)."""
-        count = torch.arange(filled.shape[1], device=filled.device)[None] if dense else filled.cumsum(1) - 1
-        positions = count if state is None else state.lengths[:, None] + count
-        longest = int(positions.max()) + 1 if positions.numel() else 0
-        if longest > self.context_length:
-            raise ValueError(f"{longest} tokens: expected at most model.context_length = {self.context_length}; shorten the text")
-        return positions if dense else positions.masked_fill(~filled, EMPTY)
 
     def _initialize(self) -> None:
         """Normal weights, zero biases; what projects into the stream starts smaller, so that depth does not add variance."""

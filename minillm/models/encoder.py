@@ -14,13 +14,13 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from minillm.cache.base import EMPTY, NoCache
+from minillm.cache.base import NoCache
 from minillm.config import Above, AtLeast, Between, Count, Positive, validate
 from minillm.layers.attention import Attention
 from minillm.layers.block import PostNormBlock, PreNormBlock
 from minillm.layers.feedforward import ACTIVATIONS, MLP
 from minillm.layers.norm import LayerNorm
-from minillm.layers.positions import LearnedPositions, NoPositions, Rotary, no_rotation
+from minillm.layers.positions import LearnedPositions, NoPositions, Rotary, no_rotation, positions_of
 from minillm.models.heads import MaskedHead, PooledHead
 
 N_SEGMENTS = 2  # first and second text of a pair
@@ -92,24 +92,13 @@ class Encoder(nn.Module):
 
     def hidden(self, tokens: Tensor, segments: Tensor | None = None) -> Tensor:
         """What each token means where it stands: (B, T) -> (B, T, D). `segments` (B, T) are 0, or 1 in the second text of a pair."""
-        filled = tokens >= 0
-        dense = bool(filled.all())
-        positions = self._positions(filled, dense)  # (B or 1, T)
+        positions, dense = positions_of(tokens, self.context_length)  # (B or 1, T)
         segments = torch.zeros_like(tokens) if segments is None else segments
         x = self.embed(tokens.clamp(min=0)) + self.embed_positions(positions) + self.embed_segments(segments)
         x = self.dropout(self.embed_norm(x))  # (B, T, D)
         for block in self.blocks:
             x = block(x, positions, dense, NoCache())
         return self.norm(x)
-
-    def _positions(self, filled: Tensor, dense: bool) -> Tensor:
-        """Where each token stands in its row, EMPTY where none stands. filled (B, T) -> (B or 1, T)."""
-        longest = int(filled.sum(1).max()) if filled.numel() else 0
-        if longest > self.context_length:
-            raise ValueError(f"{longest} tokens: expected at most model.context_length = {self.context_length}; shorten the text")
-        if dense:
-            return torch.arange(filled.shape[1], device=filled.device)[None]
-        return (filled.cumsum(1) - 1).masked_fill(~filled, EMPTY)
 
     def _initialize(self) -> None:
         """Normal weights, zero biases."""

@@ -19,14 +19,14 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from minillm.cache.base import EMPTY, KVCache, KVView, NoCache
+from minillm.cache.base import KVCache, KVView, NoCache
 from minillm.cache.contiguous import ContiguousCache
 from minillm.config import Above, Between, Count, Positive, validate
 from minillm.layers.attention import Attention, attend_plainly
 from minillm.layers.block import PostNormBlock, PreNormBlock
 from minillm.layers.feedforward import ACTIVATIONS, MLP
 from minillm.layers.norm import LayerNorm
-from minillm.layers.positions import SinusoidalPositions
+from minillm.layers.positions import SinusoidalPositions, positions_of
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class EncoderDecoder(nn.Module):
             raise ValueError("source: expected none beside a state, which has one of its own; hand it to start")
         views = self.show(source) if state is None else state.sources
         caches = state.caches if state is not None else [NoCache()] * len(self.decoder)
-        positions, dense = self._positions(tokens, "the target", None if state is None else state.lengths)
+        positions, dense = positions_of(tokens, self.context_length, None if state is None else state.lengths, "the target of ")
         x = self._read(tokens, positions)
         for block, cache, view in zip(self.decoder, caches, views, strict=True):
             x = block(x, positions, dense, cache, view)
@@ -167,7 +167,7 @@ class EncoderDecoder(nn.Module):
 
     def encode(self, source: Tensor) -> tuple[Tensor, Tensor, bool]:
         """The memory of a source (B, S), as (B, S, D), with its positions and whether they are dense."""
-        positions, dense = self._positions(source, "the source")
+        positions, dense = positions_of(source, self.context_length, what="the source of ")
         x = self._read(source, positions)
         for block in self.encoder:
             x = block(x, positions, dense, NoCache())
@@ -201,17 +201,6 @@ class EncoderDecoder(nn.Module):
     def _read(self, tokens: Tensor, positions: Tensor) -> Tensor:
         x = self.embed(tokens.clamp(min=0)) * math.sqrt(self.config.d_model)
         return self.dropout(x + self.embed_positions(positions))
-
-    def _positions(self, tokens: Tensor, what: str, lengths: Tensor | None = None) -> tuple[Tensor, bool]:
-        """Where each token stands in its row, after `lengths` (B,) others, EMPTY where none stands, (B or 1, T); is none EMPTY?"""
-        filled = tokens >= 0
-        dense = bool(filled.all())
-        count = torch.arange(tokens.shape[1], device=tokens.device)[None] if dense else filled.cumsum(1) - 1
-        positions = count if lengths is None else lengths[:, None] + count
-        longest = int(positions.max()) + 1 if positions.numel() else 0
-        if longest > self.context_length:
-            raise ValueError(f"{what} of {longest} tokens: expected at most model.context_length = {self.context_length}; shorten it")
-        return (positions if dense else positions.masked_fill(~filled, EMPTY)), dense
 
     def _initialize(self) -> None:
         """Matrices that keep the variance of what passes through (Glorot and Bengio 2010); embeddings that have variance 1 once scaled."""

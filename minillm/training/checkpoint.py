@@ -52,12 +52,13 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_trained_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """The inverse of `trained_state`; what is frozen stays as it is. Raises ValueError for the factors of another adapter."""
-    if all(parameter.requires_grad for parameter in model.parameters()):
-        model.load_state_dict(state)
-        return
-    shapes, found = ({name: value.shape for name, value in x.items()} for x in (trained_state(model), state))
-    wrong = [name for name in {**shapes, **found} if shapes.get(name) != found.get(name)]
+    """The inverse of `trained_state`; what is frozen stays as it is. Raises ValueError for weights of another model or adapter.
+
+    Tables that are no parameters may have another shape: they grow as they are filled.
+    """
+    tables = {name for name, _ in model.named_buffers()}
+    shapes, found = ({name: None if name in tables else x.shape for name, x in y.items()} for y in (trained_state(model), state))
+    wrong = [name for name in {**shapes, **found} if name not in shapes or name not in found or shapes[name] != found[name]]
     if wrong:
         name = wrong[0]
         raise ValueError(f"{name} of shape {found.get(name)}: expected {shapes.get(name)}, as the model has it; load it by its own config")

@@ -230,7 +230,7 @@ def test_the_alignment_is_what_the_cross_attention_weighs_with():
         (lambda m: m.start(2), r"source = None: expected the sentence"),
         (lambda m: m.start(2, tokens(2, 0)), r"source = no tokens: expected the sentence"),
         (lambda m: m.start(3, tokens(2, 5)), r"source of 2 rows: expected batch_size = 3"),
-        (lambda m: m.start(2, tokens(2, 14)), r"the source of 14 tokens: expected at most model\.context_length = 13; shorten it"),
+        (lambda m: m.start(2, tokens(2, 14)), r"the source of 14 tokens: expected at most model\.context_length = 13; shorten the text"),
         (lambda m: m(tokens(2, 14), source=tokens(2, 5)), r"the target of 14 tokens: expected at most model\.context_length = 13"),
         (lambda m: m(tokens(2, 3), m.start(2, tokens(2, 5)), tokens(2, 5)), r"source: expected none beside a state"),
         (lambda m: EncoderDecoderConfig(n_heads=7), r"model\.d_model = 512: expected a multiple of n_heads = 7"),
