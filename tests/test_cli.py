@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 import sample
 import train
 from minillm.training import checkpoint
+from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {
@@ -34,10 +36,7 @@ SMALL = {
 }
 
 
-def flags(**more):
-    """Flags of a training that takes a second; sections are joined to keys by two underscores."""
-    settings = SMALL | {name.replace("__", "."): value for name, value in more.items()}
-    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+flags = partial(tiny.flags, SMALL)  # of a run that takes a second
 
 
 def start(script, *words, cwd, **how):

@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from minillm import run
 from minillm.decoding.attention_map import save_heat_maps, table
 from minillm.training import checkpoint
 from minillm.training.metrics import read_metrics
+from tests import tiny
 
 SMALL = {
     "data.n_pairs": 600,
@@ -32,10 +34,7 @@ SMALL = {
 }
 
 
-def flags(**more):
-    """Flags of a training that takes a second; sections are joined to keys by two underscores."""
-    settings = SMALL | {name.replace("__", "."): value for name, value in more.items()}
-    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+flags = partial(tiny.flags, SMALL)  # of a run that takes a second
 
 
 @pytest.fixture(scope="module")

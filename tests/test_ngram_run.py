@@ -2,6 +2,7 @@
 
 import json
 import signal
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 import sample
 import train
 from minillm.training import checkpoint
+from tests import tiny
 
 SMALL = {
     "data.n_stories": 300,
@@ -21,10 +23,7 @@ SMALL = {
 }
 
 
-def flags(**more):
-    """Flags of a counting that takes a second; sections are joined to keys by two underscores."""
-    settings = SMALL | {name.replace("__", "."): value for name, value in more.items()}
-    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+flags = partial(tiny.flags, SMALL)  # of a run that takes a second
 
 
 def counts(path):

@@ -45,3 +45,21 @@ def tokens(B: int, T: int, seed: int = 0) -> torch.Tensor:
 def assert_equal(a: torch.Tensor, b: torch.Tensor) -> None:
     """The same up to the last digits of float64."""
     torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def assert_reads_on(model, state, rows: list[list[int]], chunk: torch.Tensor) -> None:
+    """Reading a chunk gives each row what it gets when it is read from its beginning, alone and without a state; `rows` grow."""
+    logits, same = model(chunk, state)
+    assert same is state and logits.shape == (*chunk.shape, model.vocab_size)
+    for row, new, out in zip(rows, chunk, logits, strict=True):
+        row += new[new >= 0].tolist()
+        if (new >= 0).any():
+            fresh = model(torch.tensor([row]))[0][0]
+            assert_equal(out[new >= 0], fresh[-int((new >= 0).sum()) :])
+    assert state.lengths.tolist() == [len(row) for row in rows]
+
+
+def flags(settings: dict[str, object], **more: object) -> list[str]:
+    """A command line of settings and changes to them, whose sections are joined to keys by two underscores."""
+    settings = settings | {name.replace("__", "."): value for name, value in more.items()}
+    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]

@@ -72,7 +72,7 @@ class Router(nn.Module):
     def forward(self, x: Tensor) -> Routing:
         k, dtype = self.n_experts_per_token, torch.promote_types(x.dtype, torch.float32)
         logits = F.linear(x.to(dtype), self.weight.to(dtype))  # (N, E)
-        probs = torch.softmax(logits.T, dim=0).T  # the same as over the last dimension, where it is six times slower for few experts
+        probs = torch.softmax(logits.T, dim=0).T  # the same as over the last dimension
         experts = (probs.detach() + self.bias).topk(k, dim=-1).indices  # (N, k)
         weights = self.weigh(probs.gather(1, experts))
         choices = experts.T.flatten()  # (k N,)
@@ -242,5 +242,5 @@ class _StackedProduct(torch.autograd.Function):
 
 
 def _rounded(rows: Tensor) -> Tensor:
-    """Rows of zeros added up to a multiple of 64, in bfloat16: there a kernel is compiled for every new height, which costs more."""
+    """Rows of zeros added up to a multiple of 64, in bfloat16, where products compile a kernel for every new height."""
     return F.pad(rows, (0, 0, 0, -len(rows) % 64)) if rows.dtype == torch.bfloat16 else rows

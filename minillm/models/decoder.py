@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal
 
-import torch
 from torch import Tensor, nn
 
 from minillm.cache.base import KVCache, NoCache
@@ -25,6 +24,7 @@ from minillm.layers.moe import ExpertMLPs, ExpertSwiGLUs, MoE, NoSharedExpert, R
 from minillm.layers.norm import LayerNorm, RMSNorm
 from minillm.layers.positions import Alibi, LearnedPositions, NoPositions, Rotary, SinusoidalPositions, no_rotation, positions_of
 from minillm.layers.value_embedding import NoValueEmbedding, ValueEmbedding
+from minillm.models.cached_state import CachedState
 
 
 @dataclass(frozen=True)
@@ -71,32 +71,6 @@ class DecoderConfig:
         for name in ("n_experts_per_token", "n_shared_experts", "capacity_factor", "balance_loss", "balance_rate", "router_z_loss"):
             if not self.n_experts and getattr(self, name) != getattr(DecoderConfig, name):
                 raise ValueError(f"model.{name} = {getattr(self, name)}: expected only beside n_experts; set n_experts or leave it out")
-
-
-class DecoderState:
-    """What a decoder has read: one cache a layer."""
-
-    def __init__(self, batch_size: int, caches: list[KVCache], device: torch.device):
-        self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
-        self.caches = caches
-
-    def reorder(self, rows: Tensor) -> None:
-        """See `State.reorder`."""
-        self.lengths = self.lengths[rows]
-        for cache in self.caches:
-            cache.reorder(rows)
-
-    def truncate(self, lengths: Tensor) -> None:
-        """See `State.truncate`."""
-        if bool((lengths > self.lengths).any()):
-            raise ValueError(f"lengths = {lengths.tolist()}: expected at most the tokens read, {self.lengths.tolist()}")
-        self.lengths = lengths.clone()
-        for cache in self.caches:
-            cache.truncate(lengths)
-
-    def nbytes(self) -> int:
-        """See `State.nbytes`."""
-        return sum(cache.nbytes() for cache in self.caches)
 
 
 class Decoder(nn.Module):
@@ -154,16 +128,16 @@ class Decoder(nn.Module):
         if c.tied:
             self.head.weight = self.embed.weight
 
-    def start(self, batch_size: int, cache: Callable[[], KVCache] = ContiguousCache) -> DecoderState:
+    def start(self, batch_size: int, cache: Callable[[], KVCache] = ContiguousCache) -> CachedState:
         """An empty memory; `cache()` makes one layer's."""
-        return DecoderState(batch_size, [cache() for _ in self.blocks], self.embed.weight.device)
+        return CachedState(batch_size, [cache() for _ in self.blocks], self.embed.weight.device)
 
-    def forward(self, tokens: Tensor, state: DecoderState | None = None) -> tuple[Tensor, DecoderState | None]:
+    def forward(self, tokens: Tensor, state: CachedState | None = None) -> tuple[Tensor, CachedState | None]:
         """See `LanguageModel.__call__`. Raises ValueError where a row would outgrow the context."""
         x, state = self.hidden(tokens, state)
         return self.head(x), state
 
-    def hidden(self, tokens: Tensor, state: DecoderState | None = None) -> tuple[Tensor, DecoderState | None]:
+    def hidden(self, tokens: Tensor, state: CachedState | None = None) -> tuple[Tensor, CachedState | None]:
         """The vectors from which the head reads the next token: (B, T) -> (B, T, D)."""
         positions, dense = positions_of(tokens, self.context_length, None if state is None else state.lengths)  # (B or 1, T)
         caches = state.caches if state is not None else [NoCache()] * len(self.blocks)

@@ -27,6 +27,7 @@ from minillm.layers.block import PostNormBlock, PreNormBlock
 from minillm.layers.feedforward import ACTIVATIONS, MLP
 from minillm.layers.norm import LayerNorm
 from minillm.layers.positions import SinusoidalPositions, positions_of
+from minillm.models.cached_state import CachedState
 
 
 @dataclass(frozen=True)
@@ -76,32 +77,22 @@ class PostNormCrossBlock(PreNormCrossBlock):
         return self.norm_3(x + self.dropout(self.feedforward(x)))
 
 
-class EncoderDecoderState:
-    """What the decoder may look at: of each layer, a view of the source that never changes, and a cache of what it has written."""
+class EncoderDecoderState(CachedState):
+    """What the decoder may look at: beside what it has written, of each layer a view of the source, which never changes."""
 
     def __init__(self, sources: list[KVView], caches: list[KVCache]):
-        self.lengths = torch.zeros(len(sources[0].k), dtype=torch.long, device=sources[0].k.device)
-        self.sources, self.caches = sources, caches
+        super().__init__(len(sources[0].k), caches, sources[0].k.device)
+        self.sources = sources
 
     def reorder(self, rows: Tensor) -> None:
         """See `State.reorder`. A row takes its source with it."""
-        self.lengths = self.lengths[rows]
+        super().reorder(rows)
         self.sources = [view._replace(k=view.k[rows], v=view.v[rows], positions=_rows_of(view.positions, rows)) for view in self.sources]
-        for cache in self.caches:
-            cache.reorder(rows)
-
-    def truncate(self, lengths: Tensor) -> None:
-        """See `State.truncate`. The source stays."""
-        if bool((lengths > self.lengths).any()):
-            raise ValueError(f"lengths = {lengths.tolist()}: expected at most the tokens read, {self.lengths.tolist()}")
-        self.lengths = lengths.clone()
-        for cache in self.caches:
-            cache.truncate(lengths)
 
     def nbytes(self) -> int:
         """See `State.nbytes`. Keys and values of the source are counted too."""
         shown = sum(x.numel() * x.element_size() for view in self.sources for x in (view.k, view.v, view.positions))
-        return shown + sum(cache.nbytes() for cache in self.caches)
+        return shown + super().nbytes()
 
 
 class EncoderDecoder(nn.Module):

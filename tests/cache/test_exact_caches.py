@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from minillm.cache.base import EMPTY, KVView
 from minillm.cache.contiguous import ContiguousCache
-from minillm.models.decoder import Decoder, DecoderState
-from tests.tiny import N_HEADS, SHAPES, assert_equal, decoder, tokens
+from tests.tiny import N_HEADS, SHAPES, assert_equal, assert_reads_on, decoder, tokens
 
 EXACT = {"contiguous": ContiguousCache, "contiguous, growing": partial(ContiguousCache, capacity=1)}
 
@@ -45,17 +44,6 @@ def test_a_text_read_in_chunks_gives_the_logits_of_one_reading(cache, shape, cut
     assert_equal(torch.cat(logits, dim=1), model(text)[0])
 
 
-def feed(model: Decoder, state: DecoderState, rows: list[list[int]], chunk: torch.Tensor) -> None:
-    """Read a chunk and compare with reading each row from its beginning, alone and without a cache."""
-    logits, _ = model(chunk, state)
-    for row, new, out in zip(rows, chunk, logits, strict=True):
-        row += new[new >= 0].tolist()
-        if (new >= 0).any():
-            fresh = model(torch.tensor([row]))[0][0]
-            assert_equal(out[new >= 0], fresh[-int((new >= 0).sum()) :])
-    assert state.lengths.tolist() == [len(row) for row in rows]
-
-
 @every_cache
 @settings(max_examples=60)
 @given(shape=shapes(), data=st.data())
@@ -80,8 +68,8 @@ def test_after_any_reading_reordering_and_truncating_a_state_is_worth_a_fresh_re
             if action == "read ragged":
                 chunk = chunk.masked_fill(torch.rand(chunk.shape, generator=g) < 0.5, EMPTY)
             if max(map(len, rows)) + chunk.shape[1] <= model.context_length:
-                feed(model, state, rows, chunk)
-    feed(model, state, rows, tokens(len(rows), 1))
+                assert_reads_on(model, state, rows, chunk)
+    assert_reads_on(model, state, rows, tokens(len(rows), 1))
 
 
 @every_cache
@@ -92,7 +80,7 @@ def test_taken_back_tokens_leave_no_trace_and_rows_may_differ_in_length(cache, s
     model(text, state)
     lengths = [4, 11, 0]
     state.truncate(torch.tensor(lengths))
-    feed(model, state, [row[:n] for row, n in zip(text.tolist(), lengths, strict=True)], other)
+    assert_reads_on(model, state, [row[:n] for row, n in zip(text.tolist(), lengths, strict=True)], other)
 
 
 @every_cache
@@ -102,7 +90,7 @@ def test_rows_can_be_permuted_dropped_and_duplicated(cache, rows):
     state = model.start(3, cache=cache)
     model(text, state)
     state.reorder(torch.tensor(rows))
-    feed(model, state, text[rows].tolist(), tokens(len(rows), 5, seed=1))
+    assert_reads_on(model, state, text[rows].tolist(), tokens(len(rows), 5, seed=1))
 
 
 @every_cache
@@ -112,7 +100,7 @@ def test_a_state_that_was_emptied_takes_a_batch_of_another_size(cache):
     model(tokens(3, 5), state)
     state.truncate(torch.zeros(3, dtype=torch.long))
     state.reorder(torch.tensor([1]))
-    feed(model, state, [[]], tokens(1, 4))
+    assert_reads_on(model, state, [[]], tokens(1, 4))
 
 
 @every_cache

@@ -243,7 +243,8 @@ def test_a_source_or_shape_that_does_not_fit_is_refused_with_a_sentence(call, se
 
 def test_padding_does_not_count_towards_the_context():
     model = encoder_decoder()
-    model(ragged([13, 2], 20), source=ragged([13, 13], 31))
+    logits, _ = model(ragged([13, 2], 20), source=ragged([13, 13], 31))
+    assert logits.shape == (2, 20, model.vocab_size)
 
 
 def test_dropout_is_off_in_evaluation_and_acts_everywhere_in_training(monkeypatch):

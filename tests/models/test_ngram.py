@@ -14,7 +14,7 @@ from minillm.models.ngram import Ngram, NgramConfig, frequency_table, main
 from minillm.models.ngram_counts import NgramCounts
 from minillm.objectives.next_token import next_token
 from tests.oracles.ngram import Ngrams
-from tests.tiny import assert_equal
+from tests.tiny import assert_equal, assert_reads_on
 
 V = 5
 AMOUNTS = {"kneser-ney": ("discount", 0.6), "add-k": ("k", 0.3), "stupid-backoff": ("backoff", 0.4)}
@@ -151,13 +151,7 @@ def test_after_any_reading_reordering_and_truncating_a_state_is_worth_a_fresh_re
             T = data.draw(st.integers(0, 5))
             ids = data.draw(st.lists(st.integers(-1, V - 1), min_size=T * len(rows), max_size=T * len(rows)))
             chunk = torch.tensor(ids, dtype=torch.long).view(len(rows), T)
-            logits, same = model(chunk, state)
-            assert same is state and logits.shape == (len(rows), T, V)
-            for row, new, out in zip(rows, chunk, logits, strict=True):
-                row += new[new >= 0].tolist()
-                if (new >= 0).any():
-                    fresh = model(torch.tensor([row]))[0][0]
-                    assert_equal(out[new >= 0], fresh[-int((new >= 0).sum()) :])
+            assert_reads_on(model, state, rows, chunk)
         assert state.lengths.tolist() == [len(row) for row in rows]
 
 
