@@ -6,21 +6,15 @@ benchmarks/figures.json, one entry a name, and `python -m benchmarks.readme` cop
 
 import argparse
 import json
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import torch
-
+from benchmarks.record import ROOT, record
 from minillm import run
 from minillm.datasets.stories import World
-
-ROOT = Path(__file__).resolve().parents[1]
-FIGURES = ROOT / "benchmarks" / "figures.json"
 
 
 def measure_training(config: str, seed: int, folder: Path, more: list[str], valid: bool = True) -> dict[str, float]:
@@ -58,18 +52,6 @@ def measure_cold_start(path: Path, folder: Path) -> dict[str, float]:
     return {"first_character_seconds": first, "seconds": time.perf_counter() - began}
 
 
-def spread(results: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Of each number: mean, lowest and highest over the repeats."""
-    names = [name for name, value in results[0].items() if isinstance(value, int | float)]
-    columns = {name: [float(result[name]) for result in results] for name in names}
-    return {name: {"mean": statistics.fmean(x), "low": min(x), "high": max(x), "n": len(x)} for name, x in columns.items()}
-
-
-def machine() -> str:
-    """What it was measured on."""
-    return f"{torch.get_num_threads()} CPU threads, {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
-
-
 def main() -> None:
     """Measure the named figures and keep them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -87,11 +69,7 @@ def main() -> None:
                 results = [measure_cold_start(path, Path(folder)) for _ in range(max(args.seeds, 3))]
             else:
                 results = [measure_training(name, seed, Path(folder), more) for seed in range(args.seeds)]
-            kept = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-            kept[name] = {"machine": machine(), "figures": spread(results)}
-            FIGURES.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
-            for figure, values in kept[name]["figures"].items():
-                print(f"{name:>14}  {figure:<24} {values['mean']:10.4f}  {values['low']:.4f} ... {values['high']:.4f}  n = {values['n']}")
+            record(name, results)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from benchmarks.figures import ROOT, machine, measure_training
+from benchmarks.figures import measure_training
+from benchmarks.record import ROOT, machine
 from minillm import run
 from minillm.training.metrics import read_metrics
 

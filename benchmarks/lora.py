@@ -22,13 +22,13 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.record import ROOT, record
 from minillm import run
 from minillm.datasets.batch import Batch
 from minillm.training.evaluate import Validation
 from minillm.training.optim import AdamW, Together
 from minillm.training.step import GradientStep
 
-ROOT = Path(__file__).resolve().parents[1]
 FULL = {"adapter.rank": "0", "optim.kind": "muon", "optim.lr": "3e-3", "optim.muon_lr": "0.01"}
 COLUMNS = {"diary": 4, "regret": 4, "stories": 4, "trained": 0, "share": 2, "state": 2, "kept": 1, "process": 0}  # name -> decimals
 
@@ -103,6 +103,10 @@ def main() -> None:
                 row = losses(path, *validations) | memory(run.read_best(path)["config"], new) | {"process": process}
                 rows[way].append(row)
                 print(json.dumps({"way": way, "seed": seed, **row}), flush=True)
+    ways = ("LoRA", "full")
+    record(
+        "lora", [{f"{way}_{column}": row[column] for way in ways for row in [rows[way][i]] for column in row} for i in range(args.seeds)]
+    )
     print(f"\n{'':8}" + "".join(f"{column:>10}" for column in COLUMNS))
     for way, found in rows.items():
         means = {column: statistics.fmean(row[column] for row in found) for column in found[0]}

@@ -9,6 +9,7 @@ import argparse
 import statistics
 import time
 
+from benchmarks.record import record
 from minillm import run
 from minillm.config import override
 from minillm.training.precision import seconds_per_pass
@@ -23,15 +24,8 @@ def pair(config: run.RunConfig) -> dict[str, run.RunConfig]:
     return {"experts": config, "dense": override(config, defaults | {"model.n_experts": "0", "model.d_ff": str(width)})}
 
 
-def main() -> None:
-    """Train both and print what they reach."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=450, help="optimizer updates of each, more than ten")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and the order of the batches")
-    parser.add_argument("--corpus", help="instead of the config's")
-    args = parser.parse_args()
-    flags = {"train.max_steps": str(args.steps), "train.seed": str(args.seed)}
-    config = override(run.load_config("moe-tiny"), flags | ({"data.corpus": args.corpus} if args.corpus else {}))
+def race(config: run.RunConfig) -> dict[str, float]:
+    """Train both on the same batches, in turns: validation losses, and quartiles of the ratio of times."""
     data = run.build_data(config)
     batch, vocab_size = run.build_batches(config, data), data.tokenizer.vocab_size
     seconds = seconds_per_pass(run.build_model(config, vocab_size), run.build_objective(config), batch(0))
@@ -40,7 +34,7 @@ def main() -> None:
     models = {name: run.build_model(c, vocab_size) for name, c in configs.items()}
     steps = {name: run.build_step(c, models[name]) for name, c in configs.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for i in range(args.steps):
+    for i in range(config.train.max_steps):
         now = batch(i)
         for name, step in steps.items():
             began = time.perf_counter()
@@ -48,13 +42,22 @@ def main() -> None:
             times[name].append(time.perf_counter() - began)
             if (i + 1) % 100 == 0:
                 print(f"step {i + 1:>5}  {name:<8}", "  ".join(f"{key} {value:.3f}" for key, value in metrics.items()), flush=True)
-    for name, c in configs.items():
-        loss = run.build_validation(c, data)(models[name])["val_loss"]
-        n_parameters = sum(p.numel() for p in models[name].parameters())
-        print(f"{name:<8} {n_parameters:>9,} parameters  validation loss {loss:.4f}  {1000 * statistics.median(times[name]):.1f} ms a step")
+    losses = {f"{name}_loss": run.build_validation(c, data)(models[name])["val_loss"] for name, c in configs.items()}
     ratios = [ours / theirs for ours, theirs in zip(times["experts"][5:], times["dense"][5:], strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4)
-    print(f"a step with experts takes {middle:.2f} times as long (quartiles {low:.2f} ... {high:.2f}; {precision['train.precision']})")
+    return losses | {"time_ratio": middle, "time_ratio_lower_quartile": low, "time_ratio_upper_quartile": high}
+
+
+def main() -> None:
+    """Train both with each seed and keep what they reach."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=400, help="optimizer updates of each, more than ten")
+    parser.add_argument("--seeds", type=int, default=1, help="repeats, each with other weights and another order of the batches")
+    parser.add_argument("--corpus", help="instead of the config's")
+    args = parser.parse_args()
+    flags = {"train.max_steps": str(args.steps)} | ({"data.corpus": args.corpus} if args.corpus else {})
+    config = override(run.load_config("moe-tiny"), flags)
+    record("moe", [race(override(config, {"train.seed": str(seed)})) for seed in range(args.seeds)])
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ everything to a few favorites has little to tell, so the entropy of the load sta
 
 import argparse
 import math
+import statistics
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.record import record
 from minillm import run
 from minillm.config import override
 from minillm.datasets.corpus import load_corpus
@@ -51,12 +53,13 @@ def choices(model: nn.Module, config: run.RunConfig, data: run.Data) -> Tensor:
     return torch.stack(counts, dim=1)
 
 
-def report(name: str, counts: Tensor, loss: float) -> None:
-    """One line for each layer."""
-    for layer, of_layer in enumerate(counts):
-        load = load_metrics(of_layer.sum(0, keepdim=True))["load_entropy"]
-        print(f"{name:<8} layer {layer}  {mutual_information(of_layer):.3f} bits  load entropy {load:.3f}  validation loss {loss:.4f}")
-    print(f"{name:<8} mean     {sum(map(mutual_information, counts)) / len(counts):.3f} bits", flush=True)
+def report(name: str, counts: Tensor, loss: float) -> dict[str, float]:
+    """One line for each layer; the means over layers."""
+    bits = [mutual_information(of_layer) for of_layer in counts]
+    loads = [load_metrics(of_layer.sum(0, keepdim=True))["load_entropy"] for of_layer in counts]
+    for layer, (information, load) in enumerate(zip(bits, loads, strict=True)):
+        print(f"{name:<8} layer {layer}  {information:.3f} bits  load entropy {load:.3f}  validation loss {loss:.4f}", flush=True)
+    return {f"{name}_bits": statistics.fmean(bits), f"{name}_load_entropy": statistics.fmean(loads), f"{name}_loss": loss}
 
 
 def main() -> None:
@@ -71,14 +74,15 @@ def main() -> None:
     batch = run.build_batches(config, data)
     print(f"{config.data.corpus}: at most {math.log2(len(config.data.corpus.split(','))):.3f} bits")
     fresh = run.build_model(config, data.tokenizer.vocab_size).eval()
-    report("fresh", choices(fresh, config, data), run.build_validation(config, data)(fresh)["val_loss"])
+    found = report("fresh", choices(fresh, config, data), run.build_validation(config, data)(fresh)["val_loss"])
     for name, flags in REMEDIES.items():
         changed = override(config, flags)
         model = run.build_model(changed, data.tokenizer.vocab_size)
         step = run.build_step(changed, model)
         for i in range(args.steps):
             step(batch(i))
-        report(name, choices(model.eval(), changed, data), run.build_validation(changed, data)(model)["val_loss"])
+        found |= report(name, choices(model.eval(), changed, data), run.build_validation(changed, data)(model)["val_loss"])
+    record("specialization", [found])
 
 
 if __name__ == "__main__":

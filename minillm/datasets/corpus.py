@@ -20,7 +20,8 @@ from minillm.datasets.stories import DIARY, STORIES, World
 from minillm.datasets.translation import TranslationWorld
 
 WORLDS = {"stories": STORIES, "diary": DIARY}  # corpora that are made up
-BUILT_IN = [*WORLDS, "python-docs", "shakespeare", "translation"]
+BUILT_IN = [*WORLDS, "python-docs", "shakespeare", "french", "translation"]
+PAGE = 10  # sentences of a French document
 SUFFIXES = (".txt", ".md")  # what is read from a folder
 
 
@@ -28,9 +29,9 @@ SUFFIXES = (".txt", ".md")  # what is read from a folder
 class DataConfig:
     """What to train on."""
 
-    corpus: str = "stories"  # stories | diary | python-docs | shakespeare | translation | a file or folder of texts | several, with commas
+    corpus: str = "stories"  # stories | diary | python-docs | shakespeare | french | translation | a file or folder | several, with commas
     n_stories: Positive = 20_000  # how many stories to make up, where they are made up
-    n_pairs: Positive = 40_000  # how many sentences to make up, where corpus is "translation"
+    n_pairs: Positive = 40_000  # how many sentences to make up, where corpus is "translation" or "french"
     seed: Count = 0  # which stories or sentences they are
     clean: bool = False  # normalize the text and remove junk and near-duplicates, by section [cleaning]
     val_fraction: Fraction = 0.05  # share of documents to validate on; a single text gives its last val_fraction + test_fraction
@@ -65,6 +66,9 @@ def load_corpus(config: DataConfig) -> Corpus:
         return Corpus(name, python_docs(), None)
     if name == "shakespeare":
         return Corpus(name, [shakespeare()], None)
+    if name == "french":
+        lines = [pair.source for pair in TranslationWorld().generate(config.n_pairs, config.seed)]
+        return Corpus(name, ["\n".join(lines[i : i + PAGE]) for i in range(0, len(lines), PAGE)], None)
     if name == "translation" or name.endswith(".tsv"):
         raise ValueError(f"data.corpus = {name!r}: expected texts, and these are pairs; translate them with --model.kind encoder_decoder")
     return Corpus(name, read_documents(_find(name)), None)

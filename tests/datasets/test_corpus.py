@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from minillm.config import keys
 from minillm.datasets import corpus
-from minillm.datasets.corpus import Corpus, DataConfig, load_corpus, read_documents
+from minillm.datasets.corpus import Corpus, DataConfig, load_corpus, load_pairs, read_documents
 
 
 def load(path) -> list[str]:
@@ -114,9 +115,15 @@ def test_a_folder_or_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("storeis", "expected stories, diary, python-docs, shakespeare, translation, or a file or folder that exists; did you mean st"),
+        (
+            "storeis",
+            "expected stories, diary, python-docs, shakespeare, french, translation, or a file or folder that exists; did you mean st",
+        ),
         ("Shakespear", "did you mean shakespeare?"),
-        ("nowhere/my.txt", "expected stories, diary, python-docs, shakespeare, translation, or a file or folder that exists; check the"),
+        (
+            "nowhere/my.txt",
+            "expected stories, diary, python-docs, shakespeare, french, translation, or a file or folder that exists; check the",
+        ),
         ("", "data.corpus = '': expected stories"),
     ],
 )
@@ -149,6 +156,13 @@ def test_built_in_names_win_over_files_unless_written_as_a_path(tmp_path, monkey
     assert load_corpus(DataConfig(corpus="python-docs")) == Corpus("python-docs", ["module a", "module b"], None)
     for name in corpus.BUILT_IN:
         assert load(f"./{name}") == ["mine"]
+
+
+def test_french_is_the_source_of_the_translations_ten_sentences_a_document():
+    config = DataConfig(corpus="french", n_pairs=23, seed=3)
+    documents = load_corpus(config).documents
+    assert [len(document.split("\n")) for document in documents] == [10, 10, 3]
+    assert "\n".join(documents).split("\n") == [pair.source for pair in load_pairs(replace(config, corpus="translation"))]
 
 
 def test_every_field_of_the_section_explains_itself_and_knows_its_range():

@@ -45,8 +45,10 @@ def test_the_same_seed_makes_the_same_sentences_and_more_begin_with_fewer(world,
 
 def test_there_are_more_than_a_million_sentences(world):
     articles = len(set(DETERMINERS))
-    objects = {kind: sum(articles * len(noun.genders) * 2 * (1 + len(world.words.fitting(kind))) for noun in nouns)
-               for kind, nouns in world.words.nouns.items()}
+    objects = {
+        kind: sum(articles * len(noun.genders) * 2 * (1 + len(world.words.fitting(kind))) for noun in nouns)
+        for kind, nouns in world.words.nouns.items()
+    }
     simple = sum(objects[kind] for verb in world.words.verbs if not verb.preposition for kind in verb.objects)
     assert simple * len(PRONOUNS) * 3 * 2 * 2 > 1_000_000  # tenses, negated or not, asked or not
 

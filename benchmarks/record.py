@@ -1,0 +1,38 @@
+"""Where measured figures are kept: benchmarks/figures.json, one entry a benchmark, with the machine, the spread and the number of runs.
+
+`python -m benchmarks.readme` copies them into the README.
+"""
+
+import json
+import platform
+import statistics
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+FIGURES = ROOT / "benchmarks" / "figures.json"
+
+
+def machine() -> str:
+    """What it was measured on."""
+    return f"{torch.get_num_threads()} CPU threads, {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def spread(results: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Of each number: mean, median, lowest and highest over the repeats."""
+    names = [name for name, value in results[0].items() if isinstance(value, int | float)]
+    columns = {name: [float(result[name]) for result in results] for name in names}
+    return {
+        name: {"mean": statistics.fmean(x), "median": statistics.median(x), "low": min(x), "high": max(x), "n": len(x)}
+        for name, x in columns.items()
+    }
+
+
+def record(name: str, results: list[dict[str, float]]) -> None:
+    """Keep the figures of one benchmark, one dict a repeat, and print them."""
+    kept = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
+    kept[name] = {"machine": machine(), "figures": spread(results)}
+    FIGURES.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    for figure, x in kept[name]["figures"].items():
+        print(f"{name:>14}  {figure:<24} {x['mean']:10.4f}  {x['low']:.4f} ... {x['high']:.4f}  n = {x['n']}", flush=True)
