@@ -108,8 +108,12 @@ def draw(logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     """
     if len(generators) != len(logits):
         raise ValueError(f"{len(generators)} generators: expected one for each of the {len(logits)} rows")
-    uniforms = [torch.rand((), generator=g, dtype=torch.float64, device=g.device).to(logits.device) for g in generators]
-    return invert(logits, torch.stack(uniforms))
+    return invert(logits, uniforms(generators, logits.device))
+
+
+def uniforms(generators: Sequence[torch.Generator], device: torch.device) -> Tensor:
+    """One number in [0, 1) from each generator, float64 (B,)."""
+    return torch.stack([torch.rand((), generator=g, dtype=torch.float64, device=g.device).to(device) for g in generators])
 
 
 def invert(logits: Tensor, uniforms: Tensor) -> Tensor:
