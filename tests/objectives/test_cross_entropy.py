@@ -36,9 +36,7 @@ def test_sum_count_and_gradient_are_torchs(seed, chunk, scale, ignored):
 def test_with_smoothing_sum_and_gradient_are_torchs(seed, chunk, smoothing, ignored):
     logits, targets = a_case(seed, 3.0, ignored)
     total, count = cross_entropy(logits, targets, chunk, smoothing)
-    expected = F.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing
-    )
+    expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing)
     assert_equal(total, expected)
     assert count == (targets != IGNORE).sum()
     assert_equal(torch.autograd.grad(3 * total, logits)[0], torch.autograd.grad(3 * expected, logits)[0])

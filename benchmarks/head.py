@@ -1,0 +1,44 @@
+"""What head and cross-entropy cost in memory, forward and backward: python -m benchmarks.head
+
+`linear_cross_entropy` against torch's `F.cross_entropy(F.linear(hidden, weight), targets)`: the peak of the bytes that torch's
+allocator had handed out and not got back, hidden states, weight and gradients included, and the milliseconds, taken in turns.
+"""
+
+import argparse
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.attention import peak_bytes
+from benchmarks.kernels import alternate
+from benchmarks.record import record
+from minillm.objectives.linear_cross_entropy import linear_cross_entropy
+
+
+def torchs(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor]:
+    """The sum of nats, with all logits at once."""
+    return (F.cross_entropy(F.linear(hidden, weight), targets, reduction="sum"),)
+
+
+def main() -> None:
+    """Measure both and keep the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    for name, default in {"vocab-size": 50_000, "d-model": 768, "tokens": 4096, "repeats": 3}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    args = parser.parse_args()
+    targets = torch.randint(args.vocab_size, (args.tokens,))
+
+    def work(loss) -> None:
+        hidden = torch.randn(args.tokens, args.d_model, requires_grad=True)
+        weight = torch.randn(args.vocab_size, args.d_model, requires_grad=True)
+        loss(hidden, weight, targets)[0].backward()
+
+    ours, theirs = lambda: work(linear_cross_entropy), lambda: work(torchs)
+    megabytes = [peak_bytes(each) / 1e6 for each in (ours, theirs)]
+    times = alternate(ours, theirs, args.repeats)
+    rows = [{"megabytes": megabytes[0], "torch_megabytes": megabytes[1], "memory_share": megabytes[0] / megabytes[1]}]
+    record("head", [row | {"speed_ratio": b / a} for row in rows for a, b in zip(*times, strict=True)])
+
+
+if __name__ == "__main__":
+    main()

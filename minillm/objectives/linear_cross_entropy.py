@@ -1,0 +1,62 @@
+"""The head and cross-entropy in one, so that the logits of a whole batch never exist.
+
+    logits = h W^T        d loss / d h = G W        d loss / d W = G^T h        with G = d loss / d logits, (N, V)
+
+For a large vocabulary logits and G are by far the largest tensors of a training step. But the loss is a sum over tokens, so a slab
+of a few rows has its share of the loss and of both gradients as soon as its own logits are known: the forward computes all three,
+slab by slab, and the backward only scales. Memory falls from O(N V) to O(rows V + V D). The same idea: Hsu et al. 2024 (Liger
+kernels), Wijmans et al. 2024 (cut cross-entropy). Read `cross_entropy` before this, which computes each slab.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from minillm.datasets.batch import IGNORE
+from minillm.objectives.cross_entropy import cross_entropy
+
+SLAB = 2**24  # logits at a time: 32 MB of bfloat16. Slabs this large keep the matrix products efficient
+
+
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, smoothing: float = 0.0, slab: int = SLAB
+) -> tuple[Tensor, Tensor]:
+    """`cross_entropy(hidden @ weight.T, targets)` for hidden (..., D), weight (V, D), targets (...): (sum of nats, number counted).
+
+    `slab` is how many logits exist at a time, rounded up to a whole row. Raises ValueError for a target outside the vocabulary.
+    """
+    hidden, targets = hidden.flatten(0, -2), targets.flatten()
+    n_rows = max(1, slab // weight.shape[0])
+    if not (torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)):
+        parts = [cross_entropy(h @ weight.T, t, smoothing=smoothing)[0] for h, t in _slabs(n_rows, hidden, targets)]
+        return torch.stack(parts).sum(), (targets != IGNORE).sum()
+    return _LinearCrossEntropy.apply(hidden, weight, targets, smoothing, n_rows), (targets != IGNORE).sum()
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, smoothing: float, n_rows: int) -> Tensor:  # type: ignore[no-untyped-def]
+        d_hidden, total = torch.empty_like(hidden), 0.0
+        d_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+        for h, t, d in _slabs(n_rows, hidden, targets, d_hidden):
+            with torch.enable_grad():
+                logits = (h @ weight.T).detach().requires_grad_()
+                part, _ = cross_entropy(logits, t, smoothing=smoothing)
+                [gradient] = torch.autograd.grad(part, logits)
+            torch.mm(gradient, weight, out=d)
+            d_weight += gradient.T @ h
+            total = total + part.detach()
+        ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype))
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[no-untyped-def]
+        d_hidden, d_weight = ctx.saved_tensors
+        if upstream != 1:
+            d_hidden, d_weight = d_hidden * upstream.to(d_hidden.dtype), d_weight * upstream.to(d_weight.dtype)
+        return d_hidden, d_weight, None, None, None
+
+
+def _slabs(n_rows: int, *tensors: Tensor) -> zip:
+    return zip(*(x.split(n_rows) for x in tensors), strict=True)
