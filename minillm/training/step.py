@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.profiler import record_function
 
 from minillm.datasets.batch import Batch
 from minillm.objectives.loss import Loss, Objective, mean_metrics
@@ -20,6 +21,7 @@ from minillm.training.balance import Balance, watching
 from minillm.training.checkpoint import load_trained_state, trained_state
 from minillm.training.optim import Optimizer
 
+OPTIMIZER = "optimizer"
 Step = Callable[[Batch], dict[str, float]]  # one optimizer update, or one round of counting; what it returns is logged
 
 
@@ -65,7 +67,8 @@ class GradientStep:
             )
         if self.grad_clip and norm > self.grad_clip:
             torch._foreach_mul_(self.gradients, self.grad_clip / norm)
-        self.optimizer.step(fraction)
+        with record_function(OPTIMIZER):  # a name for profilers
+            self.optimizer.step(fraction)
         self.n_steps += 1
         return {"loss": loss, "grad_norm": norm, "lr": self.lr * fraction, "tokens": count, **metrics, **self.balance.finish()}
 
