@@ -122,17 +122,9 @@ class Ngram(nn.Module):
 
     def count(self, batch: Batch) -> int:
         """Count all n-grams that end in a target, after as much context as its row has; how many targets there were."""
-        tokens, targets = batch
-        filled, (B, T) = tokens >= 0, tokens.shape
-        learned = filled & (targets != IGNORE)
-        # each row without its gaps; a target stands one place after its token, and what is no token goes to the last column
-        places = filled.cumsum(1)
-        of_tokens, of_targets = (places - 1).where(filled, T + 1), places.where(learned, T + 1)
-        text = tokens.new_full((B, T + 2), EMPTY).scatter_(1, of_targets, targets).scatter_(1, of_tokens, tokens)
-        assert ((text.gather(1, of_targets) == targets) | ~learned).all(), "targets are the tokens, one place on"
-        counted = torch.zeros_like(text, dtype=torch.bool).scatter_(1, of_targets, True)
-        self.counts.add(text[:, :-1], counted[:, :-1])
-        return int(learned.sum())
+        text, counted = _text(*batch)
+        self.counts.add(text, counted)
+        return int(counted.sum())
 
     def _weigh(self) -> None:
         """Work out what smoothing takes for counts, where something was counted or loaded since it was done last."""
@@ -140,6 +132,19 @@ class Ngram(nn.Module):
         if any(level.weights is None for level in levels):
             for level, weights in zip(levels, self.smooth.weights(self.counts), strict=True):
                 level.weights = weights
+
+
+def _text(tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """What a batch (B, T) says, each row without its gaps, (B, T + 1) int, and which tokens of it are targets, (B, T + 1) bool."""
+    filled, (B, T) = tokens >= 0, tokens.shape
+    learned = filled & (targets != IGNORE)
+    # a target stands one place after its token, and what is no token goes to the last column
+    places = filled.cumsum(1)
+    of_tokens, of_targets = (places - 1).where(filled, T + 1), places.where(learned, T + 1)
+    text = tokens.new_full((B, T + 2), EMPTY, dtype=torch.int).scatter_(1, of_targets, targets.int()).scatter_(1, of_tokens, tokens.int())
+    assert ((text.gather(1, of_targets) == targets) | ~learned).all(), "targets are the tokens, one place on"
+    counted = torch.zeros_like(text, dtype=torch.bool).scatter_(1, of_targets, True)
+    return text[:, :-1], counted[:, :-1]
 
 
 def frequency_table(text: str, order: int = 3) -> list[tuple[tuple[str, ...], int]]:

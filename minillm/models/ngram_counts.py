@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from minillm.cache.base import EMPTY
 
+MOST = 2**22  # at most so many places of a text are sorted together: more need more memory, fewer more merging
+PART = 2**20  # n-grams of a long array that are looked at together
+
 
 class Followers(NamedTuple):
     """What followed each of N contexts, as a sparse (N, V) table with K entries."""
@@ -25,6 +28,26 @@ class Followers(NamedTuple):
     counts: Tensor  # (K,) float64, above zero
     totals: Tensor  # (N, 1) float64: the sum of a row's counts; 0 for a context that nothing has followed
     kinds: Tensor  # (N, 1) float64: how many different tokens followed
+
+
+def _sort(numbers: Tensor) -> Tensor:
+    """Ascending, in place where it can be; numpy sorts integers ten times as fast as torch on a processor."""
+    if numbers.device.type != "cpu":
+        return numbers.sort().values
+    numbers.numpy().sort()
+    return numbers
+
+
+def _order(numbers: Tensor) -> Tensor:
+    """The places of the numbers from the least to the largest."""
+    return numbers.argsort() if numbers.device.type != "cpu" else torch.from_numpy(numbers.numpy().argsort())
+
+
+def _below(numbers: Tensor, borders: Tensor) -> Tensor:
+    """How many of the ascending numbers are below each of the borders; numpy is faster where these ascend as well."""
+    if numbers.device.type != "cpu":
+        return torch.searchsorted(numbers, borders)
+    return torch.from_numpy(numbers.numpy().searchsorted(borders.numpy()))
 
 
 class Level(nn.Module):
@@ -43,24 +66,26 @@ class Level(nn.Module):
 
     def find(self, keys: Tensor) -> Tensor:
         """The place of each key (N,), EMPTY where there is no such n-gram."""
-        places = torch.searchsorted(self.keys, keys)
-        return places.where(self._holds(places, keys), EMPTY)
+        order = _order(keys)  # neighbors lie near each other, so that most of what the search reads is in the cache already
+        keys = keys.gather(0, order)
+        places = _below(self.keys, keys)
+        return torch.empty_like(places).scatter_(0, order, places.where(self._holds(places, keys), EMPTY))
 
     def insert(self, keys: Tensor) -> tuple[Tensor, Tensor]:
         """Make sure that all these n-grams are here, new ones with count 0. keys: ascending, none twice.
 
-        Returns the places that the old n-grams now have, and those of `keys`.
+        Returns the places of `keys`, and for each new one how many old n-grams are below it.
         """
-        below = torch.searchsorted(self.keys, keys)  # old keys below each
-        new = ~self._holds(below, keys)
-        places = below + new.cumsum(0) - new.long()
-        n_old = len(self.keys)
-        moved = torch.bincount(below[new], minlength=n_old + 1)[:n_old].cumsum(0) + torch.arange(n_old, device=keys.device)
-        merged, counts = self.keys.new_empty(n_old + int(new.sum())), self.counts.new_zeros(n_old + int(new.sum()))
-        merged[moved], merged[places[new]] = self.keys, keys[new]
-        counts[moved] = self.counts
-        self.keys, self.counts = merged, counts
-        return moved, places
+        places = _below(self.keys, keys)
+        new = ~self._holds(places, keys)
+        below, keys = places.masked_select(new), keys.masked_select(new)
+        places += new.cumsum(0) - new.long()
+        old = torch.ones(len(self.keys) + len(keys), dtype=torch.bool, device=keys.device)
+        old[places.masked_select(new)] = False
+        # one after the other, so that no more than one array is there twice
+        self.keys = torch.empty_like(old, dtype=torch.long).masked_scatter_(old, self.keys).masked_scatter_(~old, keys)
+        self.counts = torch.zeros_like(old, dtype=torch.int).masked_scatter_(old, self.counts)
+        return places, below
 
     def _holds(self, places: Tensor, keys: Tensor) -> Tensor:
         if not len(self.keys):
@@ -92,35 +117,42 @@ class NgramCounts(nn.Module):
         order = len(self.levels)
         # narrow types, since what is looked up at random should fit in the processor's cache
         flat, counted = (nn.functional.pad(x, (0, order), value=EMPTY).flatten() for x in (text.int(), counted.char()))
-        starts = self._sorted((flat >= 0).nonzero()[:, 0], flat)
-        begins, before = torch.zeros_like(starts, dtype=torch.bool), torch.zeros_like(starts)
-        begins[:1] = True  # of each run of starts with the same m tokens
+        n_parts = -(-len(flat) // min(MOST, 2 ** ((63 - self.bits) // 2)))
+        n = -(-len(flat) // max(1, n_parts))
+        for first in range(0, len(flat), max(1, n)):
+            self._add(flat[first : first + n + order], counted[first : first + n + order], min(n, len(flat) - first))
+
+    def _add(self, flat: Tensor, counted: Tensor, n: int) -> None:
+        """Count the n-grams that begin in the first n places of a text.
+
+        They are sorted by their first token, by two, by three: what is sorted is one number for each place,
+
+            (rank of the m tokens that begin there | the next token | the place),    negative if the next token is EMPTY
+        """
+        bits, last = (n - 1).bit_length(), (1 << self.bits) - 1
+        starts, ranks = torch.arange(n, device=flat.device), torch.zeros(n, dtype=torch.long, device=flat.device)
+        before = ranks[:1]  # the place in the table of each different context
         for m, level in enumerate(self.levels):
-            tokens = flat.gather(0, starts + m)
-            begins[1:] |= tokens[1:] != tokens[:-1]
-            whole = tokens >= 0  # of a run all are, or none is
-            starts, begins, before, tokens = (x.masked_select(whole) for x in (starts, begins, before, tokens))
-            moved, places = level.insert(self._keys(before, tokens).masked_select(begins))
-            if m + 1 < order:
-                self.levels[m + 1].keys += self._shift(moved).gather(0, self.levels[m + 1].keys >> self.bits)
-            before = places.gather(0, begins.cumsum(0) - 1)
-            level.counts.index_add_(0, before, counted.gather(0, starts + m).int())
+            packed = _sort(self._keys(ranks, flat.gather(0, starts + m)) << bits | starts)
+            packed = packed[_below(packed, packed.new_zeros(1)) :]
+            starts, packed = packed & ((1 << bits) - 1), packed >> bits
+            begins = torch.ones_like(packed, dtype=torch.bool)  # of each run of the same m + 1 tokens
+            torch.ne(packed[1:], packed[:-1], out=begins[1:])
+            packed, ranks = packed.masked_select(begins), begins.cumsum(0) - 1
+            n_old = len(level.keys)
+            before, below = level.insert(self._keys(before.gather(0, packed >> self.bits), packed & last))
+            if m + 1 < len(self.levels):
+                self._move(self.levels[m + 1], below, n_old)
+            level.counts.index_add_(0, before.gather(0, ranks), counted.gather(0, starts + m).int())
             level.weights = None
 
-    def _sorted(self, starts: Tensor, flat: Tensor) -> Tensor:
-        """Places in a text, in the order of the `order` tokens that begin there: m-grams are then in order too, for every m."""
-        bits, order = self.bits + 1, len(self.levels)  # one more, for EMPTY
-        n_packed = 63 // bits  # tokens in one number
-        for end in range(order, 0, -n_packed):
-            packed = torch.zeros_like(starts)
-            for m in range(max(0, end - n_packed), end):
-                packed = (packed << bits) | (flat.gather(0, starts + m) + 1)
-            starts = starts.gather(0, packed.argsort(stable=True))
-        return starts
-
-    def _shift(self, moved: Tensor) -> Tensor:
-        """What to add to the keys of n-grams whose prefix has moved."""
-        return (moved - torch.arange(len(moved), device=moved.device)) << self.bits
+    def _move(self, level: Level, below: Tensor, n: int) -> None:
+        """Let n-grams point to where their prefixes are now: of n prefixes `below` were below each new one."""
+        borders = nn.functional.pad(below, (1, 1))
+        borders[-1] = n
+        up = torch.repeat_interleave(borders.diff().int())  # (n,) by how many places each prefix has moved
+        for part in level.keys.split(PART):
+            part += up.gather(0, part >> self.bits).long() << self.bits
 
     def find(self, grams: Tensor) -> Tensor:
         """The place of each m-gram (N, m) among those of its length, EMPTY where it has not occurred: (N,)."""
@@ -152,11 +184,16 @@ class NgramCounts(nn.Module):
 
         An occurrence with nothing before it, at the beginning of a text, counts as a predecessor of its own.
         """
-        weights, links = [], torch.zeros_like(self.levels[0].keys)
+        weights, links = [], torch.zeros_like(self.levels[0].keys, dtype=torch.int)
         for shorter, longer in zip(self.levels, self.levels[1:], strict=False):
-            # the longer n-gram without its first token: what its prefix without the first token was continued to
-            links = shorter.find(self._keys(links[longer.keys >> self.bits], longer.keys & ((1 << self.bits) - 1)))
-            weights.append(shorter.counts.index_add(0, links, (longer.counts > 0).int() - longer.counts))
+            weights.append(shorter.counts.clone())
+            parts = []
+            for keys, counts in zip(longer.keys.split(PART), longer.counts.split(PART), strict=True):
+                # the longer n-gram without its first token: what its prefix without the first token was continued to
+                part = shorter.find(self._keys(links.gather(0, keys >> self.bits).long(), keys & ((1 << self.bits) - 1)))
+                weights[-1].index_add_(0, part, (counts > 0).int() - counts)
+                parts.append(part.int())
+            links = torch.cat(parts)
         return [*weights, self.levels[-1].counts]
 
     def table(self, m: int) -> tuple[Tensor, Tensor]:
