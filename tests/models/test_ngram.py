@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from minillm.cache.base import EMPTY
 from minillm.datasets.batch import IGNORE, Batch
+from minillm.models import ngram_counts
 from minillm.models.ngram import Ngram, NgramConfig, frequency_table, main
 from minillm.models.ngram_counts import NgramCounts
 from minillm.objectives.next_token import next_token
@@ -107,6 +108,19 @@ def test_the_table_holds_each_ngram_with_its_frequency_in_order(rows, order):
         found = {tuple(gram): n for gram, n in zip(grams.tolist(), counts.tolist(), strict=True)}
         assert found == {gram: n for gram, n in slow.counts.items() if len(gram) == m}
         assert list(found) == sorted(found)
+
+
+@settings(max_examples=20)
+@given(rows=texts.filter(len), order=st.integers(1, 4), most=st.integers(1, 30), part=st.integers(1, 30))
+def test_counts_and_weights_do_not_depend_on_how_much_is_sorted_together(rows, order, most, part):
+    whole = counted(order, "kneser-ney", rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ngram_counts, "MOST", most)
+        patch.setattr(ngram_counts, "PART", part)
+        cut = counted(order, "kneser-ney", rows)
+        assert_equal(after(cut, [1, 2]), after(whole, [1, 2]))
+    for a, b in zip(whole.counts.levels, cut.counts.levels, strict=True):
+        assert torch.equal(a.keys, b.keys) and torch.equal(a.counts, b.counts)
 
 
 def test_long_ngrams_of_a_large_vocabulary_have_keys_that_fit():
