@@ -11,6 +11,7 @@ import time
 import numpy as np
 import torch
 
+from benchmarks.record import record
 from minillm.datasets.batch import Batch
 from minillm.models.ngram import Ngram, NgramConfig
 
@@ -48,9 +49,9 @@ def main() -> None:
     model(ids[:1, :8])
     ready = time.perf_counter() - began
     print(f"{n_counted:,} tokens of {args.vocab_size:,}, order {args.order}: {sum(sizes):,} n-grams {sizes}, {n_bytes / 1e6:.0f} MB")
-    print(f"counted in {seconds:.1f} s, of which the processor worked {busy:.1f} s")
-    print(f"peak memory {counting:.0f} MB, of which {before:.0f} MB before the first token")
+    print(f"{before:.0f} MB before the first token")
     print(f"first look-up {ready:.1f} s (it works out what smoothing needs); peak memory {peak():.0f} MB")
+    record("ngram-counting", [{"seconds": seconds, "cpu_seconds": busy, "peak_megabytes": counting}])
 
 
 if __name__ == "__main__":

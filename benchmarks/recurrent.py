@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from benchmarks.kernels import alternate
+from benchmarks.record import record
 from minillm.models.rnn import CELLS
 
 THEIRS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -48,7 +49,8 @@ def main() -> None:
         times = measure(cell, a.batch_size, a.length, a.d_hidden, a.n_layers, a.repeats)
         rates = [[a.batch_size * a.length * 1000 / ms for ms in each] for each in times]
         ours, theirs = (f"{statistics.median(x):8,.0f} tokens/s ({min(x):,.0f} ... {max(x):,.0f})" for x in rates)
-        print(f"{cell:<5} ours {ours}  torch {theirs}  {statistics.median(times[1]) / statistics.median(times[0]):.2f} x")
+        print(f"{cell:<5} ours {ours}  torch {theirs}")
+        record(f"recurrent-{cell}", [{"tokens_per_second": a, "ratio": a / b} for a, b in zip(*rates, strict=True)])
 
 
 if __name__ == "__main__":
