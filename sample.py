@@ -12,11 +12,12 @@ import sys
 from pathlib import Path
 
 from minillm import run
-from minillm.config import Count, Parser, Positive, add_flags, override
+from minillm.config import Count, Positive
 from minillm.datasets.corpus import load_corpus, read_text
 from minillm.decoding.attention_map import save_heat_maps, table
 from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import SamplingConfig
+from minillm.flags import Parser, add_flags, override
 from minillm.text import Cloze, TextClassifier, TextCompletion, TextModel, Translator
 
 N_SHOWN = 8  # candidates for a blank, or sentences

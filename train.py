@@ -16,11 +16,12 @@ from pathlib import Path
 import torch
 
 from minillm import run
-from minillm.config import Parser, add_flags, override, to_toml
+from minillm.config import to_toml
 from minillm.datasets.batch import IGNORE, Batch
 from minillm.datasets.labels import ENDINGS, LabelBatch
 from minillm.datasets.masking import MASK
 from minillm.datasets.pairs import PairBatch, Pairs
+from minillm.flags import Parser, add_flags, override
 from minillm.run import RunConfig
 from minillm.text import Cloze, TextModel, Translator
 from minillm.tokenizers.base import Tokenizer

@@ -10,7 +10,7 @@ import statistics
 import time
 
 from minillm import run
-from minillm.config import override
+from minillm.flags import override
 from minillm.training.precision import seconds_per_pass
 
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from minillm import run
-from minillm.config import override
 from minillm.datasets.corpus import load_corpus
 from minillm.datasets.split import split
 from minillm.datasets.tokens import token_stream
 from minillm.datasets.windows import evaluation_batches
+from minillm.flags import override
 from minillm.training.balance import load_metrics, routers_of, watching
 
 REMEDIES = {

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "minillm").rglob("*.py"))
 FLOORS = [
     "config",
+    "flags",
     "cache tokenizers backprop",
     "layers datasets",
     "models",

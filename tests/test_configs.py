@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 
 from minillm import run
-from minillm.config import override
 from minillm.datasets.tokens import token_stream
+from minillm.flags import override
 from minillm.training.loop import train
 
 TEXT = "the quick brown fox jumps over the lazy dog, and the dog sleeps on.\n"

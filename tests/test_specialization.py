@@ -7,8 +7,8 @@ from benchmarks import specialization
 from benchmarks.moe import pair
 from benchmarks.specialization import choices, mutual_information
 from minillm import run
-from minillm.config import override
 from minillm.datasets.corpus import Corpus
+from minillm.flags import override
 
 
 @pytest.mark.parametrize(

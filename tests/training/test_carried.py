@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from minillm import run
-from minillm.config import override
 from minillm.datasets.batch import Batch
 from minillm.datasets.lanes import ContiguousBatch, Lanes
+from minillm.flags import override
 from minillm.models.rnn import CELLS, RNN, RNNConfig
 from minillm.objectives.cross_entropy import cross_entropy
 from minillm.objectives.next_token import next_token
