@@ -18,8 +18,10 @@ FLOORS = [
     "objectives decoding adapters quantization interop",
     "training engine parallel",
     "text",
-    "prompting evaluation scaling serving",
-    "run claims",
+    "prompting evaluation scaling serving run_config",
+    "tasks",
+    "run",
+    "run_folder claims",
 ]
 FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages.split()}
 

@@ -16,6 +16,7 @@ import torch
 import sample
 import train
 from minillm.training import checkpoint
+from minillm.training.step import GradientStep
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,7 +134,7 @@ def test_stopping_and_resuming_at_any_step_gives_the_same_bits(finished, tmp_pat
     path, _ = finished
     torch.set_num_threads(1)
     stopped = tmp_path / "stopped"
-    original = train.run.GradientStep.__call__
+    original = GradientStep.__call__
 
     def press_ctrl_c(self, batch):
         metrics = original(self, batch)
@@ -141,9 +142,9 @@ def test_stopping_and_resuming_at_any_step_gives_the_same_bits(finished, tmp_pat
             signal.raise_signal(signal.SIGINT)
         return metrics
 
-    monkeypatch.setattr(train.run.GradientStep, "__call__", press_ctrl_c)
+    monkeypatch.setattr(GradientStep, "__call__", press_ctrl_c)
     assert train.main(["--config", "gpt-tiny", *flags(train__run=stopped)]) == 130
-    monkeypatch.setattr(train.run.GradientStep, "__call__", original)
+    monkeypatch.setattr(GradientStep, "__call__", original)
     assert checkpoint.load(stopped / "checkpoint" / "latest.pt")["progress"]["step"] == stop_at
     assert train.main(["--resume", str(stopped)]) == 0
     assert same(weights(stopped), weights(path))

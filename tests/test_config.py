@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from minillm.config import Above, AtLeast, Between, Count, Fraction, Positive, from_dict, keys, load, to_toml, validate
 from minillm.flags import Parser, add_flags, override
-from minillm.run import RunConfig
+from minillm.run_config import RunConfig
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from minillm.flags import override
 from minillm.models.rnn import CELLS, RNN, RNNConfig
 from minillm.objectives.cross_entropy import cross_entropy
 from minillm.objectives.next_token import next_token
-from minillm.run import RunConfig
+from minillm.run_config import RunConfig
 from minillm.training.carried import CarriedStep
 from minillm.training.optim import OptimConfig, build_optimizer
 from minillm.training.step import GradientStep
