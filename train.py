@@ -125,7 +125,7 @@ def resolve(args: argparse.Namespace, flags: dict[str, str]) -> tuple[RunConfig,
             raise ValueError(f"{args.resume} has done its {config.train.max_steps} steps; raise --train.max_steps, or use --init-from")
         return config, saved
     if not args.init_from:
-        return refuse_useless_adapter(override(load_config(args.config), flags), flags, None), None
+        return refuse_what_would_be_ignored(override(load_config(args.config), flags), flags, None), None
     saved = run_folder.read_best(args.init_from)
     base = load_config(args.config) if args.config else saved["config"]
     wrong = [name for name in flags if name.startswith(("model.", "tokenizer."))]
@@ -134,12 +134,13 @@ def resolve(args: argparse.Namespace, flags: dict[str, str]) -> tuple[RunConfig,
     base = dataclasses.replace(base, model=saved["config"].model, tokenizer=saved["config"].tokenizer)
     if not args.config:
         base = dataclasses.replace(base, train=dataclasses.replace(base.train, run=""))
-    return refuse_useless_adapter(override(base, flags), flags, saved), saved
+    return refuse_what_would_be_ignored(override(base, flags), flags, saved), saved
 
 
-def refuse_useless_adapter(config: RunConfig, flags: dict[str, str], saved: dict | None) -> RunConfig:
-    """The config, unless it asks for an adapter of nothing. Raises ValueError."""
+def refuse_what_would_be_ignored(config: RunConfig, flags: dict[str, str], saved: dict | None) -> RunConfig:
+    """The config, unless it asks for an adapter of nothing, or a flag is for what is not there. Raises ValueError."""
     rank, ignored = config.adapter.rank, [name for name in flags if name.startswith("adapter.") and name != "adapter.rank"]
+    of_muon = [name for name in flags if name in ("optim.muon_lr", "optim.momentum") and config.optim.kind != "muon"]
     if rank and saved is None:
         raise ValueError(f"adapter.rank = {rank}: expected --init-from RUN, since an adapter corrects what was learned; name a trained run")
     if rank and saved["config"].adapter.rank:
@@ -148,6 +149,8 @@ def refuse_useless_adapter(config: RunConfig, flags: dict[str, str], saved: dict
         )
     if ignored and not rank:
         raise ValueError(f"--{ignored[0]} would be ignored, since adapter.rank = 0 is no adapter; raise --adapter.rank")
+    if of_muon:
+        raise ValueError(f"--{of_muon[0]} would be ignored, since optim.kind = {config.optim.kind}; leave it out, or add --optim.kind muon")
     return config
 
 
