@@ -1,5 +1,6 @@
-"""The wiring: a config becomes data, batches, a model, a step and a validation. Nothing is computed here, and nothing is asked twice:
-`build_task` picks what is learned, and all else follows from the task. Read `tasks/base.py` before; next: `run_folder`.
+"""The wiring: a config becomes data, batches, a model, a step and a validation. Nothing is computed here.
+
+`build_task` alone asks what is learned; all else follows from the task. Read `tasks/base.py` before; next: `run_folder`.
 """
 
 import torch
