@@ -17,8 +17,9 @@ import torch
 
 from minillm import run, run_folder
 from minillm.config import to_toml
-from minillm.datasets.batch import IGNORE, Batch
-from minillm.datasets.labels import ENDINGS, LabelBatch
+from minillm.datasets.batch import Batch
+from minillm.datasets.batch_table import batch_table
+from minillm.datasets.labels import ENDINGS
 from minillm.datasets.masking import MASK
 from minillm.datasets.pairs import PairBatch, Pairs
 from minillm.flags import Parser, add_flags, override
@@ -26,7 +27,6 @@ from minillm.run_config import CONFIGS, RunConfig, load_config
 from minillm.run_folder import Base, OpenRun
 from minillm.tasks.base import Data
 from minillm.text import Cloze, TextModel, Translator
-from minillm.tokenizers.base import Tokenizer
 from minillm.training.checkpoint import fingerprint
 from minillm.training.loop import Interrupted, Progress, train
 from minillm.training.metrics import MetricsLog, read_metrics, save_plot, terminal_plot
@@ -81,7 +81,7 @@ def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
     config = run.limit_steps(config, data)
     batch = run.build_batches(config, data)
     if args.show_batch:
-        return show_batch(batch(0), data.tokenizer)
+        return print(batch_table(batch(0), data.tokenizer))
     config = settle(config, data.tokenizer.vocab_size, batch, device)
     weights, base = starting_point(args, config, saved)
     model = run.build_model(config, data.tokenizer.vocab_size, device, weights)
@@ -194,22 +194,6 @@ def describe(config: RunConfig, data: Data, model: torch.nn.Module, device: str,
     if data.val_nats is not None:
         print(f"the source itself has loss {data.val_nats / (len(data.val.ids) - 1):.3f} on the validation text: no model can do better")
     print(f"run folder {path}", flush=True)
-
-
-def show_batch(batch: Batch | LabelBatch | PairBatch, tokenizer: Tokenizer) -> None:
-    """The first row of a batch: what is read, what should follow, and whether it counts."""
-    if isinstance(batch, LabelBatch):
-        return print(f"{ENDINGS[batch.labels[0]]}: {tokenizer.decode(batch.tokens[0][batch.tokens[0] >= 0].tolist())}")
-    special = {i: name for name, i in tokenizer.special_tokens.items()} | {tokenizer.vocab_size: MASK}
-
-    def name(token: int) -> str:
-        return "" if token < 0 else special.get(token) or repr(tokenizer.decode([token]))
-
-    if isinstance(batch, PairBatch):
-        print("source  " + " ".join(name(token) for token in batch.source[0].tolist() if token >= 0) + "\n")
-    print(f"{'position':>8}  {'token':>6}  {'':<20}  {'target':>6}  {'':<20}  counted")
-    for i, (token, target) in enumerate(zip(batch.tokens[0].tolist(), batch.targets[0].tolist(), strict=True)):
-        print(f"{i:>8}  {token:>6}  {name(token):<20}  {target:>6}  {name(target):<20}  {'yes' if target != IGNORE else 'no'}")
 
 
 def finish(path: Path, config: RunConfig, data: Data, device: str, progress: Progress, began: float) -> None:
