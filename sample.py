@@ -11,12 +11,14 @@ import re
 import sys
 from pathlib import Path
 
-from minillm import run
-from minillm.config import Count, Parser, Positive, add_flags, override
+from minillm import run, run_folder
+from minillm.config import Count, Positive
 from minillm.datasets.corpus import load_corpus, read_text
 from minillm.decoding.attention_map import save_heat_maps, table
 from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import SamplingConfig
+from minillm.flags import Parser, add_flags, override
+from minillm.run_folder import OpenRun
 from minillm.text import Cloze, TextClassifier, TextCompletion, TextModel, Translator
 
 N_SHOWN = 8  # candidates for a blank, or sentences
@@ -65,7 +67,8 @@ def go(args: argparse.Namespace) -> None:
     """Everything between the command line and the text."""
     given = {name: value for name, value in vars(args).items() if isinstance(value, str)}
     request = override(Request(), {name: given[name] for name in given.keys() & {f.name for f in dataclasses.fields(Request)}}, dashes=True)
-    opened = run.open_run(args.adapter or args.run or run.newest_run(), run.find_device(args.device), args.adapter and args.run)
+    path, base = args.adapter or args.run or run_folder.newest_run(), args.adapter and args.run
+    opened = run_folder.open_run(path, run.find_device(args.device), base)
     if args.adapter and not opened.config.adapter.rank:
         raise ValueError(f"--adapter {args.adapter}: expected a run that was trained with --adapter.rank; give it as --run")
     if not isinstance(opened.text, TextModel) or read_flags(args):
@@ -99,7 +102,7 @@ def read_flags(args: argparse.Namespace) -> list[str]:
     return [name for name in ("fill", "nearest", "among", "classify") if getattr(args, name) is not None]
 
 
-def read(args: argparse.Namespace, given: dict[str, str], opened: run.OpenRun) -> None:
+def read(args: argparse.Namespace, given: dict[str, str], opened: OpenRun) -> None:
     """What a model that does not write has to say about a text. Raises ValueError for flags that do not fit the run."""
     asked, text = read_flags(args), opened.text
     kinds = {Cloze: ["fill", "nearest"], TextClassifier: ["classify"]}
@@ -125,7 +128,7 @@ def read(args: argparse.Namespace, given: dict[str, str], opened: run.OpenRun) -
             print(f"{probability:7.4f}  {label}")
 
 
-def sentences(among: Path | None, opened: run.OpenRun) -> list[str]:
+def sentences(among: Path | None, opened: OpenRun) -> list[str]:
     """The lines of a file, or the sentences of the first documents of the run's corpus, each once. Raises ValueError for none."""
     if among is not None:
         found = read_text(among).split("\n")
@@ -143,7 +146,7 @@ def show(piece: str) -> None:
     print(piece, end="", flush=True)
 
 
-def refuse_attention(opened: run.OpenRun, request: Request, stream: bool) -> None:
+def refuse_attention(opened: OpenRun, request: Request, stream: bool) -> None:
     """Raise ValueError where --attention has nothing to show."""
     if not isinstance(opened.text, Translator):
         raise ValueError(
@@ -155,7 +158,7 @@ def refuse_attention(opened: run.OpenRun, request: Request, stream: bool) -> Non
         raise ValueError(f"--attention shows one whole translation: expected no {other} beside it; leave one of the two out")
 
 
-def show_attention(opened: run.OpenRun, completion: TextCompletion) -> None:
+def show_attention(opened: OpenRun, completion: TextCompletion) -> None:
     """Print the last layer's attention to the source, and save a picture of every layer's."""
     source, target, weights = opened.text.align(completion.prompt, completion.text)
     print(f"\nwhere each word was looked for in the source (layer {len(weights)} of {len(weights)}, mean over heads):\n")

@@ -15,15 +15,18 @@ from pathlib import Path
 
 import torch
 
-from minillm import run
-from minillm.config import Parser, add_flags, override, to_toml
-from minillm.datasets.batch import IGNORE, Batch
-from minillm.datasets.labels import ENDINGS, LabelBatch
+from minillm import run, run_folder
+from minillm.config import to_toml
+from minillm.datasets.batch import Batch
+from minillm.datasets.batch_table import batch_table
+from minillm.datasets.labels import ENDINGS
 from minillm.datasets.masking import MASK
 from minillm.datasets.pairs import PairBatch, Pairs
-from minillm.run import RunConfig
+from minillm.flags import Parser, add_flags, override
+from minillm.run_config import CONFIGS, RunConfig, load_config
+from minillm.run_folder import Base, OpenRun
+from minillm.tasks.base import Data
 from minillm.text import Cloze, TextModel, Translator
-from minillm.tokenizers.base import Tokenizer
 from minillm.training.checkpoint import fingerprint
 from minillm.training.loop import Interrupted, Progress, train
 from minillm.training.metrics import MetricsLog, read_metrics, save_plot, terminal_plot
@@ -64,7 +67,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if args.resume and (args.config or args.init_from):
         parser.error("--resume goes on with a run as it was configured; use --init-from RUN to start a new run from its weights")
     if not (args.config or args.resume or args.init_from):
-        known = ", ".join(sorted(p.stem for p in run.CONFIGS.glob("*.toml")))
+        known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
         parser.error(f"expected --config NAME (one of {known}), --resume RUN or --init-from RUN")
     return args
 
@@ -78,7 +81,7 @@ def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
     config = run.limit_steps(config, data)
     batch = run.build_batches(config, data)
     if args.show_batch:
-        return show_batch(batch(0), data.tokenizer)
+        return print(batch_table(batch(0), data.tokenizer))
     config = settle(config, data.tokenizer.vocab_size, batch, device)
     weights, base = starting_point(args, config, saved)
     model = run.build_model(config, data.tokenizer.vocab_size, device, weights)
@@ -86,16 +89,17 @@ def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
     if args.resume:
         step.load_state_dict(saved["step"])
         progress = Progress(**saved["progress"])
-    path = args.resume or new_folder(config, args)
+    name = Path(args.config).stem if args.config else args.init_from and f"from-{args.init_from.name}"
+    path = args.resume or run_folder.new_folder(config.train.run, name)
     describe(config, data, model, device, path)
     if args.dry_run:
         return None
     validation = run.build_validation(config, data)
     log = MetricsLog(path / "metrics.jsonl", progress.step)
-    run.write_readable(path, config, data.tokenizer)
+    run_folder.write_readable(path, config, data.tokenizer)
 
     def save(name: str, progress: Progress) -> None:
-        run.save_run(path, name, config, data, step, progress, base)
+        run_folder.save_run(path, name, config, data, step, progress, base)
 
     if not args.resume:
         save("latest", progress)
@@ -112,7 +116,7 @@ def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
 def resolve(args: argparse.Namespace, flags: dict[str, str]) -> tuple[RunConfig, dict | None]:
     """The config of this run, and the checkpoint that it starts from."""
     if args.resume:
-        saved = run.read_run(args.resume, "latest")
+        saved = run_folder.read_run(args.resume, "latest")
         for name in flags:
             if name not in MAY_CHANGE_ON_RESUME:
                 raise ValueError(f"--{name}: expected only {', '.join(MAY_CHANGE_ON_RESUME)} beside --resume; use --init-from")
@@ -121,21 +125,22 @@ def resolve(args: argparse.Namespace, flags: dict[str, str]) -> tuple[RunConfig,
             raise ValueError(f"{args.resume} has done its {config.train.max_steps} steps; raise --train.max_steps, or use --init-from")
         return config, saved
     if not args.init_from:
-        return refuse_useless_adapter(override(run.load_config(args.config), flags), flags, None), None
-    saved = run.read_best(args.init_from)
-    base = run.load_config(args.config) if args.config else saved["config"]
+        return refuse_what_would_be_ignored(override(load_config(args.config), flags), flags, None), None
+    saved = run_folder.read_best(args.init_from)
+    base = load_config(args.config) if args.config else saved["config"]
     wrong = [name for name in flags if name.startswith(("model.", "tokenizer."))]
     if wrong:
         raise ValueError(f"--{wrong[0]}: model and tokenizer come from --init-from {args.init_from}; use --config to start with fresh ones")
     base = dataclasses.replace(base, model=saved["config"].model, tokenizer=saved["config"].tokenizer)
     if not args.config:
         base = dataclasses.replace(base, train=dataclasses.replace(base.train, run=""))
-    return refuse_useless_adapter(override(base, flags), flags, saved), saved
+    return refuse_what_would_be_ignored(override(base, flags), flags, saved), saved
 
 
-def refuse_useless_adapter(config: RunConfig, flags: dict[str, str], saved: dict | None) -> RunConfig:
-    """The config, unless it asks for an adapter of nothing. Raises ValueError."""
+def refuse_what_would_be_ignored(config: RunConfig, flags: dict[str, str], saved: dict | None) -> RunConfig:
+    """The config, unless it asks for an adapter of nothing, or a flag is for what is not there. Raises ValueError."""
     rank, ignored = config.adapter.rank, [name for name in flags if name.startswith("adapter.") and name != "adapter.rank"]
+    of_muon = [name for name in flags if name in ("optim.muon_lr", "optim.momentum") and config.optim.kind != "muon"]
     if rank and saved is None:
         raise ValueError(f"adapter.rank = {rank}: expected --init-from RUN, since an adapter corrects what was learned; name a trained run")
     if rank and saved["config"].adapter.rank:
@@ -144,29 +149,19 @@ def refuse_useless_adapter(config: RunConfig, flags: dict[str, str], saved: dict
         )
     if ignored and not rank:
         raise ValueError(f"--{ignored[0]} would be ignored, since adapter.rank = 0 is no adapter; raise --adapter.rank")
+    if of_muon:
+        raise ValueError(f"--{of_muon[0]} would be ignored, since optim.kind = {config.optim.kind}; leave it out, or add --optim.kind muon")
     return config
 
 
-def starting_point(args: argparse.Namespace, config: RunConfig, saved: dict | None) -> tuple[dict | None, run.Base | None]:
+def starting_point(args: argparse.Namespace, config: RunConfig, saved: dict | None) -> tuple[dict | None, Base | None]:
     """Weights for a model to begin with or to carry an adapter; for an adapter also the run that they are of."""
     if args.resume:
-        return run.base_weights(args.resume, saved), saved.get("base") and run.Base(**saved["base"])
+        return run_folder.base_weights(args.resume, saved), saved.get("base") and Base(**saved["base"])
     if not args.init_from:
         return None, None
-    weights = run.whole_weights(args.init_from, saved)
-    return weights, run.Base(str(args.init_from.resolve()), fingerprint(weights)) if config.adapter.rank else None
-
-
-def new_folder(config: RunConfig, args: argparse.Namespace) -> Path:
-    """Where a new run goes: never where another one lies."""
-    if config.train.run:
-        path = Path(config.train.run)
-        if (path / "checkpoint").exists():
-            raise ValueError(f"--train.run {path}: expected no run there; use --resume {path} to go on with it, or name another folder")
-        return path
-    name = Path(args.config).stem if args.config else f"from-{args.init_from.name}"
-    numbered = (run.RUNS / (name if i == 1 else f"{name}-{i}") for i in range(1, sys.maxsize))
-    return next(path for path in numbered if not (path / "checkpoint").exists())
+    weights = run_folder.whole_weights(args.init_from, saved)
+    return weights, Base(str(args.init_from.resolve()), fingerprint(weights)) if config.adapter.rank else None
 
 
 def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch | PairBatch], device: str) -> RunConfig:
@@ -181,7 +176,7 @@ def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch | Pa
     return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=faster))
 
 
-def describe(config: RunConfig, data: run.Data, model: torch.nn.Module, device: str, path: Path) -> None:
+def describe(config: RunConfig, data: Data, model: torch.nn.Module, device: str, path: Path) -> None:
     """The first lines: what is trained, on what, and what to expect."""
     about, n_parameters = config.about, sum(p.numel() for p in model.parameters())
     n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -201,29 +196,13 @@ def describe(config: RunConfig, data: run.Data, model: torch.nn.Module, device: 
     print(f"run folder {path}", flush=True)
 
 
-def show_batch(batch: Batch | LabelBatch | PairBatch, tokenizer: Tokenizer) -> None:
-    """The first row of a batch: what is read, what should follow, and whether it counts."""
-    if isinstance(batch, LabelBatch):
-        return print(f"{ENDINGS[batch.labels[0]]}: {tokenizer.decode(batch.tokens[0][batch.tokens[0] >= 0].tolist())}")
-    special = {i: name for name, i in tokenizer.special_tokens.items()} | {tokenizer.vocab_size: MASK}
-
-    def name(token: int) -> str:
-        return "" if token < 0 else special.get(token) or repr(tokenizer.decode([token]))
-
-    if isinstance(batch, PairBatch):
-        print("source  " + " ".join(name(token) for token in batch.source[0].tolist() if token >= 0) + "\n")
-    print(f"{'position':>8}  {'token':>6}  {'':<20}  {'target':>6}  {'':<20}  counted")
-    for i, (token, target) in enumerate(zip(batch.tokens[0].tolist(), batch.targets[0].tolist(), strict=True)):
-        print(f"{i:>8}  {token:>6}  {name(token):<20}  {target:>6}  {name(target):<20}  {'yes' if target != IGNORE else 'no'}")
-
-
-def finish(path: Path, config: RunConfig, data: run.Data, device: str, progress: Progress, began: float) -> None:
+def finish(path: Path, config: RunConfig, data: Data, device: str, progress: Progress, began: float) -> None:
     """Curves, the last figures, a sample, and where everything is."""
     rows = read_metrics(path / "metrics.jsonl")
     names = {"loss": "training loss", "val_loss": "validation loss"}
     curves = {title: [(row["step"], row[name]) for row in rows if name in row] for name, title in names.items()}
     plotted = save_plot(curves, path / "loss.png")
-    opened = run.open_run(path, device)
+    opened = run_folder.open_run(path, device)
     last = [row for row in rows if "val_loss" in row][-1]
     model = opened.text.model
     parameters = sum(p.numel() for p in model.parameters()) or sum(table.numel() for table in model.buffers())
@@ -249,7 +228,7 @@ def finish(path: Path, config: RunConfig, data: run.Data, device: str, progress:
     print(f"write more with: python sample.py --run {path} {how}")
 
 
-def demonstrate(opened: run.OpenRun) -> str:
+def demonstrate(opened: OpenRun) -> str:
     """What an encoder can do now, and the command for more."""
     text, prompt = opened.text, opened.config.text.prompt
     if not isinstance(text, Cloze):

@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 from benchmarks.record import ROOT, record
-from minillm import run
+from minillm import run_folder
 from minillm.datasets.stories import World
+from minillm.decoding.sampler import SamplingConfig
 
 
 def measure_training(config: str, seed: int, folder: Path, more: list[str], valid: bool = True) -> dict[str, float]:
@@ -32,8 +33,8 @@ def measure_training(config: str, seed: int, folder: Path, more: list[str], vali
 
 def valid_stories(path: Path, n: int = 200, top_p: float = 0.9) -> float:
     """The share of n sampled texts that are whole stories of the world."""
-    opened, world = run.open_run(path), World()
-    sampling = run.SamplingConfig(top_p=top_p)
+    opened, world = run_folder.open_run(path), World()
+    sampling = SamplingConfig(top_p=top_p)
     limit = opened.config.model.context_length
     texts = opened.text.generate([""] * n, sampling, max_new_tokens=limit, seeds=range(n))
     return sum(text.reason == "end" and world.is_valid(text.text) for text in texts) / n

@@ -23,8 +23,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.record import ROOT, record
-from minillm import run
+from minillm import run, run_folder
 from minillm.datasets.batch import Batch
+from minillm.run_config import RunConfig, load_config
+from minillm.tasks.base import Data
 from minillm.training.evaluate import Validation
 from minillm.training.optim import AdamW, Together
 from minillm.training.step import GradientStep
@@ -57,7 +59,7 @@ def kept_bytes(step: GradientStep, batch: Batch) -> int:
     return sum(size for pointer, size in kept.items() if pointer not in weights)
 
 
-def memory(config: run.RunConfig, data: run.Data) -> dict[str, float]:
+def memory(config: RunConfig, data: Data) -> dict[str, float]:
     """What training by this config needs beside the weights."""
     model = run.build_model(config, data.tokenizer.vocab_size)
     step = run.build_step(config, model)
@@ -74,7 +76,7 @@ def memory(config: run.RunConfig, data: run.Data) -> dict[str, float]:
 
 def losses(path: Path, diary: Validation, stories: Validation) -> dict[str, float]:
     """What a run knows of the new stories and of the old ones."""
-    model = run.open_run(path).text.model
+    model = run_folder.open_run(path).text.model
     new = diary(model)
     return {"diary": new["val_loss"], "regret": new["regret"], "stories": stories(model)["val_loss"]}
 
@@ -91,8 +93,8 @@ def main() -> None:
         if base is None:
             base = folder / "gpt-tiny"
             train(base, ["--config", "gpt-tiny"])
-        saved = run.read_best(base)
-        new, old = (run.build_data(config, saved["tokenizer"]) for config in (run.load_config("lora-tiny"), saved["config"]))
+        saved = run_folder.read_best(base)
+        new, old = (run.build_data(config, saved["tokenizer"]) for config in (load_config("lora-tiny"), saved["config"]))
         validations = run.build_validation(saved["config"], new), run.build_validation(saved["config"], old)
         rows = {"before": [losses(base, *validations)], "LoRA": [], "full": []}
         for seed in range(args.seeds):
@@ -100,7 +102,7 @@ def main() -> None:
                 path, flags = folder / f"{way}-{seed}", flags | {"train.seed": str(seed), "train.precision": args.precision}
                 words = ["--config", "lora-tiny", "--init-from", str(base), *(word for k, v in flags.items() for word in (f"--{k}", v))]
                 process = train(path, words)
-                row = losses(path, *validations) | memory(run.read_best(path)["config"], new) | {"process": process}
+                row = losses(path, *validations) | memory(run_folder.read_best(path)["config"], new) | {"process": process}
                 rows[way].append(row)
                 print(json.dumps({"way": way, "seed": seed, **row}), flush=True)
     ways = ("LoRA", "full")

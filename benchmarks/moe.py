@@ -11,20 +11,22 @@ import time
 
 from benchmarks.record import record
 from minillm import run
-from minillm.config import override
+from minillm.flags import override
+from minillm.models.decoder import DecoderConfig
+from minillm.run_config import RunConfig, load_config
 from minillm.training.precision import seconds_per_pass
 
 
-def pair(config: run.RunConfig) -> dict[str, run.RunConfig]:
+def pair(config: RunConfig) -> dict[str, RunConfig]:
     """The mixture and its dense counterpart."""
     model = config.model
     width = model.d_ff * (model.n_experts_per_token + model.n_shared_experts)
     routing = ("n_experts_per_token", "n_shared_experts", "capacity_factor", "balance_loss", "balance_rate", "router_z_loss")
-    defaults = {f"model.{name}": str(getattr(run.DecoderConfig, name)) for name in routing}
+    defaults = {f"model.{name}": str(getattr(DecoderConfig, name)) for name in routing}
     return {"experts": config, "dense": override(config, defaults | {"model.n_experts": "0", "model.d_ff": str(width)})}
 
 
-def race(config: run.RunConfig) -> dict[str, float]:
+def race(config: RunConfig) -> dict[str, float]:
     """Train both on the same batches, in turns: validation losses, and quartiles of the ratio of times."""
     data = run.build_data(config)
     batch, vocab_size = run.build_batches(config, data), data.tokenizer.vocab_size
@@ -56,7 +58,7 @@ def main() -> None:
     parser.add_argument("--corpus", help="instead of the config's")
     args = parser.parse_args()
     flags = {"train.max_steps": str(args.steps)} | ({"data.corpus": args.corpus} if args.corpus else {})
-    config = override(run.load_config("moe-tiny"), flags)
+    config = override(load_config("moe-tiny"), flags)
     record("moe", [race(override(config, {"train.seed": str(seed)})) for seed in range(args.seeds)])
 
 

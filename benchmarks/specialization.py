@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from benchmarks.record import record
 from minillm import run
-from minillm.config import override
 from minillm.datasets.corpus import load_corpus
 from minillm.datasets.split import split
 from minillm.datasets.tokens import token_stream
 from minillm.datasets.windows import evaluation_batches
+from minillm.flags import override
+from minillm.run_config import RunConfig, load_config
+from minillm.tasks.base import Data
 from minillm.training.balance import load_metrics, routers_of, watching
 
 REMEDIES = {
@@ -40,7 +42,7 @@ def mutual_information(counts: Tensor) -> float:
 
 
 @torch.inference_mode()
-def choices(model: nn.Module, config: run.RunConfig, data: run.Data) -> Tensor:
+def choices(model: nn.Module, config: RunConfig, data: Data) -> Tensor:
     """How often each layer's experts are chosen while each source's held-out documents are read: (L, S, E)."""
     counts = []
     for source in load_corpus(config.data).parts:
@@ -69,7 +71,7 @@ def main() -> None:
     parser.add_argument("--corpus", help="instead of the config's: names with commas between")
     args = parser.parse_args()
     more = {"data.corpus": args.corpus} if args.corpus else {}
-    config = override(run.load_config("moe-tiny"), {"train.max_steps": str(args.steps), "train.precision": "bf16"} | more)
+    config = override(load_config("moe-tiny"), {"train.max_steps": str(args.steps), "train.precision": "bf16"} | more)
     data = run.build_data(config)
     batch = run.build_batches(config, data)
     print(f"{config.data.corpus}: at most {math.log2(len(config.data.corpus.split(','))):.3f} bits")

@@ -1,13 +1,12 @@
-"""Fill frozen dataclasses from a TOML file and `--section.key value` flags, strictly.
+"""Fill frozen dataclasses from a TOML file, strictly, and write them back.
 
 A config section is a frozen dataclass that lives in the file that consumes it; a config is a dataclass of sections. A section that
 may be one of several dataclasses (a union) is told apart by the field `kind` that all of them begin with. The TOML
-file is the whole story of a run, flags override single values, and nothing is guessed: a wrong type, a value out of range or an
-unknown name is a ValueError with the full name in it. Ranges are written in the type, `Annotated[int, AtLeast(1)]`; the comment
-at the end of a field's line is its help text.
+file is the whole story of a run, and nothing is guessed: a wrong type, a value out of range or an unknown name is a ValueError with
+the full name in it. Ranges are written in the type, `Annotated[int, AtLeast(1)]`; the comment at the end of a field's line is its
+help text. Next: `flags`, which override single values.
 """
 
-import argparse
 import dataclasses
 import difflib
 import functools
@@ -20,7 +19,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 C = TypeVar("C")
 
@@ -90,7 +89,7 @@ def keys(cls: type, prefix: str = "", tree: Mapping[str, Any] | None = None) -> 
     hints, comments = typing.get_type_hints(cls, include_extras=True), _comments(cls)
     for field in dataclasses.fields(cls):
         name, hint = f"{prefix}{field.name}", hints[field.name]
-        if kinds := _kinds(hint):
+        if kinds := kinds_of(hint):
             below = None if tree is None else tree[field.name]
             found: dict[str, Key] = {}
             for member in kinds.values() if tree is None else [_choose(hint, below, f"{name}.")]:
@@ -111,50 +110,30 @@ def from_dict(cls: type[C], tree: Mapping[str, Any], where: str = "") -> C:
             raise ValueError(f"{where}{name}: unknown {'key' if where else 'section'}; expected {suggest(name, list(hints))}")
     values = {}
     for name, value in tree.items():
-        if _kinds(hints[name]):
+        if kinds_of(hints[name]):
             if not isinstance(value, Mapping):
                 raise ValueError(f"{where}{name} = {value!r}: expected a section; write [{where}{name}] above its keys")
             values[name] = from_dict(_choose(hints[name], value, f"{where}{name}."), value, f"{where}{name}.")
         else:
-            values[name] = _fit(value, hints[name], f"{where}{name}")
+            values[name] = fit(value, hints[name], f"{where}{name}")
     return cls(**values)
 
 
-def load(cls: type[C], path: Path, flags: Mapping[str, str] | None = None) -> C:
-    """Read a TOML file into `cls`, overridden by flags ("section.key" -> text). Raises ValueError."""
+def load(cls: type[C], path: Path) -> C:
+    """Read a TOML file into `cls`. Raises ValueError."""
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise ValueError(f"{path}: expected a TOML file; {e}") from e
-    return override(from_dict(cls, tree), flags or {})
-
-
-def override(config: C, flags: Mapping[str, str], dashes: bool = False) -> C:
-    """A copy of a config with some leaves replaced by the texts of flags, written as `add_flags` did.
-
-    Raises ValueError for a text that does not fit.
-    """
-    tree = dataclasses.asdict(config)  # type: ignore[call-overload]
-    for name, text in flags.items():
-        section, _, leaf = name.rpartition(".")
-        if leaf == "kind" and len(_kinds(typing.get_type_hints(type(config)).get(section))) > 1 and tree[section]["kind"] != text:
-            tree[section] = {"kind": text}  # another kind starts from its own defaults
-    leaves = {key.name: key for key in keys(type(config), tree=tree)}
-    for name, text in flags.items():
-        if name not in leaves:
-            raise ValueError(f"--{name}: unknown key; expected {suggest(name, list(leaves))}")
-        *sections, leaf = name.split(".")
-        flag = "--" + (name.replace("_", "-") if dashes else name)
-        functools.reduce(dict.__getitem__, sections, tree)[leaf] = _parse(text, leaves[name].hint, flag)
-    return from_dict(type(config), tree)
+    return from_dict(cls, tree)
 
 
 def validate(config: object) -> None:
     """Check a dataclass that was built in Python as strictly as one that was read. Raises ValueError."""
     hints = typing.get_type_hints(type(config), include_extras=True)
     for name, hint in hints.items():
-        if not _kinds(hint):
-            _fit(getattr(config, name), hint, f"{type(config).__name__}.{name}")
+        if not kinds_of(hint):
+            fit(getattr(config, name), hint, f"{type(config).__name__}.{name}")
 
 
 def to_toml(config: object) -> str:
@@ -163,43 +142,9 @@ def to_toml(config: object) -> str:
     for section in dataclasses.fields(config):
         lines.append(f"[{section.name}]")
         value = getattr(config, section.name)
-        lines += [f"{key.name} = {_literal(getattr(value, key.name))}  # {key.comment}" for key in keys(type(value))]
+        lines += [f"{key.name} = {literal(getattr(value, key.name))}  # {key.comment}" for key in keys(type(value))]
         lines.append("")
     return "\n".join(lines)
-
-
-def add_flags(parser: argparse.ArgumentParser, cls: type, prefix: str = "", dashes: bool = False) -> None:
-    """Give a parser one flag a leaf, with type, default and comment in its help; absent flags stay out of the namespace.
-
-    `dashes` writes names the way that commands do (--top-p) instead of the way that configs do (--train.max_steps).
-    """
-    groups: dict[str, argparse._ArgumentGroup] = {}
-    for key in keys(cls, prefix):
-        section = key.name.rpartition(".")[0]
-        if section not in groups:
-            groups[section] = parser.add_argument_group(f"[{section}]" if section else cls.__name__)
-        flag = "--" + (key.name.replace("_", "-") if dashes else key.name)
-        text = f"{key.comment} ({key.describe_type()}; default {_literal(key.default)})".replace("%", "%%")
-        groups[section].add_argument(flag, dest=key.name, metavar="X", default=argparse.SUPPRESS, help=text)
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse that suggests the nearest flag for an unknown one and accepts no abbreviations."""
-
-    def __init__(self, **how: Any):
-        super().__init__(allow_abbrev=False, **how)
-
-    def parse(self, argv: list[str] | None = None) -> argparse.Namespace:
-        """The flags that are known; exit status 2 with a sentence for any other."""
-        known, unknown = self.parse_known_args(argv)
-        if unknown:
-            flags = [option for action in self._actions for option in action.option_strings]
-            name = unknown[0].split("=")[0]
-            self.error(f"{name}: unknown {'flag' if name.startswith('-') else 'argument'}; expected {suggest(name, flags)}")
-        return known
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def suggest(name: str, known: list[str]) -> str:
@@ -224,7 +169,7 @@ def describe(hint: Any) -> str:
     return {str: "text", bool: "true or false"}.get(hint, hint.__name__)
 
 
-def _kinds(hint: Any) -> dict[str, type]:
+def kinds_of(hint: Any) -> dict[str, type]:
     """What a section may be, by the name of its kind: one dataclass, or those of a union; nothing for a leaf."""
     members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if not all(map(dataclasses.is_dataclass, members)):
@@ -234,7 +179,7 @@ def _kinds(hint: Any) -> dict[str, type]:
 
 def _choose(hint: Any, tree: Mapping[str, Any], where: str) -> type:
     """The dataclass that a section's values are for: the kind that they name, or the first."""
-    kinds = _kinds(hint)
+    kinds = kinds_of(hint)
     if len(kinds) == 1:
         return kinds[""]
     kind = tree.get("kind", next(iter(kinds)))
@@ -243,11 +188,11 @@ def _choose(hint: Any, tree: Mapping[str, Any], where: str) -> type:
     return kinds[kind]
 
 
-def _fit(value: Any, hint: Any, name: str) -> Any:
+def fit(value: Any, hint: Any, name: str) -> Any:
     """The value as the type wants it, or a ValueError."""
     if typing.get_origin(hint) is Annotated:
         base, *ranges = typing.get_args(hint)
-        value = _fit(value, base, name)
+        value = fit(value, base, name)
         for allowed in ranges:
             if not allowed.allows(value):
                 raise ValueError(f"{name} = {value!r}: expected {describe(hint)}")
@@ -260,7 +205,7 @@ def _fit(value: Any, hint: Any, name: str) -> Any:
         items = typing.get_args(hint)
         if items[-1] is not Ellipsis and len(value) != len(items):
             raise ValueError(f"{name} = {value!r}: expected {len(items)} values")
-        return tuple(_fit(v, items[0], name) for v in value)
+        return tuple(fit(v, items[0], name) for v in value)
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint or (hint is float and value != value):
@@ -268,33 +213,15 @@ def _fit(value: Any, hint: Any, name: str) -> Any:
     return value
 
 
-def _parse(text: str, hint: Any, name: str) -> Any:
-    """The value that a flag's text stands for."""
-    base = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
-    if base is bool:
-        if text not in ("true", "false"):
-            raise ValueError(f"{name} = {text!r}: expected true or false")
-        value: Any = text == "true"
-    elif base in (int, float):
-        try:
-            value = base(text)
-        except ValueError:
-            raise ValueError(f"{name} = {text!r}: expected {describe(hint)}") from None
-    elif typing.get_origin(base) is tuple:
-        value = tuple(_parse(part.strip(), typing.get_args(base)[0], name) for part in text.split(",") if part.strip())
-    else:
-        value = text
-    return _fit(value, hint, name)
-
-
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
+    """A value as TOML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped) + '"'
     if isinstance(value, tuple):
-        return "[" + ", ".join(map(_literal, value)) + "]"
+        return "[" + ", ".join(map(literal, value)) + "]"
     return repr(value)
 
 

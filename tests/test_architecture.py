@@ -11,14 +11,17 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "minillm").rglob("*.py"))
 FLOORS = [
     "config",
+    "flags",
     "cache tokenizers backprop",
     "layers datasets",
     "models",
     "objectives decoding adapters quantization interop",
     "training engine parallel",
     "text",
-    "prompting evaluation scaling serving",
-    "run claims",
+    "prompting evaluation scaling serving run_config",
+    "tasks",
+    "run",
+    "run_folder claims",
 ]
 FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages.split()}
 

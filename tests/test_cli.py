@@ -15,7 +15,9 @@ import torch
 
 import sample
 import train
+from minillm import run_folder
 from minillm.training import checkpoint
+from minillm.training.step import GradientStep
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,7 +135,7 @@ def test_stopping_and_resuming_at_any_step_gives_the_same_bits(finished, tmp_pat
     path, _ = finished
     torch.set_num_threads(1)
     stopped = tmp_path / "stopped"
-    original = train.run.GradientStep.__call__
+    original = GradientStep.__call__
 
     def press_ctrl_c(self, batch):
         metrics = original(self, batch)
@@ -141,9 +143,9 @@ def test_stopping_and_resuming_at_any_step_gives_the_same_bits(finished, tmp_pat
             signal.raise_signal(signal.SIGINT)
         return metrics
 
-    monkeypatch.setattr(train.run.GradientStep, "__call__", press_ctrl_c)
+    monkeypatch.setattr(GradientStep, "__call__", press_ctrl_c)
     assert train.main(["--config", "gpt-tiny", *flags(train__run=stopped)]) == 130
-    monkeypatch.setattr(train.run.GradientStep, "__call__", original)
+    monkeypatch.setattr(GradientStep, "__call__", original)
     assert checkpoint.load(stopped / "checkpoint" / "latest.pt")["progress"]["step"] == stop_at
     assert train.main(["--resume", str(stopped)]) == 0
     assert same(weights(stopped), weights(path))
@@ -238,6 +240,8 @@ BAD_TRAINING = {
     "heads that do not divide": (["--config", "gpt-tiny", "--model.n_heads", "7"], "n_heads = 7"),
     "odd rotary heads": (["--config", "gpt-tiny", "--model.d_head", "7"], "d_head = 7"),
     "absent device": (["--config", "gpt-tiny", "--device", "warp"], "--device warp"),
+    "muon on gates": (["--config", "gru-tiny", "--optim.kind", "muon", "--train.precision", "fp32"], "expected linear layers to train"),
+    "muon's rate without muon": (["--config", "gru-tiny", "--optim.muon_lr", "0.1"], "--optim.muon_lr would be ignored"),
 }
 
 
@@ -293,6 +297,12 @@ def test_characters_that_the_tokenizer_lacks_are_named(tmp_path, capsys):
     capsys.readouterr()
     assert sample.main(["--run", str(tmp_path / "run"), "--prompt", "aéb"]) == 2
     assert "é" in capsys.readouterr().err
+
+
+def test_opening_a_run_draws_nothing_from_torchs_generator(finished):
+    before = torch.get_rng_state()
+    run_folder.open_run(finished[0])
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_run_is_never_overwritten(finished, monkeypatch, capsys):

@@ -9,6 +9,7 @@ import torch
 import sample
 import train
 from minillm.training import checkpoint
+from minillm.training.step import GradientStep
 from tests.test_cli import flags, same, weights
 
 TINY = {"model__context_length": 64, "model__n_layers": 2, "train__max_steps": 6, "data__n_stories": 100}
@@ -53,7 +54,7 @@ def test_training_an_encoder_says_nothing_that_is_only_true_of_decoders(runs):
 
 def test_a_stopped_encoder_resumes_to_the_same_bits(runs, tmp_path, monkeypatch):
     folder, _ = runs
-    original = train.run.GradientStep.__call__
+    original = GradientStep.__call__
 
     def press_ctrl_c(self, batch):
         metrics = original(self, batch)
@@ -61,9 +62,9 @@ def test_a_stopped_encoder_resumes_to_the_same_bits(runs, tmp_path, monkeypatch)
             signal.raise_signal(signal.SIGINT)
         return metrics
 
-    monkeypatch.setattr(train.run.GradientStep, "__call__", press_ctrl_c)
+    monkeypatch.setattr(GradientStep, "__call__", press_ctrl_c)
     assert train.main(["--config", "encoder-tiny", *small(train__run=tmp_path / "stopped")]) == 130
-    monkeypatch.setattr(train.run.GradientStep, "__call__", original)
+    monkeypatch.setattr(GradientStep, "__call__", original)
     assert train.main(["--resume", str(tmp_path / "stopped")]) == 0
     assert same(weights(tmp_path / "stopped"), weights(folder / "encoder"))
 

@@ -10,10 +10,12 @@ import torch
 
 import sample
 import train
-from minillm import run
+from minillm import run_folder
 from minillm.decoding.attention_map import save_heat_maps, table
+from minillm.decoding.sampler import SamplingConfig
 from minillm.training import checkpoint
 from minillm.training.metrics import read_metrics
+from minillm.training.step import GradientStep
 from tests import tiny
 
 SMALL = {
@@ -51,7 +53,7 @@ def test_training_reports_exact_match_and_keeps_the_test_combinations_for_the_en
 
 
 def test_a_stopped_translator_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch):
-    original = run.GradientStep.__call__
+    original = GradientStep.__call__
 
     def press_ctrl_c(self, batch):
         metrics = original(self, batch)
@@ -59,9 +61,9 @@ def test_a_stopped_translator_goes_on_to_the_same_bits(finished, tmp_path, monke
             signal.raise_signal(signal.SIGINT)
         return metrics
 
-    monkeypatch.setattr(run.GradientStep, "__call__", press_ctrl_c)
+    monkeypatch.setattr(GradientStep, "__call__", press_ctrl_c)
     assert train.main(["--config", "translate-tiny", *flags(train__run=tmp_path / "stopped")]) == 130
-    monkeypatch.setattr(run.GradientStep, "__call__", original)
+    monkeypatch.setattr(GradientStep, "__call__", original)
     assert train.main(["--resume", str(tmp_path / "stopped")]) == 0
     one, other = (checkpoint.load(path / "checkpoint" / "latest.pt")["step"]["model"] for path in (finished, tmp_path / "stopped"))
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -84,9 +86,9 @@ def test_the_prompt_is_the_source_and_is_shown_beside_its_translation(finished, 
 
 
 def test_translations_of_many_are_those_of_each(finished):
-    text = run.open_run(finished).text
+    text = run_folder.open_run(finished).text
     prompts = ["je suis étudiant", "elle", "est-ce que tu manges une pomme ?"]
-    sampling = run.SamplingConfig(temperature=0.0)
+    sampling = SamplingConfig(temperature=0.0)
     together = text.generate(prompts, sampling, max_new_tokens=12, seeds=[0, 1, 2])
     alone = [text.generate([prompt], sampling, max_new_tokens=12, seeds=[0])[0] for prompt in prompts]
     assert together == alone
@@ -106,7 +108,7 @@ def test_attention_is_a_table_and_where_matplotlib_is_a_picture(finished, plots,
 
 
 def test_where_a_translation_was_looked_for_sums_to_one(finished):
-    source, target, weights = run.open_run(finished).text.align("je suis étudiant", "I am")
+    source, target, weights = run_folder.open_run(finished).text.align("je suis étudiant", "I am")
     assert weights.shape == (1, len(target), len(source)) and source[-1] == target[-1] == "END"
     assert weights.sum(-1).allclose(weights.new_ones(()))
 

@@ -10,23 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm.config import (
-    Above,
-    AtLeast,
-    Between,
-    Count,
-    Fraction,
-    Parser,
-    Positive,
-    add_flags,
-    from_dict,
-    keys,
-    load,
-    override,
-    to_toml,
-    validate,
-)
-from minillm.run import RunConfig
+from minillm.config import Above, AtLeast, Between, Count, Fraction, Positive, from_dict, keys, load, to_toml, validate
+from minillm.flags import Parser, add_flags, override
+from minillm.run_config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -127,7 +113,7 @@ def test_the_config_of_a_run_survives_a_trip_through_a_file_and_flags_win(tmp_pa
     path = tmp_path / "run.toml"
     path.write_text(to_toml(RunConfig()), encoding="utf-8")
     assert load(RunConfig, path) == RunConfig()
-    changed = load(RunConfig, path, {"train.max_steps": "7", "model.tied": "false", "sampling.banned_tokens": "3, 5"})
+    changed = override(load(RunConfig, path), {"train.max_steps": "7", "model.tied": "false", "sampling.banned_tokens": "3, 5"})
     assert (changed.train.max_steps, changed.model.tied, changed.sampling.banned_tokens) == (7, False, (3, 5))
     assert dataclasses.replace(changed.train, max_steps=RunConfig().train.max_steps) == RunConfig().train
 

@@ -6,17 +6,20 @@ from functools import partial
 import pytest
 
 from minillm import run
-from minillm.config import override
 from minillm.datasets.tokens import token_stream
-from minillm.training.loop import train
+from minillm.flags import override
+from minillm.run_config import CONFIGS, load_config
+from minillm.tasks import documents, translation
+from minillm.training.loop import Progress, train
 
 TEXT = "the quick brown fox jumps over the lazy dog, and the dog sleeps on.\n"
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in run.CONFIGS.glob("*.toml")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.toml")))
 def test_a_config_that_ships_trains_two_steps_on_a_tiny_text(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "token_stream", partial(token_stream, cache=tmp_path / "cache"))
-    config = run.load_config(name)
+    for task in (documents, translation):
+        monkeypatch.setattr(task, "token_stream", partial(token_stream, cache=tmp_path / "cache"))
+    config = load_config(name)
     pairs = config.data.corpus == "translation"
     many = config.data.corpus != "shakespeare"
     corpus = tmp_path / ("pairs.tsv" if pairs else "texts" if many else "text.txt")
@@ -36,7 +39,7 @@ def test_a_config_that_ships_trains_two_steps_on_a_tiny_text(name, tmp_path, mon
     data = run.build_data(config, say=lambda line: None)
     model, rows = run.build_model(config, data.tokenizer.vocab_size), []
     step, validation = run.build_step(config, model), run.build_validation(config, data)
-    train(config.train, step, run.build_batches(config, data), lambda: validation(model), lambda *_: None, rows.append, run.Progress())
+    train(config.train, step, run.build_batches(config, data), lambda: validation(model), lambda *_: None, rows.append, Progress())
     assert [row["step"] for row in rows] == [1, 2, 2]
     assert all(math.isfinite(value) for row in rows for value in row.values())
     assert config.about.summary

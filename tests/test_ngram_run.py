@@ -10,6 +10,7 @@ import torch
 import sample
 import train
 from minillm.training import checkpoint
+from minillm.training.counting import CountingStep
 from tests import tiny
 
 SMALL = {
@@ -55,7 +56,7 @@ def test_a_counted_model_writes(finished, capsys):
 
 
 def test_stopping_and_resuming_gives_the_same_counts(finished, tmp_path, monkeypatch):
-    original, stopped = train.run.CountingStep.__call__, tmp_path / "stopped"
+    original, stopped = CountingStep.__call__, tmp_path / "stopped"
 
     def press_ctrl_c(self, batch):
         metrics = original(self, batch)
@@ -63,9 +64,9 @@ def test_stopping_and_resuming_gives_the_same_counts(finished, tmp_path, monkeyp
             signal.raise_signal(signal.SIGINT)
         return metrics
 
-    monkeypatch.setattr(train.run.CountingStep, "__call__", press_ctrl_c)
+    monkeypatch.setattr(CountingStep, "__call__", press_ctrl_c)
     assert train.main(["--config", "ngram-tiny", *flags(train__run=stopped)]) == 130
-    monkeypatch.setattr(train.run.CountingStep, "__call__", original)
+    monkeypatch.setattr(CountingStep, "__call__", original)
     assert train.main(["--resume", str(stopped)]) == 0
     one, other = counts(finished), counts(stopped)
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

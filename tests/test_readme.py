@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.readme import ROWS, with_figures
-from minillm.run import CONFIGS, load_config
+from minillm.run_config import CONFIGS, load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = json.loads((ROOT / "benchmarks" / "figures.json").read_text(encoding="utf-8"))

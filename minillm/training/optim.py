@@ -137,7 +137,10 @@ Optimizer = AdamW | Muon | Together
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
-    """The optimizer of all that is to be trained: embeddings, the head and routers always belong to AdamW."""
+    """The optimizer of all that is to be trained: embeddings, the head, routers and recurrent gates always belong to AdamW.
+
+    Raises ValueError where nothing is left for Muon, though the config asks for it.
+    """
     c, parameters = config, {name: p for name, p in model.named_parameters() if p.requires_grad}
     matrices = {
         f"{path}.weight": module.weight
@@ -145,6 +148,9 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
         if isinstance(module, nn.Linear | StackedLinear) and c.kind == "muon"
         if "head" not in path.split(".") and module.weight.requires_grad
     }
+    if c.kind == "muon" and not matrices:
+        name = type(model).__name__
+        raise ValueError(f"optim.kind = muon: expected linear layers to train inside of the {name}, found none; use --optim.kind adamw")
     rest = [p for name, p in parameters.items() if name not in matrices]
     members = [Muon(list(matrices.values()), c.muon_lr, c.momentum, c.weight_decay)] if matrices else []
     members += [AdamW(rest, c.lr, c.beta1, c.beta2, c.eps, c.weight_decay)] if rest or not matrices else []

@@ -10,9 +10,10 @@ import torch
 
 import sample
 import train
-from minillm import run
+from minillm import run_folder
 from minillm.adapters.lora import lora_layers
 from minillm.training import checkpoint
+from minillm.training.step import GradientStep
 from tests.test_cli import flags, same, weights
 
 QUICK = {"data.n_stories": 200, "train.batch_size": 4, "train.eval_every": 5, "train.save_every": 4, "train.precision": "fp32"}
@@ -42,7 +43,7 @@ def adapter(base, tmp_path_factory):
 
 
 def logits(path: Path, base: Path | None = None) -> torch.Tensor:
-    model = run.open_run(path, base=base).text.model
+    model = run_folder.open_run(path, base=base).text.model
     with torch.no_grad():
         return model(torch.arange(24).reshape(2, 12))[0]
 
@@ -55,7 +56,7 @@ def test_the_folder_holds_the_factors_and_names_the_base_which_stays_as_it_was(b
         whole = checkpoint.load(base / "checkpoint" / "best.pt")["step"]["model"]
         assert saved["base"] == {"path": str(base.resolve()), "sha256": checkpoint.fingerprint(whole)}
     assert (adapter / "checkpoint" / "best.pt").stat().st_size < 0.5 * (base / "checkpoint" / "best.pt").stat().st_size
-    model = run.open_run(adapter).text.model
+    model = run_folder.open_run(adapter).text.model
     assert len(lora_layers(model)) == 2
     frozen = {name.replace(".base", ""): value for name, value in model.state_dict().items() if name not in factors}
     assert same(frozen, dict(whole))
@@ -66,7 +67,7 @@ def test_the_folder_holds_the_factors_and_names_the_base_which_stays_as_it_was(b
 def test_an_adapter_that_was_stopped_goes_on_to_the_same_bits(base, tmp_path, monkeypatch, precision):
     words = ["--adapter.dropout", "0.2", "--train.precision", precision]
     assert adapt(base, tmp_path / "straight", *words) == 0
-    original = train.run.GradientStep.__call__
+    original = GradientStep.__call__
 
     def press_ctrl_c(self, batch):
         metrics = original(self, batch)
@@ -74,9 +75,9 @@ def test_an_adapter_that_was_stopped_goes_on_to_the_same_bits(base, tmp_path, mo
             signal.raise_signal(signal.SIGINT)
         return metrics
 
-    monkeypatch.setattr(train.run.GradientStep, "__call__", press_ctrl_c)
+    monkeypatch.setattr(GradientStep, "__call__", press_ctrl_c)
     assert adapt(base, tmp_path / "stopped", *words) == 130
-    monkeypatch.setattr(train.run.GradientStep, "__call__", original)
+    monkeypatch.setattr(GradientStep, "__call__", original)
     assert train.main(["--resume", str(tmp_path / "stopped")]) == 0
     assert same(weights(tmp_path / "stopped"), weights(tmp_path / "straight"))
     assert torch.equal(logits(tmp_path / "stopped"), logits(tmp_path / "straight"))
@@ -84,7 +85,7 @@ def test_an_adapter_that_was_stopped_goes_on_to_the_same_bits(base, tmp_path, mo
 
 def test_the_plan_says_how_much_is_trained(base, tmp_path, capsys):
     assert adapt(base, tmp_path / "run", "--dry-run") == 0
-    model = run.open_run(base).text.model
+    model = run_folder.open_run(base).text.model
     factors, whole = 2 * 3 * (16 + 16), sum(p.numel() for p in model.parameters())
     assert f"{factors:,} of them are trained, {100 * factors / (whole + factors):.2f} %; the others are frozen" in capsys.readouterr().out
 

@@ -241,11 +241,12 @@ def test_a_fresh_model_guesses_nearly_uniformly(cell):
     assert loss.item() == pytest.approx(math.log(503), abs=0.1)
 
 
-@pytest.mark.parametrize("kind", ["muon", "adamw"])
 @every_cell
-def test_stacked_gates_are_no_matrices_for_muon_so_adamw_steps_everything(cell, kind):
+def test_stacked_gates_are_no_matrices_for_muon_so_adamw_must_be_asked_for_and_steps_everything(cell):
     model = rnn(cell=cell)
-    optimizer = build_optimizer(model, OptimConfig(kind=kind))
+    with pytest.raises(ValueError, match=r"optim\.kind = muon: expected linear layers .* of the RNN, found none; use --optim\.kind adamw"):
+        build_optimizer(model, OptimConfig(kind="muon"))
+    optimizer = build_optimizer(model, OptimConfig(kind="adamw"))
     assert isinstance(optimizer, AdamW)
     assert sorted(map(id, optimizer.parameters)) == sorted(map(id, model.parameters()))
     assert {id(p) for p in optimizer.decayed} == {id(p) for p in model.parameters() if p.ndim == 2}

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from minillm import run
-from minillm.config import override
 from minillm.datasets.batch import Batch
 from minillm.datasets.lanes import ContiguousBatch, Lanes
+from minillm.flags import override
 from minillm.models.rnn import CELLS, RNN, RNNConfig
 from minillm.objectives.cross_entropy import cross_entropy
 from minillm.objectives.next_token import next_token
-from minillm.run import RunConfig
+from minillm.run_config import RunConfig
 from minillm.training.carried import CarriedStep
 from minillm.training.optim import OptimConfig, build_optimizer
 from minillm.training.step import GradientStep
@@ -129,6 +129,7 @@ def test_what_must_be_remembered_across_the_border_is_learned_only_where_it_is_c
 def test_a_run_carries_the_state_where_rows_go_on_and_only_a_model_that_has_one_may_ask_for_it(tmp_path):
     (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog, and the dog sleeps on.\n" * 60)
     small = {"data.corpus": str(tmp_path / "text.txt"), "data.order": "contiguous", "tokenizer.kind": "char", "model.kind": "rnn"}
+    small |= {"optim.kind": "adamw"}
     config = override(RunConfig(), small | {"model.d_hidden": "5", "model.context_length": "16", "train.batch_size": "3"})
     data = run.build_data(config, say=lambda line: None)
     model, batch = run.build_model(config, data.tokenizer.vocab_size), run.build_batches(config, data)
@@ -139,4 +140,4 @@ def test_a_run_carries_the_state_where_rows_go_on_and_only_a_model_that_has_one_
     assert type(run.build_step(override(config, {"data.order": "epochs"}), model)) is GradientStep
     assert math.isfinite(run.build_validation(config, data)(model)["val_loss"])
     with pytest.raises(ValueError, match=r"data\.order = contiguous: expected model\.kind = rnn"):
-        run.build_batches(override(config, {"model.kind": "decoder"}), data)
+        override(config, {"model.kind": "decoder"})

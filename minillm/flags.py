@@ -1,0 +1,89 @@
+"""The command line of a config: `--section.key value` sets a leaf, --help lists them all, an unknown flag gets a suggestion.
+
+A flag is text until the type of its field says what it stands for, and is then as strict as a value in a file: `override` puts flags
+over a config that was read and builds it anew, so that every check is made of the whole. Read `config` before.
+"""
+
+import argparse
+import dataclasses
+import functools
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any, NoReturn, TypeVar
+
+from minillm.config import describe, fit, from_dict, keys, kinds_of, literal, suggest
+
+C = TypeVar("C")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that suggests the nearest flag for an unknown one and accepts no abbreviations."""
+
+    def __init__(self, **how: Any):
+        super().__init__(allow_abbrev=False, **how)
+
+    def parse(self, argv: list[str] | None = None) -> argparse.Namespace:
+        """The flags that are known; exit status 2 with a sentence for any other."""
+        known, unknown = self.parse_known_args(argv)
+        if unknown:
+            flags = [option for action in self._actions for option in action.option_strings]
+            name = unknown[0].split("=")[0]
+            self.error(f"{name}: unknown {'flag' if name.startswith('-') else 'argument'}; expected {suggest(name, flags)}")
+        return known
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def add_flags(parser: argparse.ArgumentParser, cls: type, prefix: str = "", dashes: bool = False) -> None:
+    """Give a parser one flag a leaf, with type, default and comment in its help; absent flags stay out of the namespace.
+
+    `dashes` writes names the way that commands do (--top-p) instead of the way that configs do (--train.max_steps).
+    """
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for key in keys(cls, prefix):
+        section = key.name.rpartition(".")[0]
+        if section not in groups:
+            groups[section] = parser.add_argument_group(f"[{section}]" if section else cls.__name__)
+        flag = "--" + (key.name.replace("_", "-") if dashes else key.name)
+        text = f"{key.comment} ({key.describe_type()}; default {literal(key.default)})".replace("%", "%%")
+        groups[section].add_argument(flag, dest=key.name, metavar="X", default=argparse.SUPPRESS, help=text)
+
+
+def override(config: C, flags: Mapping[str, str], dashes: bool = False) -> C:
+    """A copy of a config with some leaves replaced by the texts of flags, written as `add_flags` did.
+
+    Raises ValueError for a text that does not fit.
+    """
+    tree = dataclasses.asdict(config)  # type: ignore[call-overload]
+    for name, text in flags.items():
+        section, _, leaf = name.rpartition(".")
+        if leaf == "kind" and len(kinds_of(typing.get_type_hints(type(config)).get(section))) > 1 and tree[section]["kind"] != text:
+            tree[section] = {"kind": text}  # another kind starts from its own defaults
+    leaves = {key.name: key for key in keys(type(config), tree=tree)}
+    for name, text in flags.items():
+        if name not in leaves:
+            raise ValueError(f"--{name}: unknown key; expected {suggest(name, list(leaves))}")
+        *sections, leaf = name.split(".")
+        flag = "--" + (name.replace("_", "-") if dashes else name)
+        functools.reduce(dict.__getitem__, sections, tree)[leaf] = _parse(text, leaves[name].hint, flag)
+    return from_dict(type(config), tree)
+
+
+def _parse(text: str, hint: Any, name: str) -> Any:
+    """The value that a flag's text stands for."""
+    base = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+    if base is bool:
+        if text not in ("true", "false"):
+            raise ValueError(f"{name} = {text!r}: expected true or false")
+        value: Any = text == "true"
+    elif base in (int, float):
+        try:
+            value = base(text)
+        except ValueError:
+            raise ValueError(f"{name} = {text!r}: expected {describe(hint)}") from None
+    elif typing.get_origin(base) is tuple:
+        value = tuple(_parse(part.strip(), typing.get_args(base)[0], name) for part in text.split(",") if part.strip())
+    else:
+        value = text
+    return fit(value, hint, name)

@@ -1,0 +1,40 @@
+"""From a corpus to token streams: documents, cleaned if asked for, split, and tokenized. All tasks on texts begin so."""
+
+from typing import NamedTuple
+
+from minillm.datasets.cleaning import clean
+from minillm.datasets.corpus import load_corpus
+from minillm.datasets.split import Splits, split
+from minillm.datasets.stories import World
+from minillm.datasets.tokens import token_stream
+from minillm.run_config import RunConfig
+from minillm.tasks.base import Data, Say
+from minillm.tokenizers.base import Tokenizer
+from minillm.tokenizers.build import train_tokenizer
+
+
+class Texts(NamedTuple):
+    """A corpus before it is tokenized."""
+
+    splits: Splits
+    many: bool  # many documents, or one long text
+    world: World | None  # the source, where it is known
+
+
+def read_texts(config: RunConfig, say: Say) -> Texts:
+    """The documents of the corpus, cleaned if asked for, by what they are for. Raises ValueError where there is nothing to validate on."""
+    corpus = load_corpus(config.data)
+    documents = corpus.documents
+    if config.data.clean:
+        documents, report = clean(documents, config.cleaning)
+        say(str(report))
+    splits = split(documents, config.data.val_fraction, config.data.test_fraction)
+    if not splits.val:
+        raise ValueError("data.val_fraction = 0: expected some text to validate on; raise it")
+    return Texts(splits, len(documents) > 1, corpus.world)
+
+
+def tokenized(config: RunConfig, texts: Texts, tokenizer: Tokenizer | None) -> Data:
+    """These texts as ids of `tokenizer`, or of one that is trained on the training part."""
+    tokenizer = tokenizer or train_tokenizer(config.tokenizer, texts.splits.train)
+    return Data(tokenizer, texts.many, *(token_stream(part, tokenizer) if part else None for part in texts.splits))

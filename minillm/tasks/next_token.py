@@ -1,0 +1,54 @@
+"""Predicting the next token of a text: the task of every language model that learns by gradients.
+
+Batches are windows cut from the text, or lanes that go on where the batch before stopped, for a model that carries its state along.
+Where the source of the text is known, validation says how far the model is from it. Read `base` and `documents` before.
+"""
+
+import math
+
+from torch import nn
+
+from minillm.datasets.lanes import Lanes
+from minillm.datasets.windows import Windows, evaluation_batches
+from minillm.models.decoder import Decoder, DecoderConfig
+from minillm.models.rnn import RNN, RNNConfig
+from minillm.objectives.loss import Objective
+from minillm.objectives.next_token import next_token
+from minillm.tasks.base import Batches, Data, Say, Task, smoothed
+from minillm.tasks.documents import read_texts, tokenized
+from minillm.text import TextModel
+from minillm.tokenizers.base import Tokenizer
+from minillm.training.evaluate import Validation
+
+MODELS: dict[type, type[nn.Module]] = {DecoderConfig: Decoder, RNNConfig: RNN}
+
+
+class NextToken(Task):
+    """See the module."""
+
+    text = TextModel
+
+    def data(self, tokenizer: Tokenizer | None, say: Say) -> Data:
+        texts = read_texts(self.config, say)
+        data = tokenized(self.config, texts, tokenizer)
+        if texts.world is None:
+            return data
+        val, test = (-math.fsum(map(texts.world.log_prob, part)) if part else None for part in texts.splits[1:])
+        return data._replace(val_nats=val, test_nats=test)
+
+    def batches(self, data: Data) -> Batches:
+        c, how = self.config, (self.config.model.context_length, self.config.train.batch_size, self.config.train.seed)
+        if c.data.order == "contiguous":
+            return Lanes(data.train, *how, data.documents).batch
+        return Windows(data.train, *how, c.data.order, data.documents).batch
+
+    def validation(self, data: Data, part: str) -> Validation:
+        stream, nats = {"val": (data.val, data.val_nats), "test": (data.test, data.test_nats)}[part]
+        batches = evaluation_batches(stream, self.config.model.context_length, 64, data.documents)
+        return Validation(batches, next_token, n_bytes=stream.n_bytes, source_nats=nats)
+
+    def model(self, vocab_size: int) -> nn.Module:
+        return MODELS[type(self.config.model)](self.config.model, vocab_size)
+
+    def objective(self) -> Objective:
+        return smoothed(next_token, self.config.train.label_smoothing)

@@ -1,0 +1,51 @@
+"""Translating: an encoder reads a sentence, a decoder writes it in another language.
+
+Pairs are split by combination, so that held-out sentences are new, and both languages share one tokenizer. Beside its loss, a
+translator is measured by the sentences that it gets right to the letter. Read `datasets/pairs.py` before.
+"""
+
+from torch import nn
+
+from minillm.datasets.corpus import load_pairs
+from minillm.datasets.pairs import PairBatches, Pairs, evaluation_pairs, spaced, split_pairs
+from minillm.datasets.tokens import token_stream
+from minillm.models.encoder_decoder import EncoderDecoder
+from minillm.objectives.loss import Objective
+from minillm.objectives.seq2seq import seq2seq
+from minillm.tasks.base import Batches, Data, Say, Task, smoothed
+from minillm.text import Translator
+from minillm.tokenizers.base import Tokenizer
+from minillm.tokenizers.build import train_tokenizer
+from minillm.training.evaluate import Validation
+from minillm.training.evaluate_translation import TranslationValidation
+
+
+class Translation(Task):
+    """See the module."""
+
+    text = Translator
+
+    def data(self, tokenizer: Tokenizer | None, say: Say) -> Data:
+        c = self.config.data
+        if c.clean:
+            raise ValueError("data.clean = true: expected false for pairs, since cleaning drops single documents; leave it out")
+        splits = split_pairs(load_pairs(c), c.val_fraction, c.test_fraction)
+        parts = [[[spaced(pair.source) for pair in part], [spaced(pair.target) for pair in part]] for part in splits if part]
+        tokenizer = tokenizer or train_tokenizer(self.config.tokenizer, parts[0][0] + parts[0][1])
+        train, val, *test = (Pairs(*(token_stream(side, tokenizer) for side in part)) for part in parts)
+        return Data(tokenizer, True, train, val, test[0] if test else None)
+
+    def batches(self, data: Data) -> Batches:
+        c = self.config
+        return PairBatches(data.train, c.model.context_length, c.train.batch_size, c.train.seed, c.data.order).batch
+
+    def validation(self, data: Data, part: str) -> Validation:
+        pairs = {"val": data.val, "test": data.test}[part]
+        batches = evaluation_pairs(pairs, self.config.model.context_length, 256)
+        return TranslationValidation(batches, seq2seq, n_bytes=pairs.n_bytes, tokenizer=data.tokenizer)
+
+    def model(self, vocab_size: int) -> nn.Module:
+        return EncoderDecoder(self.config.model, vocab_size)
+
+    def objective(self) -> Objective:
+        return smoothed(seq2seq, self.config.train.label_smoothing)
