@@ -31,6 +31,7 @@ from minillm.training.checkpoint import fingerprint
 from minillm.training.loop import Interrupted, Progress, train
 from minillm.training.metrics import MetricsLog, read_metrics, save_plot, terminal_plot
 from minillm.training.precision import seconds_per_pass
+from minillm.training.profile import profile
 from minillm.training.step import Diverged
 
 MAY_CHANGE_ON_RESUME = ("train.max_steps", "train.eval_every", "train.save_every", "train.log_every", "train.patience")
@@ -60,10 +61,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--resume", metavar="RUN", type=Path, help="folder of a run to go on with, from its latest checkpoint")
     parser.add_argument("--init-from", metavar="RUN", type=Path, help="folder of a run whose weights and tokenizer a new run starts with")
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps")
-    parser.add_argument("--show-batch", action="store_true", help="print the first batch, token by token, and stop")
-    parser.add_argument("--dry-run", action="store_true", help="build everything, print the plan and stop before the first step")
+    looks = parser.add_mutually_exclusive_group()
+    looks.add_argument("--show-batch", action="store_true", help="print the first batch, token by token, and stop")
+    looks.add_argument("--dry-run", action="store_true", help="build everything, print the plan and stop before the first step")
+    looks.add_argument("--profile", metavar="STEPS", type=int, help="take so many steps, print where their time goes, and stop")
     add_flags(parser, RunConfig)
     args = parser.parse(argv)
+    if args.profile is not None and args.profile < 1:
+        parser.error(f"--profile {args.profile}: expected a number of steps, 1 at least")
     if args.resume and (args.config or args.init_from):
         parser.error("--resume goes on with a run as it was configured; use --init-from RUN to start a new run from its weights")
     if not (args.config or args.resume or args.init_from):
@@ -94,6 +99,8 @@ def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
     describe(config, data, model, device, path)
     if args.dry_run:
         return None
+    if args.profile:
+        return print(profile(step, batch, args.profile, device, config.train.precision))
     validation = run.build_validation(config, data)
     log = MetricsLog(path / "metrics.jsonl", progress.step)
     run_folder.write_readable(path, config, data.tokenizer)

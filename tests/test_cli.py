@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -205,6 +206,19 @@ def test_the_first_batch_is_shown_token_by_token(tmp_path, monkeypatch, capsys):
     assert train.main(["--config", "gpt-tiny", *flags(model__context_length=150, tokenizer__vocab_size=1500), "--show-batch"]) == 0
     out = capsys.readouterr().out
     assert "<|end|>" in out and "counted" in out and not (tmp_path / "runs").exists()
+
+
+def test_a_profile_says_where_the_time_goes_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("minillm.training.profile.matmul_rate", lambda *_: 1e9)
+    monkeypatch.setattr("minillm.training.profile.copy_rate", lambda *_: 1e9)
+    assert train.main(["--config", "gpt-tiny", *flags(), "--profile", "1"]) == 0
+    assert re.search(r"where the \d+\.\d ms of a step go\n  matmul", capsys.readouterr().out)
+    assert not list(tmp_path.iterdir())
+    for words, sentence in ((["0"], "--profile 0: expected"), (["1", "--dry-run"], "not allowed with")):
+        with pytest.raises(SystemExit, match="2"):
+            train.main(["--config", "gpt-tiny", "--profile", *words])
+        assert sentence in capsys.readouterr().err
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, and how near it comes to what the machine can do: train.py --profile 20
+"""Where the time of a training step goes, and how near it comes to what the machine can do (train.py --profile 20).
 
 Two measured rates bound every step: arithmetic (a large matrix product) and memory (a large copy). The roofline (Williams et al.
 2009): a step of F operations that touches M bytes takes at least max(F / arithmetic, M / memory) seconds. Operations are those of
