@@ -121,7 +121,7 @@ def invert(logits: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def pass_at(probs: Tensor, uniforms: Tensor) -> Tensor:
-    """The tokens (B,) at which the sums of probabilities (B, V), float64, pass uniforms (B,); some token in a row without a possible one."""
+    """The tokens (B,) at which the sums of probabilities (B, V), float64, pass uniforms (B,); some token where none is possible."""
     possible, passed = probs > 0, probs.cumsum(-1) > uniforms[:, None]
     # subtle: a sum may end below 1, and one that is computed in parallel may rise at a zero; so the last possible token always
     # counts as passed, and an impossible one never does
