@@ -7,7 +7,7 @@ and best.pt (to write with). Each checkpoint also carries config and tokenizer, 
 import json
 import math
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,9 @@ from minillm.datasets.split import Splits, split
 from minillm.datasets.stories import World
 from minillm.datasets.tokens import TokenStream, token_stream
 from minillm.datasets.windows import Windows, evaluation_batches
+from minillm.decoding.drafts import Drafter, ModelDrafter, PromptLookup, relative_cost
 from minillm.decoding.sampler import SamplingConfig
+from minillm.models.base import device_of
 from minillm.models.decoder import Decoder, DecoderConfig
 from minillm.models.encoder import Encoder, EncoderConfig
 from minillm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
@@ -60,6 +62,7 @@ from minillm.training.step import GradientStep
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 RUNS = Path("runs")  # in the folder that one works in
+DRAFT_ORDER = 4  # tokens of the n-grams that are counted for a draft
 
 
 @dataclass(frozen=True)
@@ -379,6 +382,38 @@ def open_run(path: Path, device: str = "cpu", base: Path | None = None) -> OpenR
     load_trained_state(model, contents["step"]["model"])
     text = build_text(config)(model.eval(), tokenizer, contents["documents"])
     return OpenRun(path, config, text, contents["progress"]["step"])
+
+
+def build_drafter(name: str, opened: OpenRun, prompts: Sequence[str]) -> Drafter:
+    """Who drafts for a run that is to go on from these prompts: the text itself, "prompt"; a table counted from the text that the run
+    was trained on, "ngram"; or the model of the run in the folder NAME. Raises ValueError for one that cannot draft for this run.
+    """
+    target = opened.text
+    if name == "prompt":
+        return PromptLookup(target.model.vocab_size)
+    if name == "ngram":
+        return ModelDrafter(count_ngrams(opened).to(device_of(target.model)))
+    other = open_run(Path(name), str(device_of(target.model))).text
+    if type(other) is not type(target):
+        raise ValueError(f"--draft {name}: expected a run that writes as {opened.path} does, not a {type(other).__name__}; name another")
+    if other.tokenizer.to_dict() != target.tokenizer.to_dict():
+        raise ValueError(
+            f"--draft {name}: expected the tokenizer of {opened.path}, found another, whose ids mean other texts; "
+            "train both on the same corpus with the same [data] and [tokenizer]"
+        )
+    return ModelDrafter(other.model, relative_cost(other.model, target.model), other.start(prompts))
+
+
+def count_ngrams(opened: OpenRun) -> Ngram:
+    """The n-grams of the text that a run was trained on, in its own tokens. Raises ValueError for a run that learned from pairs."""
+    if isinstance(opened.config.model, EncoderDecoderConfig):
+        raise ValueError(f"--draft ngram: expected a run that learned from texts, and {opened.path} learned from pairs; use another draft")
+    data = build_data(opened.config, opened.text.tokenizer, say=lambda line: None)
+    model = Ngram(NgramConfig(order=DRAFT_ORDER), opened.text.model.vocab_size)
+    text = SinglePass(data.train, model.config.context_length, 1024, DRAFT_ORDER - 1)
+    for step in range(text.n_steps):
+        model.count(text.batch(step))
+    return model
 
 
 def build_text(config: RunConfig) -> type[TextModel | Cloze | TextClassifier]:

@@ -202,7 +202,7 @@ def test_verdicts_by_hand():
     assert verdict([[0.6, 0.4, 0]] * 2, [[0.75, 0.25, 0]], [0], [0.79, 0.7]) == (1, 1)
     assert verdict([half, half], [zero], [EMPTY], [0.0, 0.6]) == (0, 1), "without a draft it is a draw"
     assert verdict([[0.2, 0.3, 0.5]] * 2, [[1.0, 0, 0]], [0], [0.5, 0.37]) == (0, 1), "0.3 of 0.8 left: not softmax, which would give 2"
-    assert verdict([half, [0, 0, 1.0], half], [half, half], [0, 1], [0.9, 0.9, 0.5]) == (1, 2), "the residual of the place that was rejected"
+    assert verdict([half, [0, 0, 1.0], half], [half, half], [0, 1], [0.9, 0.9, 0.5]) == (1, 2), "what is left is of the rejected place"
 
 
 def test_a_place_without_a_distribution_matters_only_where_it_is_reached():
