@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--stream", action="store_true", help="show the text as it is written")
     parser.add_argument("--attention", action="store_true", help="translators: show which word of the source each word came from")
     parser.add_argument(
-        "--draft", metavar="RUN", help="write faster by guessing ahead, and the same: with a smaller run, ngram (a table) or prompt (the text)"
+        "--draft", metavar="RUN", help="write the same but faster, by guesses of a smaller run, of ngram (a table) or of prompt (the text)"
     )
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps")
     parser.add_argument("--fill", metavar="TEXT", help="with an encoder: what may stand in each [MASK] of a text")
