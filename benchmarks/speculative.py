@@ -9,6 +9,7 @@ speed-up beside the one that acceptance and cost predict (Leviathan et al. 2023)
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 from minillm import run
 from minillm.datasets.corpus import load_corpus
 from minillm.decoding.drafts import ModelDrafter
-from minillm.decoding.generate import generate
+from minillm.decoding.generate import Completion, generate
 from minillm.decoding.sampler import SamplingConfig
 from minillm.decoding.speculative import MOST, Tally, expected_speed_up, speculate
 from minillm.text import TextModel
@@ -26,7 +27,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 N_WORDS = 5  # of a document, to go on from
 
 
-def written(text: TextModel, prompt: str, sampling: SamplingConfig, seed: int, n: int, write=generate) -> tuple[str, float]:  # noqa: ANN001
+def written(
+    text: TextModel, prompt: str, sampling: SamplingConfig, seed: int, n: int, write: Callable[..., list[Completion]] = generate
+) -> tuple[str, float]:
     """A text, and its tokens per second."""
     began = time.perf_counter()
     [completion] = text.generate([prompt], sampling, max_new_tokens=n, seeds=[seed], write=write)
@@ -74,7 +77,8 @@ def main() -> None:
         ratios = [b / a for a, b in zip(target, drafted, strict=True)]
         print(f"\n{name}: {opened.text.sampler(sampling, prompts[:1])}" + (f"; {equal} of {args.repeats} texts equal" * (name == "greedy")))
         print(f"  tokens/s  plain {span(target)}   drafted {span(drafted)}")
-        print(f"  accepted {whole.acceptance:.1%}, {whole.mean_length:.2f} drafted and {whole.tokens_per_call:.2f} written a call, cost {cost:.3f}")
+        told = f"{whole.mean_length:.2f} drafted and {whole.tokens_per_call:.2f} written a call, a drafted token costs {cost:.3f} calls"
+        print(f"  accepted {whole.acceptance:.1%}, {told}")
         predicted = expected_speed_up(whole.acceptance, whole.mean_length, cost)
         median = statistics.median(drafted) / statistics.median(target)
         print(f"  speed-up {median:.2f} x of medians, {min(ratios):.2f} ... {max(ratios):.2f} text by text; predicted {predicted:.2f} x")
