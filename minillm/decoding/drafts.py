@@ -23,7 +23,7 @@ from minillm.decoding.reader import Reader
 from minillm.decoding.sampler import Sampler, pass_at
 from minillm.models.base import LanguageModel, State
 
-LEAST_COST = 0.05  # of a drafted token, in calls of the target: reading one more token is never free
+LEAST_COST = 0.1  # of a drafted token, in calls of the target: neither a call of the smallest model nor reading one more token is free
 
 
 class Draft(NamedTuple):
@@ -138,7 +138,7 @@ class PromptLookup:
 
 
 def relative_cost(draft: LanguageModel, target: LanguageModel) -> float:
-    """The cost of a drafted token in calls of the target: the ratio of their weights, 1/20 at least.
+    """The cost of a drafted token in calls of the target: the ratio of their weights, LEAST_COST at least.
 
     A count and no clock, since what is written depends on it: see `speculative.best_length`.
     """
