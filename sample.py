@@ -9,20 +9,27 @@ import argparse
 import dataclasses
 import re
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from minillm import run, run_folder
 from minillm.config import Count, Positive
 from minillm.datasets.corpus import load_corpus, read_text
 from minillm.decoding.attention_map import save_heat_maps, table
+from minillm.decoding.drafts import Drafter, ModelDrafter
+from minillm.decoding.generate import Completion, generate
 from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import SamplingConfig
+from minillm.decoding.speculative import Tally, expected_speed_up, speculate
 from minillm.flags import Parser, add_flags, override
+from minillm.run_drafter import build_drafter
 from minillm.run_folder import OpenRun
 from minillm.text import Cloze, TextClassifier, TextCompletion, TextModel, Translator
 
 N_SHOWN = 8  # candidates for a blank, or sentences
 N_DOCUMENTS = 200  # of a corpus, whose sentences are searched
+N_PLAIN = 64  # tokens that are written without a draft, to compare
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +39,7 @@ class Request:
     num_samples: Positive = 1  # texts to write, each with a seed of its own
     max_new_tokens: Count = 0  # tokens to write at most; 0: as the run's config says
     seed: Count = 0  # of the first text; the others count up
+    draft_tokens: Count = 0  # beside --draft: tokens to draft at once; 0: as many as pay, by those accepted so far
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,6 +52,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given several times")
     parser.add_argument("--stream", action="store_true", help="show the text as it is written")
     parser.add_argument("--attention", action="store_true", help="translators: show which word of the source each word came from")
+    parser.add_argument(
+        "--draft", metavar="RUN", help="write the same but faster, by guesses of a smaller run, of ngram (a table) or of prompt (the text)"
+    )
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps")
     parser.add_argument("--fill", metavar="TEXT", help="with an encoder: what may stand in each [MASK] of a text")
     parser.add_argument("--nearest", metavar="TEXT", help="with an encoder: which sentences of --among are most like a text")
@@ -85,16 +96,57 @@ def go(args: argparse.Namespace) -> None:
     if args.attention:
         refuse_attention(opened, request, args.stream)
     seeds = range(request.seed, request.seed + request.num_samples)
+    if request.draft_tokens and not args.draft:
+        raise ValueError(f"--draft-tokens {request.draft_tokens} would be ignored without --draft; give both or none")
+    prompts = [prompt] * (1 if args.stream else len(seeds))  # of a batch
+    how = {"sampling": sampling, "max_new_tokens": n_tokens, "stop": args.stop}
+    drafter = build_drafter(args.draft, opened, prompts) if args.draft else None
+    tallies: list[Tally] = []
+    write = generate if drafter is None else writing_with(drafter, request.draft_tokens, tallies)
+    began = time.perf_counter()
     if args.stream:
         for i, seed in enumerate(seeds):
             print(("\n---\n" if i else "") + prompt + opened.text.joint, end="", flush=True)
-            opened.text.generate([prompt], sampling, max_new_tokens=n_tokens, seeds=[seed], stop=args.stop, show=show)
+            opened.text.generate(prompts, seeds=[seed], show=show, write=write, **how)
             print()
-        return
-    completions = opened.text.generate([prompt] * len(seeds), sampling, max_new_tokens=n_tokens, seeds=seeds, stop=args.stop)
-    print("\n---\n".join(completion.prompt + opened.text.joint + completion.text for completion in completions))
+    else:
+        completions = opened.text.generate(prompts, seeds=seeds, write=write, **how)
+        print("\n---\n".join(completion.prompt + opened.text.joint + completion.text for completion in completions))
+    if drafter is not None:
+        tell_of_draft(opened.text, drafter, sum(tallies, Tally()), time.perf_counter() - began, prompts, how)
     if args.attention:
         show_attention(opened, completions[0])
+
+
+def writing_with(drafter: Drafter, n_draft: int, tallies: list[Tally]) -> Callable[..., list[Completion]]:
+    """`speculate` with that drafter, and what came of each row's drafts into `tallies`."""
+
+    def write(*args: object, **how: object) -> list[Completion]:
+        new = [Tally() for _ in how["generators"]]
+        tallies.extend(new)
+        return speculate(*args, **how, drafter=drafter, n_draft=n_draft, tallies=new)
+
+    return write
+
+
+def tell_of_draft(text: TextModel, drafter: Drafter, tally: Tally, seconds: float, prompts: list[str], how: dict) -> None:
+    """Print what the draft was worth, beside short texts by the target alone, and by the draft alone, which tell its cost."""
+
+    def seconds_per_token(alone: TextModel) -> float:
+        began = time.perf_counter()
+        short = how | {"max_new_tokens": min(how["max_new_tokens"], N_PLAIN)}
+        written = alone.generate(prompts, seeds=range(len(prompts)), **short)
+        return (time.perf_counter() - began) / max(sum(completion.n_tokens for completion in written), 1)
+
+    plainly, cost = seconds_per_token(text), 0.0
+    if isinstance(drafter, ModelDrafter):
+        cost = seconds_per_token(type(text)(drafter.model, text.tokenizer, text.documents)) / plainly
+    predicted = expected_speed_up(tally.acceptance, tally.mean_length, cost)
+    print(
+        f"\nof each call of the target: {tally.mean_length:.1f} tokens drafted, {tally.tokens_per_call:.2f} written; "
+        f"{tally.acceptance:.0%} of those tested were accepted\nspeed-up: {predicted:.2f} x predicted, where a drafted token costs "
+        f"{cost:.2f} calls; {plainly * tally.n_tokens / seconds:.2f} x measured"
+    )
 
 
 def read_flags(args: argparse.Namespace) -> list[str]:

@@ -18,7 +18,7 @@ from minillm.config import Count, validate
 from minillm.datasets.labels import ENDINGS
 from minillm.datasets.masking import MASK
 from minillm.datasets.pairs import spaced
-from minillm.decoding.generate import Reason, generate
+from minillm.decoding.generate import Completion, Reason, generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.stopping import StopText
 from minillm.models.base import LanguageModel, State
@@ -75,13 +75,15 @@ class TextModel:
         stop: Sequence[str] = (),
         show: Callable[[str], object] | None = None,
         use_cache: bool = True,
+        write: Callable[..., list[Completion]] = generate,
     ) -> list[TextCompletion]:
         """Complete every prompt, in order, one seed each; each text is cut before the first of the `stop` strings.
 
-        `show` receives the text of the first prompt's completion as it comes. Raises ValueError for a prompt that cannot be read.
+        `show` receives the text of the first prompt's completion as it comes. `write` is the loop: `generate`, or `speculate` with a
+        drafter. Raises ValueError for a prompt that cannot be read.
         """
         watchers = [StopText(self.tokenizer, stop, show if row == 0 else None) for row in range(len(prompts))]
-        completions = generate(
+        completions = write(
             self.model,
             [self.encode(prompt) for prompt in prompts],
             self.sampler(sampling, prompts),

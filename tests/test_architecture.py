@@ -22,6 +22,7 @@ FLOORS = [
     "tasks",
     "run",
     "run_folder claims",
+    "run_drafter",
 ]
 FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages.split()}
 

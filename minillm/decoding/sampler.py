@@ -121,10 +121,15 @@ def invert(logits: Tensor, uniforms: Tensor) -> Tensor:
     probs = logits.double().softmax(-1)
     if not probs.isfinite().all():
         raise ValueError("logits: expected a finite one in every row; the model diverged, or every token is banned (loosen the penalties)")
+    return pass_at(probs, uniforms)
+
+
+def pass_at(probs: Tensor, uniforms: Tensor) -> Tensor:
+    """The tokens (B,) at which the sums of probabilities (B, V), float64, pass uniforms (B,); some token where none is possible."""
     possible, passed = probs > 0, probs.cumsum(-1) > uniforms[:, None]
     # subtle: a sum may end below 1, and one that is computed in parallel may rise at a zero; so the last possible token always
     # counts as passed, and an impossible one never does
-    last = logits.shape[1] - 1 - possible.flip(-1).byte().argmax(-1, keepdim=True)
+    last = probs.shape[1] - 1 - possible.flip(-1).byte().argmax(-1, keepdim=True)
     return (passed.scatter(-1, last, True) & possible).byte().argmax(-1)
 
 

@@ -20,7 +20,10 @@ class State(Protocol):
         ...
 
     def truncate(self, lengths: Tensor) -> None:
-        """Go back to the first `lengths` tokens of each row, (B,) long. Raises ValueError where that is impossible."""
+        """Go back to the first `lengths` tokens of each row, (B,) long.
+
+        Raises ValueError where that is impossible; a state that never can has `copy()`, a state to go on from instead.
+        """
         ...
 
     def nbytes(self) -> int:

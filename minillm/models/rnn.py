@@ -61,6 +61,10 @@ class RNNState:
                 "up all that it has read and cannot take a token back; read the shorter text from its beginning"
             )
 
+    def copy(self) -> "RNNState":
+        """Another state that stays as it is while this one reads on: the only way back. Costs nothing, as no vector is ever changed."""
+        return RNNState(list(self.layers), self.lengths)
+
     def nbytes(self) -> int:
         """See `State.nbytes`."""
         return sum(part.nbytes for layer in self.layers for part in layer)

@@ -1,0 +1,89 @@
+"""What a draft is worth: python -m benchmarks.speculative --run runs/gpt-target --draft runs/gpt-draft
+
+Writes after the first words of several documents, greedily and as the run samples, with the draft, without it, and with the draft's
+model alone, taken in turns after a warm-up, all in one precision and with a KV cache. Prints medians of tokens per second, lowest ...
+highest, how many greedy texts are equal (float32 may tell near ties apart by the shape of a product; float64 tests find none), and the
+speed-up beside the one that acceptance and cost predict (Leviathan et al. 2023).
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from minillm.datasets.corpus import load_corpus
+from minillm.decoding.drafts import ModelDrafter
+from minillm.decoding.generate import Completion, generate
+from minillm.decoding.sampler import SamplingConfig
+from minillm.decoding.speculative import MOST, Tally, expected_speed_up, speculate
+from minillm.run_drafter import build_drafter
+from minillm.run_folder import open_run
+from minillm.text import TextModel
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+N_WORDS = 5  # of a document, to go on from
+
+
+def written(
+    text: TextModel, prompt: str, sampling: SamplingConfig, seed: int, n: int, write: Callable[..., list[Completion]] = generate
+) -> tuple[str, float]:
+    """A text, and its tokens per second."""
+    began = time.perf_counter()
+    [completion] = text.generate([prompt], sampling, max_new_tokens=n, seeds=[seed], write=write)
+    return completion.text, completion.n_tokens / (time.perf_counter() - began)
+
+
+def span(rates: list[float]) -> str:
+    """The median, lowest ... highest."""
+    return f"{statistics.median(rates):7.1f} ({min(rates):.1f} ... {max(rates):.1f})"
+
+
+def main() -> None:
+    """Print a block for greedy and one for sampled text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="the target's run")
+    parser.add_argument("--draft", required=True, help="the draft's run, or ngram, or prompt")
+    parser.add_argument("--draft-tokens", type=int, default=0, help=f"tokens to draft at once, 1 ... {MOST}; 0: as many as pay")
+    parser.add_argument("--max-new-tokens", type=int, default=150, help="tokens of a text at most")
+    parser.add_argument("--repeats", type=int, default=15, help="texts of each kind")
+    parser.add_argument("--precision", choices=list(DTYPES), default="fp32", help="of both models")
+    parser.add_argument("--threads", type=int, default=2, help="threads that torch may use")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    opened = open_run(args.run)
+    prompts = [" ".join(document.split()[:N_WORDS]) for document in load_corpus(opened.config.data).documents[: args.repeats]]
+    drafter = build_drafter(args.draft, opened, prompts[:1])
+    models = [opened.text.model, *([drafter.model] if isinstance(drafter, ModelDrafter) else [])]
+    texts = [type(opened.text)(model.to(DTYPES[args.precision]), opened.text.tokenizer, opened.text.documents) for model in models]
+    sizes = " and ".join(f"{sum(p.numel() for p in model.parameters()):,}" for model in models)
+    print(f"{args.threads} threads, {args.precision}, {sizes} parameters, {args.repeats} texts of at most {args.max_new_tokens} tokens")
+
+    for name, sampling in {"greedy": SamplingConfig(temperature=0), "sampled": opened.config.sampling}.items():
+        target, drafted, alone, equal, whole = [], [], [], 0, Tally()
+        for i in range(args.repeats + 1):
+            tally, ask = Tally(), (prompts[(i - 1) % len(prompts)], sampling, i, args.max_new_tokens)
+            write = partial(speculate, drafter=drafter, n_draft=args.draft_tokens, tallies=[tally])
+            plain, plain_rate = written(texts[0], *ask)
+            ours, our_rate = written(texts[0], *ask, write=write)
+            draft_rate = written(texts[1], *ask)[1] if len(texts) > 1 else float("inf")
+            if i:  # the first is a warm-up
+                target, drafted, alone = [*target, plain_rate], [*drafted, our_rate], [*alone, draft_rate]
+                equal, whole = equal + (plain == ours), whole + tally
+        cost = statistics.median(target) / statistics.median(alone)
+        ratios = [b / a for a, b in zip(target, drafted, strict=True)]
+        print(f"\n{name}: {opened.text.sampler(sampling, prompts[:1])}" + (f"; {equal} of {args.repeats} texts equal" * (name == "greedy")))
+        print(f"  tokens/s  plain {span(target)}   drafted {span(drafted)}")
+        told = f"{whole.mean_length:.2f} drafted and {whole.tokens_per_call:.2f} written a call, a drafted token costs {cost:.3f} calls"
+        print(f"  accepted {whole.acceptance:.1%}, {told}")
+        predicted = expected_speed_up(whole.acceptance, whole.mean_length, cost)
+        median = statistics.median(drafted) / statistics.median(target)
+        print(f"  speed-up {median:.2f} x of medians, {min(ratios):.2f} ... {max(ratios):.2f} text by text; predicted {predicted:.2f} x")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""Speculative decoding: a cheap draft guesses a few tokens, the target reads them all in one call, and keeps those it could have said.
+
+    accept x with probability min(1, p(x) / q(x));   at the first rejection draw from max(0, p - q) / sum;   if all are accepted, from p
+
+What is written has the distribution p of the target alone, whatever q is: p(x) = min(p, q) + max(0, p - q), and the second part has
+the mass that is rejected. So a bad draft costs time and nothing else. With each guess accepted with probability a, a call gives
+(1 - a^(k+1)) / (1 - a) tokens for k guesses, and costs 1 + c k (Leviathan et al. 2023; Chen et al. 2023). Read `generate` and `drafts`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minillm.cache.base import EMPTY
+from minillm.decoding.drafts import Draft, Drafter
+from minillm.decoding.generate import Completion, Event, check, collect, evaluating, judge, limit_of
+from minillm.decoding.reader import Reader
+from minillm.decoding.sampler import Sampler, invert
+from minillm.decoding.stopping import Stop
+from minillm.models.base import LanguageModel, State, device_of
+
+MOST = 16  # tokens that are drafted at once
+
+
+@dataclass
+class Tally:
+    """What came of the drafts of one row, or of several together."""
+
+    n_calls: int = 0  # of the target
+    n_tokens: int = 0  # drawn, END among them
+    n_drafted: int = 0
+    n_tested: int = 0  # drafted tokens with only accepted ones before them
+    n_accepted: int = 0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    @property
+    def acceptance(self) -> float:
+        """The share of tested tokens that was accepted."""
+        return self.n_accepted / max(self.n_tested, 1)
+
+    @property
+    def tokens_per_call(self) -> float:
+        """Tokens for each call of the target: 1 without a draft."""
+        return self.n_tokens / max(self.n_calls, 1)
+
+    @property
+    def mean_length(self) -> float:
+        """Tokens drafted for each call of the target."""
+        return self.n_drafted / max(self.n_calls, 1)
+
+
+def expected_tokens(acceptance: float, k: float) -> float:
+    """Tokens that a call of the target gives for k guesses, each accepted with that probability if all before it are."""
+    return k + 1 if acceptance == 1 else (1 - acceptance ** (k + 1)) / (1 - acceptance)
+
+
+def expected_speed_up(acceptance: float, k: float, cost: float) -> float:
+    """Against plain decoding, where a drafted token costs `cost` calls of the target and a call costs the same for any k."""
+    return expected_tokens(acceptance, k) / (1 + cost * k)
+
+
+def best_length(tally: Tally, cost: float) -> int:
+    """How many tokens to draft, 1 ... MOST: as many as promise the most tokens for their cost, judged by those tested so far.
+
+    One acceptance and one rejection are taken for granted to begin with. Only counts decide, of one row: so the same seed writes
+    the same text on a busy machine as on an idle one, alone as in company.
+    """
+    acceptance = (tally.n_accepted + 1) / (tally.n_tested + 2)
+    return max(range(1, MOST + 1), key=lambda k: expected_speed_up(acceptance, k, cost))
+
+
+def verify(p: Tensor, draft: Draft, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """How many drafted tokens each row keeps, and the one that the target adds: (B,) and (B,) long.
+
+    p: (B, K + 1, V) float64, what the target says at each drafted place and after the last; uniforms: (B, K + 1), K to accept with and
+    one to draw with. Raises ValueError for a row without a distribution at the place where it draws.
+    """
+    tokens, q = draft
+    p_of, q_of = (x[:, : tokens.shape[1]].gather(2, tokens.clamp(min=0)[..., None]).squeeze(2) for x in (p, q))
+    accepted = (tokens >= 0) & (uniforms[:, :-1] * q_of < p_of)
+    n = accepted.long().cumprod(1).sum(1)
+    rows = torch.arange(len(p), device=p.device)
+    p, q = p[rows, n], F.pad(q, (0, 0, 0, 1))[rows, n]  # subtle: q is 0 behind the draft, so that p itself is left there
+    left = (p - q).clamp(min=0)
+    left = left.where(left.sum(-1, keepdim=True) > 0, p)  # where p and q differ by rounding alone
+    return n, invert(left.log(), uniforms[:, -1])
+
+
+def speculate(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], sampler: Sampler, *, drafter: Drafter, **how
+) -> list[Completion]:
+    """The completion of every prompt, in order; parameters and errors as `stream`."""
+    return collect(len(prompts), stream(model, prompts, sampler, drafter=drafter, **how))
+
+
+def stream(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    sampler: Sampler,
+    *,
+    drafter: Drafter,
+    max_new_tokens: int,
+    generators: Sequence[torch.Generator],
+    end_id: int | None = None,
+    stops: Sequence[Stop] | None = None,
+    use_cache: bool = True,
+    start: Callable[[int], State] | None = None,
+    n_draft: int = 0,
+    tallies: Sequence[Tally] | None = None,
+) -> Iterator[list[Event]]:
+    """Generate as `generate.stream` does, and from the same distribution, one list of events a call of the target.
+
+    n_draft: tokens that are drafted at once; 0: as many as pay, by `best_length`. tallies: new ones, one a row, to be filled in.
+    Raises ValueError, before anything is read, for what `generate.stream` refuses, for a drafter of another vocabulary or a shorter
+    context, for a state that cannot go back (see `Reader`), and for use_cache=False, which leaves nothing to go back in.
+    """
+    check(model, prompts, max_new_tokens, generators, end_id, stops)
+    if not use_cache:
+        raise ValueError("use_cache = false: expected true beside a draft, which is checked against a state; drop one of the two")
+    if not 0 <= n_draft <= MOST:
+        raise ValueError(f"n_draft = {n_draft}: expected 1 ... {MOST}, or 0 for as many as pay")
+    if drafter.vocab_size != model.vocab_size:
+        raise ValueError(
+            f"draft of vocab_size = {drafter.vocab_size}: expected {model.vocab_size}, that of the target; take one with the same tokenizer"
+        )
+    limits = [limit_of(model, len(prompt), max_new_tokens)[0] for prompt in prompts]
+    longest = max((len(prompt) + n for prompt, n in zip(prompts, limits, strict=True)), default=0)
+    if drafter.context_length is not None and longest > drafter.context_length:
+        raise ValueError(
+            f"draft of context_length = {drafter.context_length}: expected at least {longest}, a prompt and its new tokens; "
+            "lower max_new_tokens, shorten the prompt, or take another draft"
+        )
+    tallies = [Tally() for _ in prompts] if tallies is None else tallies
+    if list(tallies) != [Tally()] * len(prompts):
+        raise ValueError(f"{len(tallies)} tallies: expected a new one for each of the {len(prompts)} prompts")
+    return _stream(model, drafter, prompts, sampler, max_new_tokens, generators, end_id, stops, start or model.start, n_draft, tallies)
+
+
+@torch.inference_mode()
+def _stream(
+    model: LanguageModel,
+    drafter: Drafter,
+    prompts: Sequence[Sequence[int]],
+    sampler: Sampler,
+    max_new_tokens: int,
+    generators: Sequence[torch.Generator],
+    end_id: int | None,
+    stops: Sequence[Stop] | None,
+    make_state: Callable[[int], State],
+    n_draft: int,
+    tallies: Sequence[Tally],
+) -> Iterator[list[Event]]:
+    limits = [limit_of(model, len(prompt), max_new_tokens) for prompt in prompts]
+    at_once = [Event(row, None, None, reason) for row, (n, reason) in enumerate(limits) if n == 0]
+    if at_once:
+        yield at_once
+    rows = [row for row, (n, _) in enumerate(limits) if n > 0]  # those in the batch
+    if not rows:
+        return
+    sampler, device = sampler.for_rows(rows), device_of(model)
+    texts = _left([prompts[row] for row in rows], room=max(n for n, _ in limits) + MOST).to(device)
+    lengths = torch.tensor([len(prompts[row]) for row in rows], device=device)
+    with evaluating(model), drafter.begin(len(rows)) as drafting:
+        target = Reader(model, make_state(len(rows)))
+        while rows:
+            # a call gives one token more than are drafted, and no more than may be written
+            wanted = [
+                min(n_draft or best_length(tallies[row], drafter.cost), limits[row][0] - tallies[row].n_tokens - 1) for row in rows
+            ]
+            K = max(wanted)
+            text = texts[:, : max(len(prompts[row]) + tallies[row].n_tokens for row in rows) + K]
+            uniforms = _uniforms([generators[row] for row in rows], wanted).to(device)  # (B, 2K + 1)
+            draft = drafting.propose(text, lengths, torch.tensor(wanted, device=device), sampler, uniforms[:, :K])
+            places = lengths[:, None] + torch.arange(K + 1, device=device)  # (B, K + 1)
+            texts.scatter_(1, places[:, :K], draft.tokens)
+            logits = target.read(text, lengths, draft.tokens)  # (B, K + 1, V)
+            n_accepted, last = verify(_shaped(sampler, logits, text, places), draft, uniforms[:, K:])
+            new = F.pad(draft.tokens, (0, 1)).scatter(1, n_accepted[:, None], last[:, None])
+            new = new.where(places <= (lengths + n_accepted)[:, None], EMPTY)
+            logprobs = logits.double().log_softmax(-1).gather(2, new.clamp(min=0)[..., None]).squeeze(2)
+            texts.scatter_(1, places, new)
+            lengths = lengths + n_accepted + 1
+            events, going = [], []
+            n_drafted = (draft.tokens >= 0).sum(1)
+            told = zip(rows, n_drafted.tolist(), n_accepted.tolist(), *torch.stack([new.double(), logprobs]).tolist(), strict=True)
+            for i, (row, drafted, accepted, tokens, nats) in enumerate(told):
+                tally = tallies[row]
+                tally.n_calls += 1
+                tally.n_drafted += drafted
+                tally.n_tested += min(drafted, accepted + 1)
+                tally.n_accepted += accepted
+                for token, logprob in zip(tokens[: accepted + 1], nats, strict=False):
+                    tally.n_tokens += 1
+                    events.append(judge(row, int(token), logprob, end_id, stops and stops[row], limits[row], tally.n_tokens))
+                    if events[-1].reason is not None:  # what was drafted behind it was never said
+                        break
+                else:
+                    going.append(i)
+            yield events
+            if not going:
+                return
+            for reader in (target, drafting):
+                reader.back(texts, lengths - 1)  # the last token is read with the next draft
+            if len(going) < len(rows):
+                kept = torch.tensor(going, device=device)
+                rows, texts, lengths, sampler = [rows[i] for i in going], texts[kept], lengths[kept], sampler.for_rows(going)
+                for reader in (target, drafting):
+                    reader.reorder(kept)
+
+
+def _shaped(sampler: Sampler, logits: Tensor, texts: Tensor, places: Tensor) -> Tensor:
+    """What the target says through the sampler at `places` (B, J) of texts, each seeing what stands before it: (B, J, V) float64."""
+    B, J, _ = logits.shape
+    before = torch.arange(texts.shape[1], device=texts.device) < places[..., None]  # (B, J, S)
+    history = texts[:, None].where(before, EMPTY)
+    sampler = sampler.for_rows([row for row in range(B) for _ in range(J)])
+    return sampler.shape(logits.flatten(0, 1), history.flatten(0, 1)).double().softmax(-1).unflatten(0, (B, J))
+
+
+def _uniforms(generators: Sequence[torch.Generator], wanted: Sequence[int]) -> Tensor:
+    """K uniform numbers to draft with, K to accept with and one to draw with, (B, 2K + 1): each row draws as many as it wants alone."""
+    K = max(wanted)
+    uniforms = torch.zeros(len(wanted), 2 * K + 1, dtype=torch.float64)
+    for row, generator, k in zip(uniforms, generators, wanted, strict=True):
+        drawn = torch.rand(2 * k + 1, generator=generator, dtype=torch.float64, device=generator.device)
+        row[:k], row[K : K + k], row[-1] = drawn[:k], drawn[k : 2 * k], drawn[-1]
+    return uniforms
+
+
+def _left(prompts: Sequence[Sequence[int]], room: int) -> Tensor:
+    """Prompts that begin in the same column, with room behind the longest, (B, width + room)."""
+    texts = torch.full((len(prompts), max(map(len, prompts)) + room), EMPTY)
+    for text, prompt in zip(texts, prompts, strict=True):
+        text[: len(prompt)] = torch.tensor(prompt)
+    return texts
