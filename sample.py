@@ -9,14 +9,17 @@ import argparse
 import dataclasses
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from minillm import run
+from minillm.cache.build import CacheConfig, build_cache
 from minillm.config import Count, Parser, Positive, add_flags, override
 from minillm.datasets.corpus import load_corpus, read_text
 from minillm.decoding.attention_map import save_heat_maps, table
 from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import SamplingConfig
+from minillm.models.base import State
 from minillm.text import Cloze, TextClassifier, TextCompletion, TextModel, Translator
 
 N_SHOWN = 8  # candidates for a blank, or sentences
@@ -49,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--classify", metavar="TEXT", help="with a fine-tuned encoder: the probability of each label of a text")
     add_flags(parser, Request, dashes=True)
     add_flags(parser, SamplingConfig, dashes=True)
+    add_flags(parser, CacheConfig, dashes=True)
     args = parser.parse(argv)
     try:
         go(args)
@@ -82,16 +86,47 @@ def go(args: argparse.Namespace) -> None:
     if args.attention:
         refuse_attention(opened, request, args.stream)
     seeds = range(request.seed, request.seed + request.num_samples)
+    start = Remembering(opened.text, given) if given.keys() & {"cache", "cache_budget"} else None
     if args.stream:
         for i, seed in enumerate(seeds):
             print(("\n---\n" if i else "") + prompt + opened.text.joint, end="", flush=True)
-            opened.text.generate([prompt], sampling, max_new_tokens=n_tokens, seeds=[seed], stop=args.stop, show=show)
+            how = {"max_new_tokens": n_tokens, "seeds": [seed], "stop": args.stop, "start": start and start([prompt])}
+            opened.text.generate([prompt], sampling, show=show, **how)
             print()
+        print(start or "", end="")
         return
-    completions = opened.text.generate([prompt] * len(seeds), sampling, max_new_tokens=n_tokens, seeds=seeds, stop=args.stop)
+    prompts = [prompt] * len(seeds)
+    how = {"max_new_tokens": n_tokens, "seeds": seeds, "stop": args.stop, "start": start and start(prompts)}
+    completions = opened.text.generate(prompts, sampling, **how)
     print("\n---\n".join(completion.prompt + opened.text.joint + completion.text for completion in completions))
+    print(start or "", end="")
     if args.attention:
         show_attention(opened, completions[0])
+
+
+class Remembering:
+    """What generation starts from, with the cache that was asked for; as a text, the bytes that it came to hold."""
+
+    def __init__(self, text: TextModel, given: dict[str, str]):
+        """Raises ValueError for a cache that cannot be had, or not with this model."""
+        flags = {name: given[name] for name in given.keys() & {f.name for f in dataclasses.fields(CacheConfig)}}
+        self.config = override(CacheConfig(), flags, dashes=True)
+        self.text, self.cache = text, build_cache(self.config)
+        self.states: list[State] = []
+
+    def __call__(self, prompts: list[str]) -> Callable[[int], State]:
+        make = self.text.start(prompts, self.cache)
+
+        def start(batch_size: int) -> State:
+            self.states.append(make(batch_size))
+            return self.states[-1]
+
+        return start
+
+    def __str__(self) -> str:
+        n_tokens, n_bytes = int(self.states[-1].lengths.sum()), self.states[-1].nbytes()
+        rows = len(self.states[-1].lengths)
+        return f"\n{self.config.cache} cache: {n_bytes:,} bytes held at the end, where {rows} x {n_tokens // rows} tokens had been read\n"
 
 
 def read_flags(args: argparse.Namespace) -> list[str]:
