@@ -24,7 +24,7 @@ class SnapKVCache:
 
     span = None
 
-    def __init__(self, budget: int, window: int = 16, kernel: int = 5):
+    def __init__(self, budget: int, window: int = 8, kernel: int = 5):
         """`budget`: tokens kept of a prompt; `window`: the last ones, which vote and are kept; `kernel`: width of the pooling, odd."""
         if budget <= window:
             raise ValueError(f"budget = {budget}: expected more than the window = {window} that votes and is kept; raise it")
