@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minillm.cache.base import EMPTY
@@ -92,6 +92,16 @@ def test_what_cannot_be_taken_back_is_refused_and_nothing_changes(name):
 
 
 @every_tight_cache
+def test_a_row_that_was_emptied_begins_as_if_it_had_never_read(cache):
+    model, text = decoder(n_kv_heads=2), tokens(2, 11, seed=1)
+    state, fresh = model.start(2, cache=cache), model.start(1, cache=cache)
+    model(tokens(2, 20), state)
+    state.truncate(torch.tensor([0, 20]))
+    for chunk in text.split(5, 1):
+        assert_equal(model(chunk, state)[0][:1], model(chunk[:1], fresh)[0])
+
+
+@every_tight_cache
 @settings(max_examples=5)
 @given(shape=shapes(), seed=st.integers(0, 99), cuts=st.lists(st.integers(0, 23), max_size=3).map(sorted))
 def test_a_row_is_read_in_the_same_way_alone_and_in_company(cache, shape, seed, cuts):
@@ -162,6 +172,8 @@ def held_by_oracle(name, layer, qkv, n_prompt, kind, window):
 @pytest.mark.parametrize("name", TIGHT)
 @settings(max_examples=4)
 @given(shape=shapes(), seed=st.integers(0, 99), n_prompt=st.sampled_from([1, 7, 8, 13]))
+@example(shape={"positions": "rotary", "n_kv_heads": 2, "window": 0}, seed=1, n_prompt=17)
+@example(shape={"positions": "alibi", "n_kv_heads": 3, "window": 0}, seed=2, n_prompt=16)
 def test_a_forgetful_cache_answers_as_its_paper_does_on_lists(name, shape, seed, n_prompt):
     layer, g = decoder(**shape).requires_grad_(False).blocks[0].attention, torch.Generator().manual_seed(seed)
     T, cache = 19, TIGHT[name]()
