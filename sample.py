@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from minillm import run, run_folder
+from minillm.cache.build import CacheConfig, build_cache
 from minillm.config import Count, Positive
 from minillm.datasets.corpus import load_corpus, read_text
 from minillm.decoding.attention_map import save_heat_maps, table
@@ -23,6 +24,7 @@ from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import SamplingConfig
 from minillm.decoding.speculative import Tally, expected_speed_up, speculate
 from minillm.flags import Parser, add_flags, override
+from minillm.models.base import State
 from minillm.run_drafter import build_drafter
 from minillm.run_folder import OpenRun
 from minillm.text import Cloze, TextClassifier, TextCompletion, TextModel, Translator
@@ -62,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--classify", metavar="TEXT", help="with a fine-tuned encoder: the probability of each label of a text")
     add_flags(parser, Request, dashes=True)
     add_flags(parser, SamplingConfig, dashes=True)
+    add_flags(parser, CacheConfig, dashes=True)
     args = parser.parse(argv)
     try:
         go(args)
@@ -99,6 +102,7 @@ def go(args: argparse.Namespace) -> None:
     if request.draft_tokens and not args.draft:
         raise ValueError(f"--draft-tokens {request.draft_tokens} would be ignored without --draft; give both or none")
     prompts = [prompt] * (1 if args.stream else len(seeds))  # of a batch
+    start = Remembering(opened.text, given) if given.keys() & {"cache", "cache_budget"} else None
     how = {"sampling": sampling, "max_new_tokens": n_tokens, "stop": args.stop}
     drafter = build_drafter(args.draft, opened, prompts) if args.draft else None
     tallies: list[Tally] = []
@@ -107,11 +111,12 @@ def go(args: argparse.Namespace) -> None:
     if args.stream:
         for i, seed in enumerate(seeds):
             print(("\n---\n" if i else "") + prompt + opened.text.joint, end="", flush=True)
-            opened.text.generate(prompts, seeds=[seed], show=show, write=write, **how)
+            opened.text.generate(prompts, seeds=[seed], show=show, write=write, start=start and start(prompts), **how)
             print()
     else:
-        completions = opened.text.generate(prompts, seeds=seeds, write=write, **how)
+        completions = opened.text.generate(prompts, seeds=seeds, write=write, start=start and start(prompts), **how)
         print("\n---\n".join(completion.prompt + opened.text.joint + completion.text for completion in completions))
+    print(start or "", end="")
     if drafter is not None:
         tell_of_draft(opened.text, drafter, sum(tallies, Tally()), time.perf_counter() - began, prompts, how)
     if args.attention:
@@ -147,6 +152,29 @@ def tell_of_draft(text: TextModel, drafter: Drafter, tally: Tally, seconds: floa
         f"{tally.acceptance:.0%} of those tested were accepted\nspeed-up: {predicted:.2f} x predicted, where a drafted token costs "
         f"{cost:.2f} calls; {plainly * tally.n_tokens / seconds:.2f} x measured"
     )
+class Remembering:
+    """What generation starts from, with the cache that was asked for; as a text, the bytes that it came to hold."""
+
+    def __init__(self, text: TextModel, given: dict[str, str]):
+        """Raises ValueError for a cache that cannot be had, or not with this model."""
+        flags = {name: given[name] for name in given.keys() & {f.name for f in dataclasses.fields(CacheConfig)}}
+        self.config = override(CacheConfig(), flags, dashes=True)
+        self.text, self.cache = text, build_cache(self.config)
+        self.states: list[State] = []
+
+    def __call__(self, prompts: list[str]) -> Callable[[int], State]:
+        make = self.text.start(prompts, self.cache)
+
+        def start(batch_size: int) -> State:
+            self.states.append(make(batch_size))
+            return self.states[-1]
+
+        return start
+
+    def __str__(self) -> str:
+        n_tokens, n_bytes = int(self.states[-1].lengths.sum()), self.states[-1].nbytes()
+        rows = len(self.states[-1].lengths)
+        return f"\n{self.config.cache} cache: {n_bytes:,} bytes held at the end, where {rows} x {n_tokens // rows} tokens had been read\n"
 
 
 def read_flags(args: argparse.Namespace) -> list[str]:

@@ -4,6 +4,7 @@ Training on many documents begins every document with END, so every prompt does 
 END, so a prompt there opens with a new line, as a paragraph does.
 """
 
+import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from minillm.cache.base import EMPTY
+from minillm.cache.base import EMPTY, KVCache
 from minillm.config import Count, validate
 from minillm.datasets.labels import ENDINGS
 from minillm.datasets.masking import MASK
@@ -76,11 +77,13 @@ class TextModel:
         show: Callable[[str], object] | None = None,
         use_cache: bool = True,
         write: Callable[..., list[Completion]] = generate,
+        start: Callable[[int], State] | None = None,
     ) -> list[TextCompletion]:
         """Complete every prompt, in order, one seed each; each text is cut before the first of the `stop` strings.
 
         `show` receives the text of the first prompt's completion as it comes. `write` is the loop: `generate`, or `speculate` with a
-        drafter. Raises ValueError for a prompt that cannot be read.
+        drafter. `start` is what `self.start` made for these prompts, where another cache is wanted. Raises ValueError for a prompt
+        that cannot be read.
         """
         watchers = [StopText(self.tokenizer, stop, show if row == 0 else None) for row in range(len(prompts))]
         completions = write(
@@ -92,7 +95,7 @@ class TextModel:
             end_id=self.tokenizer.end_id,
             stops=watchers,
             use_cache=use_cache,
-            start=self.start(prompts),
+            start=start or self.start(prompts),
         )
         for watcher in watchers:
             watcher.finish()
@@ -101,9 +104,17 @@ class TextModel:
             for prompt, watcher, completion in zip(prompts, watchers, completions, strict=True)
         ]
 
-    def start(self, prompts: Sequence[str]) -> Callable[[int], State] | None:
-        """What makes the state that generation starts from; None: the model alone."""
-        return None
+    def start(self, prompts: Sequence[str], cache: Callable[[], KVCache] | None = None) -> Callable[[int], State] | None:
+        """What makes the state that generation starts from, with `cache()` for each layer; None: the model alone.
+
+        Raises ValueError for the cache of a model that keeps no keys and values.
+        """
+        if cache is None:
+            return None
+        if "cache" not in inspect.signature(self.model.start).parameters:
+            raise ValueError(f"cache: expected none beside {type(self.model).__name__}, which keeps no keys and values; leave it out")
+        return partial(self.model.start, cache=cache)
+
 
 class Translator(TextModel):
     """Text in one language in, text in another out: the prompt is what the encoder reads, and the decoder begins with END."""
@@ -120,9 +131,9 @@ class Translator(TextModel):
             raise ValueError(f"prompt = {prompt!r}: expected a sentence to translate; give one with --prompt")
         return [*self.tokenizer.encode(spaced(prompt)), self.tokenizer.end_id]
 
-    def start(self, prompts: Sequence[str]) -> Callable[[int], State]:
+    def start(self, prompts: Sequence[str], cache: Callable[[], KVCache] | None = None) -> Callable[[int], State]:
         """The memory of these sources."""
-        return partial(self.model.start, source=self._sources(prompts))
+        return partial(super().start(prompts, cache) or self.model.start, source=self._sources(prompts))
 
     def align(self, prompt: str, translation: str) -> tuple[list[str], list[str], Tensor]:
         """The pieces of a source, those of its translation, and where each one looked when it was written: (L, T, S).

@@ -108,6 +108,22 @@ def test_streamed_text_is_the_text(finished, capsys):
     assert capsys.readouterr().out == whole and "One day" in whole
 
 
+CACHES = {"contiguous": [], "int8": [], "int4": [], "streaming": ["9"], "h2o": ["9"], "snapkv": ["17"]}
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_a_text_is_written_with_the_cache_that_is_asked_for_and_its_bytes_are_told(finished, capsys, cache):
+    path, _ = finished
+    budget = [word for n in CACHES[cache] for word in ("--cache-budget", n)]
+    words = ["--run", str(path), "--prompt", "One day", "--max-new-tokens", "60", "--seed", "3", "--cache", cache, *budget]
+    assert sample.main(words) == 0
+    out = capsys.readouterr().out
+    n_bytes, n_read = re.search(rf"\n{cache} cache: ([\d,]+) bytes held at the end, where 1 x (\d+) tokens had been read\n$", out).groups()
+    assert 0 < int(n_bytes.replace(",", "")) < 100_000 and (int(n_read) > 40) == (cache == "streaming")
+    assert sample.main([*words, "--stream"]) == 0
+    assert capsys.readouterr().out == out
+
+
 def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(finished, tmp_path):
     path, _ = finished
     killed = tmp_path / "killed"
@@ -284,6 +300,12 @@ BAD_SAMPLING = {
     "equal samples": (["--top-k", "1", "--num-samples", "3"], "same text"),
     "long prompt": (["--prompt", "one day " * 100], "expected at most"),
     "empty stop": (["--stop", ""], "non-empty"),
+    "unknown cache": (["--cache", "streeming"], "did you mean streaming"),
+    "a budget for nothing": (["--cache", "int8", "--cache-budget", "9"], "would be ignored by int8"),
+    "a budget alone": (["--cache-budget", "9"], "would be ignored by contiguous"),
+    "a cache without a budget": (["--cache", "h2o"], "add --cache-budget"),
+    "a budget of sinks": (["--cache", "streaming", "--cache-budget", "4"], "expected more than the 4 sinks"),
+    "a budget beyond the context": (["--cache", "streaming", "--cache-budget", "32"], "expected less than model.context_length = 32"),
 }
 
 

@@ -13,6 +13,11 @@ from torch import Tensor
 EMPTY = -1  # where no token stands: an id in a ragged batch, a position in an unused slot
 
 Rotate = Callable[[Tensor, Tensor], Tensor]  # (x (B, G, T, K), positions (B, T)) -> x turned to those positions
+Weigh = Callable[[Tensor, Tensor], Tensor]  # (queries (B, H, T, K), their positions (B or 1, T)) -> their weights (B, H, T, S)
+
+
+def nobody(weigh: Weigh, q: Tensor, positions: Tensor) -> None:
+    """Who watches the queries of most caches."""
 
 
 class KVView(NamedTuple):
@@ -22,10 +27,15 @@ class KVView(NamedTuple):
     v: Tensor  # (B, G, S, K)
     positions: Tensor  # (B or 1, G or 1, S); EMPTY marks a slot that nobody may see
     dense: bool  # slot i of every row holds position i: the mask follows from the shapes, and fused kernels may be used
+    observe: Callable[[Weigh, Tensor, Tensor], None] = nobody  # is told the queries, and may ask where they look
 
 
 class KVCache(Protocol):
     """One layer's memory of keys and values."""
+
+    # positions that it has for the tokens it remembers, if these are counted inside of the cache: texts may be endless then, and the
+    # next token always stands at min(tokens read, span). None: a token's position is its place in the text.
+    span: int | None
 
     def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
         """Remember k, v (B, G, T, K) of the tokens at `positions` (B or 1, T) and return all that may be looked at.
@@ -39,7 +49,10 @@ class KVCache(Protocol):
         ...
 
     def truncate(self, lengths: Tensor) -> None:
-        """Forget every slot whose position is at or beyond its row's length. lengths: (B,) long."""
+        """Forget every slot whose position is at or beyond its row's length. lengths: (B,) long.
+
+        Raises ValueError, and changes nothing, where what the shorter text would have left behind is gone.
+        """
         ...
 
     def nbytes(self) -> int:
@@ -49,6 +62,8 @@ class KVCache(Protocol):
 
 class NoCache:
     """Remembers nothing: a view of the text at hand only, as in training."""
+
+    span = None
 
     def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
         return KVView(rotate(k, positions), v, positions[:, None], dense)

@@ -14,6 +14,8 @@ from minillm.cache.base import EMPTY, KVView, Rotate
 class ContiguousCache:
     """One layer's keys (rotated on the way in) and values: (B, G, capacity, K), of which `n_slots` columns are in use."""
 
+    span = None
+
     def __init__(self, capacity: int = 64):
         """`capacity`: columns to begin with."""
         self.capacity = capacity

@@ -75,7 +75,8 @@ def stream(
 
     generators, stops: one a row; their state moves on. end_id: the token that ends a text, if any. start: makes the first
     state of a batch, `model.start` unless given (a choice of cache, the memory of an encoder). A prompt and its completion
-    never hold more than `model.context_length` tokens. The model is in eval mode until the last event, then as it was.
+    never hold more tokens than the `context_length` of the state, or without one of the model. The model is in eval mode until the
+    last event, then as it was.
     Raises ValueError, before anything is read, for prompts that are empty, too long or not of the model's vocabulary.
     """
     check(model, prompts, max_new_tokens, generators, end_id, stops)
@@ -96,17 +97,22 @@ def _stream(
     stops: Sequence[Stop] | None,
     make_state: Callable[[int], State] | None,
 ) -> Iterator[list[Event]]:
-    limits = [limit_of(model, len(prompt), max_new_tokens) for prompt in prompts]
-    at_once = [Event(row, None, None, reason) for row, (n, reason) in enumerate(limits) if n == 0]
-    if at_once:
-        yield at_once
-    rows = [row for row, (n, _) in enumerate(limits) if n > 0]  # those in the batch
-    if not rows:
+    if not prompts:
         return
-    sampler = sampler.for_rows(rows)
-    history, width = _pad_left([prompts[row] for row in rows], room=max(n for n, _ in limits), device=device_of(model))
     with evaluating(model):
-        state = make_state(len(rows)) if make_state else None
+        state = make_state(len(prompts)) if make_state else None
+        context_length = state.context_length if state is not None else model.context_length
+        limits = [limit_of(context_length, len(prompt), max_new_tokens) for prompt in prompts]
+        at_once = [Event(row, None, None, reason) for row, (n, reason) in enumerate(limits) if n == 0]
+        if at_once:
+            yield at_once
+        rows = [row for row, (n, _) in enumerate(limits) if n > 0]  # those in the batch
+        if not rows:
+            return
+        sampler = sampler.for_rows(rows)
+        history, width = _pad_left([prompts[row] for row in rows], room=max(n for n, _ in limits), device=device_of(model))
+        if state is not None and at_once:
+            state.reorder(torch.tensor(rows, device=history.device))
         read = 0  # columns of history that the state has read
         for n_new in range(1, history.shape[1] - width + 1):
             logits, state = model(history[:, read:width], state)
@@ -142,10 +148,10 @@ def judge(row: int, token: int, logprob: float, end_id: int | None, stop: Stop |
     return Event(row, token, logprob, "stop" if stopped else None)
 
 
-def limit_of(model: LanguageModel, prompt_length: int, max_new_tokens: int) -> tuple[int, Reason]:
+def limit_of(context_length: int | None, prompt_length: int, max_new_tokens: int) -> tuple[int, Reason]:
     """How many tokens a row may add, and what stops it there."""
-    if model.context_length is not None and model.context_length - prompt_length < max_new_tokens:
-        return model.context_length - prompt_length, "context"
+    if context_length is not None and context_length - prompt_length < max_new_tokens:
+        return context_length - prompt_length, "context"
     return max_new_tokens, "length"
 
 

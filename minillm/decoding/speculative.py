@@ -128,7 +128,7 @@ def stream(
         raise ValueError(
             f"draft of vocab_size = {drafter.vocab_size}: expected {model.vocab_size}, that of the target; take one with the same tokenizer"
         )
-    limits = [limit_of(model, len(prompt), max_new_tokens)[0] for prompt in prompts]
+    limits = [limit_of(model.context_length, len(prompt), max_new_tokens)[0] for prompt in prompts]
     longest = max((len(prompt) + n for prompt, n in zip(prompts, limits, strict=True)), default=0)
     if drafter.context_length is not None and longest > drafter.context_length:
         raise ValueError(
@@ -155,7 +155,7 @@ def _stream(
     n_draft: int,
     tallies: Sequence[Tally],
 ) -> Iterator[list[Event]]:
-    limits = [limit_of(model, len(prompt), max_new_tokens) for prompt in prompts]
+    limits = [limit_of(model.context_length, len(prompt), max_new_tokens) for prompt in prompts]
     at_once = [Event(row, None, None, reason) for row, (n, reason) in enumerate(limits) if n == 0]
     if at_once:
         yield at_once

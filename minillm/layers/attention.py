@@ -23,12 +23,16 @@ from minillm.layers.positions import Bias, no_bias, no_rotation
 
 def attend_plainly(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, bias: Bias = no_bias) -> Tensor:
     """The equation, to be read: q (B, H, T, K) over a view of S slots -> (B, H, T, K)."""
-    k, v = (repeat(x, "B G S K -> B (G h) S K", h=q.shape[1] // x.shape[1]) for x in (view.k, view.v))
+    return weigh(q, view, q_positions, causal, window, bias) @ repeat(view.v, "B G S K -> B (G h) S K", h=q.shape[1] // view.v.shape[1])
+
+
+def weigh(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, bias: Bias = no_bias) -> Tensor:
+    """Its first half: how much each query (B, H, T, K) takes of each slot, (B, H, T, S)."""
+    k = repeat(view.k, "B G S K -> B (G h) S K", h=q.shape[1] // view.k.shape[1])
     mask = visible(q_positions, view.positions, causal, window)  # (B or 1, G or 1, T, S)
     mask = repeat(mask, "B G T S -> B (G h) T S", h=q.shape[1] // mask.shape[1])
     scores = q @ k.mT / math.sqrt(q.shape[-1]) + bias(q_positions, view.positions, q.dtype)
-    weights = torch.softmax(scores.masked_fill(~mask, -torch.inf), dim=-1).nan_to_num(0.0)  # a query that sees nothing gets nothing
-    return weights @ v
+    return torch.softmax(scores.masked_fill(~mask, -torch.inf), dim=-1).nan_to_num(0.0)  # a query that sees nothing gets nothing
 
 
 def attend(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, dropout: float = 0.0) -> Tensor:
@@ -102,17 +106,18 @@ class Attention(nn.Module):
         rotate: Rotate = no_rotation,
         qk_norm: Callable[[int], nn.Module] = nn.Identity,
         dropout: float = 0.0,
-        attend: Callable[..., Tensor] = attend,
+        score_bias: Bias = no_bias,
     ):
         """`qk_norm(d_head)` builds what normalizes each query and key before they are turned (Dehghani et al. 2023).
 
-        `attend` computes the output: the function of that name, or one that adds a bias to the scores and has the same arguments.
+        `score_bias` is added to the scores, as `Alibi` is.
         """
         super().__init__()
         if n_heads % n_kv_heads:
             raise ValueError(f"n_kv_heads = {n_kv_heads}: expected a divisor of n_heads = {n_heads}; change one of the two")
         self.n_heads, self.n_kv_heads, self.d_head = n_heads, n_kv_heads, d_head
-        self.causal, self.window, self.rotate, self.dropout, self.attend = causal, window, rotate, dropout, attend
+        self.causal, self.window, self.rotate, self.dropout, self.score_bias = causal, window, rotate, dropout, score_bias
+        self.attend = attend if score_bias is no_bias else partial(attend_with_bias, bias=score_bias)
         self.to_q = nn.Linear(d_model, n_heads * d_head, bias=bias)
         self.to_k = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
         self.to_v = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
@@ -137,6 +142,7 @@ class Attention(nn.Module):
         q = rearrange(self.to_q(x), "B T (H K) -> B H T K", H=self.n_heads)
         q = self.rotate(self.q_norm(q), positions)
         out = self.attend(q, view, positions, self.causal, self.window, self.dropout if self.training else 0.0)
+        view.observe(lambda q, positions: weigh(q, view, positions, self.causal, self.window, self.score_bias), q, positions)
         return self.to_out(rearrange(out, "B H T K -> B T (H K)"))
 
     def _keys_and_values(self, x: Tensor, values: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:

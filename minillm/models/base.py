@@ -14,6 +14,7 @@ class State(Protocol):
     """What a model remembers of what it has read."""
 
     lengths: Tensor  # (B,) long: tokens read by each row
+    context_length: int | None  # most tokens that a row may hold; None is no limit
 
     def reorder(self, rows: Tensor) -> None:
         """Row i becomes what row `rows[i]` was; the batch may shrink or grow. rows: (B',) long."""
@@ -34,7 +35,7 @@ class State(Protocol):
 class LanguageModel(Protocol):
     """n-gram, RNN, LSTM, GRU, decoder, encoder-decoder: all of them."""
 
-    context_length: int | None  # most tokens that a row may hold; None is no limit
+    context_length: int | None  # most tokens that it reads at once, and that a row holds unless its state says otherwise; None: no limit
     vocab_size: int
 
     def start(self, batch_size: int, **how: object) -> State:

@@ -13,9 +13,27 @@ from minillm.cache.base import KVCache
 class CachedState:
     """See `State` in `base`."""
 
-    def __init__(self, batch_size: int, caches: list[KVCache], device: torch.device):
+    def __init__(self, batch_size: int, caches: list[KVCache], device: torch.device, context_length: int, relative: bool):
+        """context_length: positions that the model has. relative: whether it only compares them, so that a cache may count its own.
+
+        Raises ValueError for caches that count positions for a model that does not compare them, or more positions than it has.
+        """
+        self.span = caches[0].span
+        if self.span is not None and not relative:
+            raise ValueError(
+                "cache: expected one that leaves positions alone, since this model adds them to its tokens and cannot renumber them; "
+                "take another cache, or a model of rotary or alibi positions"
+            )
+        if self.span is not None and self.span >= context_length:
+            raise ValueError(f"budget = {self.span}: expected less than model.context_length = {context_length}; lower it")
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
         self.caches = caches
+        self.context_length = context_length if self.span is None else None
+
+    @property
+    def places(self) -> Tensor:
+        """Where the next token of each row stands, (B,) long."""
+        return self.lengths if self.span is None else self.lengths.clamp(max=self.span)
 
     def reorder(self, rows: Tensor) -> None:
         """See `State.reorder`."""
@@ -27,9 +45,9 @@ class CachedState:
         """See `State.truncate`."""
         if bool((lengths > self.lengths).any()):
             raise ValueError(f"lengths = {lengths.tolist()}: expected at most the tokens read, {self.lengths.tolist()}")
-        self.lengths = lengths.clone()
         for cache in self.caches:
             cache.truncate(lengths)
+        self.lengths = lengths.clone()
 
     def nbytes(self) -> int:
         """See `State.nbytes`."""

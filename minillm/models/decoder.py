@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from minillm.cache.base import KVCache, NoCache
 from minillm.cache.contiguous import ContiguousCache
 from minillm.config import Above, AtLeast, Between, Count, Positive, validate
-from minillm.layers.attention import Attention, attend, attend_with_bias
+from minillm.layers.attention import Attention
 from minillm.layers.block import PostNormBlock, PreNormBlock
 from minillm.layers.feedforward import ACTIVATIONS, MLP, SwiGLU
 from minillm.layers.moe import ExpertMLPs, ExpertSwiGLUs, MoE, NoSharedExpert, Router
 from minillm.layers.norm import LayerNorm, RMSNorm
-from minillm.layers.positions import Alibi, LearnedPositions, NoPositions, Rotary, SinusoidalPositions, no_rotation, positions_of
+from minillm.layers.positions import Alibi, LearnedPositions, NoPositions, Rotary, SinusoidalPositions, no_bias, no_rotation, positions_of
 from minillm.layers.value_embedding import NoValueEmbedding, ValueEmbedding
 from minillm.models.cached_state import CachedState
 
@@ -82,7 +82,7 @@ class Decoder(nn.Module):
         self.config, self.vocab_size, self.context_length = c, vocab_size, c.context_length
         d_head, n_kv_heads = c.d_head or c.d_model // c.n_heads, c.n_kv_heads or c.n_heads
         rotate = Rotary(d_head, c.context_length, c.rotary_base) if c.positions == "rotary" else no_rotation
-        answer = partial(attend_with_bias, bias=Alibi(c.n_heads)) if c.positions == "alibi" else attend
+        score_bias = Alibi(c.n_heads) if c.positions == "alibi" else no_bias
         norm: Callable[[int], nn.Module] = {
             "rmsnorm": partial(RMSNorm, eps=c.norm_eps),
             "layernorm": partial(LayerNorm, bias=c.bias, eps=c.norm_eps),
@@ -91,8 +91,8 @@ class Decoder(nn.Module):
 
         def attention() -> Attention:
             qk_norm = partial(RMSNorm, eps=c.norm_eps) if c.qk_norm else nn.Identity
-            options = {"bias": c.bias, "window": c.window, "rotate": rotate, "qk_norm": qk_norm, "dropout": c.dropout, "attend": answer}
-            return Attention(c.d_model, c.n_heads, n_kv_heads, d_head, **options)
+            options = {"bias": c.bias, "window": c.window, "rotate": rotate, "qk_norm": qk_norm, "dropout": c.dropout}
+            return Attention(c.d_model, c.n_heads, n_kv_heads, d_head, score_bias=score_bias, **options)
 
         d_ff = c.d_ff or (round(c.d_model * 8 / 3) if c.feedforward == "swiglu" else 4 * c.d_model)
 
@@ -129,8 +129,9 @@ class Decoder(nn.Module):
             self.head.weight = self.embed.weight
 
     def start(self, batch_size: int, cache: Callable[[], KVCache] = ContiguousCache) -> CachedState:
-        """An empty memory; `cache()` makes one layer's."""
-        return CachedState(batch_size, [cache() for _ in self.blocks], self.embed.weight.device)
+        """An empty memory; `cache()` makes one layer's. Raises ValueError for one that the model cannot read with."""
+        relative = self.config.positions not in ("learned", "sinusoidal")
+        return CachedState(batch_size, [cache() for _ in self.blocks], self.embed.weight.device, self.context_length, relative)
 
     def forward(self, tokens: Tensor, state: CachedState | None = None) -> tuple[Tensor, CachedState | None]:
         """See `LanguageModel.__call__`. Raises ValueError where a row would outgrow the context."""
@@ -139,7 +140,7 @@ class Decoder(nn.Module):
 
     def hidden(self, tokens: Tensor, state: CachedState | None = None) -> tuple[Tensor, CachedState | None]:
         """The vectors from which the head reads the next token: (B, T) -> (B, T, D)."""
-        positions, dense = positions_of(tokens, self.context_length, None if state is None else state.lengths)  # (B or 1, T)
+        positions, dense = positions_of(tokens, self.context_length, None if state is None else state.places)  # (B or 1, T)
         caches = state.caches if state is not None else [NoCache()] * len(self.blocks)
         ids = tokens.clamp(min=0)
         x = self.dropout(self.embed(ids) + self.embed_positions(positions))  # (B, T, D)

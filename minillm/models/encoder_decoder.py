@@ -80,8 +80,8 @@ class PostNormCrossBlock(PreNormCrossBlock):
 class EncoderDecoderState(CachedState):
     """What the decoder may look at: beside what it has written, of each layer a view of the source, which never changes."""
 
-    def __init__(self, sources: list[KVView], caches: list[KVCache]):
-        super().__init__(len(sources[0].k), caches, sources[0].k.device)
+    def __init__(self, sources: list[KVView], caches: list[KVCache], context_length: int):
+        super().__init__(len(sources[0].k), caches, sources[0].k.device, context_length, relative=False)
         self.sources = sources
 
     def reorder(self, rows: Tensor) -> None:
@@ -135,7 +135,7 @@ class EncoderDecoder(nn.Module):
         views = self.show(source)
         if len(views[0].k) != batch_size:
             raise ValueError(f"source of {len(views[0].k)} rows: expected batch_size = {batch_size}; give every row its own")
-        return EncoderDecoderState(views, [cache() for _ in self.decoder])
+        return EncoderDecoderState(views, [cache() for _ in self.decoder], self.context_length)
 
     def forward(
         self, tokens: Tensor, state: EncoderDecoderState | None = None, source: Tensor | None = None
@@ -148,7 +148,7 @@ class EncoderDecoder(nn.Module):
             raise ValueError("source: expected none beside a state, which has one of its own; hand it to start")
         views = self.show(source) if state is None else state.sources
         caches = state.caches if state is not None else [NoCache()] * len(self.decoder)
-        positions, dense = positions_of(tokens, self.context_length, None if state is None else state.lengths, "the target of ")
+        positions, dense = positions_of(tokens, self.context_length, None if state is None else state.places, "the target of ")
         x = self._read(tokens, positions)
         for block, cache, view in zip(self.decoder, caches, views, strict=True):
             x = block(x, positions, dense, cache, view)

@@ -52,6 +52,8 @@ class NgramConfig:
 class NgramState:
     """What each row has read. Only its last n - 1 tokens matter; the others are kept so that any number can be taken back."""
 
+    context_length = None
+
     def __init__(self, batch_size: int, reach: int, device: torch.device):
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
         self.reach = reach

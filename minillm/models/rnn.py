@@ -45,6 +45,8 @@ class RNNConfig:
 class RNNState:
     """What a recurrent model has read: the state (B, H) of each layer, h alone or (h, c)."""
 
+    context_length = None
+
     def __init__(self, layers: list[tuple[Tensor, ...]], lengths: Tensor):
         self.layers, self.lengths = layers, lengths
 

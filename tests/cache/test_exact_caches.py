@@ -9,9 +9,16 @@ from hypothesis import strategies as st
 
 from minillm.cache.base import EMPTY, KVView
 from minillm.cache.contiguous import ContiguousCache
+from minillm.cache.quantized import QuantizedCache
+from minillm.cache.snapkv import SnapKVCache
 from tests.tiny import N_HEADS, SHAPES, assert_equal, assert_reads_on, decoder, tokens
 
-EXACT = {"contiguous": ContiguousCache, "contiguous, growing": partial(ContiguousCache, capacity=1)}
+EXACT = {
+    "contiguous": ContiguousCache,
+    "contiguous, growing": partial(ContiguousCache, capacity=1),
+    "int4, nothing rounded yet": partial(QuantizedCache, bits=4),
+    "snapkv, with room for all": partial(SnapKVCache, budget=32),
+}
 
 every_cache = pytest.mark.parametrize("cache", EXACT.values(), ids=EXACT)
 every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)

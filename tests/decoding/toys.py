@@ -9,7 +9,8 @@ from torch import nn
 class Reading:
     """State: the tokens read by each row and one vector a row."""
 
-    def __init__(self, batch_size, width, dtype):
+    def __init__(self, batch_size, width, dtype, context_length=None):
+        self.context_length = context_length
         self.lengths = torch.zeros(batch_size, dtype=torch.long)
         self.memory = torch.zeros(batch_size, width, dtype=dtype)
 
@@ -61,7 +62,7 @@ class Remembers(nn.Module):
         self.calls = []  # the shapes that were read
 
     def start(self, batch_size):
-        return Reading(batch_size, 5, torch.float64)
+        return Reading(batch_size, 5, torch.float64, self.context_length)
 
     def forward(self, tokens, state=None):
         self.calls.append(tuple(tokens.shape))

@@ -1,0 +1,192 @@
+"""What a cache forgets at equal bytes: python -m benchmarks.cache_frontier
+
+A decoder of two layers learns texts of filler (every token follows from the two before it, mostly) in which facts are planted (a key,
+then its value) and asked for (a question, sometimes twice, then the value of its key). Then long prompts are read with every cache,
+and the rest of each text token by token. For each cache and its share of the exact one's bytes the table says
+    asked      facts recalled where the prompt ended with the question
+    later      facts recalled where the question came after the prompt had been read
+    loss       nats per token of the filler that follows
+    bytes      really held for a text at its end; tokens/s: of reading single tokens, all texts at once
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from minillm.cache.base import KVCache
+from minillm.cache.contiguous import ContiguousCache
+from minillm.cache.h2o import H2OCache
+from minillm.cache.quantized import QuantizedCache
+from minillm.cache.snapkv import SnapKVCache
+from minillm.cache.streaming import StreamingCache
+from minillm.models.decoder import Decoder, DecoderConfig
+
+N_FILLER, N_KEYS, N_VALUES = 32, 16, 16
+KEY, QUESTION, VALUE = N_FILLER, N_FILLER + N_KEYS, N_FILLER + 2 * N_KEYS
+VOCAB = VALUE + N_VALUES
+N_FACTS, N_PROMPT, N_REST = 6, 232, 16
+CONFIG = DecoderConfig(n_layers=2, d_model=64, n_heads=2, context_length=N_PROMPT + N_REST + 2)
+
+
+class Row(NamedTuple):
+    """What was measured of a cache."""
+
+    name: str
+    share: float  # of the bytes of the exact cache
+    asked: float
+    later: float
+    loss: float
+    bytes: float
+    speed: float
+
+
+def filler(n_rows: int, n_tokens: int, g: torch.Generator) -> Tensor:
+    """Texts in which the most probable successor of two tokens has 80 percent."""
+    table = torch.randint(N_FILLER, (N_FILLER, N_FILLER), generator=torch.Generator().manual_seed(1))
+    text = torch.randint(N_FILLER, (n_rows, n_tokens), generator=g)
+    usual = torch.rand(n_rows, n_tokens, generator=g) < 0.8
+    for t in range(2, n_tokens):
+        text[:, t] = table[text[:, t - 2], text[:, t - 1]].where(usual[:, t], text[:, t])
+    return text
+
+
+def plant(text: Tensor, first: int, last: int, g: torch.Generator) -> Tensor:
+    """Overwrite places in [first, last) with the facts of each row, which are returned: keys and values, (B, 2, N_FACTS)."""
+    facts = torch.rand(len(text), 2, max(N_KEYS, N_VALUES), generator=g).argsort(-1)[..., :N_FACTS]
+    places = first + 2 * torch.rand(len(text), (last - first) // 2, generator=g).argsort(-1)[:, :N_FACTS]
+    text.scatter_(1, places, KEY + facts[:, 0]).scatter_(1, places + 1, VALUE + facts[:, 1])
+    return facts
+
+
+def training_text(n_rows: int, n_tokens: int, g: torch.Generator) -> Tensor:
+    """Facts in the first half, and twice as many questions and answers as facts in the second."""
+    text, half = filler(n_rows, n_tokens, g), n_tokens // 2
+    facts = plant(text, 0, half, g)
+    places = half + 3 * torch.rand(n_rows, (n_tokens - half) // 3, generator=g).argsort(-1)[:, : 2 * N_FACTS]
+    chosen = torch.randint(N_FACTS, places.shape, generator=g)
+    question, answer = QUESTION + facts[:, 0].gather(1, chosen), VALUE + facts[:, 1].gather(1, chosen)
+    twice = torch.rand(places.shape, generator=g) < 0.5
+    text.scatter_(1, places, question.where(twice, text.gather(1, places)))
+    return text.scatter_(1, places + 1, question).scatter_(1, places + 2, answer)
+
+
+def train(n_steps: int, seed: int = 0) -> Decoder:
+    """A model that recalls, if it is given enough steps."""
+    torch.manual_seed(seed)
+    model, g = Decoder(CONFIG, VOCAB), torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, n_steps, pct_start=0.1)
+    for step in range(n_steps):
+        n_tokens = 64 if step < n_steps // 2 else CONFIG.context_length  # recall is learned sooner from short texts
+        text = training_text(2048 // n_tokens, n_tokens, g)
+        loss = cross_entropy(model(text[:, :-1])[0].flatten(0, 1), text[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % max(1, n_steps // 10) == 0:
+            print(f"step {step:5}  loss {loss.item():.3f}", flush=True)
+    return model.eval()
+
+
+def caches(budgets: dict[type, int]) -> dict[str, Callable[[], KVCache]]:
+    """Those that forget, each with the tokens that its bytes allow."""
+    return {
+        "streaming": partial(StreamingCache, budgets[StreamingCache]),
+        "h2o": partial(H2OCache, budgets[H2OCache]),
+        "snapkv": partial(SnapKVCache, budgets[SnapKVCache]),
+    }
+
+
+@torch.inference_mode()
+def measure(name: str, model: Decoder, cache: Callable[[], KVCache], share: float, n_texts: int) -> Row:
+    """Read the same prompts, with and without the question at their end; ask after each."""
+    g = torch.Generator().manual_seed(7)
+    text = filler(n_texts, N_PROMPT + N_REST, g)
+    facts = plant(text, 8, N_PROMPT // 2, g)
+    question, answer = QUESTION + facts[:, 0, :1], facts[:, 1, 0]
+
+    def recall(reads: list[Tensor]) -> float:
+        state = model.start(n_texts, cache=cache)
+        for read in reads:
+            logits = model(read, state)[0]
+        return (logits[:, -1, VALUE:].argmax(-1) == answer).float().mean().item()
+
+    prompt, rest = text[:, :N_PROMPT], text[:, N_PROMPT:]
+    asked = recall([torch.cat([prompt, question], 1), question])
+    later = recall([prompt, *rest[:, :8].split(1, 1), question])
+    state, losses = model.start(n_texts, cache=cache), []
+    model(prompt, state)
+    began = time.perf_counter()
+    for t in range(N_REST - 1):
+        losses.append(cross_entropy(model(rest[:, t : t + 1], state)[0][:, 0], rest[:, t + 1]).item())
+    seconds = time.perf_counter() - began
+    held = sum(layer.nbytes() for layer in state.caches) / n_texts
+    return Row(name, share, asked, later, sum(losses) / len(losses), held, n_texts * (N_REST - 1) / seconds)
+
+
+def frontier(model: Decoder, n_texts: int) -> list[Row]:
+    """Every cache, at a half, a quarter and an eighth of the bytes of the exact one."""
+    n_read, d_head = N_PROMPT + N_REST - 1, CONFIG.d_model // CONFIG.n_heads
+    exact = partial(ContiguousCache, capacity=n_read)
+    rows = [measure("contiguous", model, exact, 1.0, n_texts)]
+    for bits in (8, 4):
+        row = measure(f"int{bits}", model, partial(QuantizedCache, bits, 16, 16), 0.0, n_texts)
+        rows.append(row._replace(share=row.bytes / rows[0].bytes))
+    slot = CONFIG.n_heads * (2 * 4 * d_head + 8)  # bytes of a token in a layer: keys, values and positions
+    for share in (1 / 2, 1 / 4, 1 / 8):
+        n_bytes = share * rows[0].bytes / CONFIG.n_layers
+        budgets = {StreamingCache: int(n_bytes / slot), H2OCache: int(n_bytes / (slot + 4 * CONFIG.n_heads))}
+        budgets[SnapKVCache] = budgets[StreamingCache] - N_REST + 1  # what is written later is kept too
+        for name, cache in caches(budgets).items():
+            try:
+                rows.append(measure(name, model, cache, share, n_texts))
+            except ValueError as e:
+                print(f"{name} at {share:.3f} of the bytes: {e}")
+    return rows
+
+
+def plot(rows: list[Row], path: Path) -> bool:
+    """Recall against bytes as a picture; False where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axes, which in zip(figure.subplots(1, 2, sharey=True), ("asked", "later"), strict=True):
+        for name in dict.fromkeys(row.name for row in rows):
+            points = [(row.bytes, getattr(row, which)) for row in rows if row.name == name]
+            axes.plot(*zip(*points, strict=True), marker="o", label=name)
+        title = {"asked": "the prompt ended with the question", "later": "the question came later"}[which]
+        axes.set(xlabel="bytes held for a text", ylabel="facts recalled", xscale="log", title=title)
+    axes.legend()
+    figure.savefig(path)
+    return True
+
+
+def main() -> None:
+    """Train, measure, print, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=1500, help="of training")
+    parser.add_argument("--texts", type=int, default=128, help="to recall from")
+    parser.add_argument("--plot", type=Path, default=Path("cache_frontier.png"), help="where the picture goes, if matplotlib is there")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = frontier(train(args.steps), args.texts)
+    print(f"{'cache':>12}{'share':>8}{'asked':>8}{'later':>8}{'loss':>8}{'bytes':>10}{'tokens/s':>10}")
+    for row in rows:
+        print(f"{row.name:>12}{row.share:>8.3f}{row.asked:>8.2f}{row.later:>8.2f}{row.loss:>8.3f}{row.bytes:>10.0f}{row.speed:>10.0f}")
+    if plot(rows, args.plot):
+        print(f"drawn in {args.plot}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Which cache, by name. Read before: `base`, then the file of the one that is asked for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from minillm.cache.base import KVCache
+from minillm.cache.contiguous import ContiguousCache
+from minillm.cache.h2o import H2OCache
+from minillm.cache.quantized import QuantizedCache
+from minillm.cache.snapkv import SnapKVCache
+from minillm.cache.streaming import StreamingCache
+from minillm.config import Count, validate
+
+COMPLETE: dict[str, Callable[[], KVCache]] = {  # these hold every token
+    "contiguous": ContiguousCache,
+    "int8": partial(QuantizedCache, bits=8),
+    "int4": partial(QuantizedCache, bits=4),
+}
+FORGETFUL: dict[str, Callable[[int], KVCache]] = {"streaming": StreamingCache, "h2o": H2OCache, "snapkv": SnapKVCache}  # so many of them
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """What attention remembers of what was read."""
+
+    cache: Literal["contiguous", "int8", "int4", "streaming", "h2o", "snapkv"] = "contiguous"  # all of it, rounded, or a choice of it
+    cache_budget: Count = 0  # tokens that streaming, h2o and snapkv keep, in each layer
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.cache in FORGETFUL and not self.cache_budget:
+            raise ValueError(f"cache_budget = 0: expected the tokens that {self.cache} may keep; add --cache-budget 64")
+        if self.cache not in FORGETFUL and self.cache_budget:
+            raise ValueError(
+                f"cache_budget = {self.cache_budget} would be ignored by {self.cache}, which keeps every token; leave one of the two out"
+            )
+
+
+def build_cache(config: CacheConfig) -> Callable[[], KVCache]:
+    """What makes the cache of one layer. Raises ValueError for a budget that is too small to work with."""
+    if config.cache not in FORGETFUL:
+        return COMPLETE[config.cache]
+    make = partial(FORGETFUL[config.cache], config.cache_budget)
+    make()  # a budget that does not do is refused here, before anything is read
+    return make

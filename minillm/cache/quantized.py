@@ -1,0 +1,140 @@
+"""Keys and values in 8 or 4 bits: nothing is forgotten, everything is rounded (KIVI, Liu et al. 2024).
+
+    scale = (max - min) / (2^bits - 1)      code = round((x - min) / scale)      x ~ code scale + min,   off by scale / 2 at most
+
+Some channels of keys are large for every token, so keys share a scale along the tokens: one for each channel of `group` tokens. Values
+have no such channels, and each token of a head has a scale of its own. A group can only be closed when it is full, and the last tokens
+matter most: so at least `residual` of them stay as they are. Four bits are packed two to a byte. A read sees itself unrounded, and
+what is shown is made for the occasion, one layer at a time. Read `slots` before.
+"""
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from minillm.cache.base import EMPTY, KVView, Rotate
+from minillm.cache.slots import Slots
+
+
+class Quantized(NamedTuple):
+    """Numbers of few bits: x ~ codes scale + zero."""
+
+    codes: Tensor  # uint8, of 4 bits two to a byte: the first half of the last dimension in the low bits, the second half in the high ones
+    scale: Tensor  # float32 at least, and 1 long where it is shared
+    zero: Tensor
+
+    def nbytes(self) -> int:
+        """Bytes that are held."""
+        return sum(part.nbytes for part in self)
+
+
+def quantize(x: Tensor, dim: int, bits: int) -> Quantized:
+    """x in `bits` bits, 8 or 4, one scale and zero point for what lies along `dim`; the last dimension is even for 4 bits."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    low, high = x.aminmax(dim=dim, keepdim=True)
+    scale = (high - low) / (2**bits - 1)
+    codes = ((x - low) / scale.masked_fill(scale == 0, 1.0)).round().clamp(0, 2**bits - 1).to(torch.uint8)  # all equal: all zero
+    if bits == 4:
+        first, second = codes.chunk(2, dim=-1)
+        codes = first | (second << 4)
+    return Quantized(codes, scale, low)
+
+
+def dequantize(x: Quantized, bits: int) -> Tensor:
+    """The numbers, each off by half of its scale at most."""
+    codes = torch.cat([x.codes & 15, x.codes >> 4], dim=-1) if bits == 4 else x.codes
+    return codes * x.scale + x.zero
+
+
+def _join(a: Quantized, b: Quantized) -> Quantized:
+    """The groups of both."""
+    return Quantized(*(torch.cat(parts, dim=3) for parts in zip(a, b, strict=True)))
+
+
+class QuantizedCache:
+    """One layer's keys (rotated on the way in) and values: full groups in few bits, the last tokens as they came."""
+
+    span = None
+
+    def __init__(self, bits: int, group: int = 32, residual: int = 32):
+        """`bits`: 8 or 4. `group`: tokens whose keys share scales, an even number. `residual`: last tokens, which are never rounded."""
+        assert bits in (8, 4) and group % 2 == 0, "what is packed here"
+        self.bits, self.group, self.residual = bits, group, residual
+        self.slots = Slots()  # not yet rounded
+        self.k: Quantized  # (B, G, K, N, group) before packing, so that two tokens share a byte: N groups, with scales (B, G, K, N, 1)
+        self.v: Quantized  # the same, with scales (B, G, 1, N, group)
+        self.n_groups = torch.zeros(0, dtype=torch.long)  # (B,) how many of the N each row has; it holds nothing in the others
+        self.even = True  # each row has all N
+
+    def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
+        """See `KVCache.extend`."""
+        if len(self.n_groups) != len(k):
+            self.n_groups = positions.new_zeros(len(k))
+            self.k, self.v = self._quantize(k.new_empty(*k.shape[:2], 0, k.shape[3]), v.new_empty(*v.shape[:2], 0, v.shape[3]))
+        self.slots.append(rotate(k, positions), v, positions, dense)
+        view = self._show()
+        while self.slots.positions.shape[2] >= self.residual + self.group:
+            self._close_groups()
+        return view
+
+    def reorder(self, rows: Tensor) -> None:
+        """See `KVCache.reorder`."""
+        self.slots.reorder(rows)
+        if len(self.n_groups):
+            self.n_groups = self.n_groups[rows]
+            self.k, self.v = (Quantized(*(part[rows] for part in x)) for x in (self.k, self.v))
+
+    def truncate(self, lengths: Tensor) -> None:
+        """See `KVCache.truncate`. Impossible among rounded tokens, whose group is closed, but to nothing."""
+        if not len(self.n_groups):
+            return
+        rounded = self.group * self.n_groups
+        if bool(((lengths > 0) & (lengths < rounded)).any()):
+            raise ValueError(
+                f"lengths = {lengths.tolist()}: expected at least the rounded tokens, {rounded.tolist()}, or 0, since those of a group "
+                "share their scales and cannot leave it; take fewer back, or another cache"
+            )
+        self.slots.drop((self.slots.positions < 0) | (self.slots.positions >= lengths[:, None, None]))
+        self._count_groups(self.n_groups.masked_fill(lengths == 0, 0))
+
+    def nbytes(self) -> int:
+        """See `KVCache.nbytes`. Scales and zero points are counted too."""
+        rounded = self.k.nbytes() + self.v.nbytes() if len(self.n_groups) else 0
+        return rounded + self.slots.nbytes() + self.n_groups.nbytes
+
+    def _show(self) -> KVView:
+        """All of it, rounded or not."""
+        slots, n_rounded = self.slots, self.group * self.k.codes.shape[3]
+        k, v = (rearrange(dequantize(x, self.bits), "B G K N S -> B G (N S) K").to(slots.k.dtype) for x in (self.k, self.v))
+        places = torch.arange(n_rounded, device=slots.k.device)
+        places = places.where(places < self.group * self.n_groups[:, None], EMPTY)[:, None].expand(-1, slots.positions.shape[1], -1)
+        positions = torch.cat([places, slots.positions], dim=2)
+        return KVView(torch.cat([k, slots.k], dim=2), torch.cat([v, slots.v], dim=2), positions, self.even and slots.full)
+
+    def _close_groups(self) -> None:
+        """Round the oldest `group` of the slots in each row that has more than enough of them."""
+        slots, oldest = self.slots, slice(0, self.group)
+        ready = slots.positions[:, 0, self.residual + self.group - 1] >= 0  # (B,)
+        rounded = self._quantize(slots.k[:, :, oldest], slots.v[:, :, oldest])
+        for n in sorted(set(self.n_groups[ready].tolist())):  # one number of groups, unless the batch is ragged
+            rows = ready & (self.n_groups == n)
+            if n == self.k.codes.shape[3]:
+                self.k, self.v = _join(self.k, rounded[0]), _join(self.v, rounded[1])
+            for part, new in zip((*self.k, *self.v), (*rounded[0], *rounded[1]), strict=True):
+                part[rows, :, :, n] = new[rows, :, :, 0]
+        self._count_groups(self.n_groups + ready)
+        first = torch.arange(slots.positions.shape[2], device=ready.device) < self.group
+        slots.drop((slots.positions < 0) | (ready[:, None, None] & first))
+
+    def _quantize(self, k: Tensor, v: Tensor) -> tuple[Quantized, Quantized]:
+        """k, v (B, G, N group, K): keys for each channel of a group, values for each token."""
+        k, v = (rearrange(x, "B G (N S) K -> B G K N S", S=self.group) for x in (k, v))
+        return quantize(k, 4, self.bits), quantize(v, 2, self.bits)
+
+    def _count_groups(self, n_groups: Tensor) -> None:
+        """So many of them are in use by each row, (B,); those that no row uses go."""
+        self.n_groups, n = n_groups, int(n_groups.max())
+        self.k, self.v = (Quantized(*(part[:, :, :, :n] for part in x)) for x in (self.k, self.v))
+        self.even = bool((n_groups == n).all())

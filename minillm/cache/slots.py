@@ -1,0 +1,68 @@
+"""What the caches that forget are made of: slots of which any may be given up, for each row and each group of heads on its own.
+
+A policy of forgetting is a priority: `rank` orders the slots, and `drop` gives up those whose rank is not below the budget. What is
+left closes ranks and stays in the order of the text, so a row is held in the same way alone and in any company, and no more bytes are
+held than its tokens need. Read `base` before; `streaming`, `h2o` and `snapkv` are three priorities.
+"""
+
+import torch
+from torch import Tensor
+
+from minillm.cache.base import EMPTY
+
+
+class Slots:
+    """k, v (B, G, S, K) and positions (B, G, S) of the tokens held by each row and group, oldest first, EMPTY slots last."""
+
+    def __init__(self) -> None:
+        self.k = self.v = torch.empty(0)
+        self.positions = torch.empty(0, dtype=torch.long)
+        self.full = True  # no slot is EMPTY
+
+    def append(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool) -> None:
+        """Take in k, v (B, G, T, K) at positions (B or 1, T); `dense` if none is EMPTY."""
+        B, G, T, _ = k.shape
+        if self.k.dim() != 4:
+            self.k, self.v, self.positions = k[:, :, :0], v[:, :, :0], positions.new_empty(B, G, 0)
+        self.k, self.v = torch.cat([self.k, k], dim=2), torch.cat([self.v, v], dim=2)
+        self.positions = torch.cat([self.positions, positions[:, None].expand(B, G, T)], dim=2)
+        self.full = self.full and dense
+        if not self.full:
+            self.drop(self.positions < 0)
+
+    def drop(self, gone: Tensor, width: int | None = None) -> Tensor:
+        """Empty the slots marked in `gone` (B, G or 1, S), and keep `width` columns, or as many as are needed.
+
+        `width` promises that every row and group that had more keeps as many.
+
+        Returns which slot each column had been, (B, G, S'), for what is kept beside the slots.
+        """
+        positions = self.positions.masked_fill(gone, EMPTY)
+        if width is None:
+            counts = (positions >= 0).sum(-1)
+            width, least = map(int, counts.aminmax()[::-1]) if positions.numel() else (0, 0)
+            self.full = least == width
+        came_from = (positions < 0).to(torch.uint8).argsort(dim=-1, stable=True)[..., :width]
+        self.positions = positions.gather(2, came_from)
+        each = came_from[..., None].expand(-1, -1, -1, self.k.shape[-1])
+        self.k, self.v = self.k.gather(2, each), self.v.gather(2, each)
+        return came_from
+
+    def reorder(self, rows: Tensor) -> None:
+        """See `KVCache.reorder`."""
+        if self.k.dim() == 4:
+            self.k, self.v, self.positions = self.k[rows], self.v[rows], self.positions[rows]
+
+    def ends(self) -> Tensor:
+        """One more than the position of each row's last token, (B,); 0 where there is none."""
+        last = self.positions[:, 0]
+        return last.amax(-1) + 1 if last.shape[-1] else last.new_zeros(len(last))
+
+    def nbytes(self) -> int:
+        """Bytes that are held."""
+        return self.k.nbytes + self.v.nbytes + self.positions.nbytes
+
+
+def rank(priority: Tensor) -> Tensor:
+    """Of each slot, how many come before it, (B, G, S): higher priorities first, and of equals the older."""
+    return priority.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)

@@ -1,0 +1,66 @@
+"""Attention sinks: remember the first few tokens and the last many, and write without end (Xiao et al. 2024).
+
+    held = the first `sinks` tokens and the last `budget - sinks`;      position of a held token = its number among the held
+
+Softmax has to put its weight somewhere, and trained models learn to put what they do not need on the first tokens. A plain window
+forgets those, and every distribution collapses; four of them are enough to keep it whole. Positions are counted inside of the cache:
+keys are held as they were before rotation and turned on the way out, so no distance is ever larger than the budget, and a model
+reads on past its context at constant memory. What fell out of the window is forgotten, whatever it said.
+A read sees all that was held before it and itself. Read `slots` before.
+"""
+
+import torch
+from torch import Tensor
+
+from minillm.cache.base import EMPTY, KVView, Rotate
+from minillm.cache.slots import Slots, rank
+
+
+class StreamingCache:
+    """One layer's sinks and recent tokens."""
+
+    def __init__(self, budget: int, sinks: int = 4):
+        """`budget`: tokens held after every read, the `sinks` among them."""
+        if budget <= sinks:
+            raise ValueError(f"budget = {budget}: expected more than the {sinks} sinks, which are always kept; raise it")
+        self.budget, self.sinks, self.span = budget, sinks, budget
+        self.slots = Slots()
+        self.n_read = torch.zeros(0, dtype=torch.long)  # (B,)
+
+    def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
+        """See `KVCache.extend`."""
+        if len(self.n_read) != len(k):
+            self.n_read = positions.new_zeros(len(k))
+        self.n_read = self.n_read + (positions >= 0).sum(1)
+        self.slots.append(k, v, positions, dense)
+        filled = self.slots.positions[:, :1] >= 0
+        places = torch.arange(filled.shape[2], device=k.device).where(filled, EMPTY)  # (B, 1, S)
+        view = KVView(rotate(self.slots.k, places[:, 0]), self.slots.v, places, self.slots.full)
+        if places.shape[2] > self.budget:
+            priority = places.masked_fill((places >= 0) & (places < self.sinks), places.shape[2])
+            self.slots.drop(rank(priority) >= self.budget, self.budget)
+        return view
+
+    def reorder(self, rows: Tensor) -> None:
+        """See `KVCache.reorder`."""
+        self.slots.reorder(rows)
+        if len(self.n_read):
+            self.n_read = self.n_read[rows]
+
+    def truncate(self, lengths: Tensor) -> None:
+        """See `KVCache.truncate`. Impossible once tokens have left the window, but to nothing."""
+        if not len(self.n_read):
+            return
+        if bool(((self.n_read > self.budget) & (lengths > 0) & (lengths < self.n_read)).any()):
+            raise ValueError(
+                f"lengths = {lengths.tolist()}: expected the tokens read, {self.n_read.tolist()}, or 0, since of a row longer than "
+                f"budget = {self.budget} those that would come back into the window are gone; raise the budget"
+            )
+        places = torch.arange(self.slots.positions.shape[2], device=lengths.device)
+        gone = (places >= lengths[:, None]) & (lengths < self.n_read)[:, None]
+        self.slots.drop((self.slots.positions < 0) | gone[:, None])
+        self.n_read = lengths.clone()
+
+    def nbytes(self) -> int:
+        """See `KVCache.nbytes`."""
+        return self.slots.nbytes() + self.n_read.nbytes
