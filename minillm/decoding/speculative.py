@@ -91,9 +91,7 @@ def verify(p: Tensor, draft: Draft, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     return n, invert(left.log(), uniforms[:, -1])
 
 
-def speculate(
-    model: LanguageModel, prompts: Sequence[Sequence[int]], sampler: Sampler, *, drafter: Drafter, **how
-) -> list[Completion]:
+def speculate(model: LanguageModel, prompts: Sequence[Sequence[int]], sampler: Sampler, *, drafter: Drafter, **how) -> list[Completion]:
     """The completion of every prompt, in order; parameters and errors as `stream`."""
     return collect(len(prompts), stream(model, prompts, sampler, drafter=drafter, **how))
 
@@ -169,9 +167,7 @@ def _stream(
         target = Reader(model, make_state(len(rows)))
         while rows:
             # a call gives one token more than are drafted, and no more than may be written
-            wanted = [
-                min(n_draft or best_length(tallies[row], drafter.cost), limits[row][0] - tallies[row].n_tokens - 1) for row in rows
-            ]
+            wanted = [min(n_draft or best_length(tallies[row], drafter.cost), limits[row][0] - tallies[row].n_tokens - 1) for row in rows]
             K = max(wanted)
             text = texts[:, : max(len(prompts[row]) + tallies[row].n_tokens for row in rows) + K]
             uniforms = _uniforms([generators[row] for row in rows], wanted).to(device)  # (B, 2K + 1)
