@@ -9,9 +9,14 @@ from hypothesis import strategies as st
 
 from minillm.cache.base import EMPTY, KVView
 from minillm.cache.contiguous import ContiguousCache
+from minillm.cache.paged import PagedCache
 from tests.tiny import N_HEADS, SHAPES, assert_equal, assert_reads_on, decoder, tokens
 
-EXACT = {"contiguous": ContiguousCache, "contiguous, growing": partial(ContiguousCache, capacity=1)}
+EXACT = {
+    "contiguous": ContiguousCache,
+    "contiguous, growing": partial(ContiguousCache, capacity=1),
+    "paged": partial(PagedCache, n_pages=67, page_size=3),
+}
 
 every_cache = pytest.mark.parametrize("cache", EXACT.values(), ids=EXACT)
 every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
