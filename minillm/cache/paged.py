@@ -42,7 +42,7 @@ class PagePool:
     def take(self) -> int:
         """A page for one user, who may write into it."""
         if not self.n_free:
-            raise OutOfPages(f"n_pages = {self.n_pages}: expected more, all of them are in use; give more pages or read fewer texts at once")
+            raise OutOfPages(f"n_pages = {self.n_pages}: expected more, since all are in use; give more or read fewer texts at once")
         page = self._room()
         self.users[page] = 1
         return page
@@ -62,6 +62,13 @@ class PagePool:
     def copies(self, page: int, n_writers: int) -> int:
         """How many of `n_writers` of its users must copy a page before they write: all but one, who may keep it if nobody else looks."""
         return min(n_writers, self.users[page] - 1)
+
+    def find(self, chain: Sequence[bytes]) -> list[int]:
+        """The pages that hold the beginning of a text already: none here, see `PrefixPool`."""
+        return []
+
+    def publish(self, pages: Sequence[int], chain: Sequence[bytes]) -> None:
+        """These pages are full and may be found: not here, see `PrefixPool`."""
 
     def _room(self) -> int:
         return self.free.pop()
@@ -166,7 +173,7 @@ class PagedLayer:
 
     def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
         """See `KVCache.extend`. Costs one write of the new tokens and one gathering of the pages that are looked at."""
-        plan, (B, G, T, K) = self.plan, k.shape
+        plan, (B, G, _, K) = self.plan, k.shape
         if self.memory.dim() == 1:  # zeros, because what nobody may see is still multiplied by a weight of 0
             self.memory = k.new_zeros(self.pool.n_pages, self.pool.page_size, 2, G, K)
         if plan.copies is not None:

@@ -72,7 +72,7 @@ def stream(
     never hold more than `model.context_length` tokens. The model is in eval mode until the last event, then as it was.
     Raises ValueError, before anything is read, for prompts that are empty, too long or not of the model's vocabulary.
     """
-    _check(model, prompts, max_new_tokens, generators, end_id, stops)
+    check(model, prompts, max_new_tokens, generators, end_id, stops)
     if start is not None and not use_cache:
         raise ValueError("start: expected none with use_cache=False, which keeps no state; drop one of the two")
     make_state = (start or model.start) if use_cache else None
@@ -90,7 +90,7 @@ def _stream(
     stops: Sequence[Stop] | None,
     make_state: Callable[[int], State] | None,
 ) -> Iterator[list[Event]]:
-    limits = [_limit(model, len(prompt), max_new_tokens) for prompt in prompts]
+    limits = [limit_of(model, len(prompt), max_new_tokens) for prompt in prompts]
     at_once = [Event(row, None, None, reason) for row, (n, reason) in enumerate(limits) if n == 0]
     if at_once:
         yield at_once
@@ -113,7 +113,7 @@ def _stream(
             width += 1
             events = []
             for row, token, logprob in zip(rows, *torch.stack([drawn.double(), logprobs]).tolist(), strict=True):
-                events.append(_judge(row, int(token), logprob, end_id, stops and stops[row], limits[row], n_new))
+                events.append(judge(row, int(token), logprob, end_id, stops and stops[row], limits[row], n_new))
             yield events
             going = [i for i, event in enumerate(events) if event.reason is None]
             if not going:
@@ -128,7 +128,7 @@ def _stream(
             module.training = was
 
 
-def _judge(row: int, token: int, logprob: float, end_id: int | None, stop: Stop | None, limit: tuple[int, Reason], n_new: int) -> Event:
+def judge(row: int, token: int, logprob: float, end_id: int | None, stop: Stop | None, limit: tuple[int, Reason], n_new: int) -> Event:
     """What a drawn token means for its row, which now has `n_new` of them."""
     if token == end_id:
         stopped = stop is not None and stop.finish()
@@ -140,7 +140,7 @@ def _judge(row: int, token: int, logprob: float, end_id: int | None, stop: Stop 
     return Event(row, token, logprob, "stop" if stopped else None)
 
 
-def _limit(model: LanguageModel, prompt_length: int, max_new_tokens: int) -> tuple[int, Reason]:
+def limit_of(model: LanguageModel, prompt_length: int, max_new_tokens: int) -> tuple[int, Reason]:
     """How many tokens a row may add, and what stops it there."""
     if model.context_length is not None and model.context_length - prompt_length < max_new_tokens:
         return model.context_length - prompt_length, "context"
@@ -156,7 +156,7 @@ def _pad_left(prompts: Sequence[Sequence[int]], room: int, device: torch.device)
     return history.to(device), width
 
 
-def _check(
+def check(
     model: LanguageModel,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
