@@ -216,33 +216,35 @@ def test_a_request_for_which_nothing_can_be_drawn_fails_alone():
     assert fine == Engine(Sums()).run([other])[0]
 
 
-def test_listeners_hear_their_own_events_and_may_cancel_add_and_raise():
-    engine, heard = Engine(Sums(), page_size=3), []
+def test_listeners_hear_their_own_events_and_may_cancel_and_add():
+    engine, heard, added = Engine(Sums(), page_size=3), [], []
 
-    def once(event):
+    def listen(event):
         heard.append(event)
         if len(heard) == 2:
             engine.cancel(first)
-            jobs.append(engine.add(Request([2], 2, show=raises)))
+            added.append(engine.add(Request([2], 2)))
+
+    first, other = engine.add(Request([1], 9, show=listen)), engine.add(Request([1, 4], 6))
+    while engine.busy:
+        engine.step()
+    assert first.completion.reason == "cancelled" and [event.token for event in heard] == first.completion.tokens and len(heard) == 2
+    assert [other.completion, added[0].completion] == Engine(Sums()).run([other.request, added[0].request])
+    assert engine.pool.n_free == engine.pool.n_pages
+
+
+def test_a_listener_that_raises_takes_no_news_from_others():
+    engine, heard = Engine(Sums()), []
 
     def raises(event):
-        jobs[1].completion  # noqa: B018
         raise RuntimeError("the line is dead")
 
-    jobs = []
-    first = engine.add(Request([1], 9, show=once))
-    other = engine.add(Request([1, 4], 6))
-    for _ in range(2):
+    jobs = [engine.add(Request([1], 1, show=raises)), engine.add(Request([2], 1, show=heard.append))]
+    with pytest.raises(RuntimeError, match="the line is dead"):
         engine.step()
-    assert first.completion.reason == "cancelled" and len(heard) == 2
-    while engine.busy:
-        try:
-            engine.step()
-        except (RuntimeError, IndexError):
-            pass
-    assert len(heard) == 2
-    assert other.completion.tokens == Engine(Sums()).run([Request([1, 4], 6)])[0].tokens
-    assert len(jobs[0].completion.tokens) == 2 and engine.pool.n_free == engine.pool.n_pages
+    assert not heard and engine.busy
+    engine.step()
+    assert [event.token for event in heard] == jobs[1].completion.tokens
 
 
 def test_stop_strings_end_their_own_request():
