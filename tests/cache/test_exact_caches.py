@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from minillm.cache.base import EMPTY, KVView
 from minillm.cache.contiguous import ContiguousCache
+from minillm.cache.paged import PagedCache
 from minillm.cache.quantized import QuantizedCache
 from minillm.cache.snapkv import SnapKVCache
 from tests.tiny import N_HEADS, SHAPES, assert_equal, assert_reads_on, decoder, tokens
@@ -18,6 +19,7 @@ EXACT = {
     "contiguous, growing": partial(ContiguousCache, capacity=1),
     "int4, nothing rounded yet": partial(QuantizedCache, bits=4),
     "snapkv, with room for all": partial(SnapKVCache, budget=32),
+    "paged": partial(PagedCache, n_pages=67, page_size=3),
 }
 
 every_cache = pytest.mark.parametrize("cache", EXACT.values(), ids=EXACT)

@@ -1,0 +1,77 @@
+"""Prefix caching: pages are known by their text, and whoever begins with the same text begins with the same pages.
+
+    digest of a page = hash(digest of the page before it, its tokens)
+
+The keys and values of a token depend on all the tokens before it, and so does the digest of its page: two pages with one digest
+hold the same numbers. The second question on a document reads only the question. A page that nobody uses stays where it is until
+room is needed; then the one goes that was used least recently, of a text its last page first, since a page is found only through
+those before it. Chained page hashes: vLLM (2023). Read `paged` before.
+"""
+
+from array import array
+from collections.abc import Sequence
+from hashlib import sha256
+
+from minillm.cache.paged import PagePool
+
+
+def digests(tokens: Sequence[int], page_size: int, known: Sequence[bytes] = ()) -> list[bytes]:
+    """The digest of every full page of a text; `known` are those of its first pages."""
+    chain = list(known)
+    for i in range(len(chain) * page_size, len(tokens) - page_size + 1, page_size):
+        chain.append(sha256((chain[-1] if chain else b"") + array("q", tokens[i : i + page_size]).tobytes()).digest())
+    return chain
+
+
+class PrefixPool(PagePool):
+    """A pool whose pages can be found again. A page with a digest is never written: of its users all copy it first."""
+
+    def __init__(self, n_pages: int, page_size: int):
+        super().__init__(n_pages, page_size)
+        self.page_of: dict[bytes, int] = {}
+        self.digest_of: dict[int, bytes] = {}
+        self.idle: dict[int, None] = {}  # known pages without users, the least recently used first
+
+    @property
+    def n_free(self) -> int:
+        """See `PagePool`: idle pages make room."""
+        return len(self.free) + len(self.idle)
+
+    def find(self, chain: Sequence[bytes]) -> list[int]:
+        """The pages of the longest known beginning of a text. They are the caller's only when it has shared them."""
+        found = []
+        for digest in chain:
+            if digest not in self.page_of:
+                break
+            found.append(self.page_of[digest])
+        return found
+
+    def publish(self, pages: Sequence[int], chain: Sequence[bytes]) -> None:
+        """These pages are full and read: from now on they are found. Of two pages with the same text the first is."""
+        for page, digest in zip(pages, chain, strict=False):
+            if page not in self.digest_of and digest not in self.page_of:
+                self.page_of[digest], self.digest_of[page] = page, digest
+
+    def share(self, pages: Sequence[int]) -> None:
+        """See `PagePool`."""
+        super().share(pages)
+        for page in pages:
+            self.idle.pop(page, None)
+
+    def copies(self, page: int, n_writers: int) -> int:
+        """See `PagePool`."""
+        return n_writers if page in self.digest_of else super().copies(page, n_writers)
+
+    def _room(self) -> int:
+        if self.free:
+            return self.free.pop()
+        page = next(iter(self.idle))
+        del self.idle[page]
+        del self.page_of[self.digest_of.pop(page)]
+        return page
+
+    def _idle(self, page: int) -> None:
+        if page in self.digest_of:
+            self.idle[page] = None
+        else:
+            self.free.append(page)

@@ -1,0 +1,146 @@
+"""Pages against lists: whatever rows do, each holds its own text, no page is lost, and nobody writes where another looks."""
+
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+from minillm.cache.paged import OutOfPages, PagedCache, PagePool, PageTable
+from minillm.cache.prefix import PrefixPool, digests
+from tests.tiny import assert_reads_on, decoder, tokens
+
+
+class Rows(RuleBasedStateMachine):
+    """Tables over a memory of numbers, and beside each the list that it should hold."""
+
+    rows = Bundle("rows")
+    Pool = PagePool
+
+    @initialize(n_pages=st.integers(1, 11), page_size=st.integers(1, 5))
+    def begin(self, n_pages, page_size):
+        self.pool = self.Pool(n_pages, page_size)
+        self.memory = [[None] * page_size for _ in range(n_pages)]
+        self.texts: dict[PageTable, list[int]] = {}
+
+    @rule(target=rows)
+    def allocate(self):
+        table = PageTable(self.pool)
+        self.texts[table] = []
+        return table
+
+    @rule(table=rows, new=st.lists(st.integers(0, 1), max_size=9))
+    def append(self, table, new):
+        before = (table.pages[:], table.length, self.pool.users[:], self.pool.n_free)
+        try:
+            moves = table.reserve(len(new))
+        except OutOfPages:
+            assert before == (table.pages, table.length, self.pool.users, self.pool.n_free), "nothing has changed"
+            size = self.pool.page_size
+            last = table.length // size
+            kept = last + (last < len(table.pages) and not self.pool.copies(table.pages[last], 1))
+            assert -(-(table.length + len(new)) // size) - kept > self.pool.n_free, "there was room"
+            return
+        for old, new_page in moves:
+            self.memory[new_page] = self.memory[old][:]
+        for i, token in enumerate(new, start=table.length):
+            page = table.pages[i // self.pool.page_size]
+            assert self.pool.users[page] == 1, "nobody else looks at it"
+            self.memory[page][i % self.pool.page_size] = token
+        table.length += len(new)
+        self.texts[table] += new
+
+    @rule(target=rows, table=rows)
+    def fork(self, table):
+        other = table.fork()
+        self.texts[other] = self.texts[table][:]
+        return other
+
+    @rule(table=rows, length=st.integers(0, 20))
+    def truncate(self, table, length):
+        table.truncate(length)
+        self.texts[table] = self.texts[table][:length]
+
+    @rule(table=consumes(rows))
+    def forget(self, table):
+        table.truncate(0)
+        del self.texts[table]
+
+    @invariant()
+    def every_row_holds_its_text(self):
+        for table, text in getattr(self, "texts", {}).items():
+            size = self.pool.page_size
+            assert [self.memory[table.pages[i // size]][i % size] for i in range(table.length)] == text
+
+    @invariant()
+    def no_page_is_lost_or_has_a_user_too_many(self):
+        if hasattr(self, "pool"):
+            users = Counter(page for table in self.texts for page in table.pages)
+            assert self.pool.users == [users[page] for page in range(self.pool.n_pages)]
+            assert self.pool.n_free == self.pool.n_pages - len(users)
+            assert not set(self.pool.free) & set(users) and len(set(self.pool.free)) == len(self.pool.free)
+            assert all(len(table.pages) == -(-table.length // self.pool.page_size) for table in self.texts)
+
+
+class PrefixedRows(Rows):
+    """The same where full pages are known by their text, and rows begin with what is known."""
+
+    Pool = PrefixPool
+
+    @rule(table=Rows.rows)
+    def publish(self, table):
+        self.pool.publish(table.pages, digests(self.texts[table], self.pool.page_size))
+
+    @rule(target=Rows.rows, text=st.lists(st.integers(0, 1), max_size=9))
+    def begin_with_what_is_known(self, text):
+        size = self.pool.page_size
+        found = self.pool.find(digests(text, size))
+        table = PageTable(self.pool, found, len(found) * size)
+        self.texts[table] = text[: table.length]
+        return table
+
+
+long = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestRows = Rows.TestCase
+TestRows.settings = long
+TestPrefixedRows = PrefixedRows.TestCase
+TestPrefixedRows.settings = long
+
+
+@pytest.mark.parametrize(("n_pages", "page_size", "name"), [(4, 0, "page_size"), (0, 4, "n_pages"), (4, -1, "page_size")])
+def test_pages_without_room_are_refused(n_pages, page_size, name):
+    with pytest.raises(ValueError, match=rf"{name} = \S+: expected a number >= 1"):
+        PagedCache(n_pages, page_size)
+
+
+def test_rows_that_come_from_one_share_its_pages_and_exactly_all_but_one_copy_the_last():
+    model = decoder()
+    state = model.start(1, cache=lambda: PagedCache(5, page_size=3))
+    text = tokens(1, 7)
+    model(text, state)
+    state.reorder(torch.tensor([0, 0, 0]))
+    pool = state.caches[0].pool
+    assert pool.n_free == 2 and sorted(pool.users) == [0, 0, 3, 3, 3]
+    assert_reads_on(model, state, text.repeat(3, 1).tolist(), tokens(3, 2, seed=1))
+    assert pool.n_free == 0 and sorted(pool.users) == [1, 1, 1, 3, 3]
+
+
+def test_running_out_of_pages_says_so_and_reads_nothing():
+    model, text = decoder(), tokens(2, 7)
+    state = model.start(2, cache=lambda: PagedCache(6, page_size=3))
+    model(text, state)
+    with pytest.raises(OutOfPages, match="n_pages = 6: expected 2 more for these texts; give more pages"):
+        model(tokens(2, 3), state)
+    assert state.lengths.tolist() == [7, 7]
+    assert_reads_on(model, state, text.tolist(), tokens(2, 2, seed=1))
+
+
+def test_tokens_taken_back_give_their_pages_back():
+    model = decoder()
+    state = model.start(2, cache=lambda: PagedCache(9, page_size=3))
+    model(tokens(2, 10), state)
+    for lengths, free in (([10, 9], 2), ([3, 9], 5), ([3, 4], 6), ([0, 0], 9)):
+        state.truncate(torch.tensor(lengths))
+        assert [cache.pool.n_free for cache in state.caches] == [free, free]

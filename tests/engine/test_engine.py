@@ -1,0 +1,285 @@
+"""Scripts of requests: whatever comes and goes, everyone gets what it would get alone, in its turn, and every page comes back."""
+
+from collections import Counter, defaultdict
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minillm.decoding.generate import generate
+from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
+from minillm.decoding.stopping import StopText
+from minillm.engine.engine import Engine
+from minillm.engine.request import Request
+from minillm.tokenizers.char import CharTokenizer
+from tests.engine.sums import Sums, V
+from tests.tiny import SHAPES, VOCAB, decoder
+
+END = 3
+SAMPLINGS = [
+    SamplingConfig(temperature=0),
+    SamplingConfig(),
+    SamplingConfig(temperature=0.7, top_k=3, repetition_penalty=1.3),
+    SamplingConfig(temperature=0, no_repeat_ngram=2, min_new_tokens=2),
+]
+
+
+def slowly(model, request):
+    """What a request should get, one token after the other: (tokens, reason)."""
+    text, generators, n = list(request.prompt), seeded([request.seed]), len(request.prompt)
+    sampler = Sampler(build_pipeline(request.sampling, end_id=END, prompt_lengths=[n]))
+    while len(text) - n < request.max_new_tokens:
+        if len(text) == model.context_length:
+            return text[n:], "context"
+        logits = model.logits_after(text)
+        if not sampler.shape(logits, torch.tensor([text])).amax().isfinite():
+            return text[n:], "failed"
+        token = int(sampler(logits, torch.tensor([text]), generators))
+        if token == END:
+            return text[n:], "end"
+        text.append(token)
+    return text[n:], "length"
+
+
+requests = st.builds(
+    Request,
+    prompt=st.builds(
+        lambda known, more: [*known, *more],
+        st.sampled_from([[], [1, 1, 2, 1, 2, 2], [1, 1, 2, 4, 0, 1, 2, 2]]),
+        st.lists(st.integers(0, V - 1), min_size=1, max_size=5),
+    ),
+    max_new_tokens=st.integers(0, 6),
+    sampling=st.sampled_from(SAMPLINGS),
+    seed=st.integers(0, 9),
+)
+actions = st.one_of(requests, requests, st.integers(0, 5), st.tuples(st.just("cancel"), st.integers(0, 9)))
+engines = st.fixed_dictionaries(
+    {
+        "n_pages": st.integers(2, 14),
+        "page_size": st.integers(1, 4),
+        "max_running": st.integers(1, 5),
+        "chunk": st.integers(1, 9),
+        "share_prefixes": st.booleans(),
+    }
+)
+
+
+class Served:
+    """An engine that is watched."""
+
+    def __init__(self, **how):
+        self.model = Sums()
+        self.engine = Engine(self.model, end_id=END, **how)
+        self.jobs, self.told, self.admitted = [], defaultdict(list), []
+
+    def add(self, request):
+        engine, n = self.engine, min(request.max_new_tokens, self.model.context_length - len(request.prompt))
+        if n and len(request.prompt) + n - 1 > engine.pool.n_pages * engine.pool.page_size:
+            with pytest.raises(ValueError, match=r"new tokens: expected at most \d+ together, for n_pages"):
+                engine.add(request)
+        else:
+            self.jobs.append(engine.add(request))
+
+    def step(self):
+        """One step: the oldest job comes on, nobody has passed another, and every page is accounted for."""
+        scheduler, pool = self.engine.scheduler, self.engine.pool
+        open_jobs = [job for job in self.jobs if job.completion.reason is None]
+        before = open_jobs[0].n_read if open_jobs else 0
+        for event in self.engine.step():
+            self.told[event.row].append(event)
+        if open_jobs:
+            assert open_jobs[0].completion.reason or open_jobs[0].n_read > before, "the oldest reads in every step"
+        self.account(scheduler, pool)
+
+    def account(self, scheduler, pool):
+        queue = [job.number for job in (*scheduler.running, *scheduler.waiting)]
+        assert queue == sorted(queue), "nobody with memory is younger than one who waits"
+        assert queue == [job.number for job in self.jobs if job.completion.reason is None]
+        users = Counter(page for job in scheduler.running for page in job.table.pages)
+        assert pool.users == [users[page] for page in range(pool.n_pages)]
+        assert pool.n_free == pool.n_pages - len(users)
+
+    def finish(self):
+        for _ in range(2000):
+            if not self.engine.busy:
+                break
+            self.step()
+        assert not self.engine.busy, "it comes to an end"
+        assert self.engine.pool.n_free == self.engine.pool.n_pages
+
+
+def serve(script, how):
+    served = Served(**how)
+    for action in script:
+        if isinstance(action, Request):
+            served.add(action)
+        elif isinstance(action, int):
+            for _ in range(action):
+                served.step()
+        elif served.jobs:
+            served.engine.cancel(served.jobs[action[1] % len(served.jobs)])
+            served.account(served.engine.scheduler, served.engine.pool)
+    served.finish()
+    for job in served.jobs:
+        tokens, reason = slowly(served.model, job.request)
+        written = job.completion
+        if written.reason == "cancelled":
+            assert written.tokens == tokens[: len(written.tokens)]
+            assert all(event.reason is None for event in served.told[job.number])
+        else:
+            assert (written.tokens, written.reason) == (tokens, reason)
+            assert [event.reason for event in served.told[job.number]][-1:] == [reason]
+        events = [event.token for event in served.told[job.number] if event.token is not None]
+        assert events == written.tokens
+
+
+scripts = partial(given, script=st.lists(actions, min_size=1, max_size=12), how=engines)
+
+
+@settings(max_examples=70)
+@scripts()
+def test_everyone_gets_what_it_would_get_alone_and_every_page_comes_back(script, how):
+    serve(script, how)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000)
+@scripts()
+def test_ten_thousand_scripts_lose_nothing(script, how):
+    serve(script, how)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_a_decoder_writes_the_same_for_strangers_together_as_for_each_alone(shape):
+    model, g = decoder(**shape), torch.Generator().manual_seed(4)
+    asked = []
+    for i in range(7):
+        prompt = torch.randint(VOCAB, (int(torch.randint(1, 18, (), generator=g)),), generator=g).tolist()
+        asked.append(Request(prompt, 3 + i % 5, SAMPLINGS[i % len(SAMPLINGS)], seed=i, logprobs=i % 2 == 0))
+    out = Engine(model, end_id=END, page_size=3, n_pages=9, chunk=7).run(asked)
+    for request, completion in zip(asked, out, strict=True):
+        sampler = Sampler(build_pipeline(request.sampling, end_id=END, prompt_lengths=[len(request.prompt)]))
+        limits = {"max_new_tokens": request.max_new_tokens, "end_id": END}
+        [alone] = generate(model, [request.prompt], sampler, generators=seeded([request.seed]), **limits)
+        assert (completion.tokens, completion.reason) == (alone.tokens, alone.reason)
+        assert completion.logprobs == pytest.approx(alone.logprobs if request.logprobs else [], abs=1e-9)
+
+
+def test_uniform_numbers_drawn_at_once_are_those_drawn_one_by_one():
+    for n in (1, 7, 16, 257):
+        job = Engine(decoder(context_length=300)).add(Request([1], n, seed=n))
+        [g] = seeded([n])
+        assert job.uniforms == [float(torch.rand((), generator=g, dtype=torch.float64)) for _ in range(n)]
+
+
+def test_a_second_question_on_a_document_reads_only_what_is_new():
+    document = [1, 4, 2, 0, 1, 1, 2, 4, 0]
+    for question, n_new in (([2, 4], 2), ([], 1), ([0], 1)):
+        model = Sums()
+        engine = Engine(model, page_size=3)
+        engine.run([Request([*document, 1, 1], 1)])
+        model.n_read = 0
+        engine.run([Request([*document, *question], 1)])
+        assert model.n_read == (n_new if question else 3), "a text that is known whole has its last page read again"
+
+
+@pytest.mark.parametrize("share_prefixes", [True, False])
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 6, 8, 9])
+def test_equal_prompts_of_whole_pages_write_the_same_with_and_without_sharing(share_prefixes, length):
+    model, request = Sums(), Request([1, 2, 4, 0, 1, 1, 2, 4, 0][:length], 7, SamplingConfig(temperature=0))
+    engine = Engine(model, page_size=3, n_pages=9, share_prefixes=share_prefixes)
+    for completion in engine.run([request] * 3) + engine.run([request] * 2):
+        assert completion.tokens == Engine(Sums(), page_size=1).run([request])[0].tokens
+
+
+def test_a_preempted_job_goes_on_where_it_stopped():
+    asked = [Request([1, 2, 4 - i], 9, SamplingConfig(banned_tokens=(END,)), seed=i) for i in range(3)]
+    served, stopped = Served(n_pages=6, page_size=3), set()
+    for request in asked:
+        served.add(request)
+    while served.engine.busy:
+        served.step()
+        stopped |= {job.number for job in served.engine.scheduler.waiting if job.n_new}
+    assert stopped, "memory was too small for all, or this test shows nothing"
+    for job in served.jobs:
+        assert (job.completion.tokens, job.completion.reason) == slowly(served.model, job.request)
+
+
+def test_a_request_for_which_nothing_can_be_drawn_fails_alone():
+    engine = Engine(Sums())
+    fails = Request([1], 4, SamplingConfig(banned_tokens=tuple(range(V))))
+    other = Request([2], 4)
+    failed, fine = engine.run([fails, other])
+    assert (failed.tokens, failed.reason) == ([], "failed")
+    assert fine == Engine(Sums()).run([other])[0]
+
+
+def test_listeners_hear_their_own_events_and_may_cancel_and_add():
+    engine, heard, added = Engine(Sums(), page_size=3), [], []
+
+    def listen(event):
+        heard.append(event)
+        if len(heard) == 2:
+            engine.cancel(first)
+            added.append(engine.add(Request([2], 2)))
+
+    first, other = engine.add(Request([1], 9, show=listen)), engine.add(Request([1, 4], 6))
+    while engine.busy:
+        engine.step()
+    assert first.completion.reason == "cancelled" and [event.token for event in heard] == first.completion.tokens and len(heard) == 2
+    assert [other.completion, added[0].completion] == Engine(Sums()).run([other.request, added[0].request])
+    assert engine.pool.n_free == engine.pool.n_pages
+
+
+def test_a_listener_that_raises_takes_no_news_from_others():
+    engine, heard = Engine(Sums()), []
+
+    def raises(event):
+        raise RuntimeError("the line is dead")
+
+    jobs = [engine.add(Request([1], 1, show=raises)), engine.add(Request([2], 1, show=heard.append))]
+    with pytest.raises(RuntimeError, match="the line is dead"):
+        engine.step()
+    assert not heard and engine.busy
+    engine.step()
+    assert [event.token for event in heard] == jobs[1].completion.tokens
+
+
+def test_stop_strings_end_their_own_request():
+    tokenizer = CharTokenizer("abcd")
+    free = Engine(Sums()).run([Request([1], 9), Request([2], 9)])
+    text = tokenizer.decode(free[0].tokens)
+    watch = StopText(tokenizer, [text[2:4]])
+    stopped, other = Engine(Sums()).run([Request([1], 9, stop=watch), Request([2], 9)])
+    assert (watch.text, stopped.reason) == (text[: text.index(text[2:4])], "stop")
+    assert other == free[1]
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (Request([], 3), "expected one token at least"),
+        (Request([1, V], 3), "expected ids below the model's vocab_size = 5"),
+        (Request([1] * 17, 3), "expected at most context_length = 16"),
+        (Request([1] * 8, 6), r"prompt of 8 and 6 new tokens: expected at most 13 together, for n_pages = 4 of 3 tokens"),
+        (Request([1], -1), "max_new_tokens = -1"),
+        (Request([1], 3, SamplingConfig(min_new_tokens=2)), "min_new_tokens = 2: expected 0, because no token ends the text"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_before_any_work(request_, message):
+    model = Sums()
+    engine = Engine(model, n_pages=4, page_size=3)
+    with pytest.raises(ValueError, match=message):
+        engine.add(request_)
+    assert not engine.busy and model.n_read == 0
+    assert engine.run([Request([1] * 8, 5)])[0].reason == "length"
+
+
+def test_settings_without_sense_and_models_in_training_are_refused():
+    for how in ({"page_size": 0}, {"n_pages": 0}, {"chunk": 0}, {"max_running": 0}):
+        with pytest.raises(ValueError, match=f"{next(iter(how))} = 0: expected a number >= 1"):
+            Engine(Sums(), **how)
+    with pytest.raises(ValueError, match=r"call model.eval\(\)"):
+        Engine(decoder().train()).step()
