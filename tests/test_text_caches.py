@@ -14,7 +14,7 @@ from minillm.tokenizers.byte import ByteTokenizer
 from tests import tiny
 
 BYTES, GREEDY = ByteTokenizer(), SamplingConfig(temperature=0)
-CACHES = {"int8": 0, "int4": 0, "streaming": 24, "h2o": 24, "snapkv": 24}
+CACHES = {"paged": 80, "int8": 0, "int4": 0, "streaming": 24, "h2o": 24, "snapkv": 24}
 
 
 def written(text, prompts, cache=None):

@@ -8,6 +8,7 @@ from typing import Literal
 from minillm.cache.base import KVCache
 from minillm.cache.contiguous import ContiguousCache
 from minillm.cache.h2o import H2OCache
+from minillm.cache.paged import PagedCache
 from minillm.cache.quantized import QuantizedCache
 from minillm.cache.snapkv import SnapKVCache
 from minillm.cache.streaming import StreamingCache
@@ -18,6 +19,7 @@ COMPLETE: dict[str, Callable[[], KVCache]] = {  # these hold every token
     "int8": partial(QuantizedCache, bits=8),
     "int4": partial(QuantizedCache, bits=4),
 }
+PAGE = 16  # tokens
 FORGETFUL: dict[str, Callable[[int], KVCache]] = {"streaming": StreamingCache, "h2o": H2OCache, "snapkv": SnapKVCache}  # so many of them
 
 
@@ -25,14 +27,14 @@ FORGETFUL: dict[str, Callable[[int], KVCache]] = {"streaming": StreamingCache, "
 class CacheConfig:
     """What attention remembers of what was read."""
 
-    cache: Literal["contiguous", "int8", "int4", "streaming", "h2o", "snapkv"] = "contiguous"  # all of it, rounded, or a choice of it
-    cache_budget: Count = 0  # tokens that streaming, h2o and snapkv keep, in each layer
+    cache: Literal["contiguous", "paged", "int8", "int4", "streaming", "h2o", "snapkv"] = "contiguous"  # all, rounded, or a choice
+    cache_budget: Count = 0  # tokens that streaming, h2o and snapkv keep of a text, and that paged has room for in all, in each layer
 
     def __post_init__(self) -> None:
         validate(self)
-        if self.cache in FORGETFUL and not self.cache_budget:
-            raise ValueError(f"cache_budget = 0: expected the tokens that {self.cache} may keep; add --cache-budget 64")
-        if self.cache not in FORGETFUL and self.cache_budget:
+        if self.cache not in COMPLETE and not self.cache_budget:
+            raise ValueError(f"cache_budget = 0: expected the tokens that {self.cache} has room for; add --cache-budget 64")
+        if self.cache in COMPLETE and self.cache_budget:
             raise ValueError(
                 f"cache_budget = {self.cache_budget} would be ignored by {self.cache}, which keeps every token; leave one of the two out"
             )
@@ -40,8 +42,10 @@ class CacheConfig:
 
 def build_cache(config: CacheConfig) -> Callable[[], KVCache]:
     """What makes the cache of one layer. Raises ValueError for a budget that is too small to work with."""
-    if config.cache not in FORGETFUL:
+    if config.cache in COMPLETE:
         return COMPLETE[config.cache]
+    if config.cache == "paged":
+        return partial(PagedCache, n_pages=-(-config.cache_budget // PAGE), page_size=PAGE)
     make = partial(FORGETFUL[config.cache], config.cache_budget)
     make()  # a budget that does not do is refused here, before anything is read
     return make

@@ -241,7 +241,7 @@ def test_caches_that_count_positions_themselves_are_refused_where_positions_are_
 
 
 REFUSED = {
-    "no budget": (CacheConfig, ("h2o", 0), "cache_budget = 0: expected the tokens that h2o may keep"),
+    "no budget": (CacheConfig, ("h2o", 0), "cache_budget = 0: expected the tokens that h2o has room for"),
     "a useless budget": (CacheConfig, ("int4", 5), "cache_budget = 5 would be ignored by int4"),
     "an unknown cache": (CacheConfig, ("streeming", 5), "did you mean streaming"),
     "fewer than the sinks": (lambda *what: build_cache(CacheConfig(*what)), ("streaming", 4), "budget = 4: expected more than the 4 sinks"),
@@ -260,4 +260,5 @@ def test_a_cache_is_built_by_name():
     for name, kind in FORGETFUL.items():
         assert isinstance(build_cache(CacheConfig(name, 17))(), kind)
     assert isinstance(build_cache(CacheConfig())(), ContiguousCache)
+    assert build_cache(CacheConfig("paged", 33))().pool.n_pages == 3
     assert [build_cache(CacheConfig(name))().bits for name in ("int8", "int4")] == [8, 4]

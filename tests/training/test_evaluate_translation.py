@@ -25,6 +25,8 @@ def batches(tmp_path):
 class Memory:
     """The source and how much has been written."""
 
+    context_length = 9
+
     def __init__(self, source):
         self.source, self.lengths = source, torch.zeros(len(source), dtype=torch.long)
 
