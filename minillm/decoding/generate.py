@@ -7,7 +7,8 @@ others do not notice. Without the state (`use_cache=False`) everything is read a
 O(n), and the same tokens.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -42,8 +43,13 @@ class Event(NamedTuple):
 
 def generate(model: LanguageModel, prompts: Sequence[Sequence[int]], sampler: Sampler, **how) -> list[Completion]:
     """The completion of every prompt, in order; parameters and errors as `stream`."""
-    completions = [Completion() for _ in prompts]
-    for events in stream(model, prompts, sampler, **how):
+    return collect(len(prompts), stream(model, prompts, sampler, **how))
+
+
+def collect(n_rows: int, news: Iterable[list[Event]]) -> list[Completion]:
+    """The events of a stream, as what each row has written in the end."""
+    completions = [Completion() for _ in range(n_rows)]
+    for events in news:
         for row, token, logprob, reason in events:
             if token is not None:
                 completions[row].tokens.append(token)
@@ -72,7 +78,7 @@ def stream(
     never hold more than `model.context_length` tokens. The model is in eval mode until the last event, then as it was.
     Raises ValueError, before anything is read, for prompts that are empty, too long or not of the model's vocabulary.
     """
-    _check(model, prompts, max_new_tokens, generators, end_id, stops)
+    check(model, prompts, max_new_tokens, generators, end_id, stops)
     if start is not None and not use_cache:
         raise ValueError("start: expected none with use_cache=False, which keeps no state; drop one of the two")
     make_state = (start or model.start) if use_cache else None
@@ -90,7 +96,7 @@ def _stream(
     stops: Sequence[Stop] | None,
     make_state: Callable[[int], State] | None,
 ) -> Iterator[list[Event]]:
-    limits = [_limit(model, len(prompt), max_new_tokens) for prompt in prompts]
+    limits = [limit_of(model, len(prompt), max_new_tokens) for prompt in prompts]
     at_once = [Event(row, None, None, reason) for row, (n, reason) in enumerate(limits) if n == 0]
     if at_once:
         yield at_once
@@ -98,9 +104,8 @@ def _stream(
     if not rows:
         return
     sampler = sampler.for_rows(rows)
-    history, width = _pad_left([prompts[row] for row in rows], room=max(n for n, _ in limits), device=device_of(model))
-    trained = _eval(model)
-    try:
+    history, width = pad_left([prompts[row] for row in rows], room=max(n for n, _ in limits), device=device_of(model))
+    with evaluating(model):
         state = make_state(len(rows)) if make_state else None
         read = 0  # columns of history that the state has read
         for n_new in range(1, history.shape[1] - width + 1):
@@ -113,7 +118,7 @@ def _stream(
             width += 1
             events = []
             for row, token, logprob in zip(rows, *torch.stack([drawn.double(), logprobs]).tolist(), strict=True):
-                events.append(_judge(row, int(token), logprob, end_id, stops and stops[row], limits[row], n_new))
+                events.append(judge(row, int(token), logprob, end_id, stops and stops[row], limits[row], n_new))
             yield events
             going = [i for i, event in enumerate(events) if event.reason is None]
             if not going:
@@ -123,12 +128,9 @@ def _stream(
                 rows, history, sampler = [rows[i] for i in going], history[kept], sampler.for_rows(going)
                 if state is not None:
                     state.reorder(kept)
-    finally:
-        for module, was in trained:
-            module.training = was
 
 
-def _judge(row: int, token: int, logprob: float, end_id: int | None, stop: Stop | None, limit: tuple[int, Reason], n_new: int) -> Event:
+def judge(row: int, token: int, logprob: float, end_id: int | None, stop: Stop | None, limit: tuple[int, Reason], n_new: int) -> Event:
     """What a drawn token means for its row, which now has `n_new` of them."""
     if token == end_id:
         stopped = stop is not None and stop.finish()
@@ -140,14 +142,14 @@ def _judge(row: int, token: int, logprob: float, end_id: int | None, stop: Stop 
     return Event(row, token, logprob, "stop" if stopped else None)
 
 
-def _limit(model: LanguageModel, prompt_length: int, max_new_tokens: int) -> tuple[int, Reason]:
+def limit_of(model: LanguageModel, prompt_length: int, max_new_tokens: int) -> tuple[int, Reason]:
     """How many tokens a row may add, and what stops it there."""
     if model.context_length is not None and model.context_length - prompt_length < max_new_tokens:
         return model.context_length - prompt_length, "context"
     return max_new_tokens, "length"
 
 
-def _pad_left(prompts: Sequence[Sequence[int]], room: int, device: torch.device) -> tuple[Tensor, int]:
+def pad_left(prompts: Sequence[Sequence[int]], room: int, device: torch.device) -> tuple[Tensor, int]:
     """Prompts that end in the same column, with room to the right, (B, width + room) long; and that width."""
     width = max(map(len, prompts))
     history = torch.full((len(prompts), width + room), EMPTY)
@@ -156,14 +158,15 @@ def _pad_left(prompts: Sequence[Sequence[int]], room: int, device: torch.device)
     return history.to(device), width
 
 
-def _check(
+def check(
     model: LanguageModel,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
-    generators: Sequence[torch.Generator],
+    generators: Sequence[torch.Generator] | None,
     end_id: int | None,
     stops: Sequence[Stop] | None,
 ) -> None:
+    """Raises ValueError for what `stream` refuses."""
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens = {max_new_tokens}: expected a number >= 0")
     if end_id is not None and not 0 <= end_id < model.vocab_size:
@@ -182,10 +185,15 @@ def _check(
             raise ValueError(f"prompt {row} = {prompt!r}: expected ids below the model's vocab_size = {model.vocab_size}")
 
 
-def _eval(model: LanguageModel) -> list[tuple[nn.Module, bool]]:
-    """Switch to eval mode; what each module was before."""
+@contextmanager
+def evaluating(model: LanguageModel) -> Iterator[None]:
+    """In eval mode meanwhile, then every module as it was before."""
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    before = [(module, module.training) for module in modules]
+    before = [module.training for module in modules]
     for module in modules:
         module.training = False
-    return before
+    try:
+        yield
+    finally:
+        for module, was in zip(modules, before, strict=True):
+            module.training = was
