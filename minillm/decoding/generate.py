@@ -110,7 +110,7 @@ def _stream(
         if not rows:
             return
         sampler = sampler.for_rows(rows)
-        history, width = _pad_left([prompts[row] for row in rows], room=max(n for n, _ in limits), device=device_of(model))
+        history, width = pad_left([prompts[row] for row in rows], room=max(n for n, _ in limits), device=device_of(model))
         if state is not None and at_once:
             state.reorder(torch.tensor(rows, device=history.device))
         read = 0  # columns of history that the state has read
@@ -155,7 +155,7 @@ def limit_of(context_length: int | None, prompt_length: int, max_new_tokens: int
     return max_new_tokens, "length"
 
 
-def _pad_left(prompts: Sequence[Sequence[int]], room: int, device: torch.device) -> tuple[Tensor, int]:
+def pad_left(prompts: Sequence[Sequence[int]], room: int, device: torch.device) -> tuple[Tensor, int]:
     """Prompts that end in the same column, with room to the right, (B, width + room) long; and that width."""
     width = max(map(len, prompts))
     history = torch.full((len(prompts), width + room), EMPTY)
@@ -168,7 +168,7 @@ def check(
     model: LanguageModel,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
-    generators: Sequence[torch.Generator],
+    generators: Sequence[torch.Generator] | None,
     end_id: int | None,
     stops: Sequence[Stop] | None,
 ) -> None:
