@@ -17,6 +17,8 @@ from minillm.datasets.corpus import load_corpus, read_text
 from minillm.decoding.attention_map import save_heat_maps, table
 from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import SamplingConfig
+from minillm.quantization.kernels import lighten
+from minillm.quantization.pack import WEIGHTS
 from minillm.text import Cloze, TextClassifier, TextCompletion, TextModel, Translator
 
 N_SHOWN = 8  # candidates for a blank, or sentences
@@ -43,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--stream", action="store_true", help="show the text as it is written")
     parser.add_argument("--attention", action="store_true", help="translators: show which word of the source each word came from")
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps")
+    parser.add_argument("--weights", choices=WEIGHTS, help="format of the weights while writing; default: as they were saved")
     parser.add_argument("--fill", metavar="TEXT", help="with an encoder: what may stand in each [MASK] of a text")
     parser.add_argument("--nearest", metavar="TEXT", help="with an encoder: which sentences of --among are most like a text")
     parser.add_argument("--among", type=Path, metavar="FILE", help="sentences for --nearest, one a line; default: from the run's corpus")
@@ -70,6 +73,8 @@ def go(args: argparse.Namespace) -> None:
         raise ValueError(f"--adapter {args.adapter}: expected a run that was trained with --adapter.rank; give it as --run")
     if not isinstance(opened.text, TextModel) or read_flags(args):
         return read(args, given, opened)
+    if said := lighten(opened.text.model, args.weights):
+        print(said)
     if args.preset is not None and args.preset not in PRESETS:
         raise ValueError(f"--preset {args.preset}: expected one of {', '.join(PRESETS)}")
     base = PRESETS[args.preset] if args.preset else opened.config.sampling

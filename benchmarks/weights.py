@@ -63,11 +63,12 @@ def speed(names: list[str], n_tokens: int, n_rounds: int) -> None:
         ratios = [a / b for a, b in zip(seconds["theirs"], seconds[name], strict=True)]
         pace = n_tokens / statistics.median(seconds[name])
         best = min(seconds["theirs"]) / min(seconds[name])
-        print(f"{name:<7} {pace:7.1f} tokens/s   {statistics.median(ratios):5.2f} x (of minima {best:5.2f})  {size / 1e6:6.1f} MB  {kernels}")
+        ratio = f"{statistics.median(ratios):5.2f} x (of minima {best:5.2f})"
+        print(f"{name:<7} {pace:7.1f} tokens/s  {ratio}  {size / 1e6:6.1f} MB  {kernels}")
 
 
 def quality(path: Path, n_batches: int) -> None:
-    """Print the validation loss of a run in each format, weights unpacked in float32, so that nothing else differs."""
+    """Print the validation loss of a run in each format, each computing in bfloat16 once packed, as it would write."""
     config = run.read_best(path)["config"]
     validation = run.build_validation(config, run.build_data(config, run.read_best(path)["tokenizer"]))
     del validation.batches[n_batches:]
@@ -78,7 +79,7 @@ def quality(path: Path, n_batches: int) -> None:
         if weights != "as trained":
             pack(model, weights)
         size = nbytes(model)
-        loss = validation(model.float())["val_loss"]
+        loss = validation(model)["val_loss"]
         whole = whole or loss
         print(f"{weights:<10}  {size / 1e6:8.3f} MB  loss {loss:.4f}  {100 * (loss / whole - 1):+.2f} %", flush=True)
 

@@ -43,6 +43,7 @@ from minillm.objectives.loss import Objective
 from minillm.objectives.masked_token import masked_token, masked_token_and_next_sentence
 from minillm.objectives.next_token import next_token
 from minillm.objectives.seq2seq import seq2seq
+from minillm.quantization.pack import pack
 from minillm.text import Cloze, TextClassifier, TextConfig, TextModel, Translator
 from minillm.tokenizers.base import Tokenizer
 from minillm.tokenizers.build import TokenizerConfig, tokenizer_from_dict, train_tokenizer
@@ -376,6 +377,8 @@ def open_run(path: Path, device: str = "cpu", base: Path | None = None) -> OpenR
     contents = read_best(path)
     config, tokenizer = contents["config"], contents["tokenizer"]
     model = build_model(config, tokenizer.vocab_size, device, base_weights(path, contents, base))
+    if "packed" in contents:
+        pack(model, **contents["packed"])
     load_trained_state(model, contents["step"]["model"])
     text = build_text(config)(model.eval(), tokenizer, contents["documents"])
     return OpenRun(path, config, text, contents["progress"]["step"])

@@ -19,6 +19,7 @@ FLOORS = [
     "text",
     "prompting evaluation scaling serving",
     "run claims",
+    "quantize",
 ]
 FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages.split()}
 

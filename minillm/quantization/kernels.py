@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from minillm.quantization.int4 import Int4
 from minillm.quantization.int8 import Int8
-from minillm.quantization.packed import PackedLinear, unpack_nibbles
+from minillm.quantization.pack import pack, packed_weights
+from minillm.quantization.packed import PackedLinear, nbytes, unpack_nibbles
 
 GROUPS = (32, 64, 128, 256)  # that the kernel for int4 knows
 WRITTEN_OUT = "unpacked in every call"
@@ -89,6 +90,18 @@ def accelerate(model: nn.Module) -> Counter[str]:
             model.set_submodule(path, fast.train(module.training))
             ran[getattr(fast, "kernel", WRITTEN_OUT if isinstance(fast, PackedLinear) else "torch's matrix product")] += 1
     return ran
+
+
+def lighten(model: nn.Module, weights: str | None) -> str:
+    """Pack a model that is not yet packed, if asked for, and `accelerate` it; what was done, "" for nothing. Raises ValueError."""
+    before = nbytes(model)
+    if weights is not None:
+        pack(model, weights)
+    elif not packed_weights(model):
+        return ""
+    packed = nbytes(model)
+    ran = ", ".join(f"{kernel} in {n} layers" for kernel, n in accelerate(model).items())
+    return f"weights {before / 1e6:.3f} MB -> {packed / 1e6:.3f} MB, {nbytes(model) / 1e6:.3f} MB as arranged for the kernel; {ran}"
 
 
 def _fast(layer: nn.Linear | PackedLinear) -> nn.Module:

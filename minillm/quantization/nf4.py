@@ -62,7 +62,7 @@ def quantize(weight: Tensor, block: int = 64) -> NF4:
     check_groups(weight, block)
     blocks = weight.detach().double().unflatten(1, (-1, block))  # (out, n, block)
     absmax = blocks.abs().amax(-1)
-    rows = F.pad(absmax.flatten(), (0, -absmax.numel() % N_SHARING)).view(-1, N_SHARING)
+    rows = F.pad(absmax.flatten(), (0, -absmax.numel() % N_SHARING), value=float(absmax[-1, -1])).view(-1, N_SHARING)
     means = rows.mean(1).bfloat16()
     scales = steps((rows - means[:, None]).abs().amax(1) / 127)
     packed = ((rows - means[:, None]) / scales.double()[:, None]).round().clamp(-127, 127).to(torch.int8)
@@ -71,7 +71,7 @@ def quantize(weight: Tensor, block: int = 64) -> NF4:
     middles = (levels()[1:] + levels()[:-1]) / 2
     nearest = torch.bucketize(unit.contiguous(), middles.to(unit.device))
     nearest = torch.where((absmax > 0)[..., None], nearest, 7)
-    return NF4(pack_nibbles(nearest.flatten(1)), packed, means, scales, torch.tensor(block))
+    return NF4(pack_nibbles(nearest.flatten(1)), packed, means, scales, torch.tensor(block, device=weight.device))
 
 
 def _absmax(packed: Tensor, means: Tensor, scales: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def refuse(model: nn.Module, weights: str) -> None:
     if weights != "bf16" and model.config.n_experts:
         raise ValueError(f"weights = {weights}: expected a model without experts, whose stacked weights are not packed; take bf16")
     if len({parameter.requires_grad for parameter in model.parameters()}) > 1:
-        raise ValueError(f"weights = {weights}: expected no adapter, since it corrects the weights as they were; merge it first")
+        raise ValueError(f"weights = {weights}: expected no adapter beside it; python -m minillm.quantize merges one first")
 
 
 def packed_weights(model: nn.Module) -> Mapping[str, PackedLinear]:
