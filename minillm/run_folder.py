@@ -16,6 +16,7 @@ from torch import Tensor
 
 from minillm.adapters.lora import merge
 from minillm.config import from_dict, to_toml
+from minillm.quantization.pack import pack
 from minillm.run import assemble, build_task
 from minillm.run_config import RunConfig
 from minillm.tasks.base import Data
@@ -112,6 +113,8 @@ def open_run(path: Path, device: str = "cpu", base: Path | None = None) -> OpenR
     config, tokenizer = contents["config"], contents["tokenizer"]
     with torch.random.fork_rng(devices=[]):
         model = assemble(config, tokenizer.vocab_size, base_weights(path, contents, base)).to(device)
+    if "packed" in contents:
+        pack(model, **contents["packed"])
     load_trained_state(model, contents["step"]["model"])
     text = build_task(config).text(model.eval(), tokenizer, contents["documents"])
     return OpenRun(path, config, text, contents["progress"]["step"])

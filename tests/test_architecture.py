@@ -22,7 +22,8 @@ FLOORS = [
     "tasks",
     "run",
     "run_folder claims",
-    "run_drafter",
+    "run_drafter quantize",
+    "writing",
 ]
 FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages.split()}
 

@@ -24,6 +24,7 @@ from minillm.layers.moe import ExpertMLPs, ExpertSwiGLUs, MoE, NoSharedExpert, R
 from minillm.layers.norm import LayerNorm, RMSNorm
 from minillm.layers.positions import Alibi, LearnedPositions, NoPositions, Rotary, SinusoidalPositions, no_bias, no_rotation, positions_of
 from minillm.layers.value_embedding import NoValueEmbedding, ValueEmbedding
+from minillm.models.base import device_of
 from minillm.models.cached_state import CachedState
 
 
@@ -131,7 +132,7 @@ class Decoder(nn.Module):
     def start(self, batch_size: int, cache: Callable[[], KVCache] = ContiguousCache) -> CachedState:
         """An empty memory; `cache()` makes one layer's. Raises ValueError for one that the model cannot read with."""
         relative = self.config.positions not in ("learned", "sinusoidal")
-        return CachedState(batch_size, [cache() for _ in self.blocks], self.embed.weight.device, self.context_length, relative)
+        return CachedState(batch_size, [cache() for _ in self.blocks], device_of(self), self.context_length, relative)
 
     def forward(self, tokens: Tensor, state: CachedState | None = None) -> tuple[Tensor, CachedState | None]:
         """See `LanguageModel.__call__`. Raises ValueError where a row would outgrow the context."""

@@ -1,0 +1,43 @@
+"""Four bits a weight, two weights a byte, a scale and an offset for every group of inputs: a quarter of bfloat16, and a bit.
+
+    scale = (max - min) / 15 of a group      w' = offset + scale (q - 8),  q = 0 ... 15      |w - w'| <= scale / 2
+
+Sixteen levels are few, so they are spread over the range of 32 to 128 neighbours instead of a whole row, from the least to the
+greatest of them (Dettmers and Zettlemoyer 2023, "The case for 4-bit precision"). 64 neighbours with 16 bits for each of scale and
+offset cost 4.5 bits a weight. Here the offset is the weight at level 8, not a level that stands for 0: it needs no clipping.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from minillm.quantization.packed import check_groups, pack_nibbles, steps, unpack_nibbles
+
+
+class Int4(NamedTuple):
+    """A matrix (out, in) in groups of neighbouring inputs, n of them a row."""
+
+    values: Tensor  # (out, in / 2) uint8: two levels a byte
+    scales: Tensor  # (out, n) bfloat16
+    offsets: Tensor  # (out, n) bfloat16
+
+    def dequantize(self) -> Tensor:
+        """See `Packed.dequantize`."""
+        levels = unpack_nibbles(self.values).float().unflatten(-1, (self.scales.shape[-1], -1)) - 8  # (out, n, group)
+        return (self.offsets.float()[..., None] + self.scales.float()[..., None] * levels).flatten(-2)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """See `Packed.rows`."""
+        return Int4(*(x[ids] for x in self)).dequantize()
+
+
+def quantize(weight: Tensor, group: int = 64) -> Int4:
+    """The nearest levels, weight (out, in). A group of zeros stays zero. Raises ValueError for groups that do not divide `in`."""
+    check_groups(weight, group)
+    groups = weight.detach().double().unflatten(1, (-1, group))  # (out, n, group)
+    low, high = groups.amin(-1), groups.amax(-1)
+    offsets = (low + (high - low) * 8 / 15).bfloat16()
+    below, above = (offsets - low) / 8.4, (high - offsets) / 7.4  # subtle: a rounded offset may move the levels: no value is left out
+    scales = steps(((high - low) / 15).maximum(below).maximum(above))
+    levels = ((groups - offsets[..., None]) / scales.double()[..., None] + 8).round().clamp(0, 15)
+    return Int4(pack_nibbles(levels.flatten(1)), scales, offsets)

@@ -1,0 +1,118 @@
+"""Layers that multiply by packed weights without unpacking them in memory, for writing on a processor.
+
+One token reads every weight once and does two operations with it, so its time is the time to fetch the weights: a quarter of the
+bytes, up to four times the tokens. That takes a kernel that unpacks in registers. Torch has them for bfloat16 activations: with one
+or a few rows they are faster than the product of unpacked weights, and for a whole prompt slower. `accelerate` puts a layer from
+here in the place of each that has one; `tests/quantization/test_kernels.py` holds each equal to the written-out version in `packed`.
+
+    bf16    torch.mv for one row, which reads faster than the matrix product      int8    torch.ops.aten._weight_int8pack_mm
+    int4    torch.ops.aten._weight_int4pack_mm_for_cpu, groups of 32, 64, 128 or 256             nf4     none: written out
+"""
+
+from collections import Counter
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minillm.quantization.int4 import Int4
+from minillm.quantization.int8 import Int8
+from minillm.quantization.pack import pack, packed_weights
+from minillm.quantization.packed import PackedLinear, nbytes, unpack_nibbles
+
+GROUPS = (32, 64, 128, 256)  # that the kernel for int4 knows
+WRITTEN_OUT = "unpacked in every call"
+N_PADDED = 64  # the kernel for int4 takes outputs in blocks of so many
+
+
+class Bf16Linear(nn.Linear):
+    """nn.Linear; a single row is a product of the matrix and a vector."""
+
+    kernel = "torch.mv"
+
+    def __init__(self, layer: nn.Linear):
+        nn.Module.__init__(self)
+        self.in_features, self.out_features, self.weight, self.bias = layer.in_features, layer.out_features, layer.weight, layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.numel() > self.in_features:
+            return F.linear(x, self.weight, self.bias)
+        y = torch.mv(self.weight, x.flatten())
+        return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], -1)
+
+
+class Int8Linear(PackedLinear):
+    """See `PackedLinear`: bfloat16 in and out, sums in float32, bytes unpacked in registers."""
+
+    kernel = "torch.ops.aten._weight_int8pack_mm"
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.ops.aten._weight_int8pack_mm(x.flatten(0, -2), self.values, self.scales).unflatten(0, x.shape[:-1])
+        return y if self.bias is None else y + self.bias
+
+
+class Int4Linear(nn.Module):
+    """See `PackedLinear`: the same in four bits. The kernel wants the levels in an order that depends on the processor, and
+    offsets beside scales; both replace the tensors of the format, so that a layer is never held twice, and nothing is left to save."""
+
+    kernel = "torch.ops.aten._weight_int4pack_mm_for_cpu"
+
+    def __init__(self, packed: Int4, bias: nn.Parameter | None):
+        super().__init__()
+        padding = -len(packed.values) % N_PADDED
+        levels, scales, offsets = (F.pad(x, (0, 0, 0, padding)) for x in (unpack_nibbles(packed.values), packed.scales, packed.offsets))
+        values = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels.int(), 1)
+        self.out_features, self.group = len(packed.values), levels.shape[1] // scales.shape[1]
+        self.register_buffer("values", values, persistent=False)  # (out, in / 2)
+        self.register_buffer("scales_and_offsets", torch.stack([scales, offsets], -1).transpose(0, 1).contiguous(), persistent=False)
+        self.bias = bias  # (n, out, 2) above
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(0, -2)
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.values, self.group, self.scales_and_offsets)
+        y = y[:, : self.out_features].unflatten(0, x.shape[:-1])
+        return y if self.bias is None else y + self.bias
+
+    def get_extra_state(self) -> None:
+        """Refuse to be saved."""
+        raise ValueError("state_dict of weights that a kernel has rearranged: expected none to be saved; save before `accelerate`")
+
+
+def accelerate(model: nn.Module) -> Counter[str]:
+    """Give each linear layer of a model of bfloat16 its kernel, where there is one; kernel -> layers that run it.
+
+    The result is for writing: int4 cannot be saved after this. Elsewhere than on a processor all stays as it is.
+    """
+    ran: Counter[str] = Counter()
+    for path, module in list(model.named_modules()):
+        if type(module) is nn.Linear or type(module) is PackedLinear:
+            fast = _fast(module)
+            model.set_submodule(path, fast.train(module.training))
+            ran[getattr(fast, "kernel", WRITTEN_OUT if isinstance(fast, PackedLinear) else "torch's matrix product")] += 1
+    return ran
+
+
+def lighten(model: nn.Module, weights: str | None) -> str:
+    """Pack a model that is not yet packed, if asked for, and `accelerate` it; what was done, "" for nothing. Raises ValueError."""
+    before = nbytes(model)
+    if weights is not None:
+        pack(model, weights)
+    elif not packed_weights(model):
+        return ""
+    packed = nbytes(model)
+    ran = ", ".join(f"{kernel} in {n} layers" for kernel, n in accelerate(model).items())
+    return f"weights {before / 1e6:.3f} MB -> {packed / 1e6:.3f} MB, {nbytes(model) / 1e6:.3f} MB as arranged for the kernel; {ran}"
+
+
+def _fast(layer: nn.Linear | PackedLinear) -> nn.Module:
+    """The layer with a kernel, or itself."""
+    if next(layer.buffers() if isinstance(layer, PackedLinear) else layer.parameters()).device.type != "cpu":
+        return layer
+    if isinstance(layer, nn.Linear):
+        return Bf16Linear(layer) if layer.weight.dtype == torch.bfloat16 else layer
+    packed = layer.packed
+    if isinstance(packed, Int8):
+        return Int8Linear(packed, layer.bias)
+    if isinstance(packed, Int4) and 2 * packed.values.shape[1] // packed.scales.shape[1] in GROUPS:
+        return Int4Linear(packed, layer.bias)
+    return layer

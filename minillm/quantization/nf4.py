@@ -1,0 +1,85 @@
+"""NormalFloat: four bits a weight, whose sixteen levels lie where a normal distribution has its weights.
+
+    level_i = quantile of the normal distribution, over the greatest        w' = absmax of the block * level
+
+Trained weights are close to normal, so equal steps waste levels on the tails, and quantiles use all of them alike. Seven levels
+are negative, eight positive and one is exactly 0. A block of 64 inputs shares one absmax; double quantization stores those in eight
+bits too, 256 of them sharing a mean and a scale: 4.13 bits a weight (Dettmers et al. 2023, QLoRA). No kernel of torch's multiplies
+by such levels: they save memory and no time. Read `int4` before this.
+"""
+
+from statistics import NormalDist
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minillm.quantization.packed import check_groups, pack_nibbles, steps, unpack_nibbles
+
+N_SHARING = 256  # absmaxes that share a mean and a scale
+
+
+def levels() -> Tensor:
+    """The sixteen levels, ascending from -1 to 1, float64.
+
+    subtle: the outermost probability is the mean of what 15 and 16 equal shares would leave out at the end, half a share each; the
+    two sides step evenly from there to 1/2, in seven and in eight steps, and meet at 0.
+    """
+    outermost = 1 - (1 / 30 + 1 / 32) / 2
+    positive, negative = (
+        [NormalDist().inv_cdf(outermost + (0.5 - outermost) * i / n) for i in range(n)] for n in (8, 7)
+    )
+    return torch.tensor([*(-x for x in negative), 0.0, *reversed(positive)], dtype=torch.float64) / positive[0]
+
+
+class NF4(NamedTuple):
+    """A matrix (out, in) in blocks of neighbouring inputs, n of them a row; `out * n` absmaxes, filled up to M * 256."""
+
+    values: Tensor  # (out, in / 2) uint8: two levels a byte
+    absmax: Tensor  # (M, 256) int8
+    means: Tensor  # (M,) bfloat16: of the absmaxes
+    scales: Tensor  # (M,) bfloat16: of their distances from it
+    block: Tensor  # () long: inputs that share an absmax
+
+    def dequantize(self) -> Tensor:
+        """See `Packed.dequantize`."""
+        return _look_up(self.values, self._absmax())
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """See `Packed.rows`."""
+        return _look_up(self.values[ids], self._absmax()[ids])
+
+    def _absmax(self) -> Tensor:
+        """(out, n) float32"""
+        absmax = _absmax(self.absmax, self.means, self.scales)
+        n_blocks = 2 * self.values.shape[1] // int(self.block)
+        return absmax.flatten()[: len(self.values) * n_blocks].unflatten(0, (-1, n_blocks))
+
+
+def quantize(weight: Tensor, block: int = 64) -> NF4:
+    """The nearest levels, weight (out, in). A block of zeros stays zero. Raises ValueError for blocks that do not divide `in`."""
+    check_groups(weight, block)
+    blocks = weight.detach().double().unflatten(1, (-1, block))  # (out, n, block)
+    absmax = blocks.abs().amax(-1)
+    rows = F.pad(absmax.flatten(), (0, -absmax.numel() % N_SHARING), value=float(absmax[-1, -1])).view(-1, N_SHARING)
+    means = rows.mean(1).bfloat16()
+    scales = steps((rows - means[:, None]).abs().amax(1) / 127)
+    packed = ((rows - means[:, None]) / scales.double()[:, None]).round().clamp(-127, 127).to(torch.int8)
+    rounded = _absmax(packed, means, scales).flatten()[: absmax.numel()].view_as(absmax)
+    unit = blocks / torch.where(rounded > 0, rounded, 1.0)[..., None]
+    middles = (levels()[1:] + levels()[:-1]) / 2
+    nearest = torch.bucketize(unit.contiguous(), middles.to(unit.device))
+    nearest = torch.where((absmax > 0)[..., None], nearest, 7)
+    return NF4(pack_nibbles(nearest.flatten(1)), packed, means, scales, torch.tensor(block, device=weight.device))
+
+
+def _absmax(packed: Tensor, means: Tensor, scales: Tensor) -> Tensor:
+    """What 8-bit absmaxes stand for, (M, 256) float32, never negative."""
+    return (means.float()[:, None] + scales.float()[:, None] * packed.float()).clamp(min=0)
+
+
+def _look_up(values: Tensor, absmax: Tensor) -> Tensor:
+    """Bytes (..., in / 2) and absmaxes (..., n) -> the weights (..., in) float32."""
+    found = levels().float().to(values.device)[unpack_nibbles(values).long()]
+    return (found.unflatten(-1, (absmax.shape[-1], -1)) * absmax[..., None]).flatten(-2)

@@ -1,0 +1,66 @@
+"""Pack a finished decoder: every linear layer, and an embedding that is tied to the head, in one of the formats.
+
+Post-training quantization: nothing is trained, every weight goes to its nearest level. A tied embedding shares the packed tensors of
+the head and unpacks the rows that it is asked for, so that they are held once, as before. What is no matrix of a linear layer (norms,
+biases, positions, value embeddings, an embedding with a head of its own) stays whole, in the dtype asked for. `kernels` makes the
+result fast. Read `int8`, `int4` and `nf4` before this.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from minillm.config import suggest
+from minillm.models.decoder import Decoder
+from minillm.quantization import int4, int8, nf4
+from minillm.quantization.packed import Packed, PackedEmbedding, PackedLinear
+
+FORMATS: dict[str, Callable[..., Packed]] = {"int8": int8.quantize, "int4": int4.quantize, "nf4": nf4.quantize}
+WEIGHTS = ("bf16", *FORMATS)
+
+
+def pack(model: nn.Module, weights: str, group: int = 64, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Replace the weights of a model in place; what stays whole becomes `dtype`. `bf16` packs nothing.
+
+    group: inputs that share a scale, in int4 and nf4. Raises ValueError, before anything has changed, for what cannot be packed.
+    """
+    quantize = quantizer(weights, group)
+    refuse(model, weights)
+    if quantize is None:
+        model.to(torch.bfloat16)
+        return
+    linear = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+    packed = {path: quantize(module.weight) for path, module in linear.items()}
+    tied = model.head.weight is model.embed.weight
+    model.to(dtype)
+    for path, module in linear.items():
+        model.set_submodule(path, PackedLinear(packed[path], module.bias).train(module.training))
+    if tied:
+        model.embed = PackedEmbedding(packed["head"], dtype).train(model.training)
+
+
+def quantizer(weights: str, group: int = 64) -> Callable[[Tensor], Packed] | None:
+    """The function of that name, groups chosen; None for bf16. Raises ValueError for another name."""
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights = {weights!r}: expected {suggest(weights, list(WEIGHTS))}")
+    grouped = {"int4": partial(int4.quantize, group=group), "nf4": partial(nf4.quantize, block=group)}
+    return {"bf16": None, "int8": int8.quantize, **grouped}[weights]
+
+
+def refuse(model: nn.Module, weights: str) -> None:
+    """Raise ValueError for a model of which some matrices would stay as they are, unsaid."""
+    if not isinstance(model, Decoder):
+        raise ValueError(f"weights = {weights}: expected model.kind = decoder, not a {type(model).__name__}; leave it out")
+    if packed_weights(model):
+        raise ValueError(f"weights = {weights}: expected weights that are not packed yet; start from the run that they were packed from")
+    if weights != "bf16" and model.config.n_experts:
+        raise ValueError(f"weights = {weights}: expected a model without experts, whose stacked weights are not packed; take bf16")
+    if len({parameter.requires_grad for parameter in model.parameters()}) > 1:
+        raise ValueError(f"weights = {weights}: expected no adapter beside it; python -m minillm.quantize merges one first")
+
+
+def packed_weights(model: nn.Module) -> Mapping[str, PackedLinear]:
+    """Path -> layer of all that is packed."""
+    return {path: module for path, module in model.named_modules() if isinstance(module, PackedLinear)}
