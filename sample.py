@@ -1,6 +1,7 @@
 """Write with a trained model: python sample.py --top-p 0.9
 
 Takes the newest run in runs/ unless told otherwise, and starts from the sampling settings of its config. The pipeline in force is printed.
+--draft, --beams, --best-of and --explain are other ways to write, --cache and --weights other ways to remember and to hold the model.
 An encoder does not write: it fills in blanks (--fill), finds the sentence that is most like another (--nearest) and, fine-tuned,
 tells labels (--classify).
 """
@@ -9,29 +10,37 @@ import argparse
 import dataclasses
 import re
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-from minillm import run, run_folder
-from minillm.cache.build import CacheConfig, build_cache
+from minillm import run, run_folder, writing
+from minillm.cache.build import CacheConfig
 from minillm.config import Count, Positive
 from minillm.datasets.corpus import load_corpus, read_text
-from minillm.decoding.attention_map import save_heat_maps, table
-from minillm.decoding.drafts import Drafter, ModelDrafter
-from minillm.decoding.generate import Completion, generate
+from minillm.decoding.beam import FORBIDDING, BeamConfig
+from minillm.decoding.best_of import BestOfConfig
 from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import SamplingConfig
-from minillm.decoding.speculative import Tally, expected_speed_up, speculate
 from minillm.flags import Parser, add_flags, override
-from minillm.models.base import State
-from minillm.run_drafter import build_drafter
+from minillm.quantization.kernels import lighten
+from minillm.quantization.pack import WEIGHTS
 from minillm.run_folder import OpenRun
-from minillm.text import Cloze, TextClassifier, TextCompletion, TextModel, Translator
+from minillm.text import Cloze, TextClassifier, TextModel, Translator
+from minillm.writing import Memory, Order
 
 N_SHOWN = 8  # candidates for a blank, or sentences
 N_DOCUMENTS = 200  # of a corpus, whose sentences are searched
-N_PLAIN = 64  # tokens that are written without a draft, to compare
+DRAWING = [field.name for field in dataclasses.fields(SamplingConfig) if field.name not in FORBIDDING]
+USELESS = {  # beside the way that is asked for
+    "beams": [*DRAWING, "preset", "seed", "num_samples", "stop", "stream", "attention", "draft", "best_of", "explain"],
+    "best_of": ["stream", "attention", "draft", "explain"],
+    "explain": ["num_samples", "stream", "attention", "draft"],
+    "draft": ["attention"],
+}
+NEEDED = {  # for these flags to mean anything
+    "draft_tokens": "draft",
+    **dict.fromkeys(("length_penalty", "early_stopping", "num_return"), "beams"),
+    **dict.fromkeys(("same_overlap", "same_n"), "best_of"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +66,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--draft", metavar="RUN", help="write the same but faster, by guesses of a smaller run, of ngram (a table) or of prompt (the text)"
     )
+    parser.add_argument(
+        "--explain", metavar="FILE", nargs="?", const="", help="say why each token was drawn, and keep all of it in FILE, as JSON, if named"
+    )
+    parser.add_argument("--weights", choices=WEIGHTS, help="format of the weights while writing; default: as they were saved")
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps")
     parser.add_argument("--fill", metavar="TEXT", help="with an encoder: what may stand in each [MASK] of a text")
     parser.add_argument("--nearest", metavar="TEXT", help="with an encoder: which sentences of --among are most like a text")
     parser.add_argument("--among", type=Path, metavar="FILE", help="sentences for --nearest, one a line; default: from the run's corpus")
     parser.add_argument("--classify", metavar="TEXT", help="with a fine-tuned encoder: the probability of each label of a text")
-    add_flags(parser, Request, dashes=True)
-    add_flags(parser, SamplingConfig, dashes=True)
-    add_flags(parser, CacheConfig, dashes=True)
+    for section in (Request, SamplingConfig, CacheConfig, BeamConfig, BestOfConfig):
+        add_flags(parser, section, dashes=True)
     args = parser.parse(argv)
     try:
         go(args)
@@ -79,112 +91,96 @@ def main(argv: list[str] | None = None) -> int:
 
 def go(args: argparse.Namespace) -> None:
     """Everything between the command line and the text."""
-    given = {name: value for name, value in vars(args).items() if isinstance(value, str)}
-    request = override(Request(), {name: given[name] for name in given.keys() & {f.name for f in dataclasses.fields(Request)}}, dashes=True)
+    given = {name: value for name, value in vars(args).items() if value is not None and value is not False and value != []}
+    beams, best_of, request = (section(given, default) for default in (BeamConfig(), BestOfConfig(), Request()))
+    opened = open_run(args)
+    if not isinstance(opened.text, TextModel) or given.keys() & {"fill", "nearest", "among", "classify"}:
+        return read(args, given, opened)
+    refuse_what_would_be_ignored(given)
+    if said := lighten(opened.text.model, args.weights):
+        print(said)
+    if args.preset is not None and args.preset not in PRESETS:
+        raise ValueError(f"--preset {args.preset}: expected one of {', '.join(PRESETS)}")
+    sampling = section(given, PRESETS[args.preset] if args.preset else opened.config.sampling)
+    prompt = args.prompt if args.prompt is not None else opened.config.text.prompt
+    n_tokens = request.max_new_tokens or opened.config.text.max_new_tokens
+    memory = Memory(opened.text, section(given, CacheConfig()) if given.keys() & {"cache", "cache_budget"} else None)
+    order = Order(opened, prompt, sampling, n_tokens, range(request.seed, request.seed + request.num_samples), args.stop, memory)
+    if beams.beams:
+        print(f"run {opened.path} (step {opened.step}); the best of {beams.beams} beams\n", flush=True)
+        return writing.by_beams(order, beams)
+    refuse_what_greedy_ignores(sampling, given)
+    print(f"run {opened.path} (step {opened.step}); {opened.text.sampler(sampling, [prompt])}\n", flush=True)
+    if best_of.best_of:
+        return writing.best_of(order, best_of)
+    if args.explain is not None:
+        return writing.explained(order, Path(args.explain) if args.explain else None)
+    if args.draft:
+        return writing.with_draft(order, args.stream, args.draft, request.draft_tokens)
+    if args.attention:
+        refuse_attention(opened, request, args.stream)
+    return writing.plainly(order, args.stream, args.attention)
+
+
+def section(given: dict, default):
+    """The settings of one dataclass: those that were given, and those of `default`."""
+    return override(default, {field.name: given[field.name] for field in dataclasses.fields(default) if field.name in given}, dashes=True)
+
+
+def open_run(args: argparse.Namespace) -> OpenRun:
+    """The run that is asked for."""
     path, base = args.adapter or args.run or run_folder.newest_run(), args.adapter and args.run
     opened = run_folder.open_run(path, run.find_device(args.device), base)
     if args.adapter and not opened.config.adapter.rank:
         raise ValueError(f"--adapter {args.adapter}: expected a run that was trained with --adapter.rank; give it as --run")
-    if not isinstance(opened.text, TextModel) or read_flags(args):
-        return read(args, given, opened)
-    if args.preset is not None and args.preset not in PRESETS:
-        raise ValueError(f"--preset {args.preset}: expected one of {', '.join(PRESETS)}")
-    base = PRESETS[args.preset] if args.preset else opened.config.sampling
-    explicit = {name: given[name] for name in given.keys() & {f.name for f in dataclasses.fields(SamplingConfig)}}
-    sampling = override(base, explicit, dashes=True)
-    refuse_what_would_be_ignored(sampling, explicit, request, given)
-    prompt = args.prompt if args.prompt is not None else opened.config.text.prompt
-    n_tokens = request.max_new_tokens or opened.config.text.max_new_tokens
-    print(f"run {opened.path} (step {opened.step}); {opened.text.sampler(sampling, [prompt])}\n", flush=True)
-    if args.attention:
-        refuse_attention(opened, request, args.stream)
-    seeds = range(request.seed, request.seed + request.num_samples)
-    if request.draft_tokens and not args.draft:
-        raise ValueError(f"--draft-tokens {request.draft_tokens} would be ignored without --draft; give both or none")
-    prompts = [prompt] * (1 if args.stream else len(seeds))  # of a batch
-    start = Remembering(opened.text, given) if given.keys() & {"cache", "cache_budget"} else None
-    how = {"sampling": sampling, "max_new_tokens": n_tokens, "stop": args.stop}
-    drafter = build_drafter(args.draft, opened, prompts) if args.draft else None
-    tallies: list[Tally] = []
-    write = generate if drafter is None else writing_with(drafter, request.draft_tokens, tallies)
-    began = time.perf_counter()
-    if args.stream:
-        for i, seed in enumerate(seeds):
-            print(("\n---\n" if i else "") + prompt + opened.text.joint, end="", flush=True)
-            opened.text.generate(prompts, seeds=[seed], show=show, write=write, start=start and start(prompts), **how)
-            print()
-    else:
-        completions = opened.text.generate(prompts, seeds=seeds, write=write, start=start and start(prompts), **how)
-        print("\n---\n".join(completion.prompt + opened.text.joint + completion.text for completion in completions))
-    print(start or "", end="")
-    if drafter is not None:
-        tell_of_draft(opened.text, drafter, sum(tallies, Tally()), time.perf_counter() - began, prompts, how)
-    if args.attention:
-        show_attention(opened, completions[0])
+    return opened
 
 
-def writing_with(drafter: Drafter, n_draft: int, tallies: list[Tally]) -> Callable[..., list[Completion]]:
-    """`speculate` with that drafter, and what came of each row's drafts into `tallies`."""
-
-    def write(*args: object, **how: object) -> list[Completion]:
-        new = [Tally() for _ in how["generators"]]
-        tallies.extend(new)
-        return speculate(*args, **how, drafter=drafter, n_draft=n_draft, tallies=new)
-
-    return write
-
-
-def tell_of_draft(text: TextModel, drafter: Drafter, tally: Tally, seconds: float, prompts: list[str], how: dict) -> None:
-    """Print what the draft was worth, beside short texts by the target alone, and by the draft alone, which tell its cost."""
-
-    def seconds_per_token(alone: TextModel) -> float:
-        began = time.perf_counter()
-        short = how | {"max_new_tokens": min(how["max_new_tokens"], N_PLAIN)}
-        written = alone.generate(prompts, seeds=range(len(prompts)), **short)
-        return (time.perf_counter() - began) / max(sum(completion.n_tokens for completion in written), 1)
-
-    plainly, cost = seconds_per_token(text), 0.0
-    if isinstance(drafter, ModelDrafter):
-        cost = seconds_per_token(type(text)(drafter.model, text.tokenizer, text.documents)) / plainly
-    predicted = expected_speed_up(tally.acceptance, tally.mean_length, cost)
-    print(
-        f"\nof each call of the target: {tally.mean_length:.1f} tokens drafted, {tally.tokens_per_call:.2f} written; "
-        f"{tally.acceptance:.0%} of those tested were accepted\nspeed-up: {predicted:.2f} x predicted, where a drafted token costs "
-        f"{cost:.2f} calls; {plainly * tally.n_tokens / seconds:.2f} x measured"
-    )
-class Remembering:
-    """What generation starts from, with the cache that was asked for; as a text, the bytes that it came to hold."""
-
-    def __init__(self, text: TextModel, given: dict[str, str]):
-        """Raises ValueError for a cache that cannot be had, or not with this model."""
-        flags = {name: given[name] for name in given.keys() & {f.name for f in dataclasses.fields(CacheConfig)}}
-        self.config = override(CacheConfig(), flags, dashes=True)
-        self.text, self.cache = text, build_cache(self.config)
-        self.states: list[State] = []
-
-    def __call__(self, prompts: list[str]) -> Callable[[int], State]:
-        make = self.text.start(prompts, self.cache)
-
-        def start(batch_size: int) -> State:
-            self.states.append(make(batch_size))
-            return self.states[-1]
-
-        return start
-
-    def __str__(self) -> str:
-        n_tokens, n_bytes = int(self.states[-1].lengths.sum()), self.states[-1].nbytes()
-        rows = len(self.states[-1].lengths)
-        return f"\n{self.config.cache} cache: {n_bytes:,} bytes held at the end, where {rows} x {n_tokens // rows} tokens had been read\n"
+def refuse_what_would_be_ignored(given: dict) -> None:
+    """Raise ValueError for flags that mean nothing beside others, or nothing without others."""
+    for way, useless in USELESS.items():
+        for name in useless:
+            if way in given and name in given:
+                raise ValueError(f"{flag(name)} would be ignored beside {flag(way)}; leave one of the two out")
+    for name, needed in NEEDED.items():
+        if name in given and needed not in given:
+            raise ValueError(f"{flag(name)} would be ignored without {flag(needed)}; give both or none")
 
 
-def read_flags(args: argparse.Namespace) -> list[str]:
-    """The flags given that are for encoders."""
-    return [name for name in ("fill", "nearest", "among", "classify") if getattr(args, name) is not None]
+def refuse_what_greedy_ignores(sampling: SamplingConfig, given: dict) -> None:
+    """Raise ValueError for settings that cannot have an effect where the most probable token is always taken."""
+    greedy = next((name for name, off in {"temperature": 0, "top_p": 0, "top_k": 1}.items() if getattr(sampling, name) == off), None)
+    if greedy is None:
+        return
+    how = f"{flag(greedy)} {getattr(sampling, greedy):g} always takes the most probable token"
+    useless = [name for name in ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed") if name in given and name != greedy]
+    if useless:
+        raise ValueError(f"{flag(useless[0])} would be ignored, since {how}; leave one of the two out")
+    for name in ("num_samples", "best_of"):
+        if int(given.get(name, 1)) > 1:
+            raise ValueError(f"{flag(name)} {given[name]} would give the same text each time, since {how}; leave one of the two out")
 
 
-def read(args: argparse.Namespace, given: dict[str, str], opened: OpenRun) -> None:
+def refuse_attention(opened: OpenRun, request: Request, stream: bool) -> None:
+    """Raise ValueError where --attention has nothing to show."""
+    if not isinstance(opened.text, Translator):
+        raise ValueError(
+            f"--attention: expected a run of a translator, and {opened.path} is a {opened.config.model.kind}; "
+            "train one with train.py --config translate-tiny"
+        )
+    if stream or request.num_samples > 1:
+        other = "--stream" if stream else f"--num-samples {request.num_samples}"
+        raise ValueError(f"--attention shows one whole translation: expected no {other} beside it; leave one of the two out")
+
+
+def flag(name: str) -> str:
+    """As it is typed."""
+    return "--" + name.replace("_", "-")
+
+
+def read(args: argparse.Namespace, given: dict, opened: OpenRun) -> None:
     """What a model that does not write has to say about a text. Raises ValueError for flags that do not fit the run."""
-    asked, text = read_flags(args), opened.text
+    asked, text = [name for name in ("fill", "nearest", "among", "classify") if name in given], opened.text
     kinds = {Cloze: ["fill", "nearest"], TextClassifier: ["classify"]}
     possible = kinds.get(type(text), [])
     able = " or ".join(f"--{name} TEXT" for name in possible) or "--prompt TEXT"
@@ -192,11 +188,10 @@ def read(args: argparse.Namespace, given: dict[str, str], opened: OpenRun) -> No
     if len(questions) != 1 or questions[0] not in possible:
         wrong = f"--{questions[-1]}" if questions else "no text"
         raise ValueError(f"{wrong}: expected {able} for {opened.path}, whose model.kind is {opened.config.model.kind}")
-    useless = [name for name in given if name not in (*asked, "device")]
-    useless += [name for name in ("stop", "stream", "attention") if getattr(args, name)]
+    useless = [name for name in given if name not in (*asked, "device", "run", "adapter")]
     useless += ["among"] if "among" in asked and "nearest" not in asked else []
     if useless:
-        raise ValueError(f"--{useless[0].replace('_', '-')} would be ignored beside --{questions[0]}; leave one of the two out")
+        raise ValueError(f"{flag(useless[0])} would be ignored beside --{questions[0]}; leave one of the two out")
     print(f"run {opened.path} (step {opened.step})\n", flush=True)
     if args.fill is not None:
         print(text.show(args.fill, N_SHOWN))
@@ -219,46 +214,6 @@ def sentences(among: Path | None, opened: OpenRun) -> list[str]:
     if not found:
         raise ValueError(f"--among {among}: expected sentences, one a line, found none; give a file with some")
     return found
-
-
-def show(piece: str) -> None:
-    """Print a piece of text at once."""
-    print(piece, end="", flush=True)
-
-
-def refuse_attention(opened: OpenRun, request: Request, stream: bool) -> None:
-    """Raise ValueError where --attention has nothing to show."""
-    if not isinstance(opened.text, Translator):
-        raise ValueError(
-            f"--attention: expected a run of a translator, and {opened.path} is a {opened.config.model.kind}; "
-            "train one with train.py --config translate-tiny"
-        )
-    if stream or request.num_samples > 1:
-        other = "--stream" if stream else f"--num-samples {request.num_samples}"
-        raise ValueError(f"--attention shows one whole translation: expected no {other} beside it; leave one of the two out")
-
-
-def show_attention(opened: OpenRun, completion: TextCompletion) -> None:
-    """Print the last layer's attention to the source, and save a picture of every layer's."""
-    source, target, weights = opened.text.align(completion.prompt, completion.text)
-    print(f"\nwhere each word was looked for in the source (layer {len(weights)} of {len(weights)}, mean over heads):\n")
-    print(table(target, source, weights[-1]))
-    if save_heat_maps(target, source, weights, opened.path / "attention.png"):
-        print(f"\nevery layer is drawn in {opened.path / 'attention.png'}")
-
-
-def refuse_what_would_be_ignored(sampling: SamplingConfig, explicit: dict, request: Request, given: dict) -> None:
-    """Raise ValueError for settings that cannot have an effect beside the others."""
-    greedy = next((name for name, off in {"temperature": 0, "top_p": 0, "top_k": 1}.items() if getattr(sampling, name) == off), None)
-    if greedy is None:
-        return
-    how = f"--{greedy.replace('_', '-')} {getattr(sampling, greedy):g} always takes the most probable token"
-    useless = [name for name in ("temperature", "top_k", "top_p", "min_p", "typical_p") if name in explicit and name != greedy]
-    useless += ["seed"] if "seed" in given else []
-    if useless:
-        raise ValueError(f"--{useless[0].replace('_', '-')} would be ignored, since {how}; leave one of the two out")
-    if request.num_samples > 1:
-        raise ValueError(f"--num-samples {request.num_samples} would give the same text each time, since {how}; leave one of the two out")
 
 
 if __name__ == "__main__":

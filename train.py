@@ -27,6 +27,7 @@ from minillm.run_config import CONFIGS, RunConfig, load_config
 from minillm.run_folder import Base, OpenRun
 from minillm.tasks.base import Data
 from minillm.text import Cloze, TextModel, Translator
+from minillm.training.allocator import keep_freed_memory
 from minillm.training.checkpoint import fingerprint
 from minillm.training.loop import Interrupted, Progress, train
 from minillm.training.metrics import MetricsLog, read_metrics, save_plot, terminal_plot
@@ -81,6 +82,8 @@ def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
     """Everything between the command line and the summary."""
     began, device = time.monotonic(), run.find_device(args.device)
     config, saved = resolve(args, flags)
+    if config.train.keep_memory:
+        keep_freed_memory()
     print(f"{config.about.summary or 'training'}; corpus {config.data.corpus}")
     data = run.build_data(config, saved and saved["tokenizer"])
     config = run.limit_steps(config, data)

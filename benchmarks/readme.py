@@ -40,6 +40,38 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
         ("`train.py --config translate-tiny`", "seconds", "{:.0f} s"),
         ("held-out sentences that it translates exactly", "test_exact_match", "{:.1%}"),
     ],
+    "encoder-tiny": [
+        ("`train.py --config encoder-tiny`", "seconds", "{:.0f} s"),
+        ("blanks of held-out stories that it fills in rightly", "test_masked_accuracy", "{:.1%}"),
+    ],
+    "finetuning": [
+        ("endings that it tells after fine-tuning on 400 stories (`benchmarks.finetuning`)", "fine_tuned_accuracy", "{:.1%}"),
+        ("the same from nothing, without what it learned from blanks", "from_nothing_accuracy", "{:.1%}"),
+    ],
+    "moe": [
+        ("loss of 8 experts, 2 for each token, after 400 steps (`benchmarks.moe`)", "experts_loss", "{:.3f}"),
+        ("loss of the dense model with as many active parameters", "dense_loss", "{:.3f}"),
+        ("time of a step with experts over that of the dense model", "time_ratio", "{:.2f} x"),
+    ],
+    "specialization": [
+        ("bits that an expert tells about the source of its tokens, of 1.58 (`benchmarks.specialization`)", "none_bits", "{:.2f}"),
+        ("with a balancing loss", "loss_bits", "{:.2f}"),
+        ("with a balancing bias", "bias_bits", "{:.2f}"),
+    ],
+    "lora": [
+        ("loss on a new kind of story after 300 steps of an adapter (`benchmarks.lora`)", "LoRA_diary", "{:.3f}"),
+        ("the same with all weights", "full_diary", "{:.3f}"),
+        ("parameters that the adapter trains", "LoRA_share", "{:.2f} %"),
+    ],
+    "recurrent-lstm": [("training throughput of an LSTM, 2 x 256, over `torch.nn.LSTM`'s (`benchmarks.recurrent`)", "ratio", "{:.2f} x")],
+    "recurrent-gru": [("of a GRU over `torch.nn.GRU`'s", "ratio", "{:.2f} x")],
+    "recurrent-rnn": [("of a vanilla network over `torch.nn.RNN`'s", "ratio", "{:.2f} x")],
+    "ngram-counting": [
+        ("10 million tokens counted to order 5 (`benchmarks.ngram`)", "seconds", "{:.0f} s"),
+        ("memory of the whole process then", "peak_megabytes", "{:.0f} MB"),
+    ],
+    "allocator": [("time of a training step where freed memory is kept, over one where it is not", "time_share", "{:.2f} x")],
+    "head": [("memory of head and cross-entropy at vocabulary 50,000 over torch's (`benchmarks.head`)", "memory_share", "{:.2f}")],
     "cold-start": [("`sample.py`, from command to the first character", "first_character_seconds", "{:.1f} s")],
 }
 

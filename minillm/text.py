@@ -19,6 +19,7 @@ from minillm.config import Count, validate
 from minillm.datasets.labels import ENDINGS
 from minillm.datasets.masking import MASK
 from minillm.datasets.pairs import spaced
+from minillm.decoding.beam import FORBIDDING, BeamConfig, beam_search
 from minillm.decoding.generate import Completion, Reason, generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.stopping import StopText
@@ -45,6 +46,15 @@ class TextCompletion(NamedTuple):
     text: str
     n_tokens: int
     reason: Reason
+
+
+class TextHypothesis(NamedTuple):
+    """What beam search found after a prompt."""
+
+    text: str
+    score: float  # logprob / length^alpha
+    logprob: float  # nats
+    length: int  # tokens, END included
 
 
 class TextModel:
@@ -103,6 +113,24 @@ class TextModel:
             TextCompletion(prompt, watcher.text, len(completion.tokens), completion.reason)
             for prompt, watcher, completion in zip(prompts, watchers, completions, strict=True)
         ]
+
+    def search(
+        self,
+        prompt: str,
+        beams: BeamConfig,
+        sampling: SamplingConfig,
+        *,
+        max_new_tokens: int,
+        start: Callable[[int], State] | None = None,
+    ) -> list[TextHypothesis]:
+        """The best completions that beam search finds, the best first. Of `sampling` only what forbids tokens counts.
+
+        `start` as in `generate`. Raises ValueError for a prompt that cannot be read.
+        """
+        forbidding = SamplingConfig(**{name: getattr(sampling, name) for name in FORBIDDING})
+        how = {"max_new_tokens": max_new_tokens, "end_id": self.tokenizer.end_id, "start": start or self.start([prompt])}
+        [found] = beam_search(self.model, [self.encode(prompt)], beams, self.sampler(forbidding, [prompt]), **how)
+        return [TextHypothesis(self.tokenizer.decode(each.tokens), each.score, each.logprob, each.length) for each in found]
 
     def start(self, prompts: Sequence[str], cache: Callable[[], KVCache] | None = None) -> Callable[[int], State] | None:
         """What makes the state that generation starts from, with `cache()` for each layer; None: the model alone.

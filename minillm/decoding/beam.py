@@ -24,6 +24,8 @@ from minillm.decoding.sampler import Sampler
 from minillm.decoding.transforms import BANNED
 from minillm.models.base import LanguageModel, State, device_of
 
+FORBIDDING = ("banned_tokens", "min_new_tokens", "no_repeat_ngram")  # the sampling settings that a search can obey
+
 
 @dataclass(frozen=True)
 class BeamConfig:

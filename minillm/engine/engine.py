@@ -7,6 +7,7 @@ text goes to the head; rows with equal settings are shaped and drawn together. W
 on nothing but the request: it is what `generate` writes for it alone. Read `request`, `scheduler` and `cache/paged.py` before.
 """
 
+import inspect
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -42,7 +43,14 @@ class Engine:
         vocab_size: int | None = None,
         share_prefixes: bool = True,
     ):
-        """end_id: the token that ends a text. vocab_size: ids at or above it are never drawn. Others: `PagePool`, `Scheduler`."""
+        """end_id: the token that ends a text. vocab_size: ids at or above it are never drawn. Others: `PagePool`, `Scheduler`.
+
+        Raises ValueError for a model that keeps no keys and values, or that needs more than a text to start.
+        """
+        if list(inspect.signature(model.start).parameters) != ["batch_size", "cache"]:
+            raise ValueError(
+                f"model = {type(model).__name__}: expected a decoder, whose keys and values can live in pages; write with generate instead"
+            )
         self.model, self.end_id, self.vocab_size, self.device = model, end_id, vocab_size, device_of(model)
         self.pool = (PrefixPool if share_prefixes else PagePool)(n_pages, page_size)
         self.scheduler = Scheduler(self.pool, max_running, chunk)

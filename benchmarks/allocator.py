@@ -1,0 +1,57 @@
+"""What keeping freed memory is worth: python -m benchmarks.allocator [--config gpt-tiny] [--repeats 5]
+
+Trains a few steps in processes of their own, with `train.keep_memory` and without it, taken in turns, since a process cannot go back.
+Prints and keeps the median milliseconds of a step and their ratio.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+
+from benchmarks.record import ROOT, record
+from minillm import run
+from minillm.flags import override
+from minillm.run_config import load_config
+from minillm.training.allocator import keep_freed_memory
+
+
+def milliseconds(config: str, keep: bool, n_steps: int) -> float:
+    """The median step of this process."""
+    if keep:
+        keep_freed_memory()
+    loaded = override(load_config(config), {"train.precision": "bf16"})
+    data = run.build_data(loaded, say=lambda line: None)
+    batch, model = run.build_batches(loaded, data), run.build_model(loaded, data.tokenizer.vocab_size)
+    step, times = run.build_step(loaded, model), []
+    for i in range(n_steps):
+        began = time.perf_counter()
+        step(batch(i))
+        times.append(1000 * (time.perf_counter() - began))
+    return statistics.median(times[n_steps // 5 :])
+
+
+def main() -> None:
+    """Measure both in turns."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--config", default="gpt-tiny")
+    parser.add_argument("--repeats", type=int, default=5, help="processes of each kind")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--keep", choices=["yes", "no"], help="measure one process, this one, and print its milliseconds")
+    args = parser.parse_args()
+    if args.keep:
+        return print(milliseconds(args.config, args.keep == "yes", args.steps))
+    rows = []
+    for _ in range(args.repeats):
+        command = [sys.executable, "-m", "benchmarks.allocator", "--config", args.config, "--steps", str(args.steps)]
+        kept, given_back = (
+            float(subprocess.run([*command, "--keep", keep], check=True, capture_output=True, text=True, cwd=ROOT).stdout)
+            for keep in ("yes", "no")
+        )
+        rows.append({"kept_ms": kept, "given_back_ms": given_back, "time_share": kept / given_back})
+    return record("allocator", rows)
+
+
+if __name__ == "__main__":
+    main()

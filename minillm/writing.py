@@ -1,0 +1,181 @@
+"""The ways to write with a run: token by token, with somebody who drafts, by beams, the best of several, or with all reasons.
+
+Each is a function of an `Order` that prints what it wrote, and what there is to tell of how it was written. `sample.py` chooses one.
+Read `text` and `run_folder` before.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from minillm.cache.build import CacheConfig, build_cache
+from minillm.decoding.attention_map import save_heat_maps, table
+from minillm.decoding.beam import BeamConfig
+from minillm.decoding.best_of import BestOfConfig, rank
+from minillm.decoding.drafts import ModelDrafter
+from minillm.decoding.explain import Choice, ExplainingSampler, show, to_json
+from minillm.decoding.generate import Completion, generate
+from minillm.decoding.sampler import Sampler, SamplingConfig
+from minillm.decoding.speculative import Tally, expected_speed_up, speculate
+from minillm.models.base import LanguageModel, State
+from minillm.run_drafter import build_drafter
+from minillm.run_folder import OpenRun
+from minillm.text import TextModel
+
+BETWEEN = "\n---\n"  # two texts
+N_PLAIN = 64  # tokens that are written without a draft, to compare
+
+
+class Memory:
+    """What generation starts from, in a cache that was asked for; as a text, the bytes that it came to hold."""
+
+    def __init__(self, text: TextModel, config: CacheConfig | None):
+        """None: as the model does by itself. Raises ValueError for a cache that cannot be had, or not with this model."""
+        self.text, self.config = text, config
+        self.cache = config and build_cache(config)
+        self.states: list[State] = []
+
+    def __call__(self, prompts: Sequence[str]) -> Callable[[int], State]:
+        make = self.text.start(prompts, self.cache) or self.text.model.start
+
+        def start(batch_size: int) -> State:
+            self.states.append(make(batch_size))
+            return self.states[-1]
+
+        return start
+
+    def nbytes(self) -> int:
+        """What the newest state holds."""
+        return self.states[-1].nbytes()
+
+    def __str__(self) -> str:
+        if self.config is None:
+            return ""
+        n_tokens, rows = int(self.states[-1].lengths.sum()), len(self.states[-1].lengths)
+        held = f"{self.nbytes():,} bytes held at the end"
+        return f"\n{self.config.cache} cache: {held}, where {rows} x {n_tokens // rows} tokens had been read\n"
+
+
+class Order(NamedTuple):
+    """What is to be written."""
+
+    opened: OpenRun
+    prompt: str
+    sampling: SamplingConfig
+    max_new_tokens: int
+    seeds: Sequence[int]  # one a text
+    stop: Sequence[str]
+    memory: Memory
+
+    @property
+    def text(self) -> TextModel:
+        """The model and its tokenizer."""
+        return self.opened.text
+
+    def how(self, n_texts: int) -> dict:
+        """What `TextModel.generate` is to know, for so many texts after the prompt."""
+        start = self.memory([self.prompt] * n_texts)
+        return {"sampling": self.sampling, "max_new_tokens": self.max_new_tokens, "stop": self.stop, "start": start}
+
+    def whole(self, written: str) -> str:
+        """A text with its prompt."""
+        return self.prompt + self.text.joint + written
+
+
+def plainly(order: Order, stream: bool, attention: bool = False, write: Callable[..., list[Completion]] = generate) -> None:
+    """Token by token, one text after the other if `stream`, else side by side; for a translator, where it looked, if asked."""
+    if stream:
+        for i, seed in enumerate(order.seeds):
+            print((BETWEEN if i else "") + order.whole(""), end="", flush=True)
+            order.text.generate([order.prompt], seeds=[seed], show=partial(print, end="", flush=True), write=write, **order.how(1))
+            print()
+    else:
+        n = len(order.seeds)
+        completions = order.text.generate([order.prompt] * n, seeds=order.seeds, write=write, **order.how(n))
+        print(BETWEEN.join(order.whole(completion.text) for completion in completions))
+    print(order.memory, end="")
+    if attention:
+        _show_attention(order, completions[0].text)
+
+
+def with_draft(order: Order, stream: bool, draft: str, n_draft: int) -> None:
+    """The same texts, or texts of the same distribution, by guesses that are checked several at a time; then what that was worth."""
+    drafter = build_drafter(draft, order.opened, [order.prompt] * (1 if stream else len(order.seeds)))
+    tallies: list[Tally] = []
+
+    def write(*args: object, **how: object) -> list[Completion]:
+        new = [Tally() for _ in how["generators"]]
+        tallies.extend(new)
+        return speculate(*args, **how, drafter=drafter, n_draft=n_draft, tallies=new)
+
+    began = time.perf_counter()
+    plainly(order, stream, write=write)
+    seconds, tally = time.perf_counter() - began, sum(tallies, Tally())
+    n_rows = 1 if stream else len(order.seeds)
+
+    def seconds_per_token(alone: TextModel, start: Callable[[int], State] | None) -> float:
+        began = time.perf_counter()
+        how = {"max_new_tokens": min(order.max_new_tokens, N_PLAIN), "seeds": range(n_rows), "stop": order.stop, "start": start}
+        written = alone.generate([order.prompt] * n_rows, order.sampling, **how)
+        return (time.perf_counter() - began) / max(sum(completion.n_tokens for completion in written), 1)
+
+    plain, cost = seconds_per_token(order.text, order.memory([order.prompt] * n_rows)), 0.0
+    if isinstance(drafter, ModelDrafter):
+        cost = seconds_per_token(type(order.text)(drafter.model, order.text.tokenizer, order.text.documents), None) / plain
+    predicted = expected_speed_up(tally.acceptance, tally.mean_length, cost)
+    print(
+        f"\nof each call of the target: {tally.mean_length:.1f} tokens drafted, {tally.tokens_per_call:.2f} written; "
+        f"{tally.acceptance:.0%} of those tested were accepted\nspeed-up: {predicted:.2f} x predicted, where a drafted token costs "
+        f"{cost:.2f} calls; {plain * tally.n_tokens / seconds:.2f} x measured"
+    )
+
+
+def by_beams(order: Order, config: BeamConfig) -> None:
+    """The most probable texts that a search finds, with their scores."""
+    how = {"max_new_tokens": order.max_new_tokens, "start": order.memory([order.prompt])}
+    found = order.text.search(order.prompt, config, order.sampling, **how)
+    scores = [f"[{each.score:.3f} = {each.logprob:.3f} / {each.length}^{config.length_penalty:g}]" for each in found]
+    print(BETWEEN.join(f"{order.whole(each.text)}\n{score}" for each, score in zip(found, scores, strict=True)))
+    print(order.memory, end="")
+
+
+def best_of(order: Order, config: BestOfConfig) -> None:
+    """As many texts as were asked for, of several that compete, with their scores."""
+    seeds = range(order.seeds[0], order.seeds[0] + config.best_of)
+    drawn: list[Completion] = []
+
+    def write(*args: object, **how: object) -> list[Completion]:
+        drawn.extend(generate(*args, **how))
+        return drawn
+
+    texts = order.text.generate([order.prompt] * len(seeds), seeds=seeds, write=write, **order.how(len(seeds)))
+    ranked = rank(drawn, config)
+    best = ranked[: len(order.seeds)]
+    print(BETWEEN.join(f"{order.whole(texts[r.index].text)}\n[{r.score:.3f} nats a token, seed {seeds[r.index]}]" for r in best))
+    print(f"\n{len(best)} of {len(ranked)} different texts, of {len(seeds)}{order.memory}")
+
+
+def explained(order: Order, path: Path | None) -> None:
+    """One text, and for each of its tokens every distribution on the way to it; also as JSON in `path`, if that is given."""
+    choices: list[Choice] = []
+
+    def write(model: LanguageModel, prompts: Sequence[Sequence[int]], sampler: Sampler, **how: object) -> list[Completion]:
+        return generate(model, prompts, ExplainingSampler(sampler.pipeline, order.memory.nbytes, choices), **how)
+
+    [completion] = order.text.generate([order.prompt], seeds=order.seeds, write=write, **order.how(1))
+    print(f"{order.whole(completion.text)}\n\n{show(choices, lambda token: order.text.tokenizer.decode([token]))}")
+    print(order.memory, end="")
+    if path is not None:
+        path.write_text(to_json(choices, prompt=order.prompt, seed=order.seeds[0], text=completion.text), encoding="utf-8")
+        print(f"\nall of it is in {path}; draw it again with: python -m minillm.decoding.explain replay {path}")
+
+
+def _show_attention(order: Order, translation: str) -> None:
+    """Print the last layer's attention to the source, and save a picture of every layer's."""
+    source, target, weights = order.text.align(order.prompt, translation)
+    print(f"\nwhere each word was looked for in the source (layer {len(weights)} of {len(weights)}, mean over heads):\n")
+    print(table(target, source, weights[-1]))
+    if save_heat_maps(target, source, weights, order.opened.path / "attention.png"):
+        print(f"\nevery layer is drawn in {order.opened.path / 'attention.png'}")
