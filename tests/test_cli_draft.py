@@ -80,7 +80,7 @@ BAD = {
     "another tokenizer": (["--draft", "stranger"], "--draft stranger: expected the tokenizer of"),
     "an encoder": (["--draft", "blanks"], "--draft blanks: expected a run that writes"),
     "a short context": (["--draft", "short"], "draft of context_length = 16: expected at least"),
-    "a length alone": (["--draft-tokens", "3"], "--draft-tokens 3 would be ignored without --draft"),
+    "a length alone": (["--draft-tokens", "3"], "--draft-tokens would be ignored without --draft"),
     "a length beyond": (["--draft", "prompt", "--draft-tokens", "99"], "n_draft = 99: expected 1 ... 16"),
 }
 

@@ -118,7 +118,7 @@ def by_one_beam(model, prompts):
 
 
 def with_a_draft(drafter, model, prompts):
-    write = partial(speculate, drafter=drafter or ModelDrafter(model))
+    write = partial(speculate, drafter=drafter or ModelDrafter(model, 1.0, memory(model, len(prompts))))
     return by_generate(model, prompts, write, start=memory(model, len(prompts)))
 
 
