@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from minillm.config import Between, Count, Positive, validate
-from minillm.decoding.generate import Reason, check, evaluating, limit_of, pad_left
+from minillm.decoding.generate import Reason, check, divide, evaluating, limit_of, pad_left
 from minillm.decoding.sampler import Sampler
 from minillm.decoding.transforms import BANNED
 from minillm.models.base import LanguageModel, State, device_of
@@ -81,7 +81,7 @@ def beam_search(
         raise ValueError("start: expected none with use_cache=False, which keeps no state; drop one of the two")
     limits = [limit_of(model.context_length, len(prompt), max_new_tokens) for prompt in prompts]
     searches = [_Search(config, n_most, reason, end_id) for n_most, reason in limits]
-    rows = [row for row, (n_most, _) in enumerate(limits) if n_most > 0]  # those in the batch
+    _, rows = divide(limits)  # those in the batch
     if rows:
         with evaluating(model):
             _search(model, prompts, searches, rows, sampler, (start or model.start) if use_cache else None)

@@ -103,10 +103,9 @@ def _stream(
         state = make_state(len(prompts)) if make_state else None
         context_length = state.context_length if state is not None else model.context_length
         limits = [limit_of(context_length, len(prompt), max_new_tokens) for prompt in prompts]
-        at_once = [Event(row, None, None, reason) for row, (n, reason) in enumerate(limits) if n == 0]
+        at_once, rows = divide(limits)  # rows: those in the batch
         if at_once:
             yield at_once
-        rows = [row for row, (n, _) in enumerate(limits) if n > 0]  # those in the batch
         if not rows:
             return
         sampler = sampler.for_rows(rows)
@@ -153,6 +152,11 @@ def limit_of(context_length: int | None, prompt_length: int, max_new_tokens: int
     if context_length is not None and context_length - prompt_length < max_new_tokens:
         return context_length - prompt_length, "context"
     return max_new_tokens, "length"
+
+
+def divide(limits: Sequence[tuple[int, Reason]]) -> tuple[list[Event], list[int]]:
+    """The news of rows that may not add a token, and the numbers of the others."""
+    return [Event(row, None, None, why) for row, (n, why) in enumerate(limits) if n == 0], [row for row, (n, _) in enumerate(limits) if n]
 
 
 def pad_left(prompts: Sequence[Sequence[int]], room: int, device: torch.device) -> tuple[Tensor, int]:

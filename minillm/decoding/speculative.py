@@ -16,7 +16,7 @@ from torch import Tensor
 
 from minillm.cache.base import EMPTY
 from minillm.decoding.drafts import Draft, Drafter
-from minillm.decoding.generate import Completion, Event, check, collect, evaluating, judge, limit_of
+from minillm.decoding.generate import Completion, Event, check, collect, divide, evaluating, judge, limit_of
 from minillm.decoding.reader import Reader
 from minillm.decoding.sampler import Sampler, invert
 from minillm.decoding.stopping import Stop
@@ -154,10 +154,9 @@ def _stream(
     tallies: Sequence[Tally],
 ) -> Iterator[list[Event]]:
     limits = [limit_of(model.context_length, len(prompt), max_new_tokens) for prompt in prompts]
-    at_once = [Event(row, None, None, reason) for row, (n, reason) in enumerate(limits) if n == 0]
+    at_once, rows = divide(limits)  # rows: those in the batch
     if at_once:
         yield at_once
-    rows = [row for row, (n, _) in enumerate(limits) if n > 0]  # those in the batch
     if not rows:
         return
     sampler, device = sampler.for_rows(rows), device_of(model)
