@@ -97,8 +97,6 @@ def go(args: argparse.Namespace) -> None:
     if not isinstance(opened.text, TextModel) or given.keys() & {"fill", "nearest", "among", "classify"}:
         return read(args, given, opened)
     refuse_what_would_be_ignored(given)
-    if said := lighten(opened.text.model, args.weights):
-        print(said)
     if args.preset is not None and args.preset not in PRESETS:
         raise ValueError(f"--preset {args.preset}: expected one of {', '.join(PRESETS)}")
     sampling = section(given, PRESETS[args.preset] if args.preset else opened.config.sampling)
@@ -106,6 +104,8 @@ def go(args: argparse.Namespace) -> None:
     n_tokens = request.max_new_tokens or opened.config.text.max_new_tokens
     memory = Memory(opened.text, section(given, CacheConfig()) if given.keys() & {"cache", "cache_budget"} else None)
     order = Order(opened, prompt, sampling, n_tokens, range(request.seed, request.seed + request.num_samples), args.stop, memory)
+    if said := lighten(opened.text.model, args.weights):
+        print(said)
     if beams.beams:
         print(f"run {opened.path} (step {opened.step}); the best of {beams.beams} beams\n", flush=True)
         return writing.by_beams(order, beams)
@@ -142,6 +142,8 @@ def refuse_what_would_be_ignored(given: dict) -> None:
         for name in useless:
             if way in given and name in given:
                 raise ValueError(f"{flag(name)} would be ignored beside {flag(way)}; leave one of the two out")
+    if int(given.get("best_of", 0)) and int(given.get("num_samples", 1)) > int(given["best_of"]):
+        raise ValueError(f"--num-samples {given['num_samples']}: expected at most --best-of {given['best_of']}; write more or show fewer")
     for name, needed in NEEDED.items():
         if name in given and needed not in given:
             raise ValueError(f"{flag(name)} would be ignored without {flag(needed)}; give both or none")

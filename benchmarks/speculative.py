@@ -23,8 +23,8 @@ from minillm.decoding.speculative import MOST, Tally, expected_speed_up, specula
 from minillm.run_drafter import build_drafter
 from minillm.run_folder import open_run
 from minillm.text import TextModel
+from minillm.training.precision import DTYPES
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 N_WORDS = 5  # of a document, to go on from
 
 

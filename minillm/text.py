@@ -14,13 +14,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from minillm.cache.base import EMPTY, KVCache
+from minillm.cache.base import KVCache
 from minillm.config import Count, validate
 from minillm.datasets.labels import ENDINGS
 from minillm.datasets.masking import MASK
 from minillm.datasets.pairs import spaced
 from minillm.decoding.beam import FORBIDDING, BeamConfig, beam_search
-from minillm.decoding.generate import Completion, Reason, generate
+from minillm.decoding.generate import Completion, Reason, generate, pad_right
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.stopping import StopText
 from minillm.models.base import LanguageModel, State
@@ -175,7 +175,7 @@ class Translator(TextModel):
         return source_pieces, pieces, weights
 
     def _sources(self, prompts: Sequence[str]) -> Tensor:
-        return ragged([self.encode_source(prompt) for prompt in prompts]).to(self.model.embed.weight.device)
+        return pad_right([self.encode_source(prompt) for prompt in prompts]).to(self.model.embed.weight.device)
 
 
 class Candidate(NamedTuple):
@@ -235,7 +235,7 @@ class Cloze:
         return [(among[row], cosine) for row, cosine in nearest(query, rows, n)]
 
     def _batch(self, texts: Sequence[str]) -> Tensor:
-        return ragged([self.encode(text) for text in texts]).to(next(self.model.parameters()).device)
+        return pad_right([self.encode(text) for text in texts]).to(next(self.model.parameters()).device)
 
 
 class TextClassifier:
@@ -261,8 +261,3 @@ def opening(tokenizer: Tokenizer, documents: bool) -> list[int]:
         except ValueError:  # an alphabet of characters without a new line
             pass
     return [tokenizer.end_id]
-
-
-def ragged(rows: Sequence[Sequence[int]]) -> Tensor:
-    """Rows of ids, filled up with EMPTY on the right: (B, longest)."""
-    return torch.tensor([[*row, *[EMPTY] * (max(map(len, rows)) - len(row))] for row in rows])

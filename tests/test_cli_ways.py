@@ -70,6 +70,7 @@ BAD = {
     "more to return than beams": (["--beams", "2", "--num-return", "3"], "num_return = 3: expected at most beams = 2"),
     "the best of a stream": (["--best-of", "2", "--stream"], "--stream would be ignored beside --best-of"),
     "the best of equals": (["--best-of", "2", "--temperature", "0"], "--best-of 2 would give the same text each time"),
+    "more than compete": (["--best-of", "2", "--num-samples", "3"], "--num-samples 3: expected at most --best-of 2"),
     "an overlap without a best": (["--same-overlap", "0.5"], "--same-overlap would be ignored without --best-of"),
     "reasons for several": (["--explain", "--num-samples", "2"], "--num-samples would be ignored beside --explain"),
     "reasons for a draft": (["--explain", "--draft", "prompt"], "--draft would be ignored beside --explain"),

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from minillm.cache.base import EMPTY, KVView, Rotate
 from minillm.cache.slots import Slots
+from minillm.nibbles import pack_nibbles, unpack_nibbles
 
 
 class Quantized(NamedTuple):
     """Numbers of few bits: x ~ codes scale + zero."""
 
-    codes: Tensor  # uint8, of 4 bits two to a byte: the first half of the last dimension in the low bits, the second half in the high ones
+    codes: Tensor  # uint8, of 4 bits two to a byte
     scale: Tensor  # float32 at least, and 1 long where it is shared
     zero: Tensor
 
@@ -36,15 +37,12 @@ def quantize(x: Tensor, dim: int, bits: int) -> Quantized:
     low, high = x.aminmax(dim=dim, keepdim=True)
     scale = (high - low) / (2**bits - 1)
     codes = ((x - low) / scale.masked_fill(scale == 0, 1.0)).round().clamp(0, 2**bits - 1).to(torch.uint8)  # all equal: all zero
-    if bits == 4:
-        first, second = codes.chunk(2, dim=-1)
-        codes = first | (second << 4)
-    return Quantized(codes, scale, low)
+    return Quantized(pack_nibbles(codes) if bits == 4 else codes, scale, low)
 
 
 def dequantize(x: Quantized, bits: int) -> Tensor:
     """The numbers, each off by half of its scale at most."""
-    codes = torch.cat([x.codes & 15, x.codes >> 4], dim=-1) if bits == 4 else x.codes
+    codes = unpack_nibbles(x.codes) if bits == 4 else x.codes
     return codes * x.scale + x.zero
 
 

@@ -58,12 +58,12 @@ class Choice(NamedTuple):
     nbytes: int  # what the model's state held then
 
 
-def describe_belief(step: str, logits: Tensor, before: Tensor | None, n_shown: int = N_SHOWN) -> Stage:
+def describe_belief(step: str, logits: Tensor, before: Tensor | None) -> Stage:
     """The stage that logits (V,) are at, `before` being the probabilities (V,) of the stage before, if any."""
     probs = logits.double().softmax(-1)
     possible = logits > BANNED
     removed = 0.0 if before is None else float(before[~possible].sum())
-    best = probs.topk(min(n_shown, int(possible.sum())))
+    best = probs.topk(min(N_SHOWN, int(possible.sum())))
     entropy = -float(torch.special.xlogy(probs, probs).sum())
     return Stage(step, int(possible.sum()), removed, entropy + 0.0, list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
 

@@ -20,7 +20,7 @@ from minillm.decoding.sampler import Sampler
 from minillm.decoding.stopping import Stop
 from minillm.models.base import LanguageModel, State, device_of
 
-Reason = Literal["end", "stop", "length", "context"]
+Reason = Literal["end", "stop", "length", "context", "cancelled", "failed"]  # the last two by the engine alone
 
 
 @dataclass
@@ -157,6 +157,14 @@ def limit_of(context_length: int | None, prompt_length: int, max_new_tokens: int
 def divide(limits: Sequence[tuple[int, Reason]]) -> tuple[list[Event], list[int]]:
     """The news of rows that may not add a token, and the numbers of the others."""
     return [Event(row, None, None, why) for row, (n, why) in enumerate(limits) if n == 0], [row for row, (n, _) in enumerate(limits) if n]
+
+
+def pad_right(rows: Sequence[Sequence[int]], room: int = 0) -> Tensor:
+    """Rows that begin in the same column, with room behind the longest, (B, width + room)."""
+    padded = torch.full((len(rows), max(map(len, rows)) + room), EMPTY)
+    for filled, row in zip(padded, rows, strict=True):
+        filled[: len(row)] = torch.tensor(row)
+    return padded
 
 
 def pad_left(prompts: Sequence[Sequence[int]], room: int, device: torch.device) -> tuple[Tensor, int]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from minillm.cache.base import EMPTY
 from minillm.decoding.drafts import Draft, Drafter
-from minillm.decoding.generate import Completion, Event, check, collect, divide, evaluating, judge, limit_of
+from minillm.decoding.generate import Completion, Event, Reason, check, collect, divide, evaluating, judge, limit_of, pad_right
 from minillm.decoding.reader import Reader
 from minillm.decoding.sampler import Sampler, invert
 from minillm.decoding.stopping import Stop
@@ -34,6 +34,13 @@ class Tally:
     n_drafted: int = 0
     n_tested: int = 0  # drafted tokens with only accepted ones before them
     n_accepted: int = 0
+
+    def add_call(self, drafted: int, accepted: int) -> None:
+        """Count one call of the target, which ended the draft at its first rejection."""
+        self.n_calls += 1
+        self.n_drafted += drafted
+        self.n_tested += min(drafted, accepted + 1)
+        self.n_accepted += accepted
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
@@ -126,8 +133,8 @@ def stream(
         raise ValueError(
             f"draft of vocab_size = {drafter.vocab_size}: expected {model.vocab_size}, that of the target; take one with the same tokenizer"
         )
-    limits = [limit_of(model.context_length, len(prompt), max_new_tokens)[0] for prompt in prompts]
-    longest = max((len(prompt) + n for prompt, n in zip(prompts, limits, strict=True)), default=0)
+    limits = [limit_of(model.context_length, len(prompt), max_new_tokens) for prompt in prompts]
+    longest = max((len(prompt) + n for prompt, (n, _) in zip(prompts, limits, strict=True)), default=0)
     if drafter.context_length is not None and longest > drafter.context_length:
         raise ValueError(
             f"draft of context_length = {drafter.context_length}: expected at least {longest}, a prompt and its new tokens; "
@@ -136,7 +143,7 @@ def stream(
     tallies = [Tally() for _ in prompts] if tallies is None else tallies
     if list(tallies) != [Tally()] * len(prompts):
         raise ValueError(f"{len(tallies)} tallies: expected a new one for each of the {len(prompts)} prompts")
-    return _stream(model, drafter, prompts, sampler, max_new_tokens, generators, end_id, stops, start or model.start, n_draft, tallies)
+    return _stream(model, drafter, prompts, sampler, limits, generators, end_id, stops, start or model.start, n_draft, tallies)
 
 
 @torch.inference_mode()
@@ -145,7 +152,7 @@ def _stream(
     drafter: Drafter,
     prompts: Sequence[Sequence[int]],
     sampler: Sampler,
-    max_new_tokens: int,
+    limits: Sequence[tuple[int, Reason]],
     generators: Sequence[torch.Generator],
     end_id: int | None,
     stops: Sequence[Stop] | None,
@@ -153,14 +160,13 @@ def _stream(
     n_draft: int,
     tallies: Sequence[Tally],
 ) -> Iterator[list[Event]]:
-    limits = [limit_of(model.context_length, len(prompt), max_new_tokens) for prompt in prompts]
     at_once, rows = divide(limits)  # rows: those in the batch
     if at_once:
         yield at_once
     if not rows:
         return
     sampler, device = sampler.for_rows(rows), device_of(model)
-    texts = _left([prompts[row] for row in rows], room=max(n for n, _ in limits) + MOST).to(device)
+    texts = pad_right([prompts[row] for row in rows], room=max(n for n, _ in limits) + MOST).to(device)
     lengths = torch.tensor([len(prompts[row]) for row in rows], device=device)
     with evaluating(model), drafter.begin(len(rows)) as drafting:
         target = Reader(model, make_state(len(rows)))
@@ -185,10 +191,7 @@ def _stream(
             told = zip(rows, n_drafted.tolist(), n_accepted.tolist(), *torch.stack([new.double(), logprobs]).tolist(), strict=True)
             for i, (row, drafted, accepted, tokens, nats) in enumerate(told):
                 tally = tallies[row]
-                tally.n_calls += 1
-                tally.n_drafted += drafted
-                tally.n_tested += min(drafted, accepted + 1)
-                tally.n_accepted += accepted
+                tally.add_call(drafted, accepted)
                 for token, logprob in zip(tokens[: accepted + 1], nats, strict=False):
                     tally.n_tokens += 1
                     events.append(judge(row, int(token), logprob, end_id, stops and stops[row], limits[row], tally.n_tokens))
@@ -225,11 +228,3 @@ def _uniforms(generators: Sequence[torch.Generator], wanted: Sequence[int]) -> T
         drawn = torch.rand(2 * k + 1, generator=generator, dtype=torch.float64, device=generator.device)
         row[:k], row[K : K + k], row[-1] = drawn[:k], drawn[k : 2 * k], drawn[-1]
     return uniforms
-
-
-def _left(prompts: Sequence[Sequence[int]], room: int) -> Tensor:
-    """Prompts that begin in the same column, with room behind the longest, (B, width + room)."""
-    texts = torch.full((len(prompts), max(map(len, prompts)) + room), EMPTY)
-    for text, prompt in zip(texts, prompts, strict=True):
-        text[: len(prompt)] = torch.tensor(prompt)
-    return texts

@@ -71,9 +71,7 @@ def _inputs(model: Decoder, norms: list[str], batches: Iterable[Tensor]) -> dict
         room = N_ROWS - sum(map(len, seen[path]))
         seen[path].append(out.flatten(0, -2)[:room])
 
-    hooks = [
-        model.get_submodule(path).register_forward_hook(lambda _, __, out, path=path: keep(path, out)) for path in norms
-    ]
+    hooks = [model.get_submodule(path).register_forward_hook(lambda _, __, out, path=path: keep(path, out)) for path in norms]
     was_training = model.training
     model.eval()
     try:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from minillm.quantization.packed import check_groups, pack_nibbles, steps, unpack_nibbles
+from minillm.nibbles import pack_nibbles, unpack_nibbles
+from minillm.quantization.packed import check_groups, steps
 
 
 class Int4(NamedTuple):

@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minillm.nibbles import unpack_nibbles
 from minillm.quantization.int4 import Int4
 from minillm.quantization.int8 import Int8
 from minillm.quantization.pack import pack, packed_weights
-from minillm.quantization.packed import PackedLinear, nbytes, unpack_nibbles
+from minillm.quantization.packed import PackedLinear, nbytes
 
 GROUPS = (32, 64, 128, 256)  # that the kernel for int4 knows
 WRITTEN_OUT = "unpacked in every call"

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minillm.quantization.packed import check_groups, pack_nibbles, steps, unpack_nibbles
+from minillm.nibbles import pack_nibbles, unpack_nibbles
+from minillm.quantization.packed import check_groups, steps
 
 N_SHARING = 256  # absmaxes that share a mean and a scale
 
@@ -27,9 +28,7 @@ def levels() -> Tensor:
     two sides step evenly from there to 1/2, in seven and in eight steps, and meet at 0.
     """
     outermost = 1 - (1 / 30 + 1 / 32) / 2
-    positive, negative = (
-        [NormalDist().inv_cdf(outermost + (0.5 - outermost) * i / n) for i in range(n)] for n in (8, 7)
-    )
+    positive, negative = ([NormalDist().inv_cdf(outermost + (0.5 - outermost) * i / n) for i in range(n)] for n in (8, 7))
     return torch.tensor([*(-x for x in negative), 0.0, *reversed(positive)], dtype=torch.float64) / positive[0]
 
 

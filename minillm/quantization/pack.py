@@ -17,8 +17,7 @@ from minillm.models.decoder import Decoder
 from minillm.quantization import int4, int8, nf4
 from minillm.quantization.packed import Packed, PackedEmbedding, PackedLinear
 
-FORMATS: dict[str, Callable[..., Packed]] = {"int8": int8.quantize, "int4": int4.quantize, "nf4": nf4.quantize}
-WEIGHTS = ("bf16", *FORMATS)
+WEIGHTS = ("bf16", "int8", "int4", "nf4")
 
 
 def pack(model: nn.Module, weights: str, group: int = 64, dtype: torch.dtype = torch.bfloat16) -> None:
@@ -45,8 +44,12 @@ def quantizer(weights: str, group: int = 64) -> Callable[[Tensor], Packed] | Non
     """The function of that name, groups chosen; None for bf16. Raises ValueError for another name."""
     if weights not in WEIGHTS:
         raise ValueError(f"weights = {weights!r}: expected {suggest(weights, list(WEIGHTS))}")
-    grouped = {"int4": partial(int4.quantize, group=group), "nf4": partial(nf4.quantize, block=group)}
-    return {"bf16": None, "int8": int8.quantize, **grouped}[weights]
+    return {
+        "bf16": None,
+        "int8": int8.quantize,
+        "int4": partial(int4.quantize, group=group),
+        "nf4": partial(nf4.quantize, block=group),
+    }[weights]
 
 
 def refuse(model: nn.Module, weights: str) -> None:

@@ -2,7 +2,7 @@
 
 By default the C library of Linux gives large pieces back to the system as soon as they are freed, and the system hands them out again
 page by page, each filled with zeros at the first touch: thousands of interruptions a step, for nothing. Told to keep them, it reuses
-them: steps of gpt-tiny take 0.93 of the time (python -m benchmarks.allocator), and the process holds what it held at most.
+them. `python -m benchmarks.allocator` measures what that is worth.
 """
 
 import ctypes

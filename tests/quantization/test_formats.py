@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minillm.nibbles import pack_nibbles, unpack_nibbles
 from minillm.quantization import int4, int8, nf4
-from minillm.quantization.packed import pack_nibbles, unpack_nibbles
 
 FORMATS = {"int8": int8.quantize, "int4": int4.quantize, "nf4": nf4.quantize}
 each_format = pytest.mark.parametrize("quantize", FORMATS.values(), ids=FORMATS.keys())
