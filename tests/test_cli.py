@@ -20,6 +20,7 @@ from minillm import run_folder
 from minillm.training import checkpoint
 from minillm.training.step import GradientStep
 from tests import tiny
+from tests.interruption import ctrl_c_after
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {
@@ -148,21 +149,12 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(finished, tmp_path)
 
 
 @pytest.mark.parametrize("stop_at", [3, 4, 7, 11])
-def test_stopping_and_resuming_at_any_step_gives_the_same_bits(finished, tmp_path, monkeypatch, stop_at):
+def test_stopping_and_resuming_at_any_step_gives_the_same_bits(finished, tmp_path, stop_at):
     path, _ = finished
     torch.set_num_threads(1)
     stopped = tmp_path / "stopped"
-    original = GradientStep.__call__
-
-    def press_ctrl_c(self, batch):
-        metrics = original(self, batch)
-        if self.n_steps == stop_at:
-            signal.raise_signal(signal.SIGINT)
-        return metrics
-
-    monkeypatch.setattr(GradientStep, "__call__", press_ctrl_c)
-    assert train.main(["--config", "gpt-tiny", *flags(train__run=stopped)]) == 130
-    monkeypatch.setattr(GradientStep, "__call__", original)
+    with ctrl_c_after(GradientStep, stop_at):
+        assert train.main(["--config", "gpt-tiny", *flags(train__run=stopped)]) == 130
     assert checkpoint.load(stopped / "checkpoint" / "latest.pt")["progress"]["step"] == stop_at
     assert train.main(["--resume", str(stopped)]) == 0
     assert same(weights(stopped), weights(path))

@@ -1,7 +1,6 @@
 """Encoders as a user types them: train, fill in blanks, search, fine-tune, and what cannot be asked of them."""
 
 import json
-import signal
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ import sample
 import train
 from minillm.training import checkpoint
 from minillm.training.step import GradientStep
+from tests.interruption import ctrl_c_after
 from tests.test_cli import flags, same, weights
 
 TINY = {"model__context_length": 64, "model__n_layers": 2, "train__max_steps": 6, "data__n_stories": 100}
@@ -52,19 +52,10 @@ def test_training_an_encoder_says_nothing_that_is_only_true_of_decoders(runs):
     assert all("masked_accuracy" in row for row in rows if "loss" in row)
 
 
-def test_a_stopped_encoder_resumes_to_the_same_bits(runs, tmp_path, monkeypatch):
+def test_a_stopped_encoder_resumes_to_the_same_bits(runs, tmp_path):
     folder, _ = runs
-    original = GradientStep.__call__
-
-    def press_ctrl_c(self, batch):
-        metrics = original(self, batch)
-        if self.n_steps == 3:
-            signal.raise_signal(signal.SIGINT)
-        return metrics
-
-    monkeypatch.setattr(GradientStep, "__call__", press_ctrl_c)
-    assert train.main(["--config", "encoder-tiny", *small(train__run=tmp_path / "stopped")]) == 130
-    monkeypatch.setattr(GradientStep, "__call__", original)
+    with ctrl_c_after(GradientStep, 3):
+        assert train.main(["--config", "encoder-tiny", *small(train__run=tmp_path / "stopped")]) == 130
     assert train.main(["--resume", str(tmp_path / "stopped")]) == 0
     assert same(weights(tmp_path / "stopped"), weights(folder / "encoder"))
 

@@ -1,7 +1,6 @@
 """A translator as a user types it: trained on pairs, asked with a prompt, and shown where it looked."""
 
 import json
-import signal
 import sys
 from functools import partial
 
@@ -17,6 +16,7 @@ from minillm.training import checkpoint
 from minillm.training.metrics import read_metrics
 from minillm.training.step import GradientStep
 from tests import tiny
+from tests.interruption import ctrl_c_after
 
 SMALL = {
     "data.n_pairs": 600,
@@ -52,18 +52,9 @@ def test_training_reports_exact_match_and_keeps_the_test_combinations_for_the_en
     assert 0 <= summary["exact_match"] <= 1 and {"val_loss", "test_loss", "test_exact_match"} <= summary.keys()
 
 
-def test_a_stopped_translator_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch):
-    original = GradientStep.__call__
-
-    def press_ctrl_c(self, batch):
-        metrics = original(self, batch)
-        if self.n_steps == 3:
-            signal.raise_signal(signal.SIGINT)
-        return metrics
-
-    monkeypatch.setattr(GradientStep, "__call__", press_ctrl_c)
-    assert train.main(["--config", "translate-tiny", *flags(train__run=tmp_path / "stopped")]) == 130
-    monkeypatch.setattr(GradientStep, "__call__", original)
+def test_a_stopped_translator_goes_on_to_the_same_bits(finished, tmp_path):
+    with ctrl_c_after(GradientStep, 3):
+        assert train.main(["--config", "translate-tiny", *flags(train__run=tmp_path / "stopped")]) == 130
     assert train.main(["--resume", str(tmp_path / "stopped")]) == 0
     one, other = (checkpoint.load(path / "checkpoint" / "latest.pt")["step"]["model"] for path in (finished, tmp_path / "stopped"))
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -1,7 +1,6 @@
 """An n-gram model through the same scripts as every other: train, stop, resume, sample, and what it refuses."""
 
 import json
-import signal
 from functools import partial
 
 import pytest
@@ -12,6 +11,7 @@ import train
 from minillm.training import checkpoint
 from minillm.training.counting import CountingStep
 from tests import tiny
+from tests.interruption import ctrl_c_after
 
 SMALL = {
     "data.n_stories": 300,
@@ -55,18 +55,10 @@ def test_a_counted_model_writes(finished, capsys):
     assert out.count("One day") == 2 and "top-p 0.9 -> draw" in out
 
 
-def test_stopping_and_resuming_gives_the_same_counts(finished, tmp_path, monkeypatch):
-    original, stopped = CountingStep.__call__, tmp_path / "stopped"
-
-    def press_ctrl_c(self, batch):
-        metrics = original(self, batch)
-        if self.n_steps == 3:
-            signal.raise_signal(signal.SIGINT)
-        return metrics
-
-    monkeypatch.setattr(CountingStep, "__call__", press_ctrl_c)
-    assert train.main(["--config", "ngram-tiny", *flags(train__run=stopped)]) == 130
-    monkeypatch.setattr(CountingStep, "__call__", original)
+def test_stopping_and_resuming_gives_the_same_counts(finished, tmp_path):
+    stopped = tmp_path / "stopped"
+    with ctrl_c_after(CountingStep, 3):
+        assert train.main(["--config", "ngram-tiny", *flags(train__run=stopped)]) == 130
     assert train.main(["--resume", str(stopped)]) == 0
     one, other = counts(finished), counts(stopped)
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from minillm import run_folder
 from minillm.adapters.lora import lora_layers
 from minillm.training import checkpoint
 from minillm.training.step import GradientStep
+from tests.interruption import ctrl_c_after
 from tests.test_cli import flags, same, weights
 
 QUICK = {"data.n_stories": 200, "train.batch_size": 4, "train.eval_every": 5, "train.save_every": 4, "train.precision": "fp32"}
@@ -64,20 +64,11 @@ def test_the_folder_holds_the_factors_and_names_the_base_which_stays_as_it_was(b
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_an_adapter_that_was_stopped_goes_on_to_the_same_bits(base, tmp_path, monkeypatch, precision):
+def test_an_adapter_that_was_stopped_goes_on_to_the_same_bits(base, tmp_path, precision):
     words = ["--adapter.dropout", "0.2", "--train.precision", precision]
     assert adapt(base, tmp_path / "straight", *words) == 0
-    original = GradientStep.__call__
-
-    def press_ctrl_c(self, batch):
-        metrics = original(self, batch)
-        if self.n_steps == 6:
-            signal.raise_signal(signal.SIGINT)
-        return metrics
-
-    monkeypatch.setattr(GradientStep, "__call__", press_ctrl_c)
-    assert adapt(base, tmp_path / "stopped", *words) == 130
-    monkeypatch.setattr(GradientStep, "__call__", original)
+    with ctrl_c_after(GradientStep, 6):
+        assert adapt(base, tmp_path / "stopped", *words) == 130
     assert train.main(["--resume", str(tmp_path / "stopped")]) == 0
     assert same(weights(tmp_path / "stopped"), weights(tmp_path / "straight"))
     assert torch.equal(logits(tmp_path / "stopped"), logits(tmp_path / "straight"))
