@@ -119,9 +119,14 @@ def uniforms(generators: Sequence[torch.Generator], device: torch.device) -> Ten
 def invert(logits: Tensor, uniforms: Tensor) -> Tensor:
     """The tokens (B,) at which the cumulative distributions of logits (B, V) pass uniforms (B,) in [0, 1). ValueError as `draw`."""
     probs = logits.double().softmax(-1)
-    if not probs.isfinite().all():
-        raise ValueError("logits: expected a finite one in every row; the model diverged, or every token is banned (loosen the penalties)")
+    check_distribution(probs)
     return pass_at(probs, uniforms)
+
+
+def check_distribution(numbers: Tensor) -> None:
+    """Raises ValueError where one is not finite: probabilities, or the largest logits."""
+    if not numbers.isfinite().all():
+        raise ValueError("logits: expected a finite one in every row; the model diverged, or every token is banned (loosen the penalties)")
 
 
 def pass_at(probs: Tensor, uniforms: Tensor) -> Tensor:
@@ -146,8 +151,24 @@ class Sampler:
         return logits
 
     def __call__(self, logits: Tensor, history: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """One token a row, (B,) long. logits: (B, V); history: (B, T), EMPTY where no token stands."""
-        return draw(self.shape(logits, history), generators)
+        """One token a row, (B,) long. logits: (B, V); history: (B, T), EMPTY where no token stands. ValueError as `draw`.
+
+        Temperature 0 leaves one token: it is taken as it is found, without a distribution to draw it from, and no generator moves.
+        """
+        if not self.greedy:
+            return draw(self.shape(logits, history), generators)
+        best = self.before_greedy().shape(logits, history).max(-1)
+        check_distribution(best.values)
+        return best.indices
+
+    @property
+    def greedy(self) -> bool:
+        """Whether temperature 0 is in the pipeline; what comes after it changes nothing."""
+        return Temperature(0) in self.pipeline
+
+    def before_greedy(self) -> "Sampler":
+        """What shapes the logits before temperature 0 takes the largest of them."""
+        return Sampler(self.pipeline[: self.pipeline.index(Temperature(0))])
 
     def for_rows(self, rows: Sequence[int]) -> "Sampler":
         """The sampler for the batch whose row i was row `rows[i]`."""

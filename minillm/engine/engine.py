@@ -21,7 +21,6 @@ from minillm.cache.paged import PagedLayer, PagePool, plan
 from minillm.cache.prefix import PrefixPool
 from minillm.decoding.generate import Completion, Event, check, judge, limit_of
 from minillm.decoding.sampler import Sampler, build_pipeline, invert
-from minillm.decoding.transforms import Temperature
 from minillm.engine.request import Job, Request
 from minillm.engine.scheduler import Scheduler
 from minillm.models.base import device_of
@@ -178,12 +177,10 @@ class Engine:
             for i, job in enumerate(jobs):
                 rows.setdefault(job.request.sampling, []).append(i)
             self.grouped, self.groups = numbers, []
-            for sampling, group in rows.items():
-                pipeline = self._pipeline(jobs[group[0]].request, [len(jobs[i].request.prompt) for i in group])
-                greedy = sampling.temperature == 0  # one token is left: nothing that comes after can change it
-                cut = pipeline[: pipeline.index(Temperature(0))] if greedy else pipeline
+            for group in rows.values():
+                sampler = Sampler(self._pipeline(jobs[group[0]].request, [len(jobs[i].request.prompt) for i in group]))
                 where = slice(None) if len(rows) == 1 else torch.tensor(group, device=self.device)
-                self.groups.append(_Group(where, Sampler(cut), greedy))
+                self.groups.append(_Group(where, sampler.before_greedy() if sampler.greedy else sampler, sampler.greedy))
         return self.groups
 
     def _pipeline(self, request: Request, prompt_lengths: Sequence[int]) -> list:

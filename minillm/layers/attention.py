@@ -13,7 +13,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import repeat
 from torch import Tensor, nn
 
 from minillm.cache.base import KVCache, KVView, Rotate
@@ -139,15 +139,19 @@ class Attention(nn.Module):
 
     def look(self, x: Tensor, positions: Tensor, view: KVView) -> Tensor:
         """The queries of x (B, T, D) over a view -> (B, T, D)."""
-        q = rearrange(self.to_q(x), "B T (H K) -> B H T K", H=self.n_heads)
-        q = self.rotate(self.q_norm(q), positions)
+        q = self.rotate(self.q_norm(_split(self.to_q(x), self.n_heads)), positions)
         out = self.attend(q, view, positions, self.causal, self.window, self.dropout if self.training else 0.0)
         view.observe(lambda q, positions: weigh(q, view, positions, self.causal, self.window, self.score_bias), q, positions)
-        return self.to_out(rearrange(out, "B H T K -> B T (H K)"))
+        return self.to_out(out.transpose(1, 2).flatten(2))  # (B, T, H, K) -> (B, T, H K)
 
     def _keys_and_values(self, x: Tensor, values: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
-        k, v = (rearrange(y, "B S (G K) -> B G S K", G=self.n_kv_heads) for y in (self.to_k(x), self.to_v(x) + values))
+        k, v = (_split(y, self.n_kv_heads) for y in (self.to_k(x), self.to_v(x) + values))
         return self.k_norm(k), v
+
+
+def _split(x: Tensor, n_heads: int) -> Tensor:
+    """(B, T, H K) -> (B, H, T, K). Not by einops, whose look-up of a pattern takes longer than all else here when T is 1."""
+    return x.unflatten(2, (n_heads, -1)).transpose(1, 2)
 
 
 def _for_every_head(x: Tensor, n_heads: int) -> Tensor:

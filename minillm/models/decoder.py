@@ -143,12 +143,12 @@ class Decoder(nn.Module):
         """The vectors from which the head reads the next token: (B, T) -> (B, T, D)."""
         positions, dense = positions_of(tokens, self.context_length, None if state is None else state.places)  # (B or 1, T)
         caches = state.caches if state is not None else [NoCache()] * len(self.blocks)
-        ids = tokens.clamp(min=0)
+        ids = tokens if dense else tokens.clamp(min=0)
         x = self.dropout(self.embed(ids) + self.embed_positions(positions))  # (B, T, D)
         for block, cache, values in zip(self.blocks, caches, self.embed_values(ids), strict=True):
             x = block(x, positions, dense, cache, values)
         if state is not None:
-            state.lengths = state.lengths + (tokens >= 0).sum(1)
+            state.lengths = state.lengths + (tokens.shape[1] if dense else (tokens >= 0).sum(1))
         return self.norm(x), state
 
     def _initialize(self) -> None:

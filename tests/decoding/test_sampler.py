@@ -165,10 +165,21 @@ def test_every_draw_takes_one_uniform_number_greedy_or_not():
 
 
 @pytest.mark.parametrize("row", [[BANNED] * 3, [0.0, math.nan, 1.0], [math.inf, 0.0, 0.0]])
-@pytest.mark.parametrize("config", [SamplingConfig(), SamplingConfig(temperature=0.7, top_k=2, top_p=0.5, min_p=0.1, typical_p=0.9)])
+@pytest.mark.parametrize(
+    "config",
+    [SamplingConfig(), SamplingConfig(temperature=0), SamplingConfig(temperature=0.7, top_k=2, top_p=0.5, min_p=0.1, typical_p=0.9)],
+)
 def test_a_row_without_a_distribution_is_refused(row, config):
     with pytest.raises(ValueError, match="logits"):
         Sampler(build_pipeline(config))(torch.tensor([row]), torch.tensor([[1]]), seeded([0]))
+
+
+@given(st.lists(st.lists(st.integers(-3, 3), min_size=4, max_size=4), min_size=1, max_size=3), st.sampled_from([1.0, 1.5]))
+def test_greedy_takes_what_a_draw_from_its_distribution_would(rows, penalty):
+    logits, history = torch.tensor(rows, dtype=torch.float32), torch.tensor([[0, 2, EMPTY]] * len(rows))
+    sampler = Sampler(build_pipeline(SamplingConfig(temperature=0, repetition_penalty=penalty, banned_tokens=(3,), top_p=0.9)))
+    generators = seeded(range(len(rows)))
+    assert torch.equal(sampler(logits, history, generators), draw(sampler.shape(logits, history), generators))
 
 
 def test_a_generator_for_every_row_is_demanded():
