@@ -35,7 +35,7 @@ class ContiguousCache:
     def reorder(self, rows: Tensor) -> None:
         """See `KVCache.reorder`."""
         if self.k.dim() == 4:
-            self.k, self.v, self.positions = self.k[rows], self.v[rows], self.positions[rows]
+            self.k, self.v, self.positions = (x.index_select(0, rows) for x in (self.k, self.v, self.positions))
 
     def truncate(self, lengths: Tensor) -> None:
         """See `KVCache.truncate`. Columns that no row uses any more are free again."""

@@ -82,7 +82,7 @@ class QuantizedCache:
         self.slots.reorder(rows)
         if len(self.n_groups):
             self.n_groups = self.n_groups[rows]
-            self.k, self.v = (Quantized(*(part[rows] for part in x)) for x in (self.k, self.v))
+            self.k, self.v = (Quantized(*(part.index_select(0, rows) for part in x)) for x in (self.k, self.v))
 
     def truncate(self, lengths: Tensor) -> None:
         """See `KVCache.truncate`. Impossible among rounded tokens, whose group is closed, but to nothing."""

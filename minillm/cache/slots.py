@@ -51,7 +51,7 @@ class Slots:
     def reorder(self, rows: Tensor) -> None:
         """See `KVCache.reorder`."""
         if self.k.dim() == 4:
-            self.k, self.v, self.positions = self.k[rows], self.v[rows], self.positions[rows]
+            self.k, self.v, self.positions = (x.index_select(0, rows) for x in (self.k, self.v, self.positions))
 
     def ends(self) -> Tensor:
         """One more than the position of each row's last token, (B,); 0 where there is none."""

@@ -87,7 +87,10 @@ class EncoderDecoderState(CachedState):
     def reorder(self, rows: Tensor) -> None:
         """See `State.reorder`. A row takes its source with it."""
         super().reorder(rows)
-        self.sources = [view._replace(k=view.k[rows], v=view.v[rows], positions=_rows_of(view.positions, rows)) for view in self.sources]
+        self.sources = [
+            view._replace(k=view.k.index_select(0, rows), v=view.v.index_select(0, rows), positions=_rows_of(view.positions, rows))
+            for view in self.sources
+        ]
 
     def nbytes(self) -> int:
         """See `State.nbytes`. Keys and values of the source are counted too."""
