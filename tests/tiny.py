@@ -16,6 +16,7 @@ SHAPES = {  # one of each mechanism, and each in more than one company
     "alibi": {"positions": "alibi", "n_kv_heads": 3},
     "window": {"window": 5, "n_kv_heads": 2},
     "value embeddings": {"value_embeddings": True, "n_kv_heads": 3},
+    "n-gram embeddings": {"ngram_rows": 53, "n_kv_heads": 2},
     "experts": {"n_experts": 5, "n_experts_per_token": 2, "n_kv_heads": 2},
     "one expert and a shared one": {"feedforward": "swiglu", "n_experts": 3, "n_experts_per_token": 1, "n_shared_experts": 1},
 }

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from minillm.cache.base import KVCache, NoCache
 from minillm.cache.contiguous import ContiguousCache
+from minillm.cache.paged import PagedLayer
 from minillm.config import Above, AtLeast, Between, Count, Positive, validate
 from minillm.layers.attention import Attention
 from minillm.layers.block import PostNormBlock, PreNormBlock
 from minillm.layers.feedforward import ACTIVATIONS, MLP, SwiGLU
 from minillm.layers.moe import ExpertMLPs, ExpertSwiGLUs, MoE, NoSharedExpert, Router
+from minillm.layers.ngram_embedding import NgramEmbedding, NoNgramEmbedding
 from minillm.layers.norm import LayerNorm, RMSNorm
 from minillm.layers.positions import Alibi, LearnedPositions, NoPositions, Rotary, SinusoidalPositions, no_bias, no_rotation, positions_of
 from minillm.layers.value_embedding import NoValueEmbedding, ValueEmbedding
@@ -58,6 +60,7 @@ class DecoderConfig:
     window: Count = 0  # tokens that a query sees, itself included; 0: all
     tied: bool = True  # the head's weight is the embedding
     value_embeddings: bool = False  # a second table, whose vectors are added to the values of every attention
+    ngram_rows: Count = 0  # rows of a table in which the pair and the triple of tokens that end at each are looked up; 0: none
     dropout: Annotated[float, Between(0, 0.99)] = 0.0  # of embeddings, attention weights and sublayer outputs
     init_std: Annotated[float, AtLeast(0)] = 0.02  # of the normal distribution that weights start from
     init_embed: Annotated[float, AtLeast(0)] = 0.02  # the same for embeddings
@@ -116,6 +119,7 @@ class Decoder(nn.Module):
             "learned": partial(LearnedPositions, c.context_length, c.d_model),
             "sinusoidal": partial(SinusoidalPositions, c.context_length, c.d_model),
         }.get(c.positions, NoPositions)()
+        self.embed_ngrams = NgramEmbedding(c.ngram_rows, c.d_model, vocab_size) if c.ngram_rows else NoNgramEmbedding()
         self.embed_values: nn.Module = (
             ValueEmbedding(vocab_size, n_kv_heads * d_head, c.n_layers) if c.value_embeddings else NoValueEmbedding(c.n_layers)
         )
@@ -132,7 +136,13 @@ class Decoder(nn.Module):
     def start(self, batch_size: int, cache: Callable[[], KVCache] = ContiguousCache) -> CachedState:
         """An empty memory; `cache()` makes one layer's. Raises ValueError for one that the model cannot read with."""
         relative = self.config.positions not in ("learned", "sinusoidal")
-        return CachedState(batch_size, [cache() for _ in self.blocks], device_of(self), self.context_length, relative)
+        caches = [cache() for _ in range(len(self.blocks) + self.embed_ngrams.n_caches)]
+        if self.embed_ngrams.n_caches and not isinstance(caches[-1], ContiguousCache | PagedLayer):
+            raise ValueError(
+                "cache: expected one that keeps all tokens as they are, contiguous or paged, since this model looks up those before "
+                "each (model.ngram_rows); take one of the two, or a model without n-gram embeddings"
+            )
+        return CachedState(batch_size, caches, device_of(self), self.context_length, relative)
 
     def forward(self, tokens: Tensor, state: CachedState | None = None) -> tuple[Tensor, CachedState | None]:
         """See `LanguageModel.__call__`. Raises ValueError where a row would outgrow the context."""
@@ -142,10 +152,12 @@ class Decoder(nn.Module):
     def hidden(self, tokens: Tensor, state: CachedState | None = None) -> tuple[Tensor, CachedState | None]:
         """The vectors from which the head reads the next token: (B, T) -> (B, T, D)."""
         positions, dense = positions_of(tokens, self.context_length, None if state is None else state.places)  # (B or 1, T)
-        caches = state.caches if state is not None else [NoCache()] * len(self.blocks)
+        n_layers = len(self.blocks)
+        caches = state.caches if state is not None else [NoCache()] * (n_layers + self.embed_ngrams.n_caches)
         ids = tokens if dense else tokens.clamp(min=0)
-        x = self.dropout(self.embed(ids) + self.embed_positions(positions))  # (B, T, D)
-        for block, cache, values in zip(self.blocks, caches, self.embed_values(ids), strict=True):
+        ngrams = self.embed_ngrams(ids, positions, dense, *caches[n_layers:])
+        x = self.dropout(self.embed(ids) + self.embed_positions(positions) + ngrams)  # (B, T, D)
+        for block, cache, values in zip(self.blocks, caches[:n_layers], self.embed_values(ids), strict=True):
             x = block(x, positions, dense, cache, values)
         if state is not None:
             state.lengths = state.lengths + (tokens.shape[1] if dense else (tokens >= 0).sum(1))
@@ -158,7 +170,7 @@ class Decoder(nn.Module):
                 continue
             into_stream = name.endswith(("to_out.weight", "down.weight"))
             scale = (2 * self.config.n_layers) ** -0.5 if into_stream else 1.0
-            std = self.config.init_embed if name.startswith(("embed.", "embed_positions.")) else self.config.init_std
+            std = self.config.init_embed if name.startswith(("embed.", "embed_positions.", "embed_ngrams.")) else self.config.init_std
             nn.init.normal_(parameter, std=std * scale)
             if into_stream and self.config.init_out == "zero":
                 nn.init.zeros_(parameter)

@@ -23,6 +23,7 @@ from minillm.datasets.batch import IGNORE, Batch
 from minillm.layers.attention import Attention
 from minillm.layers.block import PostNormBlock, PreNormBlock
 from minillm.layers.masks import visible
+from minillm.layers.ngram_embedding import NoNgramEmbedding
 from minillm.layers.positions import LearnedPositions, NoPositions, Rotary, SinusoidalPositions
 from minillm.layers.value_embedding import NoValueEmbedding, ValueEmbedding
 from minillm.models.decoder import Decoder
@@ -30,7 +31,7 @@ from minillm.objectives.loss import Loss
 from minillm.training.manual_modules import add, backward, forward, refuse_unknown
 
 KNOWN = (Decoder, Attention, PreNormBlock, PostNormBlock, LearnedPositions, SinusoidalPositions, NoPositions, ValueEmbedding)
-KNOWN += (NoValueEmbedding, nn.Embedding, nn.Dropout, nn.ModuleList)
+KNOWN += (NoValueEmbedding, NoNgramEmbedding, nn.Embedding, nn.Dropout, nn.ModuleList)
 POSITIONS = ("rotary", "learned", "sinusoidal", "none")
 
 

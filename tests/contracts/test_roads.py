@@ -56,6 +56,7 @@ MODELS = {
     "decoder": decoder(),
     "grouped": decoder(**SHAPES["llama"]),
     "value embeddings": decoder(**SHAPES["value embeddings"]),
+    "n-gram embeddings": decoder(**SHAPES["n-gram embeddings"]),
     "window": decoder(**SHAPES["window"]),
     "experts": decoder(**SHAPES["experts"]),
     "lstm": recurrent("lstm"),
@@ -172,6 +173,8 @@ def refusal(name: str, road: str) -> str | None:
         return PAGED_ONLY if name in ("lstm", "n-gram", "encoder-decoder") else None
     if road == "no state":
         return "source" if name == "encoder-decoder" else None
+    if name == "n-gram embeddings" and ("room for all" in road or "rounded" in road):
+        return "keeps all tokens as they are"
     needs_keys = road == "pages" or "room for all" in road or "rounded" in road
     return "unexpected keyword argument 'cache'" if needs_keys and name in ("lstm", "n-gram") else None
 
