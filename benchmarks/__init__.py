@@ -1,1 +1,1 @@
-"""Measurements, each one command, python -m benchmarks.NAME; `python -m benchmarks` takes them all. Timings are taken here, never in tests."""
+"""Measurements, each one command, python -m benchmarks.NAME, or all: python -m benchmarks. Timings are taken here, never in tests."""
