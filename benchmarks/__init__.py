@@ -1,1 +1,1 @@
-"""Measurements, each one command: python -m benchmarks.NAME. Timings are taken here and nowhere else, never in tests."""
+"""Measurements, each one command, python -m benchmarks.NAME, or all: python -m benchmarks. Timings are taken here, never in tests."""

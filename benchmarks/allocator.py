@@ -8,9 +8,9 @@ import argparse
 import statistics
 import subprocess
 import sys
-import time
 
 from benchmarks.record import ROOT, record
+from benchmarks.timing import timed
 from minillm import run
 from minillm.flags import override
 from minillm.run_config import load_config
@@ -24,12 +24,9 @@ def milliseconds(config: str, keep: bool, n_steps: int) -> float:
     loaded = override(load_config(config), {"train.precision": "bf16"})
     data = run.build_data(loaded, say=lambda line: None)
     batch, model = run.build_batches(loaded, data), run.build_model(loaded, data.tokenizer.vocab_size)
-    step, times = run.build_step(loaded, model), []
-    for i in range(n_steps):
-        began = time.perf_counter()
-        step(batch(i))
-        times.append(1000 * (time.perf_counter() - began))
-    return statistics.median(times[n_steps // 5 :])
+    step = run.build_step(loaded, model)
+    times = [timed(lambda i=i: step(batch(i)))[1] for i in range(n_steps)]
+    return 1000 * statistics.median(times[n_steps // 5 :])
 
 
 def main() -> None:

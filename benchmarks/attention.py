@@ -2,7 +2,7 @@
 
 Causal attention forward and backward in float32, three ways: the equation (`attend_plainly`), in tiles (`attend_in_tiles`), and by
 torch's fused kernel (`attend`). Of each length it prints the peak of the bytes that torch's allocator had handed out and not got
-back, inputs and gradients included, as torch's profiler recorded them, and the median milliseconds of runs taken in turns. The
+back, inputs and gradients included, as torch's profiler recorded them, and the median milliseconds of runs taken in turns. Kept is the
 exponent is the slope of a line through the logarithms: 2 where something grows with the square of the length, 1 where it is linear.
 """
 
@@ -10,7 +10,6 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,8 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.record import record
+from benchmarks.timing import in_turns
 from minillm.cache.base import KVView
 from minillm.layers.attention import attend, attend_plainly
 from minillm.layers.flash import attend_in_tiles
@@ -45,25 +46,13 @@ def peak_bytes(work: Callable[[], None]) -> int:
     return int(held.max())
 
 
-def milliseconds(works: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """The median of each, taken in turns after a warm-up."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for i in range(repeats + 1):
-        for name, work in works.items():
-            began = time.perf_counter()
-            work()
-            if i:
-                times[name].append(1000 * (time.perf_counter() - began))
-    return {name: statistics.median(kept) for name, kept in times.items()}
-
-
 def exponent(lengths: list[int], costs: list[float]) -> float:
     """n of the line log(cost) = n log(length) + constant that fits best."""
     return float(np.polyfit(np.log(lengths), np.log(costs), deg=1)[0])
 
 
 def main() -> None:
-    """Print a row for each length, and the exponents."""
+    """Print a row for each length, and keep the exponents."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1024, 2048, 4096], help="tokens of the texts")
     parser.add_argument("--n-heads", type=int, default=2, help="heads, each with keys of its own")
@@ -78,10 +67,12 @@ def main() -> None:
     for T in args.lengths:
         works = {name: lambda road=road, T=T: run(road, T, args.n_heads, args.d_head) for name, road in ROADS.items()}
         row = [peak_bytes(work) / 2**20 for work in works.values()]
-        row += milliseconds(works, args.repeats).values() if args.repeats else []
+        if args.repeats:
+            row += [1000 * statistics.median(seconds) for seconds in in_turns(works, args.repeats).values()]
         table.append(row)
         print(f"{T:>8}" + "".join(f"{x:>12.1f}" for x in row))
-    print(f"{'exponent':>8}" + "".join(f"{exponent(args.lengths, costs):>12.2f}" for costs in zip(*table, strict=True)))
+    names = [f"{name}_{unit}_exponent" for unit in ("bytes", "time")[: 1 + bool(args.repeats)] for name in ROADS]
+    record("attention", [{name: exponent(args.lengths, costs) for name, costs in zip(names, zip(*table, strict=True), strict=True)}])
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ and the rest of each text token by token. For each cache and its share of the ex
     later      facts recalled where the question came after the prompt had been read
     loss       nats per token of the filler that follows
     bytes      really held for a text at its end; tokens/s: of reading single tokens, all texts at once
+All of them are kept, one repeat a seed.
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from benchmarks.record import record
+from benchmarks.timing import timed
 from minillm.cache.base import KVCache
 from minillm.cache.contiguous import ContiguousCache
 from minillm.cache.h2o import H2OCache
@@ -32,13 +34,14 @@ N_FILLER, N_KEYS, N_VALUES = 32, 16, 16
 KEY, QUESTION, VALUE = N_FILLER, N_FILLER + N_KEYS, N_FILLER + 2 * N_KEYS
 VOCAB = VALUE + N_VALUES
 N_FACTS, N_PROMPT, N_REST = 6, 232, 16
+FORGETFUL = ("streaming", "h2o", "snapkv")
 CONFIG = DecoderConfig(n_layers=2, d_model=64, n_heads=2, context_length=N_PROMPT + N_REST + 2)
 
 
 class Row(NamedTuple):
     """What was measured of a cache."""
 
-    name: str
+    cache: str
     share: float  # of the bytes of the exact cache
     asked: float
     later: float
@@ -125,10 +128,11 @@ def measure(name: str, model: Decoder, cache: Callable[[], KVCache], share: floa
     later = recall([prompt, *rest[:, :8].split(1, 1), question])
     state, losses = model.start(n_texts, cache=cache), []
     model(prompt, state)
-    began = time.perf_counter()
+    seconds = 0.0
     for t in range(N_REST - 1):
-        losses.append(cross_entropy(model(rest[:, t : t + 1], state)[0][:, 0], rest[:, t + 1]).item())
-    seconds = time.perf_counter() - began
+        (logits, _), taken = timed(lambda t=t: model(rest[:, t : t + 1], state))
+        losses.append(cross_entropy(logits[:, 0], rest[:, t + 1]).item())
+        seconds += taken
     held = sum(layer.nbytes() for layer in state.caches) / n_texts
     return Row(name, share, asked, later, sum(losses) / len(losses), held, n_texts * (N_REST - 1) / seconds)
 
@@ -154,6 +158,13 @@ def frontier(model: Decoder, n_texts: int) -> list[Row]:
     return rows
 
 
+def figures(rows: list[Row]) -> dict[str, float]:
+    """By the names under which they are kept: of caches that forget, the percent of the exact one's bytes stands in the name."""
+    names = [row.cache + (f"_{100 * row.share:.0f}" if row.cache in FORGETFUL else "") for row in rows]
+    measured = zip(names, rows, strict=True)
+    return {f"{name}_{what}": getattr(row, what) for name, row in measured for what in Row._fields if what != "cache"}
+
+
 def plot(rows: list[Row], path: Path) -> bool:
     """Recall against bytes as a picture; False where matplotlib is not installed."""
     try:
@@ -162,8 +173,8 @@ def plot(rows: list[Row], path: Path) -> bool:
         return False
     figure = Figure(figsize=(9, 4), layout="constrained")
     for axes, which in zip(figure.subplots(1, 2, sharey=True), ("asked", "later"), strict=True):
-        for name in dict.fromkeys(row.name for row in rows):
-            points = [(row.bytes, getattr(row, which)) for row in rows if row.name == name]
+        for name in dict.fromkeys(row.cache for row in rows):
+            points = [(row.bytes, getattr(row, which)) for row in rows if row.cache == name]
             axes.plot(*zip(*points, strict=True), marker="o", label=name)
         title = {"asked": "the prompt ended with the question", "later": "the question came later"}[which]
         axes.set(xlabel="bytes held for a text", ylabel="facts recalled", xscale="log", title=title)
@@ -177,15 +188,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1500, help="of training")
     parser.add_argument("--texts", type=int, default=128, help="to recall from")
+    parser.add_argument("--seeds", type=int, default=1, help="repeats, each with a model of its own")
     parser.add_argument("--plot", type=Path, default=Path("cache_frontier.png"), help="where the picture goes, if matplotlib is there")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = frontier(train(args.steps), args.texts)
-    print(f"{'cache':>12}{'share':>8}{'asked':>8}{'later':>8}{'loss':>8}{'bytes':>10}{'tokens/s':>10}")
-    for row in rows:
-        print(f"{row.name:>12}{row.share:>8.3f}{row.asked:>8.2f}{row.later:>8.2f}{row.loss:>8.3f}{row.bytes:>10.0f}{row.speed:>10.0f}")
+    kept = []
+    for seed in range(args.seeds):
+        rows = frontier(train(args.steps, seed), args.texts)
+        kept.append(figures(rows))
+        print(f"{'cache':>12}{'share':>8}{'asked':>8}{'later':>8}{'loss':>8}{'bytes':>10}{'tokens/s':>10}")
+        for row in rows:
+            print(f"{row.cache:>12}{row.share:>8.3f}{row.asked:>8.2f}{row.later:>8.2f}{row.loss:>8.3f}{row.bytes:>10.0f}{row.speed:>10.0f}")
+    record("cache-frontier", kept)
     if plot(rows, args.plot):
-        print(f"drawn in {args.plot}")
+        print(f"drawn in {args.plot}, of the last seed")
 
 
 if __name__ == "__main__":

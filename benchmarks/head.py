@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.attention import peak_bytes
-from benchmarks.kernels import alternate
 from benchmarks.record import record
+from benchmarks.timing import in_turns, ratios
 from minillm.objectives.linear_cross_entropy import linear_cross_entropy
 
 
@@ -33,11 +33,11 @@ def main() -> None:
         weight = torch.randn(args.vocab_size, args.d_model, requires_grad=True)
         loss(hidden, weight, targets)[0].backward()
 
-    ours, theirs = lambda: work(linear_cross_entropy), lambda: work(torchs)
-    megabytes = [peak_bytes(each) / 1e6 for each in (ours, theirs)]
-    times = alternate(ours, theirs, args.repeats)
-    rows = [{"megabytes": megabytes[0], "torch_megabytes": megabytes[1], "memory_share": megabytes[0] / megabytes[1]}]
-    record("head", [row | {"speed_ratio": b / a} for row in rows for a, b in zip(*times, strict=True)])
+    roads = {"ours": lambda: work(linear_cross_entropy), "torch": lambda: work(torchs)}
+    ours, theirs = (peak_bytes(road) / 1e6 for road in roads.values())
+    times = in_turns(roads, args.repeats)
+    memory = {"megabytes": ours, "torch_megabytes": theirs, "memory_share": ours / theirs}
+    record("head", [memory | {"speed_ratio": ratio} for ratio in ratios(times["torch"], times["ours"])])
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ for the router). Validation losses at the end, and the median of the ratio of th
 
 import argparse
 import statistics
-import time
 
 from benchmarks.record import record
+from benchmarks.throughput import faster
+from benchmarks.timing import ratios, timed
 from minillm import run
 from minillm.flags import override
 from minillm.models.decoder import DecoderConfig
 from minillm.run_config import RunConfig, load_config
-from minillm.training.precision import seconds_per_pass
 
 
 def pair(config: RunConfig) -> dict[str, RunConfig]:
@@ -30,23 +30,19 @@ def race(config: RunConfig) -> dict[str, float]:
     """Train both on the same batches, in turns: validation losses, and quartiles of the ratio of times."""
     data = run.build_data(config)
     batch, vocab_size = run.build_batches(config, data), data.tokenizer.vocab_size
-    seconds = seconds_per_pass(run.build_model(config, vocab_size), run.build_objective(config), batch(0))
-    precision = {"train.precision": min(seconds, key=seconds.__getitem__)}
-    configs = {name: override(c, precision) for name, c in pair(config).items()}
+    configs = pair(faster(config, vocab_size, batch(0)))
     models = {name: run.build_model(c, vocab_size) for name, c in configs.items()}
     steps = {name: run.build_step(c, models[name]) for name, c in configs.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for i in range(config.train.max_steps):
         now = batch(i)
         for name, step in steps.items():
-            began = time.perf_counter()
-            metrics = step(now)
-            times[name].append(time.perf_counter() - began)
+            metrics, seconds = timed(lambda step=step, now=now: step(now))
+            times[name].append(seconds)
             if (i + 1) % 100 == 0:
                 print(f"step {i + 1:>5}  {name:<8}", "  ".join(f"{key} {value:.3f}" for key, value in metrics.items()), flush=True)
     losses = {f"{name}_loss": run.build_validation(c, data)(models[name])["val_loss"] for name, c in configs.items()}
-    ratios = [ours / theirs for ours, theirs in zip(times["experts"][5:], times["dense"][5:], strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
+    low, middle, high = statistics.quantiles(ratios(times["experts"][5:], times["dense"][5:]), n=4)
     return losses | {"time_ratio": middle, "time_ratio_lower_quartile": low, "time_ratio_upper_quartile": high}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks.record import record
+from benchmarks.timing import timed
 from minillm.datasets.batch import Batch
 from minillm.models.ngram import Ngram, NgramConfig
 
@@ -38,16 +39,13 @@ def main() -> None:
         width = min(WIDTH, -(-(args.tokens - n_counted) // ROWS))
         uniforms = np.random.default_rng(step).random((ROWS, width + 1), np.float32)
         ids = torch.from_numpy(np.searchsorted(chances.cumsum() / chances.sum(), uniforms).clip(max=args.vocab_size - 1))
-        began, began_busy = time.perf_counter(), time.process_time()
-        n_counted += model.count(Batch(ids[:, :-1], ids[:, 1:]))
-        seconds, busy = seconds + time.perf_counter() - began, busy + time.process_time() - began_busy
+        (n, cpu), wall = timed(lambda ids=ids: timed(lambda: model.count(Batch(ids[:, :-1], ids[:, 1:])), time.process_time))
+        n_counted, seconds, busy = n_counted + n, seconds + wall, busy + cpu
         step += 1
     sizes = [len(level.keys) for level in model.counts.levels]
     n_bytes = sum(buffer.nbytes for buffer in model.counts.buffers())
     counting = peak()
-    began = time.perf_counter()
-    model(ids[:1, :8])
-    ready = time.perf_counter() - began
+    ready = timed(lambda: model(ids[:1, :8]))[1]
     print(f"{n_counted:,} tokens of {args.vocab_size:,}, order {args.order}: {sum(sizes):,} n-grams {sizes}, {n_bytes / 1e6:.0f} MB")
     print(f"{before:.0f} MB before the first token")
     print(f"first look-up {ready:.1f} s (it works out what smoothing needs); peak memory {peak():.0f} MB")

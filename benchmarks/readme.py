@@ -1,14 +1,18 @@
-"""Copy the measured figures into the README: python -m benchmarks.readme
+"""Copy the measured figures into the README and into benchmarks/figures.md: python -m benchmarks.readme
 
-What stands between marks in README.md is generated from the .json files beside this one; a test fails when the two drift apart.
+What stands between marks in README.md, and all of figures.md, is generated from the .json files beside this one; a test fails when they
+drift apart. Only figures.md says what was asked for (see `goals`), and whether it was reached.
 """
 
 import json
-from pathlib import Path
 
 from benchmarks import ladder
+from benchmarks.cache_frontier import FORGETFUL
+from benchmarks.goals import GOALS
+from benchmarks.record import FIGURES, ROOT
+from minillm.tokenizers.build import CLASSES
 
-ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "benchmarks" / "figures.md"
 ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
     "gpt-tiny": [
         ("`train.py --config gpt-tiny`, from command to prompt", "seconds", "{:.0f} s"),
@@ -70,19 +74,82 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
         ("10 million tokens counted to order 5 (`benchmarks.ngram`)", "seconds", "{:.0f} s"),
         ("memory of the whole process then", "peak_megabytes", "{:.0f} MB"),
     ],
+    "shakespeare-race": [
+        ("time to 1.886 nats by the classic recipe, over that by `gpt-shakespeare` (`benchmarks.shakespeare`)", "ratio", "{:.1f} x"),
+        ("seconds of `gpt-shakespeare` until there", "seconds", "{:.0f} s"),
+    ],
+    "throughput": [
+        ("training throughput of the shape of `gpt-nano` over transformers' in float32 (`benchmarks.throughput`)", "over_fp32", "{:.2f} x"),
+        ("over the faster of theirs, float32 or bfloat16 autocast", "over_faster", "{:.2f} x"),
+    ],
+    "utilization": [("operations of a training step at 10.7 million parameters, of what matrix products reach", "share", "{:.0%}")],
+    "decode": [
+        ("tokens a second of a GPT of 0.8 million parameters, one text (`benchmarks.decode`)", "tokens_per_second", "{:,.0f}"),
+        ("over transformers with the same weights", "over_transformers", "{:.2f} x"),
+    ],
+    "decode-cache": [("a token at 1,024 without the KV cache, over one with it", "speed_up", "{:.1f} x")],
+    "beam-alone": [
+        ("beam search, four beams, over transformers', one prompt at a time (`benchmarks.beam`)", "over_transformers", "{:.2f} x"),
+    ],
+    "beam-together": [("the same, eight prompts in a batch", "over_transformers", "{:.2f} x")],
+    "engine": [
+        ("32 requests in the engine together, over one after the other (`benchmarks.engine`)", "over_one_by_one", "{:.2f} x"),
+        ("over transformers' `generate`, one padded batch", "over_transformers", "{:.2f} x"),
+    ],
+    "speculative-greedy": [
+        ("speed-up by a draft, greedily (`benchmarks.speculative`)", "speed_up", "{:.2f} x"),
+        ("drafted tokens that are accepted then", "acceptance", "{:.0%}"),
+    ],
+    "speculative-sampled": [
+        ("speed-up by a draft where the text is sampled", "speed_up", "{:.2f} x"),
+        ("drafted tokens that are accepted then", "acceptance", "{:.0%}"),
+    ],
+    "weights": [
+        ("tokens a second of a 124M GPT-2 in bfloat16, over transformers' (`benchmarks.weights`)", "bf16_ratio", "{:.2f} x"),
+        ("in int8, over transformers' bfloat16", "int8_ratio", "{:.2f} x"),
+        ("in int4, over transformers' bfloat16", "int4_ratio", "{:.2f} x"),
+    ],
+    "weights-loss": [
+        ("what int8 adds to the loss of a trained run", "int8_percent", "{:.2f} %"),
+        ("what int4 adds", "int4_percent", "{:.2f} %"),
+    ],
+    "cache-frontier": [
+        (f"facts that the cache {cache} recalls at a quarter of the bytes, {when}", f"{cache}_25_{figure}", "{:.0%}")
+        for cache in FORGETFUL
+        for figure, when in {"asked": "asked in the prompt", "later": "asked later (`benchmarks.cache_frontier`)"}.items()
+    ],
+    "attention": [
+        ("memory of attention grows with this power of the length, written out (`benchmarks.attention`)", "plain_bytes_exponent", "{:.2f}"),
+        ("in tiles", "tiled_bytes_exponent", "{:.2f}"),
+    ],
+    "kernel-attention-192": [("attention in bfloat16 at 192 tokens, times torch's speed (`benchmarks.kernels`)", "ratio", "{:.2f} x")],
+    "kernel-attention-64": [("the same at 64 tokens", "ratio", "{:.2f} x")],
+    "kernel-cross-entropy": [("cross-entropy in tiles, times the speed of all rows at once", "ratio", "{:.2f} x")],
+    "kernel-rms-norm": [("RMSNorm differentiated by hand, times autograd's speed", "ratio", "{:.2f} x")],
+    **{
+        f"tokenizer-{kind}": [(f"tokenizer {kind} reads MB a second (`benchmarks.tokenizers`)", "encode", "{:.1f}")]
+        for kind in CLASSES
+    },
+    "imports": [("seconds of `import minillm.run` beyond those of `import torch` (`benchmarks.imports`)", "more_seconds", "{:.2f} s")],
     "allocator": [("time of a training step where freed memory is kept, over one where it is not", "time_share", "{:.2f} x")],
     "head": [("memory of head and cross-entropy at vocabulary 50,000 over torch's (`benchmarks.head`)", "memory_share", "{:.2f}")],
     "cold-start": [("`sample.py`, from command to the first character", "first_character_seconds", "{:.1f} s")],
 }
 
 
-def table(figures: dict) -> str:
-    """The Markdown table of all that was measured."""
-    lines = ["| measured | mean | lowest ... highest | runs |", "|---|---|---|---|"]
+def table(figures: dict, goals: dict | None = None) -> str:
+    """The Markdown table of all that was measured, and beside it what was asked for, if `goals` are given."""
+    heads = ["measured", "mean", "lowest ... highest", "runs", *(["asked for"] if goals is not None else [])]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for name, rows in ROWS.items():
-        for what, figure, form in rows if name in figures else []:
-            x = figures[name]["figures"][figure]
-            lines.append(f"| {what} | {form.format(x['mean'])} | {form.format(x['low'])} ... {form.format(x['high'])} | {x['n']} |")
+        measured = figures[name]["figures"] if name in figures else {}
+        for what, figure, form in rows:
+            if figure in measured:
+                x = measured[figure]
+                cells = [what, form.format(x["mean"]), f"{form.format(x['low'])} ... {form.format(x['high'])}", str(x["n"])]
+                if goals is not None:
+                    cells.append(goals[name, figure].judge(x["median"], form) if (name, figure) in goals else "")
+                lines.append(f"| {' | '.join(cells)} |")
     machines = sorted({entry["machine"] for entry in figures.values()})
     return "\n".join([*lines, "", f"Measured on {'; '.join(machines)}.", ""])
 
@@ -98,10 +165,16 @@ def with_figures(readme: str) -> str:
     return readme
 
 
+def page(figures: dict) -> str:
+    """figures.md."""
+    return f"# What was measured\n\n`python -m benchmarks` measures it all and writes this page.\n\n{table(figures, GOALS)}"
+
+
 def main() -> None:
-    """Rewrite README.md."""
+    """Rewrite README.md and figures.md."""
     path = ROOT / "README.md"
     path.write_text(with_figures(path.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(page(json.loads(FIGURES.read_text(encoding="utf-8"))), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Where measured figures are kept: benchmarks/figures.json, one entry a benchmark, with the machine, the spread and the number of runs.
 
-`python -m benchmarks.readme` copies them into the README.
+`python -m benchmarks.readme` copies them into the README and into benchmarks/figures.md; `goals` says what was asked for.
 """
 
 import json

@@ -8,13 +8,14 @@ speed-up beside the one that acceptance and cost predict (Leviathan et al. 2023)
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from benchmarks.record import record
+from benchmarks.timing import ratios, span, timed
 from minillm.datasets.corpus import load_corpus
 from minillm.decoding.drafts import ModelDrafter
 from minillm.decoding.generate import Completion, generate
@@ -32,14 +33,8 @@ def written(
     text: TextModel, prompt: str, sampling: SamplingConfig, seed: int, n: int, write: Callable[..., list[Completion]] = generate
 ) -> tuple[str, float]:
     """A text, and its tokens per second."""
-    began = time.perf_counter()
-    [completion] = text.generate([prompt], sampling, max_new_tokens=n, seeds=[seed], write=write)
-    return completion.text, completion.n_tokens / (time.perf_counter() - began)
-
-
-def span(rates: list[float]) -> str:
-    """The median, lowest ... highest."""
-    return f"{statistics.median(rates):7.1f} ({min(rates):.1f} ... {max(rates):.1f})"
+    [completion], seconds = timed(lambda: text.generate([prompt], sampling, max_new_tokens=n, seeds=[seed], write=write))
+    return completion.text, completion.n_tokens / seconds
 
 
 def main() -> None:
@@ -64,7 +59,7 @@ def main() -> None:
     print(f"{args.threads} threads, {args.precision}, {sizes} parameters, {args.repeats} texts of at most {args.max_new_tokens} tokens")
 
     for name, sampling in {"greedy": SamplingConfig(temperature=0), "sampled": opened.config.sampling}.items():
-        target, drafted, alone, equal, whole = [], [], [], 0, Tally()
+        target, drafted, alone, accepted, equal, whole = [], [], [], [], 0, Tally()
         for i in range(args.repeats + 1):
             tally, ask = Tally(), (prompts[(i - 1) % len(prompts)], sampling, i, args.max_new_tokens)
             write = partial(speculate, drafter=drafter, n_draft=args.draft_tokens, tallies=[tally])
@@ -73,16 +68,18 @@ def main() -> None:
             draft_rate = written(texts[1], *ask)[1] if len(texts) > 1 else float("inf")
             if i:  # the first is a warm-up
                 target, drafted, alone = [*target, plain_rate], [*drafted, our_rate], [*alone, draft_rate]
-                equal, whole = equal + (plain == ours), whole + tally
+                equal, whole, accepted = equal + (plain == ours), whole + tally, [*accepted, tally.acceptance]
         cost = statistics.median(target) / statistics.median(alone)
-        ratios = [b / a for a, b in zip(target, drafted, strict=True)]
+        gains = ratios(drafted, target)
         print(f"\n{name}: {opened.text.sampler(sampling, prompts[:1])}" + (f"; {equal} of {args.repeats} texts equal" * (name == "greedy")))
-        print(f"  tokens/s  plain {span(target)}   drafted {span(drafted)}")
+        print(f"  tokens/s  plain {span(target, 1)}   drafted {span(drafted, 1)}")
         told = f"{whole.mean_length:.2f} drafted and {whole.tokens_per_call:.2f} written a call, a drafted token costs {cost:.3f} calls"
         print(f"  accepted {whole.acceptance:.1%}, {told}")
         predicted = expected_speed_up(whole.acceptance, whole.mean_length, cost)
         median = statistics.median(drafted) / statistics.median(target)
-        print(f"  speed-up {median:.2f} x of medians, {min(ratios):.2f} ... {max(ratios):.2f} text by text; predicted {predicted:.2f} x")
+        print(f"  speed-up {median:.2f} x of medians, {min(gains):.2f} ... {max(gains):.2f} text by text; predicted {predicted:.2f} x")
+        rows = zip(drafted, gains, accepted, strict=True)
+        record(f"speculative-{name}", [{"tokens_per_second": a, "speed_up": b, "acceptance": c} for a, b, c in rows])
 
 
 if __name__ == "__main__":

@@ -4,35 +4,41 @@ Random weights of GPT-2's shape (12 layers of 768, 12 heads, 50,257 tokens, tied
 KV cache; fp32 is left out. Every round times transformers' bfloat16 `generate` and each of ours, one after the other, on the same
 prompt, so that whatever else the machine does meets all of them. Printed are the medians over rounds, the median of the ratio of
 each to transformers in the same round, and the bytes of the weights. With --run: the validation loss of a trained run, with its
-weights as trained and packed, on as many batches as --batches says; the goal is 0.5 % more at most in int8 and 3 % in int4.
+weights as trained and packed, on as many batches as --batches says.
 """
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from benchmarks.gpt2 import GPT2, twin, write
+from benchmarks.record import record
+from benchmarks.timing import in_turns, rates, ratios
 from minillm import run, run_folder
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
-from minillm.models.decoder import Decoder, DecoderConfig
+from minillm.models.decoder import Decoder
 from minillm.quantization.kernels import accelerate
 from minillm.quantization.pack import WEIGHTS, pack
 from minillm.quantization.packed import nbytes
 
 PROMPT = list(range(100, 116))
-GPT2 = DecoderConfig(
-    n_layers=12, d_model=768, n_heads=12, context_length=1024, positions="learned", norm="layernorm", feedforward="gelu", bias=True
-)
+SMALL = replace(GPT2, n_layers=12, d_model=768, n_heads=12, context_length=1024)  # the smallest that was published
+
+
+def fresh() -> Decoder:
+    """The same random weights each time."""
+    torch.manual_seed(0)
+    return Decoder(SMALL, 50257).eval()
 
 
 def ours(weights: str, n_tokens: int) -> tuple[Callable[[], object], int, str]:
     """What writes, the bytes of its weights and the kernels that it runs."""
-    torch.manual_seed(0)
-    model = Decoder(GPT2, 50257).eval()
+    model = fresh()
     pack(model, weights)
     kernels = ", ".join(accelerate(model))
     sampler, generators = Sampler(build_pipeline(SamplingConfig(temperature=0))), seeded([0])
@@ -41,39 +47,32 @@ def ours(weights: str, n_tokens: int) -> tuple[Callable[[], object], int, str]:
 
 def theirs(n_tokens: int) -> tuple[Callable[[], object], int, str]:
     """The same of transformers."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    model = GPT2LMHeadModel(GPT2Config(eos_token_id=None, bos_token_id=None)).bfloat16().eval()
-    prompt = torch.tensor([PROMPT])
-    how = {"max_new_tokens": n_tokens, "do_sample": False, "use_cache": True, "attention_mask": torch.ones_like(prompt), "pad_token_id": 0}
-    return lambda: model.generate(prompt, **how), nbytes(model), "transformers"
+    model = twin(fresh()).bfloat16()
+    return lambda: write(model, [PROMPT], n_tokens), nbytes(model), "transformers"
 
 
 def speed(names: list[str], n_tokens: int, n_rounds: int) -> None:
-    """Print tokens a second of each, and the ratios."""
+    """Print tokens a second of each, and keep the ratios."""
     ways = {"theirs": theirs(n_tokens)} | {name: ours(name, n_tokens) for name in names}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for i in range(n_rounds + 1):
-        for name, (write, _, _) in ways.items():
-            began = time.perf_counter()
-            write()
-            if i:  # the first round warms up
-                seconds[name].append(time.perf_counter() - began)
+    seconds = in_turns({name: write for name, (write, _, _) in ways.items()}, n_rounds)
+    rows: list[dict[str, float]] = [{} for _ in range(n_rounds)]
     for name, (_, size, kernels) in ways.items():
-        ratios = [a / b for a, b in zip(seconds["theirs"], seconds[name], strict=True)]
-        pace = n_tokens / statistics.median(seconds[name])
+        speeds, gains = rates(n_tokens, seconds[name]), ratios(seconds["theirs"], seconds[name])
+        for row, pace, gain in zip(rows, speeds, gains, strict=True):
+            row |= {f"{name}_tokens_per_second": pace} | ({} if name == "theirs" else {f"{name}_ratio": gain})
         best = min(seconds["theirs"]) / min(seconds[name])
-        ratio = f"{statistics.median(ratios):5.2f} x (of minima {best:5.2f})"
-        print(f"{name:<7} {pace:7.1f} tokens/s  {ratio}  {size / 1e6:6.1f} MB  {kernels}")
+        ratio = f"{statistics.median(gains):5.2f} x (of minima {best:5.2f})"
+        print(f"{name:<7} {statistics.median(speeds):7.1f} tokens/s  {ratio}  {size / 1e6:6.1f} MB  {kernels}")
+    record("weights", rows)
 
 
 def quality(path: Path, n_batches: int) -> None:
-    """Print the validation loss of a run in each format, each computing in bfloat16 once packed, as it would write."""
+    """Print the validation loss of a run in each format, each computing in bfloat16 once packed, as it would write; keep the percents."""
     config = run_folder.read_best(path)["config"]
     validation = run.build_validation(config, run.build_data(config, run_folder.read_best(path)["tokenizer"]))
     del validation.batches[n_batches:]
     validation.source_nats = None
-    whole = None
+    whole, percents = None, {}
     for weights in ("as trained", *WEIGHTS):
         model = run_folder.open_run(path).text.model
         if weights != "as trained":
@@ -81,7 +80,10 @@ def quality(path: Path, n_batches: int) -> None:
         size = nbytes(model)
         loss = validation(model)["val_loss"]
         whole = whole or loss
+        percents[f"{weights}_percent"] = 100 * (loss / whole - 1)
         print(f"{weights:<10}  {size / 1e6:8.3f} MB  loss {loss:.4f}  {100 * (loss / whole - 1):+.2f} %", flush=True)
+    del percents["as trained_percent"]
+    record("weights-loss", [percents])
 
 
 def main() -> None:

@@ -1,0 +1,93 @@
+"""Every benchmark, one after the other, each in a process of its own: python -m benchmarks [--only NAME ...] [--runs DIR]
+
+What they find is kept in benchmarks/figures.json and benchmarks/ladder.json; at the end the README and benchmarks/figures.md are written
+from it. One that fails does not keep the others from running, and is named at the end. It takes hours.
+"""
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import readme
+from benchmarks.record import ROOT
+
+COMMANDS = {  # name -> module and words; {runs} is the folder of trained runs, {corpus} the flag for tiny Shakespeare, where it is given
+    "allocator": "allocator",
+    "attention": "attention",
+    "beam": "beam",
+    "cache-frontier": "cache_frontier --seeds 3",
+    "cold-start": "figures gpt-tiny cold-start --seeds 3",
+    "decode": "decode",
+    "engine": "engine",
+    "figures": "figures gpt-stories gpt-docs ngram-tiny translate-tiny",
+    "finetuning": "finetuning --seeds 3",
+    "head": "head",
+    "imports": "imports",
+    "kernels": "kernels",
+    "ladder": "ladder --seconds 40",
+    "lora": "lora --run {runs}/gpt-tiny --seeds 3",
+    "moe": "moe",
+    "ngram": "ngram",
+    "recurrent": "recurrent --repeats 31",
+    "shakespeare": "figures gpt-shakespeare gpt-nano --seeds 3{corpus}",
+    "shakespeare-race": "shakespeare{corpus}",
+    "specialization": "specialization",
+    "speculative": "speculative --run {runs}/gpt-target --draft {runs}/gpt-draft",
+    "throughput": "throughput",
+    "tokenizers": "tokenizers",
+    "weights": "weights",
+    "weights-loss": "weights --run {runs}/gpt-tiny",
+}
+
+
+def trained(command: str) -> list[str]:
+    """The runs that a command needs."""
+    return re.findall(r"\{runs\}/(\S+)", command)
+
+
+def words(command: str, runs: Path, corpus: str | None) -> list[str]:
+    """What to start."""
+    given = f" --corpus {shlex.quote(corpus)}" if corpus else ""
+    return [sys.executable, "-m", *shlex.split("benchmarks." + command.format(runs=shlex.quote(str(runs)), corpus=given))]
+
+
+def succeeds(command: list[str]) -> bool:
+    """Run it to its end, whatever that is."""
+    print(f"\n$ {shlex.join(command)}", flush=True)
+    return subprocess.run(command, cwd=ROOT).returncode == 0
+
+
+def measure(names: list[str], runs: Path, corpus: str | None) -> list[str]:
+    """Run the benchmarks of those names, after training what they need and `runs` lacks; the names of those that failed."""
+    failed = []
+    for name in names:
+        missing = [run for run in trained(COMMANDS[name]) if not (runs / run / "summary.json").exists()]
+        train = [[sys.executable, "train.py", "--config", run, "--train.run", str(runs / run)] for run in missing]
+        if not all(map(succeeds, [*train, words(COMMANDS[name], runs, corpus)])):
+            failed.append(name)
+    return failed
+
+
+def main() -> None:
+    """Measure, write the tables, say what failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=COMMANDS, default=list(COMMANDS), metavar="NAME", help=", ".join(COMMANDS))
+    parser.add_argument("--skip", nargs="+", choices=COMMANDS, default=[], metavar="NAME", help="not these")
+    parser.add_argument("--runs", type=Path, help="folder of trained runs, each named as its config; what it lacks is trained into it")
+    parser.add_argument("--corpus", help="a copy of tiny Shakespeare; default: downloaded once")
+    args = parser.parse_args()
+    names = [name for name in args.only if name not in args.skip]
+    with tempfile.TemporaryDirectory() as folder:
+        runs = (args.runs or Path(folder)).resolve()
+        failed = measure(names, runs, args.corpus and str(Path(args.corpus).resolve()))
+    readme.main()
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

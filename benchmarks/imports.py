@@ -1,0 +1,29 @@
+"""What importing minillm costs beside torch: python -m benchmarks.imports
+
+Seconds of `python -c "import minillm.run"` and of `python -c "import torch"`, processes of their own, in turns; kept is the difference.
+"""
+
+import argparse
+import subprocess
+import sys
+
+from benchmarks.record import ROOT, record
+from benchmarks.timing import in_turns
+
+
+def main() -> None:
+    """Measure both in turns."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--repeats", type=int, default=15, help="processes of each kind")
+    args = parser.parse_args()
+
+    def start(module: str) -> None:
+        subprocess.run([sys.executable, "-c", f"import {module}"], check=True, cwd=ROOT)
+
+    times = in_turns({module: lambda module=module: start(module) for module in ("minillm.run", "torch")}, args.repeats)
+    rows = zip(*times.values(), strict=True)
+    record("imports", [{"seconds": a, "torch_seconds": b, "more_seconds": a - b} for a, b in rows])
+
+
+if __name__ == "__main__":
+    main()

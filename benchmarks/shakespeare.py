@@ -1,0 +1,111 @@
+"""How much sooner the fast recipe is there: python -m benchmarks.shakespeare --corpus FILE [--seeds 5]
+
+configs/gpt-shakespeare.toml and the classic recipe of configs/gpt-nano.toml (float32, AdamW) learn tiny Shakespeare until the loss on the
+whole validation split is 1.886 nats at most. Evaluations are not timed. Of each seed both are trained in one process:
+
+    ours       the sum of its steps up to the loss, cutting of batches included, in the precision that a short trial finds faster
+    classic    its steps up to the loss, times the median second of those that it took in turns with ours; no cutting of batches
+
+The classic recipe goes on by itself, untimed, once ours is there; with --classic-steps it does not and is taken at that word. Where it
+never comes so far, all its steps count, and the ratio is the least that it can be. Memory that is freed is kept for both.
+"""
+
+import argparse
+import statistics
+
+from benchmarks.record import record
+from benchmarks.throughput import faster
+from benchmarks.timing import timed
+from minillm import run
+from minillm.flags import override
+from minillm.run_config import RunConfig, load_config
+from minillm.tasks.base import Data
+from minillm.training.allocator import keep_freed_memory
+
+
+class Trainee:
+    """A recipe on its way to a loss, which it looks for every so many steps from one on."""
+
+    def __init__(self, config: RunConfig, data: Data, loss: float, look_from: int, look_every: int):
+        self.max_steps, self.loss, self.look_from, self.look_every = config.train.max_steps, loss, look_from, look_every
+        self.batch, self.validation = run.build_batches(config, data), run.build_validation(config, data)
+        self.model = run.build_model(config, data.tokenizer.vocab_size)
+        self.step, self.n_steps = run.build_step(config, self.model), 0
+
+    def advance(self) -> tuple[float, float]:
+        """One step: seconds of cutting its batch, and of learning from it."""
+        batch, cutting = timed(lambda: self.batch(self.n_steps))
+        learning = timed(lambda: self.step(batch))[1]
+        self.n_steps += 1
+        return cutting, learning
+
+    def there(self) -> bool:
+        """Whether the loss is reached, where it is looked for. Ends the measurement if it was reached before the first look."""
+        past = self.n_steps - self.look_from
+        if past < 0 or (past % self.look_every and not self.over()):
+            return False
+        found = self.validation(self.model)["val_loss"]
+        print(f"  step {self.n_steps:>5}  val_loss {found:.4f}", flush=True)
+        if found <= self.loss and past == 0 and self.look_from > self.look_every:
+            raise SystemExit(f"{found:.4f} at the first look, step {self.n_steps}: look earlier")
+        return found <= self.loss
+
+    def over(self) -> bool:
+        return self.n_steps == self.max_steps
+
+
+def race(configs: dict[str, RunConfig], data: Data, args: argparse.Namespace) -> dict[str, float]:
+    """Train both; seconds, steps and the ratio."""
+    ours = Trainee(configs["ours"], data, args.loss, args.look_from, args.look_every)
+    classic = Trainee(configs["classic"], data, args.loss, args.classic_look_from, args.classic_look_every)
+    seconds, learning, reached = 0.0, [], False
+    while not reached:
+        if ours.over():
+            raise SystemExit(f"the fast recipe never reached {args.loss}; raise --steps")
+        seconds += sum(ours.advance())
+        if not classic.over():
+            learning.append(classic.advance()[1])
+        reached = ours.there()
+    classic_reached = bool(args.classic_steps)
+    while not classic_reached and not classic.over():
+        classic.advance()
+        classic_reached = classic.there()
+    if not classic_reached:
+        print(f"  the classic recipe never reached {args.loss}: all its steps count")
+    n_classic = args.classic_steps or classic.n_steps
+    classic_seconds = n_classic * statistics.median(learning)
+    found = {"seconds": seconds, "classic_seconds": classic_seconds, "ratio": classic_seconds / seconds}
+    return found | {"steps": ours.n_steps, "classic_steps": n_classic, "classic_reached": int(classic_reached)}
+
+
+def main() -> None:
+    """Race with every seed and keep what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", default="shakespeare", help="a file with the plays; default: as the configs have it")
+    parser.add_argument("--seeds", type=int, default=5, help="repeats, each with other weights and batches")
+    parser.add_argument("--loss", type=float, default=1.886, help="nats per character to reach")
+    parser.add_argument("--steps", type=int, help="length of the fast recipe's schedule; default: the config's")
+    parser.add_argument("--look-from", type=int, default=100, help="step of the fast recipe's first evaluation")
+    parser.add_argument("--look-every", type=int, default=10, help="steps from one to the next")
+    parser.add_argument("--classic-look-from", type=int, default=1500, help="the same of the classic recipe")
+    parser.add_argument("--classic-look-every", type=int, default=50)
+    parser.add_argument("--classic-steps", type=int, default=0, help="steps that it needs, where that is known already")
+    args = parser.parse_args()
+    keep_freed_memory()
+    both = {"ours": load_config("gpt-shakespeare"), "classic": load_config("gpt-nano")}
+    both = {name: override(config, {"data.corpus": args.corpus}) for name, config in both.items()}
+    if args.steps:
+        both["ours"] = override(both["ours"], {"train.max_steps": str(args.steps)})
+    data = run.build_data(both["ours"])
+    both["ours"] = faster(both["ours"], data.tokenizer.vocab_size, run.build_batches(both["ours"], data)(0))
+    print(f"the fast recipe in {both['ours'].train.precision}, for {both['ours'].train.max_steps} steps at most")
+    rows = []
+    for seed in range(args.seeds):
+        seeded = {name: override(config, {"train.seed": str(seed)}) for name, config in both.items()}
+        rows.append(race(seeded, data, args))
+        print(f"seed {seed}: {rows[-1]['ratio']:.2f} x  {rows[-1]}", flush=True)
+    record("shakespeare-race", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What the benchmarks share: one clock, one twin, and a command that runs them all."""
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import __main__ as all_of_them
+from benchmarks import gpt2, readme
+from benchmarks.cache_frontier import Row, figures
+from benchmarks.timing import in_turns, rates, ratios, span, timed
+from minillm.models.decoder import Decoder
+from minillm.run_config import CONFIGS
+
+FOLDER = Path(readme.__file__).parent
+PARTS = {"__init__", "__main__", "goals", "gpt2", "readme", "record", "timing"}  # what measures nothing
+
+
+class Clock:
+    """Shows what was done."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def pass_by(self, seconds):
+        self.now += seconds
+        return seconds
+
+
+def test_roads_are_taken_in_turns_and_the_first_round_does_not_count():
+    clock, taken = Clock(), []
+
+    def road(name, seconds):
+        taken.append(name)
+        clock.pass_by(seconds.pop(0))
+
+    slow, fast = [100.0, 3.0, 5.0], [100.0, 2.0, 7.0]
+    times = in_turns({"slow": lambda: road("slow", slow), "fast": lambda: road("fast", fast)}, 2, clock)
+    assert taken == ["slow", "fast"] * 3
+    assert times == {"slow": [3.0, 5.0], "fast": [2.0, 7.0]}
+    assert ratios(times["slow"], times["fast"]) == [3 / 2, 5 / 7]
+    assert rates(21, times["fast"]) == [10.5, 3.0]
+
+
+def test_timed_returns_the_result_and_its_seconds():
+    clock = Clock()
+    assert timed(lambda: clock.pass_by(11.0), clock) == (11.0, 11.0)
+
+
+def test_a_span_is_median_lowest_and_highest():
+    assert span([2000.0, 1.0, 5000.0]) == "2,000 (1 ... 5,000)"
+    assert span([2, 3], 2) == "2.50 (2.00 ... 3.00)"
+
+
+def test_the_twin_says_what_the_decoder_says():
+    torch.manual_seed(0)
+    model = Decoder(replace(gpt2.GPT2, n_layers=2, d_model=15, n_heads=3, context_length=13), 17).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    other, tokens = gpt2.twin(model).double(), torch.randint(17, (5, 11))
+    with torch.no_grad():
+        torch.testing.assert_close(other(tokens).logits, model.double()(tokens)[0], atol=1e-10, rtol=0)
+
+
+def test_roads_that_write_different_tokens_are_not_timed():
+    linear = torch.nn.Linear(2, 3)
+    gpt2.check_roads([linear], {"one": lambda: [[1, 2]], "two": lambda: [[1, 2]]})
+    assert linear.weight.dtype == torch.float32
+    with pytest.raises(SystemExit, match="one, two"):
+        gpt2.check_roads([linear], {"one": lambda: [[1, 2]], "two": lambda: [[1, 3]]})
+
+
+def test_figures_of_a_cache_tell_its_share():
+    rows = [Row("int8", 0.3, 1.0, 0.5, 2.0, 7.0, 11.0), Row("h2o", 1 / 4, 0.9, 0.4, 2.1, 5.0, 13.0)]
+    found = figures(rows)
+    assert found["int8_asked"] == 1.0 and found["h2o_25_later"] == 0.4
+    assert len(found) == 12
+
+
+def test_every_benchmark_is_run_by_the_command_for_all():
+    run = {command.split()[0].partition("{")[0] for command in all_of_them.COMMANDS.values()}
+    assert run == {path.stem for path in FOLDER.glob("*.py")} - PARTS
+
+
+def test_runs_are_trained_once_and_a_failure_does_not_keep_the_others_from_running(tmp_path, monkeypatch):
+    started = []
+
+    def succeeds(command):
+        started.append(shlex.join(command[1:]))
+        if command[1] == "train.py":
+            path = Path(command[-1])
+            path.mkdir()
+            (path / "summary.json").touch()
+        return "weights" not in command[2]
+
+    monkeypatch.setattr(all_of_them, "succeeds", succeeds)
+    assert all_of_them.measure(["weights-loss", "lora", "shakespeare-race"], tmp_path, "/some where/plays.txt") == ["weights-loss"]
+    assert started == [
+        f"train.py --config gpt-tiny --train.run {tmp_path}/gpt-tiny",
+        f"-m benchmarks.weights --run {tmp_path}/gpt-tiny",
+        f"-m benchmarks.lora --run {tmp_path}/gpt-tiny --seeds 3",
+        "-m benchmarks.shakespeare --corpus '/some where/plays.txt'",
+    ]
+
+
+def test_what_is_trained_first_is_a_config():
+    needed = {run for command in all_of_them.COMMANDS.values() for run in all_of_them.trained(command)}
+    assert needed == {"gpt-tiny", "gpt-target", "gpt-draft"} and all((CONFIGS / f"{run}.toml").exists() for run in needed)
