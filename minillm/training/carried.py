@@ -57,8 +57,7 @@ class CarriedStep(GradientStep):
     def load_state_dict(self, state: dict) -> None:
         """Go on where `state_dict` was taken."""
         super().load_state_dict(state)
-        device = self.parameters[0].device
         self.states = [
-            RNNState([tuple(part.to(device) for part in layer) for layer in saved["layers"]], saved["lengths"].to(device))
+            RNNState([tuple(part.to(self.device) for part in layer) for layer in saved["layers"]], saved["lengths"].to(self.device))
             for saved in state["carried"]
         ]

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.profiler import record_function
 
-from minillm.datasets.batch import Batch
+from minillm.datasets.batch import Batch, moved
 from minillm.objectives.loss import Loss, Objective, mean_metrics
 from minillm.training.balance import Balance, watching
 from minillm.training.checkpoint import load_trained_state, trained_state
@@ -48,6 +48,7 @@ class GradientStep:
         self.model, self.objective, self.optimizer, self.rate, self.lr = model, objective, optimizer, rate, lr
         self.grad_clip, self.n_micro_batches = grad_clip, n_micro_batches
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
         self.gradients = [torch.zeros_like(p) for p in self.parameters]
         self.working = copy.deepcopy(model).bfloat16() if precision == "bf16" else model
         self.worked = [p for p in self.working.parameters() if p.requires_grad]
@@ -90,9 +91,8 @@ class GradientStep:
 
     def _micro_backward(self, batch: Batch) -> Loss:
         """Add the gradient of one micro-batch to .grad."""
-        device = self.parameters[0].device
         with watching(self.balance.routers) as seen:
-            loss = self.objective(self.working, type(batch)(*(part.to(device, non_blocking=True) for part in batch)))
+            loss = self.objective(self.working, moved(batch, self.device))
         (loss.total + loss.count * self.balance.loss(seen)).backward()
         if self.working is not self.model:
             mine = [(gradient, p.grad.float()) for gradient, p in zip(self.gradients, self.worked, strict=True) if p.grad is not None]
@@ -107,6 +107,7 @@ class GradientStep:
             "optimizer": self.optimizer.state_dict(),
             "n_steps": self.n_steps,
             "random": torch.get_rng_state(),
+            **({"cuda_random": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -115,3 +116,5 @@ class GradientStep:
         self.optimizer.load_state_dict(state["optimizer"])
         self.n_steps = state["n_steps"]
         torch.set_rng_state(state["random"])
+        if self.device.type == "cuda" and "cuda_random" in state:
+            torch.cuda.set_rng_state(state["cuda_random"], self.device)
