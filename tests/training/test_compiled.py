@@ -78,6 +78,22 @@ def test_bfloat16_weights_are_compiled_in_their_working_copy(graphs):
     assert graphs and "hidden" in vars(mine[1].computing) and "hidden" not in vars(mine[1].working)
 
 
+def test_after_the_trial_nothing_more_is_compiled(graphs):
+    step = a_real_step(decoder(n_layers=1))
+    step.compile(batch_of(9))
+    n_graphs = len(graphs)
+    for i in range(3):
+        step(batch_of(i))
+    assert len(graphs) == n_graphs > 0
+
+
+def test_what_is_wrong_with_a_batch_is_not_taken_for_a_fault_of_the_compiler():
+    batch = batch_of()
+    batch.targets[0, 0] = 99
+    with pytest.raises(ValueError, match="target = 99"):
+        a_real_step(decoder()).compile(batch)
+
+
 def without_a_cpp_compiler(monkeypatch):
     torch._dynamo.reset()
     monkeypatch.setattr(inductor.cpp, "cxx", ("a-compiler-that-nobody-has",))
