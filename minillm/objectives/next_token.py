@@ -13,7 +13,7 @@ from minillm.objectives.cross_entropy import cross_entropy
 from minillm.objectives.linear_cross_entropy import SLAB, linear_cross_entropy
 from minillm.objectives.loss import Loss
 
-LARGE = 4 * SLAB  # logits: 256 MB of float32, and as much again for their gradient. Up to here one product is simpler and as fast
+LARGE = 4 * SLAB  # logits of one call: 256 MB of float32, and as much again for their gradient
 
 
 def next_token(model: nn.Module, batch: Batch, smoothing: float = 0.0, large: int = LARGE) -> Loss:
