@@ -102,6 +102,8 @@ def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
     describe(config, data, model, device, path)
     if args.dry_run:
         return None
+    if config.train.compile:
+        print(step.compile(batch(0)), flush=True)
     if args.profile:
         return print(profile(step, batch, args.profile, device, config.train.precision))
     validation = run.build_validation(config, data)

@@ -66,10 +66,24 @@ class RunConfig:
             raise ValueError("masking: expected only beside model.kind = encoder and labels.kind = none, as blanks are made there; drop it")
         if smoothing and kind == "encoder":
             raise ValueError(f"train.label_smoothing = {smoothing}: expected 0 beside model.kind = encoder; drop it")
+        if self.train.compile:
+            self._refuse_what_cannot_be_compiled()
         if order == "contiguous" and kind != "rnn":
             raise ValueError(f"data.order = contiguous: expected model.kind = rnn, whose state is carried, not {kind}; use epochs")
         if order == "contiguous" and self.train.backward == "manual":
             raise ValueError("data.order = contiguous: expected epochs or random beside train.backward = manual; change one of the two")
+
+    def _refuse_what_cannot_be_compiled(self) -> None:
+        n_experts = getattr(self.model, "n_experts", 0)
+        reasons = {
+            "train.backward = manual": (self.train.backward == "manual", "whose formulas are there to be read"),
+            "model.kind = ngram": (self.model.kind == "ngram", "which counts"),
+            "model.kind = rnn": (self.model.kind == "rnn", "whose every token would be translated anew"),
+            f"model.n_experts = {n_experts}": (n_experts > 0, "since every choice of experts would be translated anew"),
+        }
+        for name, (there, why) in reasons.items():
+            if there:
+                raise ValueError(f"train.compile = true: expected false beside {name}, {why}; drop it")
 
 
 def find_config(name: str) -> Path:

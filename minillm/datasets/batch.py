@@ -4,11 +4,14 @@
 where batches are made, and nowhere else.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 IGNORE = -100  # a target that is not counted
+
+B = TypeVar("B", bound=tuple[Tensor, ...])  # a batch of any kind
 
 
 class Batch(NamedTuple):
@@ -16,3 +19,10 @@ class Batch(NamedTuple):
 
     tokens: Tensor
     targets: Tensor
+
+
+def moved(batch: B, device: torch.device) -> B:
+    """The batch on a device. A CUDA device fetches it from pinned memory by itself, while the processor goes on."""
+    if device.type != "cuda":
+        return type(batch)(*(part.to(device) for part in batch))
+    return type(batch)(*(part if part.is_cuda else part.pin_memory().to(device, non_blocking=True) for part in batch))

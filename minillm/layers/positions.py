@@ -30,7 +30,9 @@ def positions_of(tokens: Tensor, limit: int, lengths: Tensor | None = None, what
     dense = bool(filled.all())
     count = torch.arange(tokens.shape[1], device=tokens.device)[None] if dense else filled.cumsum(1) - 1
     positions = count if lengths is None else lengths[:, None] + count
-    longest = int(positions.max()) + 1 if positions.numel() else 0
+    # subtle: a text no wider than the limit is not asked for its length, since to answer a GPU would have to finish all its work
+    fits = not positions.numel() or (lengths is None and tokens.shape[1] <= limit)
+    longest = 0 if fits else int(positions.max()) + 1
     if longest > limit:
         raise ValueError(f"{what}{longest} tokens: expected at most model.context_length = {limit}; shorten the text")
     return (positions if dense else positions.masked_fill(~filled, EMPTY)), dense

@@ -25,11 +25,26 @@ def cross_entropy(logits: Tensor, targets: Tensor, chunk: int = 4096, smoothing:
     `chunk` is how many of the V columns are looked at together. Raises ValueError for a target outside the vocabulary.
     """
     logits, targets = logits.flatten(0, -2), targets.flatten()
-    counted = targets != IGNORE
-    wrong = targets[counted & ((targets < 0) | (targets >= logits.shape[1]))]
+    refuse_strangers(targets, logits.shape[1])
+    return surprise(logits, targets, chunk, smoothing), (targets != IGNORE).sum()
+
+
+def refuse_strangers(targets: Tensor, vocab_size: int) -> None:
+    """Raise ValueError for a target outside the vocabulary."""
+    wrong = targets[(targets != IGNORE) & ((targets < 0) | (targets >= vocab_size))]
     if len(wrong):
-        raise ValueError(f"target = {int(wrong[0])}: expected 0 ... {logits.shape[1] - 1}, or IGNORE; use the model's own tokenizer")
-    return _CrossEntropy.apply(logits, targets.where(counted, 0), counted, chunk, smoothing), counted.sum()
+        raise ValueError(f"target = {int(wrong[0])}: expected 0 ... {vocab_size - 1}, or IGNORE; use the model's own tokenizer")
+
+
+def surprise(logits: Tensor, targets: Tensor, chunk: int = 4096, smoothing: float = 0.0) -> Tensor:
+    """The sum of `cross_entropy` for logits (N, V) and targets (N,) that need no check."""
+    counted = targets != IGNORE
+    return _CrossEntropy.apply(logits, targets.where(counted, 0), counted, chunk, smoothing)
+
+
+def is_one(upstream: Tensor) -> bool:
+    """Whether a gradient need not be multiplied by it. Asked on the CPU only: to answer, a GPU would have to finish all its work."""
+    return upstream.device.type == "cpu" and bool(upstream == 1)
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -55,7 +70,7 @@ class _CrossEntropy(torch.autograd.Function):
                 moved = _on(desk, columns).sub_(subtract).exp_()
                 tile.copy_(moved.sub_(part) if ctx.smoothing else moved)
         gradient[torch.arange(len(targets), device=targets.device), targets] -= (1 - ctx.smoothing) * counted.to(gradient.dtype)
-        if upstream != 1:
+        if not is_one(upstream):
             gradient.mul_(upstream.to(gradient.dtype))
         return gradient, None, None, None, None
 

@@ -5,7 +5,8 @@
 For a large vocabulary logits and G are by far the largest tensors of a training step. But the loss is a sum over tokens, so a slab
 of a few rows has its share of the loss and of both gradients as soon as its own logits are known: the forward computes all three,
 slab by slab, and the backward only scales. Memory falls from O(N V) to O(rows V + V D). The same idea: Hsu et al. 2024 (Liger
-kernels), Wijmans et al. 2024 (cut cross-entropy). Read `cross_entropy` before this, which computes each slab.
+kernels), Wijmans et al. 2024 (cut cross-entropy). `python -m benchmarks.head` measures memory and time beside torch's.
+Read `cross_entropy` before this, which computes each slab; `next_token` says when this one is taken.
 """
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from minillm.datasets.batch import IGNORE
-from minillm.objectives.cross_entropy import cross_entropy
+from minillm.objectives.cross_entropy import is_one, refuse_strangers, surprise
 
 SLAB = 2**24  # logits at a time: 32 MB of bfloat16. Slabs this large keep the matrix products efficient
 
@@ -26,9 +27,10 @@ def linear_cross_entropy(
     `slab` is how many logits exist at a time, rounded up to a whole row. Raises ValueError for a target outside the vocabulary.
     """
     hidden, targets = hidden.flatten(0, -2), targets.flatten()
+    refuse_strangers(targets, weight.shape[0])
     n_rows = max(1, slab // weight.shape[0])
     if not (torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)):
-        parts = [cross_entropy(h @ weight.T, t, smoothing=smoothing)[0] for h, t in _slabs(n_rows, hidden, targets)]
+        parts = [surprise(h @ weight.T, t, smoothing=smoothing) for h, t in _slabs(n_rows, hidden, targets)]
         return torch.stack(parts).sum(), (targets != IGNORE).sum()
     return _LinearCrossEntropy.apply(hidden, weight, targets, smoothing, n_rows), (targets != IGNORE).sum()
 
@@ -41,7 +43,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for h, t, d in _slabs(n_rows, hidden, targets, d_hidden):
             with torch.enable_grad():
                 logits = (h @ weight.T).detach().requires_grad_()
-                part, _ = cross_entropy(logits, t, smoothing=smoothing)
+                part = surprise(logits, t, smoothing=smoothing)
                 [gradient] = torch.autograd.grad(part, logits)
             torch.mm(gradient, weight, out=d)
             d_weight += gradient.T @ h
@@ -53,7 +55,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[no-untyped-def]
         d_hidden, d_weight = ctx.saved_tensors
-        if upstream != 1:
+        if not is_one(upstream):
             d_hidden, d_weight = d_hidden * upstream.to(d_hidden.dtype), d_weight * upstream.to(d_weight.dtype)
         return d_hidden, d_weight, None, None, None
 

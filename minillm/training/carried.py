@@ -5,15 +5,26 @@ further back than T, although no gradient reaches there. The state is detached a
 continue (see `datasets/lanes.py`). It is a part of what a resumed run needs.
 """
 
-from functools import partial
-
-from torch import nn
+from torch import Tensor, nn
 
 from minillm.datasets.lanes import ContiguousBatch
-from minillm.models.rnn import RNNState
+from minillm.models.rnn import RNN, RNNState
 from minillm.objectives.loss import Loss, Objective
 from minillm.training.optim import Optimizer
 from minillm.training.step import GradientStep
+
+
+class ReadingOn:
+    """A model with its state filled in, for an objective that knows of none."""
+
+    def __init__(self, model: RNN, state: RNNState):
+        self.model, self.state, self.head = model, state, model.head
+
+    def __call__(self, tokens: Tensor) -> tuple[Tensor, RNNState]:
+        return self.model(tokens, self.state)
+
+    def hidden(self, tokens: Tensor) -> tuple[Tensor, RNNState]:
+        return self.model.hidden(tokens, self.state)
 
 
 class CarriedStep(GradientStep):
@@ -33,7 +44,7 @@ class CarriedStep(GradientStep):
     def _read_on(self, model: nn.Module, batch: ContiguousBatch) -> Loss:
         state = next(self._waiting, None) or model.start(len(batch.tokens))
         state.forget(~batch.continues)
-        loss = self.stateless_objective(partial(model, state=state), batch)
+        loss = self.stateless_objective(ReadingOn(model, state), batch)
         state.detach()
         self.states.append(state)
         return loss
@@ -46,8 +57,7 @@ class CarriedStep(GradientStep):
     def load_state_dict(self, state: dict) -> None:
         """Go on where `state_dict` was taken."""
         super().load_state_dict(state)
-        device = self.parameters[0].device
         self.states = [
-            RNNState([tuple(part.to(device) for part in layer) for layer in saved["layers"]], saved["lengths"].to(device))
+            RNNState([tuple(part.to(self.device) for part in layer) for layer in saved["layers"]], saved["lengths"].to(self.device))
             for saved in state["carried"]
         ]

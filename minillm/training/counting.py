@@ -6,7 +6,7 @@ text is news to the model that is judged by it (Dawid 1984 calls this prequentia
 
 import torch
 
-from minillm.datasets.batch import Batch
+from minillm.datasets.batch import Batch, moved
 from minillm.models.base import device_of
 from minillm.models.ngram import Ngram
 from minillm.objectives.loss import Objective
@@ -24,7 +24,7 @@ class CountingStep:
     @torch.no_grad()
     def __call__(self, batch: Batch) -> dict[str, float]:
         """Count once; the model knows the batch from now on."""
-        batch = Batch(*(part.to(device_of(self.model)) for part in batch))
+        batch = moved(batch, device_of(self.model))
         loss = self.objective(self.model, Batch(*(part[:ROWS] for part in batch)))
         n_tokens = self.model.count(batch)
         self.n_steps += 1

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from minillm.datasets.batch import Batch
+from minillm.datasets.batch import Batch, moved
 from minillm.models.base import device_of
 from minillm.objectives.loss import Loss, Objective, mean_metrics
 
@@ -57,6 +57,6 @@ class Validation:
         was_training, device = model.training, device_of(model)
         model.eval()
         try:
-            return [self.objective(model, type(batch)(*(part.to(device) for part in batch))) for batch in self.batches]
+            return [self.objective(model, moved(batch, device)) for batch in self.batches]
         finally:
             model.train(was_training)

@@ -32,6 +32,7 @@ class TrainConfig:
     label_smoothing: Annotated[float, Between(0, 0.99)] = 0.0  # share of belief that training spreads evenly over all tokens
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of matrix products; auto: whichever a short probe finds faster
     backward: Literal["autograd", "manual"] = "autograd"  # who differentiates: torch, or the formulas of minillm/backprop, in fp32
+    compile: bool = False  # translate forward and backward once by torch.compile: a minute or more, for faster steps after it
     keep_memory: bool = True  # reuse what a step frees instead of giving it back to the system: faster, where the C library is glibc
     log_every: Positive = 10  # steps between two rows of metrics.jsonl
     eval_every: Positive = 200  # steps between two validations

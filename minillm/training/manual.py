@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from minillm.datasets.batch import Batch
+from minillm.datasets.batch import Batch, moved
 from minillm.models.decoder import Decoder
 from minillm.models.rnn import RNN
 from minillm.objectives.loss import Loss, Objective
@@ -40,5 +40,4 @@ class ManualStep(GradientStep):
         self.walk = WALKS[type(model)](model)
 
     def _micro_backward(self, batch: Batch) -> Loss:
-        device = self.parameters[0].device
-        return self.walk(type(batch)(*(part.to(device, non_blocking=True) for part in batch)))
+        return self.walk(moved(batch, self.device))

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from minillm.datasets.batch import Batch
-from minillm.training.precision import DTYPES
+from minillm.training.precision import DTYPES, finish
 from minillm.training.step import OPTIMIZER, GradientStep
 
 DATA = "data"
@@ -63,7 +63,8 @@ def profile(step: GradientStep, batch: Callable[[int], Batch], n_steps: int, dev
 
 def _shares(step: GradientStep, batch: Callable[[int], Batch], n_steps: int, device: str) -> dict[str, float]:
     """Of the recorded time, by part; they sum to 1."""
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
+    on_cuda = torch.device(device).type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
     with recorded(activities=activities) as events:
         for i in range(n_steps):
             with record_function(DATA):
@@ -71,7 +72,7 @@ def _shares(step: GradientStep, batch: Callable[[int], Batch], n_steps: int, dev
             step(now)
     spent = dict.fromkeys(PARTS, 0.0)
     for event in events.events():
-        spent[part_of(event)] += event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
+        spent[part_of(event)] += event.self_device_time_total if on_cuda else event.self_cpu_time_total
     whole = sum(spent.values())
     return {part: time / whole for part, time in spent.items()}
 
@@ -125,7 +126,6 @@ def _seconds(work: Callable[[], object], device: str, repeats: int) -> list[floa
     for _ in range(1 + repeats):
         began = time.perf_counter()
         work()
-        if device == "cuda":
-            torch.cuda.synchronize()
+        finish(torch.device(device))
         times.append(time.perf_counter() - began)
     return times[1:]

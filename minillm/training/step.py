@@ -15,10 +15,11 @@ import torch
 from torch import nn
 from torch.profiler import record_function
 
-from minillm.datasets.batch import Batch
+from minillm.datasets.batch import Batch, moved
 from minillm.objectives.loss import Loss, Objective, mean_metrics
 from minillm.training.balance import Balance, watching
 from minillm.training.checkpoint import load_trained_state, trained_state
+from minillm.training.compiled import try_compiled
 from minillm.training.optim import Optimizer
 
 OPTIMIZER = "optimizer"
@@ -48,8 +49,10 @@ class GradientStep:
         self.model, self.objective, self.optimizer, self.rate, self.lr = model, objective, optimizer, rate, lr
         self.grad_clip, self.n_micro_batches = grad_clip, n_micro_batches
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
         self.gradients = [torch.zeros_like(p) for p in self.parameters]
         self.working = copy.deepcopy(model).bfloat16() if precision == "bf16" else model
+        self.computing = self.working  # the same weights, compiled or not
         self.worked = [p for p in self.working.parameters() if p.requires_grad]
         self.balance = Balance(model, self.working)
         self.n_steps = 0
@@ -90,15 +93,21 @@ class GradientStep:
 
     def _micro_backward(self, batch: Batch) -> Loss:
         """Add the gradient of one micro-batch to .grad."""
-        device = self.parameters[0].device
         with watching(self.balance.routers) as seen:
-            loss = self.objective(self.working, type(batch)(*(part.to(device, non_blocking=True) for part in batch)))
+            loss = self.objective(self.computing, moved(batch, self.device))
         (loss.total + loss.count * self.balance.loss(seen)).backward()
         if self.working is not self.model:
             mine = [(gradient, p.grad.float()) for gradient, p in zip(self.gradients, self.worked, strict=True) if p.grad is not None]
             torch._foreach_add_(*map(list, zip(*mine, strict=True)))
             self.working.zero_grad()
         return loss
+
+    def compile(self, batch: Batch) -> str:
+        """Compute forward and backward by compiled code from now on, if it can do this batch; the line that says so, or why not."""
+        first = moved(type(batch)(*(part.chunk(self.n_micro_batches)[0] for part in batch)), self.device)
+        self.computing, said = try_compiled(self.working.train(), lambda model: self.objective(model, first).total.backward())
+        self.working.zero_grad()
+        return said
 
     def state_dict(self) -> dict:
         """All that a resumed run needs, dropout's randomness included; of the model, what is not frozen."""
@@ -107,6 +116,7 @@ class GradientStep:
             "optimizer": self.optimizer.state_dict(),
             "n_steps": self.n_steps,
             "random": torch.get_rng_state(),
+            **({"cuda_random": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -115,3 +125,5 @@ class GradientStep:
         self.optimizer.load_state_dict(state["optimizer"])
         self.n_steps = state["n_steps"]
         torch.set_rng_state(state["random"])
+        if self.device.type == "cuda" and "cuda_random" in state:
+            torch.cuda.set_rng_state(state["cuda_random"], self.device)

@@ -60,14 +60,19 @@ def test_a_target_outside_of_the_vocabulary_is_refused():
 
 
 class Largest(TorchDispatchMode):
-    """Remembers the size of the largest tensor that any operation made."""
+    """Remembers the shapes of all tensors that operations made."""
 
-    numel = 0
+    def __init__(self):
+        super().__init__()
+        self.shapes: set[torch.Size] = set()
+
+    @property
+    def numel(self) -> int:
+        return max(shape.numel() for shape in self.shapes)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        made = out if isinstance(out, tuple | list) else [out]
-        self.numel = max([self.numel, *(x.numel() for x in made if isinstance(x, torch.Tensor))])
+        self.shapes |= {x.shape for x in (out if isinstance(out, tuple | list) else [out]) if isinstance(x, torch.Tensor)}
         return out
 
 

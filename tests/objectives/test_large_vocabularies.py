@@ -1,0 +1,122 @@
+"""Head and loss in one change nothing but memory: next-token prediction by either road, for every model that has both."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from minillm.adapters.lora import AdapterConfig, add_lora
+from minillm.datasets.batch import IGNORE, Batch
+from minillm.models.ngram import Ngram, NgramConfig
+from minillm.objectives import next_token as module
+from minillm.objectives.linear_cross_entropy import SLAB
+from minillm.objectives.next_token import LARGE, head_weight, next_token
+from minillm.run_config import CONFIGS, load_config
+from minillm.tasks.next_token import MODELS
+from minillm.training.balance import routers_of
+from minillm.training.evaluate import Validation
+from tests.models.test_rnn import rnn
+from tests.objectives.test_linear_cross_entropy import Largest
+from tests.tiny import SHAPES, VOCAB, assert_equal, decoder, tokens
+from tests.training.test_carried import carried, text_in_steps
+from tests.training.test_step import gradient_step
+
+B, T = 5, 7
+LOGITS = B * T * VOCAB
+MAKERS = {name: partial(decoder, **SHAPES[name]) for name in ("gpt", "llama", "experts", "one expert and a shared one")}
+MAKERS |= {"lstm": rnn, "untied gru": partial(rnn, cell="gru", tied=False)}
+every_model = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+
+
+def a_batch(seed: int = 0) -> Batch:
+    """Some targets are not counted, and the last row ends early."""
+    text, targets = tokens(B, T, seed), tokens(B, T, seed + 1)
+    text[-1, 4:], targets[-1, 4:], targets[1, 2:5] = -1, IGNORE, IGNORE
+    return Batch(text, targets)
+
+
+def fused(large: int, smoothing: float = 0.0):
+    return partial(next_token, large=large, smoothing=smoothing)
+
+
+@every_model
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("large", [0, 3 * VOCAB + 1, LOGITS - 1, LOGITS])
+def test_a_step_has_the_same_loss_metrics_and_gradients_by_either_road(make, smoothing, large):
+    model, batch = make(), a_batch()
+    results = []
+    for objective in (fused(LARGE, smoothing), fused(large, smoothing)):
+        step = gradient_step(model, objective, n_micro_batches=1, grad_clip=0.3)
+        results.append((step(batch), step.optimizer.gradients))
+    (plain, gradients), (metrics, others) = results
+    assert metrics == pytest.approx(plain, rel=1e-12), "with what routers add, and how they shared their load"
+    assert ("balance_loss" in metrics) == bool(routers_of(make()))
+    for mine, expected in zip(others, gradients, strict=True):
+        assert_equal(mine, expected)
+
+
+@every_model
+@pytest.mark.parametrize("train", [True, False])
+def test_all_logits_exist_below_the_limit_and_never_above_it(make, train):
+    model, batch = make().train(train), a_batch()
+    for large, rows in {LOGITS: B * T, LOGITS - 1: B * T - 1, 6 * VOCAB: 6}.items():
+        with Largest() as seen, torch.set_grad_enabled(train):
+            loss = next_token(model, batch, large=large)
+            if train:
+                loss.total.backward()
+        assert (rows, VOCAB) in seen.shapes
+        assert ({(B, T, VOCAB), (B * T, VOCAB)} <= seen.shapes) == (large == LOGITS)
+        assert large == LOGITS or not {(B, T, VOCAB), (B * T, VOCAB)} & seen.shapes
+
+
+@every_model
+def test_validation_says_the_same_by_either_road(make):
+    model = make()
+    losses = [Validation([a_batch()], fused(large), n_bytes=None, source_nats=None)(model)["val_loss"] for large in (0, LARGE)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+def test_a_state_that_is_carried_is_read_by_either_road(cell):
+    results = []
+    for large in (0, LARGE):
+        model = rnn(cell=cell)
+        step = carried(model)
+        step.stateless_objective = fused(large)
+        results.append([(step(batch)["loss"], step.optimizer.gradients) for batch in text_in_steps(3)])
+    for (mine, gradients), (expected, others) in zip(*results, strict=True):
+        assert mine == pytest.approx(expected, rel=1e-12)
+        for a, b in zip(gradients, others, strict=True):
+            assert_equal(a, b)
+
+
+def test_a_head_that_is_more_than_a_matrix_is_asked_itself():
+    adapted = decoder(tied=False)
+    add_lora(adapted, AdapterConfig(rank=2, targets=("head",)))
+    torch.nn.init.normal_(adapted.head.B.weight)
+    assert head_weight(adapted) is None and head_weight(Ngram(NgramConfig(), VOCAB)) is None
+    assert_equal(next_token(adapted, a_batch(), large=0).total, next_token(adapted, a_batch()).total)
+    assert head_weight(decoder()) is not None and head_weight(rnn()) is not None
+
+
+def test_the_objective_takes_the_road_by_itself(monkeypatch):
+    monkeypatch.setattr(module, "linear_cross_entropy", lambda hidden, weight, targets, smoothing, slab: (slab, hidden.shape))
+    text = torch.zeros(LARGE // 1000 + 1, 1, dtype=torch.long)
+
+    class Wide(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = torch.nn.Linear(2, 1000, bias=False)
+
+        def hidden(self, tokens):
+            return tokens.new_zeros(*tokens.shape, 2), None
+
+    assert next_token(Wide(), Batch(text, text)).total == SLAB
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.toml")))
+def test_no_config_that_comes_with_minillm_is_large(name):
+    config = load_config(name)
+    if type(config.model) in MODELS:
+        rows = max(64, config.train.batch_size)  # 64 in validation
+        assert rows * config.model.context_length * config.tokenizer.vocab_size <= LARGE
