@@ -33,7 +33,7 @@ DRAWING = [field.name for field in dataclasses.fields(SamplingConfig) if field.n
 USELESS = {  # beside the way that is asked for
     "beams": [*DRAWING, "preset", "seed", "num_samples", "stop", "stream", "attention", "draft", "best_of", "explain"],
     "best_of": ["stream", "attention", "draft", "explain"],
-    "explain": ["num_samples", "stream", "attention", "draft"],
+    "explain": ["num_samples", "stream", "attention"],
     "draft": ["attention"],
 }
 NEEDED = {  # for these flags to mean anything
@@ -114,7 +114,7 @@ def go(args: argparse.Namespace) -> None:
     if best_of.best_of:
         return writing.best_of(order, best_of)
     if args.explain is not None:
-        return writing.explained(order, Path(args.explain) if args.explain else None)
+        return writing.explained(order, Path(args.explain) if args.explain else None, args.draft, request.draft_tokens)
     if args.draft:
         return writing.with_draft(order, args.stream, args.draft, request.draft_tokens)
     if args.attention:

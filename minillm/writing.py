@@ -157,12 +157,21 @@ def best_of(order: Order, config: BestOfConfig) -> None:
     print(f"\n{len(best)} of {len(ranked)} different texts, of {len(seeds)}{order.memory}")
 
 
-def explained(order: Order, path: Path | None) -> None:
-    """One text, and for each of its tokens every distribution on the way to it; also as JSON in `path`, if that is given."""
+def explained(order: Order, path: Path | None, draft: str | None, n_draft: int) -> None:
+    """One text, and for each of its tokens every distribution on the way to it; also as JSON in `path`, if that is given.
+
+    With a `draft`, as `with_draft` writes it, and what became of every guess.
+    """
     choices: list[Choice] = []
+    drafter = draft and build_drafter(draft, order.opened, [order.prompt])
 
     def write(model: LanguageModel, prompts: Sequence[Sequence[int]], sampler: Sampler, **how: object) -> list[Completion]:
-        return generate(model, prompts, ExplainingSampler(sampler.pipeline, order.memory.nbytes, choices), **how)
+        explaining = ExplainingSampler(sampler.pipeline, order.memory.nbytes, choices)
+        if drafter is None:
+            return generate(model, prompts, explaining, **how)
+        completions = speculate(model, prompts, sampler, **how, drafter=drafter, n_draft=n_draft, watch=explaining.watch)
+        del choices[len(completions[0].logprobs) :]  # what was accepted behind the end of the text was never said
+        return completions
 
     [completion] = order.text.generate([order.prompt], seeds=order.seeds, write=write, **order.how(1))
     print(f"{order.whole(completion.text)}\n\n{show(choices, lambda token: order.text.tokenizer.decode([token]))}")

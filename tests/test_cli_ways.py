@@ -60,6 +60,16 @@ def test_reasons_are_shown_and_kept_and_change_nothing(trained, capsys, tmp_path
     assert path.read_bytes() == first, "an explanation is the same to the last byte"
 
 
+def test_the_verdict_on_every_guess_is_told_and_changes_nothing(trained, capsys, tmp_path):
+    path, words = tmp_path / "why.json", ["--top-p", "0.9", "--seed", "5", "--draft", "ngram", "--draft-tokens", "2"]
+    drafted = asked(trained, capsys, *words)
+    out = asked(trained, capsys, *words, "--explain", str(path))
+    written = out[: out.index("\n\n   1  ")]
+    assert drafted.startswith(written + "\n")
+    assert "accepted, since" in out and "rejected, since not" in out and "what the draft left over" in out
+    assert explain.main(["replay", str(path)]) == 0
+
+
 BAD = {
     "beams and a temperature": (["--beams", "2", "--temperature", "0.7"], "--temperature would be ignored beside --beams"),
     "beams and a seed": (["--beams", "2", "--seed", "1"], "--seed would be ignored beside --beams"),
@@ -73,7 +83,7 @@ BAD = {
     "more than compete": (["--best-of", "2", "--num-samples", "3"], "--num-samples 3: expected at most --best-of 2"),
     "an overlap without a best": (["--same-overlap", "0.5"], "--same-overlap would be ignored without --best-of"),
     "reasons for several": (["--explain", "--num-samples", "2"], "--num-samples would be ignored beside --explain"),
-    "reasons for a draft": (["--explain", "--draft", "prompt"], "--draft would be ignored beside --explain"),
+    "reasons for tokens drafted by nobody": (["--explain", "--draft-tokens", "2"], "--draft-tokens would be ignored without --draft"),
 }
 
 

@@ -6,7 +6,7 @@ possible, the probability of those that it removed (under the belief that it was
     H(p) = -sum p log p, in nats;   exp(H) tokens that are equally probable would leave one as uncertain         Shannon 1948
 
 The explanation of a text is JSON that replays bit for bit: from the recorded logits and the recorded uniform number the same token
-is drawn again. Read `sampler` before this.
+is drawn again. Where tokens were drafted, the verdict on each guess is a part of it. Read `sampler` and `speculative` before this.
 
     python -m minillm.decoding.explain nucleus         how top-p adapts to peaked and to flat beliefs
     python -m minillm.decoding.explain replay FILE     draw every token of an explanation again
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from minillm.decoding.sampler import Sampler, invert, uniforms
+from minillm.decoding.speculative import Verification, left_over
 from minillm.decoding.transforms import BANNED, TopP, widen
 
 N_SHOWN = 5  # candidates of each stage
@@ -46,6 +47,20 @@ class Stage(NamedTuple):
     best: list[tuple[int, float]]  # the most probable tokens and their probabilities, the best first
 
 
+class Verdict(NamedTuple):
+    """What became of a drafted token: it is accepted where uniform * q < p."""
+
+    token: int
+    q: float  # its probability by the draft
+    p: float  # and by the target, both through the sampler
+    uniform: float  # in [0, 1)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it was written."""
+        return self.uniform * self.q < self.p
+
+
 class Choice(NamedTuple):
     """One draw, and all that led to it."""
 
@@ -56,6 +71,7 @@ class Choice(NamedTuple):
     uniform: float  # in [0, 1): the token whose share of the line holds it was drawn
     token: int  # the one
     nbytes: int  # what the model's state held then
+    draft: Verdict | None = None  # on the token that was guessed for this place, if any; accepted, it is the one, and nothing is drawn
 
 
 def describe_belief(step: str, logits: Tensor, before: Tensor | None) -> Stage:
@@ -79,17 +95,41 @@ class ExplainingSampler(Sampler):
         """See `Sampler`. Raises ValueError for more rows than one."""
         if len(logits) != 1:
             raise ValueError(f"{len(logits)} rows: expected one, since an explanation follows a single text; explain them one by one")
+        stages, logits = self._stages(logits, history)
+        numbers = uniforms(generators, logits.device)
+        drawn = invert(logits, numbers)
+        self._keep(stages, logits, float(numbers), int(drawn), None)
+        return drawn
+
+    def watch(self, call: Verification) -> None:
+        """Keep the reasons for all tokens that a call of the target gave, for the one row of a speculation."""
+        tokens, q, n = call.draft.tokens[0], call.draft.probs[0], int(call.n_accepted)
+        for place, p in enumerate(call.p[0, : n + 1]):
+            stages, _ = self._stages(call.logits[:, place], call.history[:, place])
+            verdict, left, uniform, token = None, p, call.uniforms[0, -1], int(call.last)
+            if place < len(tokens) and tokens[place] >= 0:
+                guess, uniform_of_guess = int(tokens[place]), float(call.uniforms[0, place])
+                verdict = Verdict(guess, float(q[place, guess]), float(p[guess]), uniform_of_guess)
+                if verdict.accepted:
+                    uniform, token = uniform_of_guess, guess
+                else:
+                    left = left_over(p, q[place])
+                    stages.append(describe_belief("what the draft left over", left.log(), p))
+            self._keep(stages, left.log()[None], float(uniform), token, verdict)
+
+    def _stages(self, logits: Tensor, history: Tensor) -> tuple[list[Stage], Tensor]:
+        """The beliefs on the way through the pipeline, and the logits (1, V) at its end."""
         stages = [describe_belief("model", logits[0], None)]
         for transform in self.pipeline:
             before = logits[0].double().softmax(-1)
             logits = transform(logits, history)
             stages.append(describe_belief(str(transform), logits[0], before))
-        numbers = uniforms(generators, logits.device)
-        drawn = invert(logits, numbers)
+        return stages, logits
+
+    def _keep(self, stages: list[Stage], logits: Tensor, uniform: float, token: int, draft: Verdict | None) -> None:
         possible = (logits[0] > BANNED).nonzero()[:, 0]
         left = widen(logits)[0, possible].tolist()
-        self.choices.append(Choice(stages, logits.shape[1], possible.tolist(), left, float(numbers), int(drawn), self.nbytes()))
-        return drawn
+        self.choices.append(Choice(stages, logits.shape[1], possible.tolist(), left, uniform, token, self.nbytes(), draft))
 
     def for_rows(self, rows: Sequence[int]) -> "ExplainingSampler":
         """Itself: there is one row."""
@@ -97,7 +137,9 @@ class ExplainingSampler(Sampler):
 
 
 def redraw(choice: Choice) -> int:
-    """The token that the recorded logits and the recorded number give."""
+    """The token that the recorded logits and the recorded numbers give."""
+    if choice.draft is not None and choice.draft.accepted:
+        return choice.draft.token
     logits = torch.full((1, choice.vocab_size), BANNED, dtype=torch.float64)
     logits[0, choice.tokens] = torch.tensor(choice.logits, dtype=torch.float64)
     return int(invert(logits, torch.tensor([choice.uniform], dtype=torch.float64)))
@@ -105,7 +147,10 @@ def redraw(choice: Choice) -> int:
 
 def to_json(choices: Sequence[Choice], **more: object) -> str:
     """An explanation as text; `more` says what it explains. Numbers keep every bit."""
-    rows = [choice._asdict() | {"stages": [stage._asdict() for stage in choice.stages]} for choice in choices]
+    rows = [
+        choice._asdict() | {"stages": [stage._asdict() for stage in choice.stages], "draft": choice.draft and choice.draft._asdict()}
+        for choice in choices
+    ]
     return json.dumps(more | {"choices": rows}, ensure_ascii=False, indent=1) + "\n"
 
 
@@ -114,7 +159,8 @@ def from_json(text: str) -> list[Choice]:
     try:
         rows = json.loads(text)["choices"]
         stages = [[Stage(**stage | {"best": [tuple(pair) for pair in stage["best"]]}) for stage in row["stages"]] for row in rows]
-        return [Choice(**row | {"stages": found}) for row, found in zip(rows, stages, strict=True)]
+        verdicts = [row["draft"] and Verdict(**row["draft"]) for row in rows]
+        return [Choice(**row | {"stages": a, "draft": b}) for row, a, b in zip(rows, stages, verdicts, strict=True)]
     except (ValueError, KeyError, TypeError) as e:
         raise ValueError(f"explanation: expected the JSON that sample.py --explain FILE wrote, got an error ({e}); write it again") from e
 
@@ -123,7 +169,12 @@ def show(choices: Sequence[Choice], piece: Callable[[int], str]) -> str:
     """The choices as a table for people; `piece(token)` is how a token is shown."""
     lines = []
     for number, choice in enumerate(choices, start=1):
-        lines.append(f"{number:>4}  {piece(choice.token)!r} drawn at u = {choice.uniform:.4f}; the state holds {choice.nbytes:,} bytes")
+        how = "drafted" if choice.draft is not None and choice.draft.accepted else f"drawn at u = {choice.uniform:.4f}"
+        lines.append(f"{number:>4}  {piece(choice.token)!r} {how}; the state holds {choice.nbytes:,} bytes")
+        if choice.draft is not None:
+            token, q, p, u = choice.draft
+            verdict = "accepted, since" if choice.draft.accepted else "rejected, since not"
+            lines.append(f"      the draft said {piece(token)!r} with {q:.3f}, {verdict} {u:.4f} x {q:.3f} < {p:.3f} of the target")
         for stage in choice.stages:
             best = "  ".join(f"{piece(token)!r} {p:.3f}" for token, p in stage.best)
             lines.append(f"      {stage.step:<24} {stage.n_possible:>6} left  -{stage.removed:.3f}  H {stage.entropy:.3f}   {best}")

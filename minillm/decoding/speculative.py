@@ -9,6 +9,7 @@ the mass that is rejected. So a bad draft costs time and nothing else. With each
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -93,9 +94,29 @@ def verify(p: Tensor, draft: Draft, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     n = accepted.long().cumprod(1).sum(1)
     rows = torch.arange(len(p), device=p.device)
     p, q = p[rows, n], F.pad(q, (0, 0, 0, 1))[rows, n]  # subtle: q is 0 behind the draft, so that p itself is left there
+    return n, invert(left_over(p, q).log(), uniforms[:, -1])
+
+
+def left_over(p: Tensor, q: Tensor) -> Tensor:
+    """What a rejected draft has not had its chance to say: max(0, p - q) (..., V), not normalized; p where the two agree."""
     left = (p - q).clamp(min=0)
-    left = left.where(left.sum(-1, keepdim=True) > 0, p)  # where p and q differ by rounding alone
-    return n, invert(left.log(), uniforms[:, -1])
+    return left.where(left.sum(-1, keepdim=True) > 0, p)  # where p and q differ by rounding alone
+
+
+class Verification(NamedTuple):
+    """A call of the target for B rows, and what it made of the draft."""
+
+    logits: Tensor  # (B, K + 1, V), as the target gave them
+    history: Tensor  # (B, K + 1, S), what each place sees
+    p: Tensor  # (B, K + 1, V) float64, what they became
+    draft: Draft
+    uniforms: Tensor  # (B, K + 1), see `verify`
+    n_accepted: Tensor  # (B,)
+    last: Tensor  # (B,), the token that the target added
+
+
+def unwatched(call: Verification) -> None:
+    """Who watches most texts."""
 
 
 def speculate(model: LanguageModel, prompts: Sequence[Sequence[int]], sampler: Sampler, *, drafter: Drafter, **how) -> list[Completion]:
@@ -117,10 +138,12 @@ def stream(
     start: Callable[[int], State] | None = None,
     n_draft: int = 0,
     tallies: Sequence[Tally] | None = None,
+    watch: Callable[[Verification], None] = unwatched,
 ) -> Iterator[list[Event]]:
     """Generate as `generate.stream` does, and from the same distribution, one list of events a call of the target.
 
     n_draft: tokens that are drafted at once; 0: as many as pay, by `best_length`. tallies: new ones, one a row, to be filled in.
+    watch: is told of every call.
     Raises ValueError, before anything is read, for what `generate.stream` refuses, for a drafter of another vocabulary or a shorter
     context, for a state that cannot go back (see `Reader`), and for use_cache=False, which leaves nothing to go back in.
     """
@@ -143,7 +166,7 @@ def stream(
     tallies = [Tally() for _ in prompts] if tallies is None else tallies
     if list(tallies) != [Tally()] * len(prompts):
         raise ValueError(f"{len(tallies)} tallies: expected a new one for each of the {len(prompts)} prompts")
-    return _stream(model, drafter, prompts, sampler, limits, generators, end_id, stops, start or model.start, n_draft, tallies)
+    return _stream(model, drafter, prompts, sampler, limits, generators, end_id, stops, start or model.start, n_draft, tallies, watch)
 
 
 @torch.inference_mode()
@@ -159,6 +182,7 @@ def _stream(
     make_state: Callable[[int], State],
     n_draft: int,
     tallies: Sequence[Tally],
+    watch: Callable[[Verification], None],
 ) -> Iterator[list[Event]]:
     at_once, rows = divide(limits)  # rows: those in the batch
     if at_once:
@@ -180,7 +204,10 @@ def _stream(
             places = lengths[:, None] + torch.arange(K + 1, device=device)  # (B, K + 1)
             texts.scatter_(1, places[:, :K], draft.tokens)
             logits = target.read(text, lengths, draft.tokens)  # (B, K + 1, V)
-            n_accepted, last = verify(_shaped(sampler, logits, text, places), draft, uniforms[:, K:])
+            history = _histories(text, places)
+            p = _shaped(sampler, logits, history)
+            n_accepted, last = verify(p, draft, uniforms[:, K:])
+            watch(Verification(logits, history, p, draft, uniforms[:, K:], n_accepted, last))
             new = F.pad(draft.tokens, (0, 1)).scatter(1, n_accepted[:, None], last[:, None])
             new = new.where(places <= (lengths + n_accepted)[:, None], EMPTY)
             logprobs = logits.double().log_softmax(-1).gather(2, new.clamp(min=0)[..., None]).squeeze(2)
@@ -211,11 +238,15 @@ def _stream(
                     reader.reorder(kept)
 
 
-def _shaped(sampler: Sampler, logits: Tensor, texts: Tensor, places: Tensor) -> Tensor:
-    """What the target says through the sampler at `places` (B, J) of texts, each seeing what stands before it: (B, J, V) float64."""
-    B, J, _ = logits.shape
+def _histories(texts: Tensor, places: Tensor) -> Tensor:
+    """What stands before each of `places` (B, J) of texts (B, S): (B, J, S), EMPTY behind it."""
     before = torch.arange(texts.shape[1], device=texts.device) < places[..., None]  # (B, J, S)
-    history = texts[:, None].where(before, EMPTY)
+    return texts[:, None].where(before, EMPTY)
+
+
+def _shaped(sampler: Sampler, logits: Tensor, history: Tensor) -> Tensor:
+    """What the target says through the sampler where each of (B, J) places sees its own history: (B, J, V) float64."""
+    B, J, _ = logits.shape
     sampler = sampler.for_rows([row for row in range(B) for _ in range(J)])
     return sampler.shape(logits.flatten(0, 1), history.flatten(0, 1)).double().softmax(-1).unflatten(0, (B, J))
 

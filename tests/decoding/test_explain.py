@@ -4,19 +4,23 @@ import json
 import math
 from itertools import pairwise
 
+import hypothesis
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.decoding import explain
+from minillm.decoding.drafts import ModelDrafter
 from minillm.decoding.explain import Choice, ExplainingSampler, from_json, redraw, show, to_json
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
+from minillm.decoding.speculative import Tally, speculate
 from minillm.decoding.transforms import Temperature, TopK, TopP
 from tests.decoding.toys import Remembers
 
 MODEL = Remembers(11)
+DRAFTS = {"the target itself": MODEL, "another": Remembers(11, seed=3)}
 
 settings = st.builds(
     SamplingConfig,
@@ -43,6 +47,24 @@ def test_explaining_changes_no_token_and_replays_bit_for_bit(sampling, seed):
     again = from_json(to_json(choices, prompt="x"))
     assert again == choices and [redraw(choice) for choice in again] == tokens
     assert to_json(explained(sampling, seed)[1]) == to_json(choices)
+
+
+@hypothesis.settings(max_examples=25)
+@given(settings, st.integers(0, 2**31), st.integers(1, 4), st.sampled_from(["the target itself", "another"]))
+def test_the_verdicts_are_those_that_were_given_and_replay_bit_for_bit(sampling, seed, n_draft, other):
+    """A draft that remembers otherwise, and one that agrees."""
+    sampler, tally = Sampler(build_pipeline(sampling)), Tally()
+    explaining = ExplainingSampler(sampler.pipeline)
+    how = {"max_new_tokens": 7, "drafter": ModelDrafter(DRAFTS[other], 0.1), "n_draft": n_draft}
+    [plain] = speculate(MODEL, [[1, 2, 3]], sampler, generators=seeded([seed]), **how)
+    [watched] = speculate(MODEL, [[1, 2, 3]], sampler, generators=seeded([seed]), tallies=[tally], watch=explaining.watch, **how)
+    choices = explaining.choices
+    assert watched == plain and [choice.token for choice in choices] == plain.tokens
+    verdicts = [choice.draft for choice in choices if choice.draft is not None]
+    assert sum(verdict.accepted for verdict in verdicts) == tally.n_accepted and len(verdicts) == tally.n_tested
+    assert all(choice.token == choice.draft.token for choice in choices if choice.draft is not None and choice.draft.accepted)
+    again = from_json(to_json(choices))
+    assert again == choices and [redraw(choice) for choice in again] == plain.tokens
 
 
 @given(settings, st.integers(0, 2**31))
