@@ -23,7 +23,7 @@ def torchs(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) ->
 def main() -> None:
     """Measure both and keep the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    for name, default in {"vocab-size": 50_000, "d-model": 768, "tokens": 4096, "repeats": 3}.items():
+    for name, default in {"vocab-size": 50_000, "d-model": 768, "tokens": 4096, "repeats": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     targets = torch.randint(args.vocab_size, (args.tokens,))

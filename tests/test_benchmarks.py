@@ -103,7 +103,7 @@ def test_runs_are_trained_once_and_a_failure_does_not_keep_the_others_from_runni
         f"train.py --config gpt-tiny --train.run {tmp_path}/gpt-tiny",
         f"-m benchmarks.weights --run {tmp_path}/gpt-tiny",
         f"-m benchmarks.lora --run {tmp_path}/gpt-tiny --seeds 3",
-        "-m benchmarks.shakespeare --steps 130 --corpus '/some where/plays.txt'",
+        "-m benchmarks.shakespeare --steps 130 --look-every 5 --classic-steps 2000 --corpus '/some where/plays.txt'",
     ]
 
 
