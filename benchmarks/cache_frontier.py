@@ -179,6 +179,7 @@ def plot(rows: list[Row], path: Path) -> bool:
         title = {"asked": "the prompt ended with the question", "later": "the question came later"}[which]
         axes.set(xlabel="bytes held for a text", ylabel="facts recalled", xscale="log", title=title)
     axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return True
 
@@ -189,7 +190,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500, help="of training")
     parser.add_argument("--texts", type=int, default=128, help="to recall from")
     parser.add_argument("--seeds", type=int, default=1, help="repeats, each with a model of its own")
-    parser.add_argument("--plot", type=Path, default=Path("cache_frontier.png"), help="where the picture goes, if matplotlib is there")
+    parser.add_argument("--plot", type=Path, default=Path("runs/cache_frontier.png"), help="where the picture goes, if matplotlib is there")
     args = parser.parse_args()
     torch.set_num_threads(1)
     kept = []
