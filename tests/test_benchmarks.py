@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import __main__ as all_of_them
 from benchmarks import gpt2, readme
-from benchmarks.cache_frontier import Row, figures
+from benchmarks.cache_frontier import Row, check_recall, figures
 from benchmarks.timing import in_turns, rates, ratios, span, timed
 from minillm.models.decoder import Decoder
 from minillm.run_config import CONFIGS
@@ -110,3 +110,13 @@ def test_runs_are_trained_once_and_a_failure_does_not_keep_the_others_from_runni
 def test_what_is_trained_first_is_a_config():
     needed = {run for command in all_of_them.COMMANDS.values() for run in all_of_them.trained(command)}
     assert needed == {"gpt-tiny", "gpt-target", "gpt-draft"} and all((CONFIGS / f"{run}.toml").exists() for run in needed)
+
+
+@pytest.mark.parametrize(("asked", "later", "enough"), [(0.9, 0.5, True), (0.9, 0.06, False), (0.06, 0.9, False)])
+def test_what_was_never_learned_is_not_called_forgotten(asked, later, enough):
+    exact = Row("contiguous", 1.0, asked, later, 1.3, 100.0, 10.0)
+    if enough:
+        check_recall(exact)
+    else:
+        with pytest.raises(SystemExit, match="train longer"):
+            check_recall(exact)
