@@ -36,6 +36,7 @@ class KVCache(Protocol):
     # positions that it has for the tokens it remembers, if these are counted inside of the cache: texts may be endless then, and the
     # next token always stands at min(tokens read, span). None: a token's position is its place in the text.
     span: int | None
+    exact: bool  # whether it keeps all tokens, as they were
 
     def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
         """Remember k, v (B, G, T, K) of the tokens at `positions` (B or 1, T) and return all that may be looked at.
@@ -64,6 +65,7 @@ class NoCache:
     """Remembers nothing: a view of the text at hand only, as in training."""
 
     span = None
+    exact = True
 
     def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
         return KVView(rotate(k, positions), v, positions[:, None], dense)

@@ -15,6 +15,7 @@ class ContiguousCache:
     """One layer's keys (rotated on the way in) and values: (B, G, capacity, K), of which `n_slots` columns are in use."""
 
     span = None
+    exact = True
 
     def __init__(self, capacity: int = 64):
         """`capacity`: columns to begin with."""

@@ -21,6 +21,7 @@ class H2OCache:
     """One layer's recent tokens and heavy hitters."""
 
     span = None
+    exact = False
 
     def __init__(self, budget: int):
         """`budget`: tokens held after every read, half of them the last ones."""

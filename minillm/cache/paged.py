@@ -166,6 +166,7 @@ class PagedLayer:
     """
 
     span = None
+    exact = True
     plan: Plan
 
     def __init__(self, pool: PagePool):

@@ -55,6 +55,7 @@ class QuantizedCache:
     """One layer's keys (rotated on the way in) and values: full groups in few bits, the last tokens as they came."""
 
     span = None
+    exact = False
 
     def __init__(self, bits: int, group: int = 32, residual: int = 32):
         """`bits`: 8 or 4. `group`: tokens whose keys share scales, an even number. `residual`: last tokens, which are never rounded."""

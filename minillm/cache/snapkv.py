@@ -23,6 +23,7 @@ class SnapKVCache:
     """One layer's compressed prompt and all that came after."""
 
     span = None
+    exact = False
 
     def __init__(self, budget: int, window: int = 8, kernel: int = 5):
         """`budget`: tokens kept of a prompt; `window`: the last ones, which vote and are kept; `kernel`: width of the pooling, odd."""

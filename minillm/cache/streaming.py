@@ -19,6 +19,8 @@ from minillm.cache.slots import Slots, rank
 class StreamingCache:
     """One layer's sinks and recent tokens."""
 
+    exact = False
+
     def __init__(self, budget: int, sinks: int = 4):
         """`budget`: tokens held after every read, the `sinks` among them."""
         if budget <= sinks:

@@ -150,7 +150,7 @@ class Attention(nn.Module):
 
 
 def _split(x: Tensor, n_heads: int) -> Tensor:
-    """(B, T, H K) -> (B, H, T, K). Not by einops, whose look-up of a pattern takes longer than all else here when T is 1."""
+    """(B, T, H K) -> (B, H, T, K). Not by einops: to look its pattern up takes longer than a view, which decoding feels."""
     return x.unflatten(2, (n_heads, -1)).transpose(1, 2)
 
 

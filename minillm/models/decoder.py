@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from minillm.cache.base import KVCache, NoCache
 from minillm.cache.contiguous import ContiguousCache
-from minillm.cache.paged import PagedLayer
 from minillm.config import Above, AtLeast, Between, Count, Positive, validate
 from minillm.layers.attention import Attention
 from minillm.layers.block import PostNormBlock, PreNormBlock
@@ -137,7 +136,7 @@ class Decoder(nn.Module):
         """An empty memory; `cache()` makes one layer's. Raises ValueError for one that the model cannot read with."""
         relative = self.config.positions not in ("learned", "sinusoidal")
         caches = [cache() for _ in range(len(self.blocks) + self.embed_ngrams.n_caches)]
-        if self.embed_ngrams.n_caches and not isinstance(caches[-1], ContiguousCache | PagedLayer):
+        if self.embed_ngrams.n_caches and not caches[-1].exact:
             raise ValueError(
                 "cache: expected one that keeps all tokens as they are, contiguous or paged, since this model looks up those before "
                 "each (model.ngram_rows); take one of the two, or a model without n-gram embeddings"
