@@ -45,8 +45,8 @@ class KVCache(Protocol):
         """
         ...
 
-    def reorder(self, rows: Tensor) -> None:
-        """Row i becomes what row `rows[i]` was; the batch may shrink or grow. rows: (B',) long."""
+    def reorder(self, rows: Tensor, since: int = 0) -> None:
+        """Row i becomes what row `rows[i]` was; the batch may shrink or grow. rows: (B',) long. `since`: see `State.reorder`."""
         ...
 
     def truncate(self, lengths: Tensor) -> None:
@@ -70,7 +70,7 @@ class NoCache:
     def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
         return KVView(rotate(k, positions), v, positions[:, None], dense)
 
-    def reorder(self, rows: Tensor) -> None:
+    def reorder(self, rows: Tensor, since: int = 0) -> None:
         pass
 
     def truncate(self, lengths: Tensor) -> None:

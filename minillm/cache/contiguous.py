@@ -28,14 +28,23 @@ class ContiguousCache:
         """See `KVCache.extend`. Costs one write of the new columns; the view copies nothing."""
         end = self.n_slots + k.shape[2]
         self._reserve(k, end)
+        self.dense = self.dense and dense
         new = slice(self.n_slots, end)
-        self.k[:, :, new], self.v[:, :, new], self.positions[:, new] = rotate(k, positions), v, positions
-        self.n_slots, self.dense = end, self.dense and dense
+        self.k[:, :, new], self.v[:, :, new], self.n_slots = rotate(k, positions), v, end
+        if not self.dense:
+            self.positions[:, new] = positions
         return KVView(self.k[:, :, :end], self.v[:, :, :end], self.positions[:, None, :end], self.dense)
 
-    def reorder(self, rows: Tensor) -> None:
-        """See `KVCache.reorder`."""
-        if self.k.dim() == 4:
+    def reorder(self, rows: Tensor, since: int = 0) -> None:
+        """See `KVCache.reorder`. Beams go on from the same few beginnings, so most of what they have read is where it belongs already."""
+        if self.k.dim() != 4:
+            return
+        if since and len(rows) == len(self.k):
+            changed = slice(since, self.n_slots)
+            parts = [self.k[:, :, changed], self.v[:, :, changed], *([] if self.dense else [self.positions[:, changed]])]
+            for part in parts:
+                part.copy_(part.index_select(0, rows))
+        else:
             self.k, self.v, self.positions = (x.index_select(0, rows) for x in (self.k, self.v, self.positions))
 
     def truncate(self, lengths: Tensor) -> None:
@@ -48,6 +57,8 @@ class ContiguousCache:
         kept = (used >= 0).any(0).nonzero()
         self.n_slots = int(kept[-1]) + 1 if len(kept) else 0
         self.dense = self.n_slots == 0 or (self.dense and not bool((self.positions[:, : self.n_slots] < 0).any()))
+        if self.dense:
+            self._expect(self.n_slots)
 
     def nbytes(self) -> int:
         """Bytes of the buffers, in use or not."""
@@ -65,3 +76,9 @@ class ContiguousCache:
             old = slice(0, self.n_slots)
             k[:, :, old], v[:, :, old], positions[:, old] = self.k[:, :, old], self.v[:, :, old], self.positions[:, old]
         self.k, self.v, self.positions = k, v, positions
+        if self.dense:
+            self._expect(self.n_slots)
+
+    def _expect(self, first: int) -> None:
+        """Number the columns from `first` on as a dense text will, so that its tokens need not be numbered one by one."""
+        self.positions[:, first:] = torch.arange(first, self.positions.shape[1], device=self.positions.device)

@@ -55,7 +55,7 @@ class H2OCache:
         kept = self.scores.gather(2, self.slots.drop(gone, width))
         self.scores = kept.masked_fill(self.slots.positions < 0, 0.0)  # a token that comes there begins with nothing
 
-    def reorder(self, rows: Tensor) -> None:
+    def reorder(self, rows: Tensor, since: int = 0) -> None:
         """See `KVCache.reorder`."""
         self.slots.reorder(rows)
         if self.scores.dim() == 3:

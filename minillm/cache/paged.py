@@ -214,7 +214,7 @@ class PagedCache(PagedLayer):
         self.plan = plan(self.tables, positions, counts, copies)
         return super().extend(k, v, positions, dense, rotate)
 
-    def reorder(self, rows: Tensor) -> None:
+    def reorder(self, rows: Tensor, since: int = 0) -> None:
         """See `KVCache.reorder`. Copies no page: rows that come from the same one share theirs until they write."""
         if self.tables:
             old, self.tables = self.tables, [self.tables[row].fork() for row in rows.tolist()]

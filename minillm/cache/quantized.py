@@ -78,7 +78,7 @@ class QuantizedCache:
             self._close_groups()
         return view
 
-    def reorder(self, rows: Tensor) -> None:
+    def reorder(self, rows: Tensor, since: int = 0) -> None:
         """See `KVCache.reorder`."""
         self.slots.reorder(rows)
         if len(self.n_groups):

@@ -56,7 +56,7 @@ class SnapKVCache:
         self.slots.drop((held < 0) | ((rank(priority) >= self.budget) & too_long[:, None, None]))
         self.whole = False
 
-    def reorder(self, rows: Tensor) -> None:
+    def reorder(self, rows: Tensor, since: int = 0) -> None:
         """See `KVCache.reorder`."""
         self.slots.reorder(rows)
         if len(self.compressed):

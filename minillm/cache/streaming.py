@@ -43,7 +43,7 @@ class StreamingCache:
             self.slots.drop(rank(priority) >= self.budget, self.budget)
         return view
 
-    def reorder(self, rows: Tensor) -> None:
+    def reorder(self, rows: Tensor, since: int = 0) -> None:
         """See `KVCache.reorder`."""
         self.slots.reorder(rows)
         if len(self.n_read):

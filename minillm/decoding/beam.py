@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from minillm.config import Between, Count, Positive, validate
-from minillm.decoding.generate import Reason, check, divide, evaluating, limit_of, pad_left
+from minillm.decoding.generate import Reason, check, divide, limit_of, pad_left
 from minillm.decoding.sampler import Sampler
 from minillm.decoding.transforms import BANNED
 from minillm.models.base import LanguageModel, State, device_of
+from minillm.models.evaluating import evaluating
 
 FORBIDDING = ("banned_tokens", "min_new_tokens", "no_repeat_ngram")  # the sampling settings that a search can obey
 
@@ -159,9 +160,9 @@ def _search(
         if rows:
             values, parents, tokens = torch.tensor(kept, dtype=torch.float64, device=history.device).T
             parents, logprobs = parents.long(), values.view(len(rows), n_beams)
+            before, history = history, history.index_select(0, parents)
             if state is not None:
-                state.reorder(parents)
-            history = history[parents]
+                state.reorder(parents, _agreement(before[:, :width], history[:, :width]))
             history[:, width] = tokens
             width += 1
 
@@ -174,6 +175,14 @@ def _continuations(logits: Tensor, logprobs: Tensor, history: Tensor, sampler: S
         shaped = sampler.for_rows([row for row in rows for _ in range(N)]).shape(logits, history)
         after = after.masked_fill(shaped == BANNED, BANNED)
     return (after.view(B, N, V) + logprobs[:, :, None]).view(B, N * V)
+
+
+def _agreement(before: Tensor, after: Tensor) -> int:
+    """In how many of the first columns (B, T) and (B', T) are the same. None count if a text has begun or left, whose rows move on."""
+    if len(before) != len(after):
+        return 0
+    differ = (before != after).any(0)  # (T,)
+    return int(differ.byte().argmax()) if bool(differ.any()) else len(differ)
 
 
 def best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from minillm.cache.base import EMPTY
 from minillm.config import Positive, validate
-from minillm.decoding.generate import evaluating
 from minillm.decoding.reader import Reader
-from minillm.decoding.sampler import Sampler, pass_at
+from minillm.decoding.sampler import Sampler
 from minillm.models.base import LanguageModel, State
+from minillm.models.evaluating import evaluating
 
 LEAST_COST = 0.1  # of a drafted token, in calls of the target: neither a call of the smallest model nor reading one more token is free
 
@@ -89,9 +89,9 @@ class ModelDrafting(Reader):
         going, history = wanted >= 0, texts.clone()
         for i in range(K):
             logits = self.read(texts, lengths)[:, -1] if i == 0 else self.push(tokens[:, i - 1])
-            q = sampler.shape(logits, history).double().softmax(-1)
-            going = going & (i < wanted) & q.isfinite().all(-1)
-            tokens[:, i] = pass_at(q, uniforms[:, i]).where(going, EMPTY)
+            q, drawn, possible = sampler.guess(logits, history, uniforms[:, i])
+            going = going & (i < wanted) & possible
+            tokens[:, i] = drawn.where(going, EMPTY)
             probs[:, i] = q.where(going[:, None], 0.0)
             history.scatter_(1, lengths[:, None] + i, tokens[:, i, None])
         return Draft(tokens, probs)

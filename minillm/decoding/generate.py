@@ -8,17 +8,17 @@ O(n), and the same tokens.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from minillm.cache.base import EMPTY
 from minillm.decoding.sampler import Sampler
 from minillm.decoding.stopping import Stop
 from minillm.models.base import LanguageModel, State, device_of
+from minillm.models.evaluating import evaluating
 
 Reason = Literal["end", "stop", "length", "context", "cancelled", "failed"]  # the last two by the engine alone
 
@@ -201,17 +201,3 @@ def check(
             )
         if min(prompt) < 0 or max(prompt) >= model.vocab_size:
             raise ValueError(f"prompt {row} = {prompt!r}: expected ids below the model's vocab_size = {model.vocab_size}")
-
-
-@contextmanager
-def evaluating(model: LanguageModel) -> Iterator[None]:
-    """In eval mode meanwhile, then every module as it was before."""
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    before = [module.training for module in modules]
-    for module in modules:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, was in zip(modules, before, strict=True):
-            module.training = was

@@ -6,8 +6,10 @@ inverts the cumulative distribution, token = the first whose cumulative probabil
 float64. One generator a row and one u a draw: a row draws the same alone and in any company.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 import torch
@@ -125,7 +127,7 @@ def invert(logits: Tensor, uniforms: Tensor) -> Tensor:
 
 def check_distribution(numbers: Tensor) -> None:
     """Raises ValueError where one is not finite: probabilities, or the largest logits."""
-    if not numbers.isfinite().all():
+    if not math.isfinite(numbers.sum()):  # subtle: a sum that is finite has no other terms, and is asked for at a fifth of the price
         raise ValueError("logits: expected a finite one in every row; the model diverged, or every token is banned (loosen the penalties)")
 
 
@@ -157,15 +159,25 @@ class Sampler:
         """
         if not self.greedy:
             return draw(self.shape(logits, history), generators)
-        best = self.before_greedy().shape(logits, history).max(-1)
+        best = self.before_greedy.shape(logits, history).max(-1)
         check_distribution(best.values)
         return best.indices
 
-    @property
+    def guess(self, logits: Tensor, history: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each row the distribution (B, V), float64; the token where it passes `uniforms` (B,); whether there is one at all, (B,)."""
+        if not self.greedy:
+            probs = self.shape(logits, history).double().softmax(-1)
+            return probs, pass_at(probs, uniforms), probs.isfinite().all(-1)
+        best = self.before_greedy.shape(logits, history).max(-1)
+        probs = torch.zeros(logits.shape, dtype=torch.float64, device=logits.device).scatter_(1, best.indices[:, None], 1.0)
+        return probs, best.indices, best.values.isfinite()
+
+    @cached_property
     def greedy(self) -> bool:
         """Whether temperature 0 is in the pipeline; what comes after it changes nothing."""
         return Temperature(0) in self.pipeline
 
+    @cached_property
     def before_greedy(self) -> "Sampler":
         """What shapes the logits before temperature 0 takes the largest of them."""
         return Sampler(self.pipeline[: self.pipeline.index(Temperature(0))])

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from minillm.cache.base import EMPTY
 from minillm.decoding.drafts import Draft, Drafter
-from minillm.decoding.generate import Completion, Event, Reason, check, collect, divide, evaluating, judge, limit_of, pad_right
+from minillm.decoding.generate import Completion, Event, Reason, check, collect, divide, judge, limit_of, pad_right
 from minillm.decoding.reader import Reader
 from minillm.decoding.sampler import Sampler, invert
 from minillm.decoding.stopping import Stop
 from minillm.models.base import LanguageModel, State, device_of
+from minillm.models.evaluating import evaluating
 
 MOST = 16  # tokens that are drafted at once
 

@@ -25,6 +25,7 @@ from minillm.engine.request import Job, Request
 from minillm.engine.scheduler import Scheduler
 from minillm.models.base import device_of
 from minillm.models.decoder import Decoder
+from minillm.models.evaluating import evaluating
 
 
 class Engine:
@@ -111,8 +112,9 @@ class Engine:
     def run(self, requests: Sequence[Request]) -> list[Completion]:
         """Serve these to the end, and whatever else is there."""
         jobs = [self.add(request) for request in requests]
-        while self.busy:
-            self.step()
+        with evaluating(self.model):
+            while self.busy:
+                self.step()
         return [job.completion for job in jobs]
 
     def _read(self, turns: Sequence[tuple[Job, int]]) -> Tensor:
@@ -180,7 +182,7 @@ class Engine:
             for group in rows.values():
                 sampler = Sampler(self._pipeline(jobs[group[0]].request, [len(jobs[i].request.prompt) for i in group]))
                 where = slice(None) if len(rows) == 1 else torch.tensor(group, device=self.device)
-                self.groups.append(_Group(where, sampler.before_greedy() if sampler.greedy else sampler, sampler.greedy))
+                self.groups.append(_Group(where, sampler.before_greedy if sampler.greedy else sampler, sampler.greedy))
         return self.groups
 
     def _pipeline(self, request: Request, prompt_lengths: Sequence[int]) -> list:

@@ -8,8 +8,9 @@ Read `masks` before this, `positions` for `rotate` and `bias`, and `flash` after
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from minillm.cache.base import KVCache, KVView, Rotate
 from minillm.layers.masks import visible
+from minillm.layers.norm import NoNorm
 from minillm.layers.positions import Bias, no_bias, no_rotation
 
 
@@ -41,8 +43,8 @@ def attend(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: i
     Dense views need no mask at all for a single query, and only a triangle for a whole text; every other arrangement gets the mask
     that its positions say. All but `_attend_in_bf16` run torch's fused kernel, which never holds the T x S weights.
     """
-    n_heads, n_queries, n_slots = q.shape[1], q.shape[2], view.k.shape[2]
-    fused = partial(F.scaled_dot_product_attention, dropout_p=dropout, enable_gqa=view.k.shape[1] != n_heads)
+    (_, n_heads, n_queries, _), (_, n_groups, n_slots, _) = q.shape, view.k.shape
+    fused = partial(F.scaled_dot_product_attention, dropout_p=dropout, enable_gqa=n_groups != n_heads)
     plain = view.dense and (not window or n_slots <= window)
     if plain and (not causal or n_queries == 1):
         return fused(q, view.k, view.v)
@@ -104,7 +106,7 @@ class Attention(nn.Module):
         causal: bool = True,
         window: int = 0,
         rotate: Rotate = no_rotation,
-        qk_norm: Callable[[int], nn.Module] = nn.Identity,
+        qk_norm: Callable[[int], Callable[[Tensor], Tensor]] = NoNorm,
         dropout: float = 0.0,
         score_bias: Bias = no_bias,
     ):
@@ -123,35 +125,85 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
         self.to_out = nn.Linear(n_heads * d_head, d_model, bias=bias)
         self.q_norm, self.k_norm = qk_norm(d_head), qk_norm(d_head)
+        self.joined: Joined | None = None
 
-    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, values: Tensor | float = 0.0) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, values: Tensor | None = None) -> Tensor:
         """x (B, T, D) at positions (B or 1, T) looks at itself and at what the cache remembers -> (B, T, D).
 
         `values` (B, T, G K) are added to those that are computed from x (see `value_embedding`).
         """
-        k, v = self._keys_and_values(x, values)
-        return self.look(x, positions, cache.extend(k, v, positions, dense, self.rotate))
+        q, k, v = self._project(x)
+        if values is not None:
+            v = v + _split(values, self.n_kv_heads)
+        return self._look(q, positions, cache.extend(self.k_norm(k), v, positions, dense, self.rotate))
 
     def show(self, memory: Tensor, positions: Tensor, dense: bool) -> KVView:
         """What a query may look at in `memory` (B, S, D): computed once for a source text, used at every step."""
-        k, v = self._keys_and_values(memory)
-        return KVView(self.rotate(k, positions), v, positions[:, None], dense)
+        k, v = (_split(to(memory), self.n_kv_heads) for to in (self.to_k, self.to_v))
+        return KVView(self.rotate(self.k_norm(k), positions), v, positions[:, None], dense)
 
     def look(self, x: Tensor, positions: Tensor, view: KVView) -> Tensor:
         """The queries of x (B, T, D) over a view -> (B, T, D)."""
-        q = self.rotate(self.q_norm(_split(self.to_q(x), self.n_heads)), positions)
+        return self._look(_split(self.to_q(x), self.n_heads), positions, view)
+
+    def join(self) -> None:
+        """Until `part`, compute queries, keys and values in one product, which takes one reading of x and one call instead of three.
+
+        Their weights are laid behind each other in memory and stay what they are; layers that are not plain, adapted or quantized
+        ones, are left alone.
+        """
+        layers = self.to_q, self.to_k, self.to_v
+        if all(type(layer) is nn.Linear for layer in layers):
+            self.joined = Joined(*(_side_by_side([getattr(layer, name) for layer in layers]) for name in ("weight", "bias")))
+
+    def part(self) -> None:
+        """Compute queries, keys and values each by its own layer again."""
+        self.joined = None
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The queries (B, H, T, K), keys and values (B, G, T, K) of x (B, T, D)."""
+        H, G = self.n_heads, self.n_kv_heads
+        if self.joined is None:
+            return _split(self.to_q(x), H), _split(self.to_k(x), G), _split(self.to_v(x), G)
+        return _split(F.linear(x, *self.joined), H + 2 * G).split_with_sizes((H, G, G), dim=1)
+
+    def _look(self, q: Tensor, positions: Tensor, view: KVView) -> Tensor:
+        q = self.rotate(self.q_norm(q), positions)
         out = self.attend(q, view, positions, self.causal, self.window, self.dropout if self.training else 0.0)
         view.observe(lambda q, positions: weigh(q, view, positions, self.causal, self.window, self.score_bias), q, positions)
         return self.to_out(out.transpose(1, 2).flatten(2))  # (B, T, H, K) -> (B, T, H K)
 
-    def _keys_and_values(self, x: Tensor, values: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
-        k, v = (_split(y, self.n_kv_heads) for y in (self.to_k(x), self.to_v(x) + values))
-        return self.k_norm(k), v
+
+class Joined(NamedTuple):
+    """The weights of three linear layers, as those of one."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+def _side_by_side(parts: Sequence[nn.Parameter | None]) -> Tensor | None:
+    """Parameters as one piece of memory, of which each becomes its part; None for None."""
+    if parts[0] is None:
+        return None
+    first, sizes, begin = parts[0], [len(part) for part in parts], parts[0].storage_offset()
+    together = True  # as the last call has left them
+    for part in parts:
+        same = part.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        together = together and same and part.is_contiguous() and part.storage_offset() == begin
+        begin += part.numel()
+    if together:
+        return first.data.as_strided((sum(sizes), *first.shape[1:]), first.stride(), first.storage_offset())
+    with torch.inference_mode(False):  # subtle: training goes on with these weights
+        whole = torch.cat([part.data for part in parts])
+    for part, piece in zip(parts, whole.split(sizes), strict=True):
+        part.data = piece
+    return whole
 
 
 def _split(x: Tensor, n_heads: int) -> Tensor:
     """(B, T, H K) -> (B, H, T, K). Not by einops: to look its pattern up takes longer than a view, which decoding feels."""
-    return x.unflatten(2, (n_heads, -1)).transpose(1, 2)
+    B, T, width = x.shape
+    return x.view(B, T, n_heads, width // n_heads).transpose(1, 2)
 
 
 def _for_every_head(x: Tensor, n_heads: int) -> Tensor:

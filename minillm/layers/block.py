@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from minillm.cache.base import KVCache
 from minillm.layers.attention import Attention
+from minillm.layers.dropout import dropout_layer
 
 
 def of_tokens(feedforward: Callable[[Tensor], Tensor], x: Tensor, positions: Tensor, dense: bool) -> Tensor:
@@ -27,9 +28,9 @@ class PreNormBlock(nn.Module):
     def __init__(self, attention: Attention, feedforward: nn.Module, norm_1: nn.Module, norm_2: nn.Module, dropout: float = 0.0):
         super().__init__()
         self.norm_1, self.attention, self.norm_2, self.feedforward = norm_1, attention, norm_2, feedforward
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout_layer(dropout)
 
-    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, values: Tensor | float = 0.0) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, values: Tensor | None = None) -> Tensor:
         x = x + self.dropout(self.attention(self.norm_1(x), positions, dense, cache, values))
         return x + self.dropout(of_tokens(self.feedforward, self.norm_2(x), positions, dense))
 
@@ -37,6 +38,6 @@ class PreNormBlock(nn.Module):
 class PostNormBlock(PreNormBlock):
     """(B, T, D) -> (B, T, D); the stream is normalized after every addition."""
 
-    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, values: Tensor | float = 0.0) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, values: Tensor | None = None) -> Tensor:
         x = self.norm_1(x + self.dropout(self.attention(x, positions, dense, cache, values)))
         return self.norm_2(x + self.dropout(of_tokens(self.feedforward, x, positions, dense)))

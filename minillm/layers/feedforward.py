@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 def relu2(x: Tensor) -> Tensor:
     """max(0, x)^2: as cheap as ReLU and better at the same size."""
-    return _SquaredReLU.apply(x)
+    return _SquaredReLU.apply(x) if torch.is_grad_enabled() else F.relu(x).square_()
 
 
 class _SquaredReLU(torch.autograd.Function):

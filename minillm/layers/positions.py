@@ -28,8 +28,11 @@ def positions_of(tokens: Tensor, limit: int, lengths: Tensor | None = None, what
     """
     filled = tokens >= 0
     dense = bool(filled.all())
-    count = torch.arange(tokens.shape[1], device=tokens.device)[None] if dense else filled.cumsum(1) - 1
-    positions = count if lengths is None else lengths[:, None] + count
+    if dense and lengths is not None and tokens.shape[1] == 1:
+        positions = lengths[:, None]
+    else:
+        count = torch.arange(tokens.shape[1], device=tokens.device)[None] if dense else filled.cumsum(1) - 1
+        positions = count if lengths is None else lengths[:, None] + count
     # subtle: a text no wider than the limit is not asked for its length, since to answer a GPU would have to finish all its work
     fits = not positions.numel() or (lengths is None and tokens.shape[1] <= limit)
     longest = 0 if fits else int(positions.max()) + 1
@@ -83,11 +86,17 @@ class Rotary:
         self.cos = torch.cat([angles.cos(), angles.cos()], dim=-1)  # (positions, K)
         self.sin = torch.cat([-angles.sin(), angles.sin()], dim=-1)
         self.at: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self.last = torch.empty(0), torch.float64, torch.empty(0), torch.empty(0)  # positions, dtype, and what stands there in the tables
 
     def __call__(self, x: Tensor, positions: Tensor) -> Tensor:
         """x (B, G, T, K) at positions (B or 1, T) -> the same shape and dtype, turned."""
-        cos, sin = (table[positions.clamp(min=0)][:, None] for table in self._tables(x.device, x.dtype))  # (B or 1, 1, T, K)
-        return _Turn.apply(x, cos, sin)
+        # subtle: all layers turn queries and keys to the same positions, which are looked up once; what was found in inference mode
+        # cannot serve a gradient
+        last, dtype, cos, sin = self.last
+        if last is not positions or dtype is not x.dtype or cos.is_inference() is not torch.is_inference_mode_enabled():
+            cos, sin = (table[positions.clamp(min=0)][:, None] for table in self._tables(x.device, x.dtype))  # (B or 1, 1, T, K)
+            self.last = positions, x.dtype, cos, sin
+        return (_Turn.apply if torch.is_grad_enabled() else _turn)(x, cos, sin)
 
     def _tables(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         if (device, dtype) not in self.at:

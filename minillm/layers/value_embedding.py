@@ -31,5 +31,5 @@ class NoValueEmbedding(nn.Module):
         super().__init__()
         self.n_layers = n_layers
 
-    def forward(self, tokens: Tensor) -> list[float]:
-        return [0.0] * self.n_layers
+    def forward(self, tokens: Tensor) -> list[None]:
+        return [None] * self.n_layers

@@ -16,8 +16,11 @@ class State(Protocol):
     lengths: Tensor  # (B,) long: tokens read by each row
     context_length: int | None  # most tokens that a row may hold; None is no limit
 
-    def reorder(self, rows: Tensor) -> None:
-        """Row i becomes what row `rows[i]` was; the batch may shrink or grow. rows: (B',) long."""
+    def reorder(self, rows: Tensor, since: int = 0) -> None:
+        """Row i becomes what row `rows[i]` was; the batch may shrink or grow. rows: (B',) long.
+
+        `since` promises that the first so many places that were read, EMPTY ones included, hold the same in row i as in row `rows[i]`.
+        """
         ...
 
     def truncate(self, lengths: Tensor) -> None:

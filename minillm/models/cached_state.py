@@ -35,11 +35,11 @@ class CachedState:
         """Where the next token of each row stands, (B,) long."""
         return self.lengths if self.span is None else self.lengths.clamp(max=self.span)
 
-    def reorder(self, rows: Tensor) -> None:
+    def reorder(self, rows: Tensor, since: int = 0) -> None:
         """See `State.reorder`."""
         self.lengths = self.lengths[rows]
         for cache in self.caches:
-            cache.reorder(rows)
+            cache.reorder(rows, since)
 
     def truncate(self, lengths: Tensor) -> None:
         """See `State.truncate`."""

@@ -19,10 +19,11 @@ from minillm.cache.contiguous import ContiguousCache
 from minillm.config import Above, AtLeast, Between, Count, Positive, validate
 from minillm.layers.attention import Attention
 from minillm.layers.block import PostNormBlock, PreNormBlock
+from minillm.layers.dropout import dropout_layer
 from minillm.layers.feedforward import ACTIVATIONS, MLP, SwiGLU
 from minillm.layers.moe import ExpertMLPs, ExpertSwiGLUs, MoE, NoSharedExpert, Router
 from minillm.layers.ngram_embedding import NgramEmbedding, NoNgramEmbedding
-from minillm.layers.norm import LayerNorm, RMSNorm
+from minillm.layers.norm import LayerNorm, NoNorm, RMSNorm
 from minillm.layers.positions import Alibi, LearnedPositions, NoPositions, Rotary, SinusoidalPositions, no_bias, no_rotation, positions_of
 from minillm.layers.value_embedding import NoValueEmbedding, ValueEmbedding
 from minillm.models.base import device_of
@@ -86,14 +87,14 @@ class Decoder(nn.Module):
         d_head, n_kv_heads = c.d_head or c.d_model // c.n_heads, c.n_kv_heads or c.n_heads
         rotate = Rotary(d_head, c.context_length, c.rotary_base) if c.positions == "rotary" else no_rotation
         score_bias = Alibi(c.n_heads) if c.positions == "alibi" else no_bias
-        norm: Callable[[int], nn.Module] = {
+        norm: Callable[[int], Callable[[Tensor], Tensor]] = {
             "rmsnorm": partial(RMSNorm, eps=c.norm_eps),
             "layernorm": partial(LayerNorm, bias=c.bias, eps=c.norm_eps),
         }[c.norm]
         block = {"pre": PreNormBlock, "post": PostNormBlock}[c.norm_place]
 
         def attention() -> Attention:
-            qk_norm = partial(RMSNorm, eps=c.norm_eps) if c.qk_norm else nn.Identity
+            qk_norm = partial(RMSNorm, eps=c.norm_eps) if c.qk_norm else NoNorm
             options = {"bias": c.bias, "window": c.window, "rotate": rotate, "qk_norm": qk_norm, "dropout": c.dropout}
             return Attention(c.d_model, c.n_heads, n_kv_heads, d_head, score_bias=score_bias, **options)
 
@@ -122,11 +123,11 @@ class Decoder(nn.Module):
         self.embed_values: nn.Module = (
             ValueEmbedding(vocab_size, n_kv_heads * d_head, c.n_layers) if c.value_embeddings else NoValueEmbedding(c.n_layers)
         )
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = dropout_layer(c.dropout)
         self.blocks = nn.ModuleList(
             block(attention(), feedforward(), norm(c.d_model), norm(c.d_model), c.dropout) for _ in range(c.n_layers)
         )
-        self.norm = norm(c.d_model) if c.norm_place == "pre" else nn.Identity()
+        self.norm = norm(c.d_model) if c.norm_place == "pre" else NoNorm(c.d_model)
         self.head = nn.Linear(c.d_model, vocab_size, bias=False)
         self._initialize()
         if c.tied:

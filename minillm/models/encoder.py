@@ -18,8 +18,9 @@ from minillm.cache.base import NoCache
 from minillm.config import Above, AtLeast, Between, Count, Positive, validate
 from minillm.layers.attention import Attention
 from minillm.layers.block import PostNormBlock, PreNormBlock
+from minillm.layers.dropout import dropout_layer
 from minillm.layers.feedforward import ACTIVATIONS, MLP
-from minillm.layers.norm import LayerNorm
+from minillm.layers.norm import LayerNorm, NoNorm
 from minillm.layers.positions import LearnedPositions, NoPositions, Rotary, no_rotation, positions_of
 from minillm.models.heads import MaskedHead, PooledHead
 
@@ -79,9 +80,9 @@ class Encoder(nn.Module):
         self.embed = nn.Embedding(self.vocab_size, c.d_model)
         self.embed_positions = LearnedPositions(c.context_length, c.d_model) if c.positions == "learned" else NoPositions()
         self.embed_segments = nn.Embedding(N_SEGMENTS, c.d_model)
-        self.embed_norm, self.dropout = norm(), nn.Dropout(c.dropout)
+        self.embed_norm, self.dropout = norm(), dropout_layer(c.dropout)
         self.blocks = nn.ModuleList(block(attention(), feedforward(), norm(), norm(), c.dropout) for _ in range(c.n_layers))
-        self.norm = norm() if c.norm_place == "pre" else nn.Identity()
+        self.norm = norm() if c.norm_place == "pre" else NoNorm(c.d_model)
         self.head = MaskedHead(self.embed, activation, c.norm_eps)
         self._initialize()
         self.follows = PooledHead(c.d_model, 2, c.dropout, c.init_std) if c.next_sentence else None

@@ -24,8 +24,9 @@ from minillm.cache.contiguous import ContiguousCache
 from minillm.config import Above, Between, Count, Positive, validate
 from minillm.layers.attention import Attention, attend_plainly
 from minillm.layers.block import PostNormBlock, PreNormBlock
+from minillm.layers.dropout import dropout_layer
 from minillm.layers.feedforward import ACTIVATIONS, MLP
-from minillm.layers.norm import LayerNorm
+from minillm.layers.norm import LayerNorm, NoNorm
 from minillm.layers.positions import SinusoidalPositions, positions_of
 from minillm.models.cached_state import CachedState
 
@@ -60,7 +61,7 @@ class PreNormCrossBlock(nn.Module):
         self.norm_1, self.attention = norm(), attention
         self.norm_2, self.cross = norm(), cross
         self.norm_3, self.feedforward = norm(), feedforward
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout_layer(dropout)
 
     def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, source: KVView) -> Tensor:
         x = x + self.dropout(self.attention(self.norm_1(x), positions, dense, cache))
@@ -84,9 +85,9 @@ class EncoderDecoderState(CachedState):
         super().__init__(len(sources[0].k), caches, sources[0].k.device, context_length, relative=False)
         self.sources = sources
 
-    def reorder(self, rows: Tensor) -> None:
+    def reorder(self, rows: Tensor, since: int = 0) -> None:
         """See `State.reorder`. A row takes its source with it."""
-        super().reorder(rows)
+        super().reorder(rows, since)
         self.sources = [
             view._replace(k=view.k.index_select(0, rows), v=view.v.index_select(0, rows), positions=_rows_of(view.positions, rows))
             for view in self.sources
@@ -114,12 +115,12 @@ class EncoderDecoder(nn.Module):
         def feedforward() -> MLP:
             return MLP(c.d_model, c.d_ff or 4 * c.d_model, ACTIVATIONS[c.feedforward], c.bias)
 
-        def end() -> nn.Module:
-            return norm() if c.norm_place == "pre" else nn.Identity()
+        def end() -> Callable[[Tensor], Tensor]:
+            return norm() if c.norm_place == "pre" else NoNorm(c.d_model)
 
         self.embed = nn.Embedding(vocab_size, c.d_model)
         self.embed_positions = SinusoidalPositions(c.context_length, c.d_model)
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = dropout_layer(c.dropout)
         self.encoder = nn.ModuleList(block(attention(False), feedforward(), norm(), norm(), c.dropout) for _ in range(c.n_layers))
         self.encoder_norm = end()
         self.decoder = nn.ModuleList(

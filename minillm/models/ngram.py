@@ -70,7 +70,7 @@ class NgramState:
         places = lengths[:, :, None] + torch.arange(self.reach, device=tokens.device)
         return self.tokens.gather(1, places.flatten(1)).view(places.shape)
 
-    def reorder(self, rows: Tensor) -> None:
+    def reorder(self, rows: Tensor, since: int = 0) -> None:
         """See `State.reorder`."""
         self.lengths, self.tokens = self.lengths[rows], self.tokens[rows]
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from minillm.config import AtLeast, Between, Count, Positive, validate
+from minillm.layers.dropout import dropout_layer
 from minillm.layers.recurrent import GRU, LSTM, Elman, Recurrent
 
 CELLS: dict[str, type[Recurrent]] = {"rnn": Elman, "lstm": LSTM, "gru": GRU}
@@ -50,7 +51,7 @@ class RNNState:
     def __init__(self, layers: list[tuple[Tensor, ...]], lengths: Tensor):
         self.layers, self.lengths = layers, lengths
 
-    def reorder(self, rows: Tensor) -> None:
+    def reorder(self, rows: Tensor, since: int = 0) -> None:
         """See `State.reorder`."""
         self.lengths = self.lengths[rows]
         self.layers = [tuple(part[rows] for part in layer) for layer in self.layers]
@@ -92,7 +93,7 @@ class RNN(nn.Module):
         self.config, self.vocab_size = c, vocab_size
         d_embed = c.d_embed or c.d_hidden
         self.embed = nn.Embedding(vocab_size, d_embed)
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = dropout_layer(c.dropout)
         self.layers = nn.ModuleList(CELLS[c.cell](c.d_hidden if i else d_embed, c.d_hidden) for i in range(c.n_layers))
         self.head = nn.Linear(c.d_hidden, vocab_size, bias=False)
         nn.init.normal_(self.embed.weight, std=c.init_embed)

@@ -77,7 +77,7 @@ class ManualDecoder:
         return Loss(total, (batch.targets != IGNORE).sum())
 
 
-def pre_norm(block: PreNormBlock, x: Tensor, values: Tensor | float, positions: Tensor) -> tuple[Tensor, tuple]:
+def pre_norm(block: PreNormBlock, x: Tensor, values: Tensor | None, positions: Tensor) -> tuple[Tensor, tuple]:
     """x (B, T, D) -> (B, T, D), kept."""
     y, kept_1 = forward(block.norm_1, x)
     y, kept_attention = attention(block.attention, y, values, positions)
@@ -96,7 +96,7 @@ def pre_norm_backward(block: PreNormBlock, dx: Tensor, kept: tuple) -> tuple[Ten
     return dx + backward(block.norm_1, dy, kept_1), dvalues
 
 
-def post_norm(block: PostNormBlock, x: Tensor, values: Tensor | float, positions: Tensor) -> tuple[Tensor, tuple]:
+def post_norm(block: PostNormBlock, x: Tensor, values: Tensor | None, positions: Tensor) -> tuple[Tensor, tuple]:
     """x (B, T, D) -> (B, T, D), kept."""
     y, kept_attention = attention(block.attention, x, values, positions)
     x, kept_1 = forward(block.norm_1, x + y)
@@ -121,14 +121,14 @@ BLOCKS: dict[type, tuple[Callable, Callable]] = {
 }
 
 
-def attention(layer: Attention, x: Tensor, values: Tensor | float, positions: Tensor) -> tuple[Tensor, tuple]:
+def attention(layer: Attention, x: Tensor, values: Tensor | None, positions: Tensor) -> tuple[Tensor, tuple]:
     """x (B, T, D), `values` (B, T, G K) added to those of x -> (B, T, D), kept."""
     (q, kept_to_q), (k, kept_to_k), (v, kept_to_v) = (forward(to, x) for to in (layer.to_q, layer.to_k, layer.to_v))
     q, kept_q_norm = forward(layer.q_norm, _heads(q, layer.n_heads))
     k, kept_k_norm = forward(layer.k_norm, _heads(k, layer.n_kv_heads))
     turn, turn_back = _turns(layer, x, positions)
     mask = visible(positions, positions[:, None], layer.causal, layer.window)  # (B, 1, T, T)
-    y, kept_attend = attend(turn(q), turn(k), _heads(v + values, layer.n_kv_heads), mask)
+    y, kept_attend = attend(turn(q), turn(k), _heads(v if values is None else v + values, layer.n_kv_heads), mask)
     y, kept_to_out = forward(layer.to_out, _side_by_side(y))
     return y, (kept_to_q, kept_to_k, kept_to_v, kept_q_norm, kept_k_norm, turn_back, kept_attend, kept_to_out)
 

@@ -14,7 +14,7 @@ from minillm.backprop.feedforward import mlp, mlp_backward, swiglu, swiglu_backw
 from minillm.backprop.linear import linear, linear_backward
 from minillm.backprop.norm import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
 from minillm.layers.feedforward import ACTIVATIONS, MLP, SwiGLU
-from minillm.layers.norm import LayerNorm, RMSNorm
+from minillm.layers.norm import LayerNorm, NoNorm, RMSNorm
 
 
 class Pair(NamedTuple):
@@ -26,7 +26,7 @@ class Pair(NamedTuple):
 
 
 PAIRS: dict[type[nn.Module], Pair] = {
-    nn.Identity: Pair(lambda x: (x, None), lambda dy, kept: (dy,), lambda m: ()),
+    NoNorm: Pair(lambda x: (x, None), lambda dy, kept: (dy,), lambda m: ()),
     nn.Linear: Pair(linear, linear_backward, lambda m: (m.weight, m.bias)),
     LayerNorm: Pair(layer_norm, layer_norm_backward, lambda m: (m.weight, m.bias, m.eps)),
     RMSNorm: Pair(rms_norm, rms_norm_backward, lambda m: (m.weight, m.eps)),

@@ -112,6 +112,18 @@ def test_rows_can_be_permuted_dropped_and_duplicated(cache, rows):
 
 
 @every_cache
+def test_places_that_rows_share_need_not_be_exchanged(cache):
+    model, text, other = decoder(n_kv_heads=2), tokens(3, 7), tokens(3, 4, seed=2)
+    text[:, :5] = text[0, :5]
+    rows = [2, 0, 0]
+    state = model.start(3, cache=cache)
+    for part in (text[:, :6], text[:, 6:]):
+        model(part, state)
+    state.reorder(torch.tensor(rows), since=5)
+    assert_reads_on(model, state, text[rows].tolist(), other)
+
+
+@every_cache
 def test_a_state_that_was_emptied_takes_a_batch_of_another_size(cache):
     model = decoder()
     state = model.start(3, cache=cache)

@@ -14,7 +14,7 @@ class Reading:
         self.lengths = torch.zeros(batch_size, dtype=torch.long)
         self.memory = torch.zeros(batch_size, width, dtype=dtype)
 
-    def reorder(self, rows):
+    def reorder(self, rows, since=0):
         self.lengths, self.memory = self.lengths[rows], self.memory[rows]
 
     def truncate(self, lengths):

@@ -64,6 +64,14 @@ def test_means_are_taken_in_float32_and_given_back_in_the_dtype_that_came(dtype,
     torch.testing.assert_close(out.double(), build(257).double()(x.double()), rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_rms_norm_is_the_same_where_no_gradient_is_wanted(dtype):
+    norm, x = RMSNorm(D).to(dtype), torch.randn(5, D).to(dtype)
+    with torch.no_grad():
+        assert torch.equal(norm(x), norm(x.clone().requires_grad_()))
+    assert torch.equal(norm(x), norm(x.clone().requires_grad_()))
+
+
 def test_a_vector_of_zeros_stays_one():
     x = torch.zeros(2, D)
     assert not RMSNorm(D)(x).any() and not LayerNorm(D)(x).any()

@@ -58,6 +58,19 @@ def test_the_same_vectors_at_two_offsets_are_two_results_and_stay_as_they_were()
     assert torch.equal(x, before)
 
 
+def test_what_was_looked_up_last_serves_the_same_positions_only():
+    rotate, x = Rotary(6, 20), torch.randn(2, 3, 2, 6, dtype=torch.float64)
+    one, other = torch.tensor([[3, 4]]), torch.tensor([[7, 2]])
+    fresh = [Rotary(6, 20)(x, positions) for positions in (one, other)]
+    for _ in range(2):
+        assert torch.equal(rotate(x, one), fresh[0]) and torch.equal(rotate(x, other), fresh[1])
+        with torch.inference_mode():
+            rotate(x, one)
+        rotate(x.clone().requires_grad_(), one).sum().backward()
+        for dtype in (torch.float32, torch.bfloat16):
+            assert torch.equal(rotate(x.to(dtype), other), Rotary(6, 20)(x.to(dtype), other))
+
+
 def test_every_row_is_turned_to_positions_of_its_own():
     x, positions = torch.randn(2, 3, 4, 6), torch.tensor([[0, 1, 2, 3], [-1, 5, 9, 150]])
     out = ROTARY(x, positions)

@@ -30,7 +30,7 @@ class Memory:
     def __init__(self, source):
         self.source, self.lengths = source, torch.zeros(len(source), dtype=torch.long)
 
-    def reorder(self, rows):
+    def reorder(self, rows, since=0):
         self.source, self.lengths = self.source[rows], self.lengths[rows]
 
 
