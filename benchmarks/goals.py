@@ -51,6 +51,7 @@ GOALS = {  # (name in figures.json, figure) -> goal
     ("weights-loss", "int8_percent"): Goal("<=", 0.5),
     ("weights-loss", "int4_percent"): Goal("<=", 3),
     ("tokenizer-sentencepiece-bpe", "encode"): Goal(">=", 5),
+    ("tokenizer-default", "encode"): Goal(">=", 5),
     ("tokenizer-bpe", "encode"): Goal(">=", 1),
     ("imports", "more_seconds"): Goal("<=", 0.3),
     ("cold-start", "first_character_seconds"): Goal("<=", 3),

@@ -130,6 +130,7 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
         f"tokenizer-{kind}": [(f"tokenizer {kind} reads MB a second (`benchmarks.tokenizers`)", "encode", "{:.1f}")]
         for kind in CLASSES
     },
+    "tokenizer-default": [("the default tokenizer reads MB a second of the stories of gpt-tiny", "encode", "{:.1f}")],
     "imports": [("seconds of `import minillm.run` beyond those of `import torch` (`benchmarks.imports`)", "more_seconds", "{:.2f} s")],
     "allocator": [("time of a training step where freed memory is kept, over one where it is not", "time_share", "{:.2f} x")],
     "head": [("memory of head and cross-entropy at vocabulary 50,000 over torch's (`benchmarks.head`)", "memory_share", "{:.2f}")],

@@ -20,6 +20,7 @@ from minillm.datasets.labels import ENDINGS
 from minillm.datasets.masking import MASK
 from minillm.datasets.pairs import spaced
 from minillm.decoding.beam import FORBIDDING, BeamConfig, beam_search
+from minillm.decoding.captured import captured
 from minillm.decoding.generate import Completion, Reason, generate, pad_right
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.stopping import StopText
@@ -96,8 +97,9 @@ class TextModel:
         that cannot be read.
         """
         watchers = [StopText(self.tokenizer, stop, show if row == 0 else None) for row in range(len(prompts))]
+        start = start or self.start(prompts)
         completions = write(
-            self.model,
+            captured(self.model) if write is generate and use_cache and start is None else self.model,
             [self.encode(prompt) for prompt in prompts],
             self.sampler(sampling, prompts),
             max_new_tokens=max_new_tokens,
@@ -105,7 +107,7 @@ class TextModel:
             end_id=self.tokenizer.end_id,
             stops=watchers,
             use_cache=use_cache,
-            start=start or self.start(prompts),
+            start=start,
         )
         for watcher in watchers:
             watcher.finish()

@@ -152,16 +152,20 @@ class Decoder(nn.Module):
     def hidden(self, tokens: Tensor, state: CachedState | None = None) -> tuple[Tensor, CachedState | None]:
         """The vectors from which the head reads the next token: (B, T) -> (B, T, D)."""
         positions, dense = positions_of(tokens, self.context_length, None if state is None else state.places)  # (B or 1, T)
+        caches = state.caches if state is not None else [NoCache()] * (len(self.blocks) + self.embed_ngrams.n_caches)
+        x = self.read(tokens if dense else tokens.clamp(min=0), positions, dense, caches)
+        if state is not None:
+            state.lengths = state.lengths + (tokens.shape[1] if dense else (tokens >= 0).sum(1))
+        return x, state
+
+    def read(self, ids: Tensor, positions: Tensor, dense: bool, caches: list[KVCache]) -> Tensor:
+        """The same where it is known already what stands where: ids (B, T) >= 0 at positions (B or 1, T), `dense` if none is EMPTY."""
         n_layers = len(self.blocks)
-        caches = state.caches if state is not None else [NoCache()] * (n_layers + self.embed_ngrams.n_caches)
-        ids = tokens if dense else tokens.clamp(min=0)
         ngrams = self.embed_ngrams(ids, positions, dense, *caches[n_layers:])
         x = self.dropout(self.embed(ids) + self.embed_positions(positions) + ngrams)  # (B, T, D)
         for block, cache, values in zip(self.blocks, caches[:n_layers], self.embed_values(ids), strict=True):
             x = block(x, positions, dense, cache, values)
-        if state is not None:
-            state.lengths = state.lengths + (tokens.shape[1] if dense else (tokens >= 0).sum(1))
-        return self.norm(x), state
+        return self.norm(x)
 
     def _initialize(self) -> None:
         """Normal weights, zero biases; what projects into the stream starts smaller, so that depth does not add variance."""

@@ -97,7 +97,7 @@ class GradientStep:
             loss = self.objective(self.computing, moved(batch, self.device))
         (loss.total + loss.count * self.balance.loss(seen)).backward()
         if self.working is not self.model:
-            mine = [(gradient, p.grad.float()) for gradient, p in zip(self.gradients, self.worked, strict=True) if p.grad is not None]
+            mine = [(gradient, p.grad) for gradient, p in zip(self.gradients, self.worked, strict=True) if p.grad is not None]
             torch._foreach_add_(*map(list, zip(*mine, strict=True)))
             self.working.zero_grad()
         return loss

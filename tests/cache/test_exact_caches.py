@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from minillm.cache.base import EMPTY, KVView
 from minillm.cache.contiguous import ContiguousCache
+from minillm.cache.fixed import FixedCache
 from minillm.cache.paged import PagedCache
 from minillm.cache.quantized import QuantizedCache
 from minillm.cache.snapkv import SnapKVCache
@@ -20,10 +21,11 @@ EXACT = {
     "int4, nothing rounded yet": partial(QuantizedCache, bits=4),
     "snapkv, with room for all": partial(SnapKVCache, budget=32),
     "paged": partial(PagedCache, n_pages=67, page_size=3),
+    "fixed": partial(FixedCache, capacity=32),
 }
 
 every_cache = pytest.mark.parametrize("cache", EXACT.values(), ids=EXACT)
-KEEPS_IDS = ("contiguous", "contiguous, growing", "paged")  # those that n-gram embeddings can look into
+KEEPS_IDS = ("contiguous", "contiguous, growing", "paged", "fixed")  # those that n-gram embeddings can look into
 every_shape_that_it_can_read = pytest.mark.parametrize(
     ("cache", "shape"),
     [

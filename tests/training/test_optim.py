@@ -29,6 +29,14 @@ def pull(params: list[nn.Parameter], step: int) -> None:
         p.grad = 10 ** (step % 5 - 2) * torch.randn(p.shape, generator=g, dtype=p.dtype)
 
 
+def slow_adamw(p: nn.Parameter, m: torch.Tensor, v: torch.Tensor, t: int, lr: float, betas: tuple[float, float], eps: float, decay: float):
+    """The equation, one symbol after the other."""
+    g, (beta1, beta2) = p.grad, betas
+    m.copy_(beta1 * m + (1 - beta1) * g)
+    v.copy_(beta2 * v + (1 - beta2) * g**2)
+    p.data = p.data - lr * decay * p.data - lr * (m / (1 - beta1**t)) / (torch.sqrt(v / (1 - beta2**t)) + eps)
+
+
 @settings(max_examples=20)
 @given(
     lr=st.floats(1e-4, 0.1),
@@ -37,20 +45,24 @@ def pull(params: list[nn.Parameter], step: int) -> None:
     eps=st.sampled_from([1e-8, 1e-2]),
     decay=st.sampled_from([0.0, 0.1, 1.0]),
 )
-def test_adamw_is_torchs_over_many_steps_of_a_changing_rate(lr, beta1, beta2, eps, decay):
-    mine, theirs = parameters(), parameters()
+def test_adamw_is_the_equation_and_torchs_over_many_steps_of_a_changing_rate(lr, beta1, beta2, eps, decay):
+    mine, theirs, slow = parameters(), parameters(), parameters()
+    means = [(torch.zeros_like(p), torch.zeros_like(p)) for p in slow]
     groups = [{"params": theirs[:4], "weight_decay": decay}, {"params": theirs[4:], "weight_decay": 0.0}]
     one, other = AdamW(mine, lr, beta1, beta2, eps, decay), torch.optim.AdamW(groups, betas=(beta1, beta2), eps=eps)
     for step in range(25):
         fraction = 1 / (1 + step)
         for group in other.param_groups:
             group["lr"] = lr * fraction
-        pull(mine, step)
-        pull(theirs, step)
+        for some in (mine, theirs, slow):
+            pull(some, step)
         one.step(fraction)
         other.step()
-    for a, b in zip(mine, theirs, strict=True):
+        for p, (m, v) in zip(slow, means, strict=True):
+            slow_adamw(p, m, v, step + 1, lr * fraction, (beta1, beta2), eps, decay if p.ndim >= 2 else 0.0)
+    for a, b, c in zip(mine, theirs, slow, strict=True):
         assert_equal(a, b)
+        assert_equal(a, c)
 
 
 def slow_muon(p: torch.Tensor, m: torch.Tensor, lr: float, momentum: float, decay: float) -> None:
