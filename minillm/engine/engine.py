@@ -110,7 +110,7 @@ class Engine:
         return self._deliver()
 
     def run(self, requests: Sequence[Request]) -> list[Completion]:
-        """Serve these to the end, and whatever else is there."""
+        """Serve these to the end, and whatever else is there; the model is in eval mode meanwhile."""
         jobs = [self.add(request) for request in requests]
         with evaluating(self.model):
             while self.busy:
