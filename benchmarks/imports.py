@@ -5,13 +5,13 @@ Both find their bytecode in a cache, as from the second start on.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 from benchmarks.record import ROOT, record
-from benchmarks.timing import in_turns
+from benchmarks.timing import in_turns, with_bytecode
 
 
 def main() -> None:
@@ -21,11 +21,9 @@ def main() -> None:
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
-        known = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
         def start(module: str) -> None:
-            command = [sys.executable, "-c", f"import {module}"]
-            subprocess.run(command, check=True, cwd=ROOT, env=known | {"PYTHONPYCACHEPREFIX": folder})
+            subprocess.run([sys.executable, "-c", f"import {module}"], check=True, cwd=ROOT, env=with_bytecode(Path(folder)))
 
         times = in_turns({module: lambda module=module: start(module) for module in ("minillm.run", "torch")}, args.repeats)
     rows = zip(*times.values(), strict=True)

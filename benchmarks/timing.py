@@ -1,8 +1,10 @@
 """Seconds, taken in turns: whatever else the machine does meets all roads alike, and a ratio is one of runs that followed each other."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -25,6 +27,12 @@ def in_turns(roads: dict[str, Callable[[], object]], repeats: int, clock: Clock 
             if i:
                 seconds[name].append(taken)
     return seconds
+
+
+def with_bytecode(folder: Path) -> dict[str, str]:
+    """The environment of a process that keeps its bytecode there, and so finds it from the second start on."""
+    known = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return known | {"PYTHONPYCACHEPREFIX": str(folder)}
 
 
 def ratios(over: Sequence[float], under: Sequence[float]) -> list[float]:

@@ -86,3 +86,9 @@ def test_importing_everything_prints_nothing_and_needs_nothing_that_is_optional(
     code = f"import sys, {', '.join(modules)}; print([name for name in {optional} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_a_command_starts_without_the_packages_that_only_some_runs_need():
+    code = "import sys, train, sample; print(sorted({'sentencepiece', 'matplotlib', 'hypothesis', 'transformers'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

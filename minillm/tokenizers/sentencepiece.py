@@ -18,8 +18,6 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Literal, Self
 
-import sentencepiece
-
 from minillm.tokenizers.base import END, Tokenizer, join_pieces, no_text_error, to_utf8
 
 Algorithm = Literal["bpe", "unigram"]
@@ -47,6 +45,8 @@ class SentencePieceTokenizer(Tokenizer):
     """Wraps a model trained by `train`; any other sentencepiece model may normalize, and then loses text."""
 
     def __init__(self, model: bytes, algorithm: Algorithm):
+        import sentencepiece  # not with the module: a tenth of a second, for those alone who need it
+
         self.model, self.algorithm = model, algorithm
         self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.vocab_size = self.processor.vocab_size()
@@ -69,6 +69,8 @@ class SentencePieceTokenizer(Tokenizer):
         A small text has fewer pieces to offer: the real number is `vocab_size` of the result. Half of the pieces at most
         are single characters; the rarer characters of a large alphabet are left to their bytes.
         """
+        import sentencepiece
+
         if algorithm not in SAMPLE:
             raise ValueError(f"algorithm = {algorithm!r}: expected one of {list(SAMPLE)}")
         if vocab_size <= FIXED:
