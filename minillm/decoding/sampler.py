@@ -127,7 +127,7 @@ def invert(logits: Tensor, uniforms: Tensor) -> Tensor:
 
 def check_distribution(numbers: Tensor) -> None:
     """Raises ValueError where one is not finite: probabilities, or the largest logits."""
-    if not math.isfinite(numbers.sum()):  # subtle: a sum that is finite has no other terms, and is asked for at a fifth of the price
+    if not math.isfinite(numbers.sum()):  # subtle: a finite sum has none but finite terms, and is one operation
         raise ValueError("logits: expected a finite one in every row; the model diverged, or every token is banned (loosen the penalties)")
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 def dropout_layer(rate: float) -> Callable[[Tensor], Tensor]:
-    """What drops out, or nothing for a rate of 0: calls of layers that do nothing are a twentieth of the time that a small model writes."""
+    """What drops out, or nothing for a rate of 0: a small model that writes would feel the calls of layers that do nothing."""
     return nn.Dropout(rate) if rate else no_dropout
 
 

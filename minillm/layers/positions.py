@@ -28,11 +28,8 @@ def positions_of(tokens: Tensor, limit: int, lengths: Tensor | None = None, what
     """
     filled = tokens >= 0
     dense = bool(filled.all())
-    if dense and lengths is not None and tokens.shape[1] == 1:
-        positions = lengths[:, None]
-    else:
-        count = torch.arange(tokens.shape[1], device=tokens.device)[None] if dense else filled.cumsum(1) - 1
-        positions = count if lengths is None else lengths[:, None] + count
+    count = torch.arange(tokens.shape[1], device=tokens.device)[None] if dense else filled.cumsum(1) - 1
+    positions = count if lengths is None else lengths[:, None] + count
     # subtle: a text no wider than the limit is not asked for its length, since to answer a GPU would have to finish all its work
     fits = not positions.numel() or (lengths is None and tokens.shape[1] <= limit)
     longest = 0 if fits else int(positions.max()) + 1

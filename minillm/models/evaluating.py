@@ -2,8 +2,8 @@
 
 A model of a million parameters computes a token in less time than Python needs to call its hundred layers. So meanwhile queries,
 keys and values are one product, and what a layer holds is where Python looks first: `nn.Module` keeps weights and parts in
-dictionaries of its own, which are asked last, by a function, and more than a hundred times a token. Of 0.8 million parameters a token
-takes 1.4 ms in place of 2.2 (`python -m benchmarks.decode`).
+dictionaries of its own, which are asked last, by a function, and more than a hundred times a token. `python -m benchmarks.decode`
+measures what comes of it, and benchmarks/NOTES.md says what it was before.
 """
 
 from collections.abc import Iterator

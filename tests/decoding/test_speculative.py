@@ -48,7 +48,7 @@ class Says:
     def back(self, texts, lengths):
         pass
 
-    def reorder(self, rows, since=0):
+    def reorder(self, rows):
         pass
 
 

@@ -110,7 +110,8 @@ class Served:
         assert self.engine.pool.n_free == self.engine.pool.n_pages
 
 
-def serve(script, how):
+def assert_served(script, how):
+    """Everyone gets what it would get alone, is told so, and at the end all pages are free."""
     served = Served(**how)
     for action in script:
         if isinstance(action, Request):
@@ -141,14 +142,14 @@ scripts = partial(given, script=st.lists(actions, min_size=1, max_size=12), how=
 @settings(max_examples=70)
 @scripts()
 def test_everyone_gets_what_it_would_get_alone_and_every_page_comes_back(script, how):
-    serve(script, how)
+    assert_served(script, how)
 
 
 @pytest.mark.slow
 @settings(max_examples=10_000)
 @scripts()
 def test_ten_thousand_scripts_lose_nothing(script, how):
-    serve(script, how)
+    assert_served(script, how)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
