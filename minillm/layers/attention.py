@@ -149,12 +149,10 @@ class Attention(nn.Module):
     def join(self) -> None:
         """Until `part`, compute queries, keys and values in one product, which takes one reading of x and one call instead of three.
 
-        Their weights are laid behind each other in memory and stay what they are; layers that are not plain, adapted or quantized
-        ones, are left alone.
+        Their weights are laid behind each other in memory and stay what they are. Training does the same without it, by a copy of the
+        weights for each forward, which many tokens share. Layers that are not plain, adapted or quantized ones, are left alone.
         """
-        layers = self.to_q, self.to_k, self.to_v
-        if all(type(layer) is nn.Linear for layer in layers):
-            self.joined = Joined(*(_side_by_side([getattr(layer, name) for layer in layers]) for name in ("weight", "bias")))
+        self.joined = self._join(_side_by_side)
 
     def part(self) -> None:
         """Compute queries, keys and values each by its own layer again."""
@@ -163,9 +161,18 @@ class Attention(nn.Module):
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The queries (B, H, T, K), keys and values (B, G, T, K) of x (B, T, D)."""
         H, G = self.n_heads, self.n_kv_heads
-        if self.joined is None:
+        joined = self._join(torch.cat) if self.training else self.joined
+        if joined is None:
             return _split(self.to_q(x), H), _split(self.to_k(x), G), _split(self.to_v(x), G)
-        return _split(F.linear(x, *self.joined), H + 2 * G).split_with_sizes((H, G, G), dim=1)
+        return _split(F.linear(x, *joined), H + 2 * G).split_with_sizes((H, G, G), dim=1)
+
+    def _join(self, lay: Callable[[Sequence[Tensor]], Tensor]) -> "Joined | None":
+        """The weights of queries, keys and values, which `lay` puts together, as those of one layer; None where one is not plain."""
+        layers = self.to_q, self.to_k, self.to_v
+        if any(type(layer) is not nn.Linear for layer in layers):
+            return None
+        weights, biases = ([getattr(layer, name) for layer in layers] for name in ("weight", "bias"))
+        return Joined(lay(weights), None if biases[0] is None else lay(biases))
 
     def _look(self, q: Tensor, positions: Tensor, view: KVView) -> Tensor:
         q = self.rotate(self.q_norm(q), positions)
@@ -181,10 +188,8 @@ class Joined(NamedTuple):
     bias: Tensor | None
 
 
-def _side_by_side(parts: Sequence[nn.Parameter | None]) -> Tensor | None:
-    """Parameters as one piece of memory, of which each becomes its part; None for None."""
-    if parts[0] is None:
-        return None
+def _side_by_side(parts: Sequence[nn.Parameter]) -> Tensor:
+    """Parameters as one piece of memory, of which each becomes its part."""
     first, sizes, begin = parts[0], [len(part) for part in parts], parts[0].storage_offset()
     together = True  # as the last call has left them
     for part in parts:

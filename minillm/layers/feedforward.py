@@ -30,7 +30,7 @@ class _SquaredReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         (positive,) = ctx.saved_tensors
-        return (gradient * positive).mul_(2)
+        return torch.addcmul(gradient.new_zeros(()), gradient, positive, value=2)
 
 
 def gelu(x: Tensor) -> Tensor:

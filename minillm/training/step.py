@@ -1,7 +1,8 @@
 """One optimizer update: gradients of the summed loss over all micro-batches, divided once by all that was counted.
 
-Sums are accumulated and divided at the end, so the gradient is the same however the batch is cut. The gradient is clipped as one
-long vector (Pascanu et al. 2013), after the division, so that the norm in the log is that of the mean loss.
+Sums are accumulated and divided at the end, so the gradient is the same however the batch is cut. The gradient is one long vector, of
+which each parameter's `.grad` is a part: to divide it, to measure it and to clip it (Pascanu et al. 2013) takes one pass each, not one
+for every parameter. The norm in the log is that of the gradient of the mean loss, before it is clipped.
 
 In bf16 a working copy of the model, in bfloat16 through and through, computes loss and gradients; the weights themselves stay in
 float32 and collect updates that bfloat16 would round away (Micikevicius et al. 2018). Norms and losses promote to float32 by themselves.
@@ -50,7 +51,9 @@ class GradientStep:
         self.grad_clip, self.n_micro_batches = grad_clip, n_micro_batches
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
-        self.gradients = [torch.zeros_like(p) for p in self.parameters]
+        sizes = [p.numel() for p in self.parameters]
+        self.gradient = self.parameters[0].new_zeros(sum(sizes), requires_grad=False)
+        self.gradients = [part.view_as(p) for part, p in zip(self.gradient.split(sizes), self.parameters, strict=True)]
         self.working = copy.deepcopy(model).bfloat16() if precision == "bf16" else model
         self.computing = self.working  # the same weights, compiled or not
         self.worked = [p for p in self.working.parameters() if p.requires_grad]
@@ -60,16 +63,16 @@ class GradientStep:
     def __call__(self, batch: Batch) -> dict[str, float]:
         """Update once. Raises Diverged before any weight has changed."""
         total, count, metrics = self._backward(batch)
-        torch._foreach_div_(self.gradients, max(count, 1))
-        loss, norm = total / max(count, 1), float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self.gradients))))
+        count_or_1 = max(count, 1)
+        loss, norm = total / count_or_1, float(torch.linalg.vector_norm(self.gradient)) / count_or_1
         fraction = self.rate(self.n_steps)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise Diverged(
                 f"step {self.n_steps + 1}: loss {loss}, gradient norm {norm}, learning rate {self.lr * fraction:.3g}: "
                 "expected finite numbers; lower optim.lr and optim.muon_lr, or raise schedule.warmup_steps"
             )
-        if self.grad_clip and norm > self.grad_clip:
-            torch._foreach_mul_(self.gradients, self.grad_clip / norm)
+        clipped = self.grad_clip / norm if self.grad_clip and norm > self.grad_clip else 1.0
+        self.gradient.mul_(clipped / count_or_1)
         with record_function(OPTIMIZER):  # a name for profilers
             self.optimizer.step(fraction)
         self.n_steps += 1
@@ -79,7 +82,7 @@ class GradientStep:
         """Fill .grad of every parameter with the gradient of the summed loss, which is returned with its count and the metrics."""
         losses = []
         self.balance.begin()
-        torch._foreach_zero_(self.gradients)
+        self.gradient.zero_()
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = gradient
         if self.working is not self.model:

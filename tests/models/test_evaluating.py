@@ -29,7 +29,7 @@ def read(model: Decoder) -> torch.Tensor:
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_one_product_gives_the_queries_keys_and_values_of_three(shape, monkeypatch):
-    model, n = decoder(**shape), []
+    model, n = decoder(**shape).eval(), []
     apart = read(model)
     real = nn.functional.linear
     monkeypatch.setattr(nn.functional, "linear", lambda *parts: n.append(len(parts[1])) or real(*parts))
@@ -38,6 +38,21 @@ def test_one_product_gives_the_queries_keys_and_values_of_three(shape, monkeypat
     with evaluating(model):
         torch.testing.assert_close(read(model), apart, rtol=0, atol=1e-12)
     assert len(n) - n_apart == n_apart - 2 * 2, "two products fewer in each of two layers"
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_training_has_the_gradients_of_three_products_from_one(shape, monkeypatch):
+    model, n, real = decoder(**shape), [], nn.functional.linear
+    monkeypatch.setattr(nn.functional, "linear", lambda *parts: n.append(len(parts[1])) or real(*parts))
+    counts, gradients = [], []
+    for training in (False, True):
+        n.clear()
+        model.train(training)(torch.arange(11)[None] % V)[0].square().mean().backward()
+        counts.append(len(n))
+        gradients.append([p.grad.clone() for p in model.parameters()])
+        model.zero_grad()
+    assert counts[1] == counts[0] - 2 * 2
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=1e-12)
 
 
 def test_weights_that_lie_together_are_trained_saved_and_joined_again():
