@@ -82,7 +82,10 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
         ("training throughput of the shape of `gpt-nano` over transformers' in float32 (`benchmarks.throughput`)", "over_fp32", "{:.2f} x"),
         ("over the faster of theirs, float32 or bfloat16 autocast", "over_faster", "{:.2f} x"),
     ],
-    "utilization": [("operations of a training step at 10.7 million parameters, of what matrix products reach", "share", "{:.0%}")],
+    "utilization": [
+        ("operations of a training step at 10.7 million parameters, of what a large matrix product reaches", "share", "{:.0%}"),
+        ("the products of its linear layers by themselves, which bound that", "products_share", "{:.0%}"),
+    ],
     "decode": [
         ("tokens a second of a GPT of 0.8 million parameters, one text (`benchmarks.decode`)", "tokens_per_second", "{:,.0f}"),
         ("over transformers with the same weights", "over_transformers", "{:.2f} x"),

@@ -8,7 +8,8 @@ float64.
 
 Then how near a step comes to what the machine can do: a GPT of 10.7 million parameters (6 layers x 384, 6 heads, context 256, 8 rows) in
 bfloat16. Its operations are counted as 6 N + 12 L D T for each token, N the parameters that multiply, and divided by the
-seconds of a step; the bound is the rate of a large product of bfloat16 matrices, measured after every step.
+seconds of a step; the bound is the rate of a large product of bfloat16 matrices, measured after every step. So are the products of the
+step's linear layers by themselves, forward and backward, for no step can come nearer to the bound than they do.
 """
 
 import argparse
@@ -91,18 +92,34 @@ def against_transformers(repeats: int) -> list[dict[str, float]]:
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
+class Products:
+    """The matrix products of a model's linear layers in one step, forward and backward, and nothing else."""
+
+    def __init__(self, model: nn.Module, n_tokens: int):
+        shapes = [module.weight.shape for module in model.modules() if isinstance(module, nn.Linear)]
+        self.operations = 6 * n_tokens * sum(d_out * d_in for d_out, d_in in shapes)
+        sizes = (((n_tokens, d_in), (n_tokens, d_out), (d_out, d_in)) for d_out, d_in in shapes)
+        self.parts = [[torch.randn(size).bfloat16() for size in three] for three in sizes]
+
+    def __call__(self) -> None:
+        for x, gradient, weight in self.parts:
+            x @ weight.T, gradient @ weight, gradient.T @ x
+
+
 def against_the_machine(repeats: int) -> list[dict[str, float]]:
-    """Operations a second of a step in bfloat16, and of matrix products between the steps."""
+    """Operations a second of a step in bfloat16, of its products alone, and of large matrix products between the steps."""
     sizes = {f"model.{name}": str(size) for name, size in LARGER.items()}
     config = override(load_config("gpt-nano"), {**sizes, "train.batch_size": "8", "train.precision": "bf16"})
     model, batch, c = run.build_model(config, VOCAB), random_batch(config), config.model
     n_multiplying = sum(p.numel() for name, p in model.named_parameters() if "positions" not in name)  # the embedding, as the head, too
     operations = batch.tokens.numel() * (6 * n_multiplying + 12 * c.n_layers * c.d_model * c.context_length)
-    step, rows = run.build_step(config, model), []
+    step, products, rows = run.build_step(config, model), Products(model, batch.tokens.numel()), []
     for i in range(repeats + 1):
         achieved, bound = operations / timed(lambda: step(batch))[1], matmul_rate(torch.bfloat16)
+        alone = products.operations / timed(products)[1]
         if i:  # the first step warms up
-            rows.append({"gflops": achieved / 1e9, "matmul_gflops": bound / 1e9, "share": achieved / bound})
+            row = {"gflops": achieved / 1e9, "matmul_gflops": bound / 1e9, "share": achieved / bound, "products_share": alone / bound}
+            rows.append(row)
     return rows
 
 
