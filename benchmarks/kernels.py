@@ -1,6 +1,7 @@
 """The kernels that are written out for speed, against what they replace: python -m benchmarks.kernels
 
 Forward and backward on one thread, the two taken in turns; milliseconds of each and how many times faster the written-out one is.
+Memory that is freed is kept, as in training.
 """
 
 import argparse
@@ -11,10 +12,10 @@ import torch.nn.functional as F
 
 from benchmarks.record import record
 from benchmarks.timing import in_turns, ratios
-from minillm.cache.base import KVView
-from minillm.layers.attention import attend
+from minillm.layers.attention import attend_written_out
 from minillm.layers.norm import RMSNorm
 from minillm.objectives import cross_entropy
+from minillm.training.allocator import keep_freed_memory
 
 Roads = dict[str, Callable[[], object]]  # "ours" and "other"
 
@@ -22,10 +23,9 @@ Roads = dict[str, Callable[[], object]]  # "ours" and "other"
 def attention(B: int, H: int, T: int, K: int) -> Roads:
     """bfloat16 on the CPU: the weights written out, against torch's fused kernel."""
     q, k, v = (torch.randn(B, H, T, K).bfloat16().requires_grad_() for _ in range(3))
-    positions, gradient = torch.arange(T)[None], torch.randn(B, H, T, K).bfloat16()
-    view = KVView(k, v, positions[:, None], dense=True)
+    gradient = torch.randn(B, H, T, K).bfloat16()
     return {
-        "ours": lambda: attend(q, view, positions, causal=True).backward(gradient),
+        "ours": lambda: attend_written_out(q, k, v).backward(gradient),
         "other": lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True).backward(gradient),
     }
 
@@ -50,8 +50,11 @@ def rms_norm(N: int, D: int) -> Roads:
 
 
 KERNELS: dict[str, Callable[[], Roads]] = {
-    "attention-192": lambda: attention(16, 2, 192, 64),
     "attention-64": lambda: attention(48, 2, 64, 64),
+    "attention-192": lambda: attention(16, 2, 192, 64),
+    "attention-512": lambda: attention(6, 2, 512, 64),
+    "attention-1024": lambda: attention(3, 2, 1024, 64),
+    "attention-2048": lambda: attention(2, 2, 2048, 64),
     "cross-entropy": lambda: tiles(3072, 3072),
     "rms-norm": lambda: rms_norm(3072, 128),
 }
@@ -63,6 +66,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     for name, roads in KERNELS.items():
         times = in_turns(roads(), args.repeats)
         rows = zip(times["ours"], times["other"], ratios(times["other"], times["ours"]), strict=True)

@@ -22,6 +22,8 @@ from minillm.layers.masks import visible
 from minillm.layers.norm import NoNorm
 from minillm.layers.positions import Bias, no_bias, no_rotation
 
+WRITTEN_OUT = 512  # tokens of the longest text for which training in bfloat16 on a processor holds the T x S weights
+
 
 def attend_plainly(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, bias: Bias = no_bias) -> Tensor:
     """The equation, to be read: q (B, H, T, K) over a view of S slots -> (B, H, T, K)."""
@@ -41,7 +43,7 @@ def attend(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: i
     """The same by the fastest kernel that the case allows: q (B, H, T, K) -> (B, H, T, K).
 
     Dense views need no mask at all for a single query, and only a triangle for a whole text; every other arrangement gets the mask
-    that its positions say. All but `_attend_in_bf16` run torch's fused kernel, which never holds the T x S weights.
+    that its positions say. All but `attend_written_out` run torch's fused kernel, which never holds the T x S weights.
     """
     (_, n_heads, n_queries, _), (_, n_groups, n_slots, _) = q.shape, view.k.shape
     fused = partial(F.scaled_dot_product_attention, dropout_p=dropout, enable_gqa=n_groups != n_heads)
@@ -49,8 +51,9 @@ def attend(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: i
     if plain and (not causal or n_queries == 1):
         return fused(q, view.k, view.v)
     if plain and n_queries == n_slots:
-        written_out = q.dtype == torch.bfloat16 and q.device.type == "cpu" and not dropout
-        return _attend_in_bf16(q, view.k, view.v) if written_out else fused(q, view.k, view.v, is_causal=True)
+        slow_backward = q.dtype == torch.bfloat16 and q.device.type == "cpu" and torch.is_grad_enabled()
+        written_out = slow_backward and n_slots <= WRITTEN_OUT and not dropout
+        return attend_written_out(q, view.k, view.v) if written_out else fused(q, view.k, view.v, is_causal=True)
     mask, blind = _sight(q_positions, view, causal, window, n_heads)
     return fused(q, view.k, view.v, mask).masked_fill(blind, 0.0)
 
@@ -79,11 +82,11 @@ def _sight(q_positions: Tensor, view: KVView, causal: bool, window: int, n_heads
     return mask | blind, blind
 
 
-def _attend_in_bf16(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Plain causal attention with the weights written out, for processors: q (B, H, T, K) -> (B, H, T, K).
+def attend_written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Plain causal attention that holds the weights, for training in bfloat16 on processors: q (B, H, T, K) -> (B, H, T, K).
 
-    There the fused kernel's backward is slow in bfloat16: forward and backward are 1.5 times faster here for 16 x 2 heads at 192
-    tokens and 3.7 times for 48 x 2 heads at 64 (python -m benchmarks.kernels, one core).
+    There the fused kernel's backward is slow: this is 3.5 times as fast at 64 tokens, 1.3 times at 512, and 0.8 times at 1,024, where it
+    moves so much more memory (`python -m benchmarks.kernels`, one thread). Without a gradient the fused kernel is faster at any length.
     """
     H, T, K = q.shape[1:]
     q, k, v = (_for_every_head(x, H).reshape(-1, T, K) for x in (q, k, v))
