@@ -1,8 +1,8 @@
 """One optimizer update: gradients of the summed loss over all micro-batches, divided once by all that was counted.
 
 Sums are accumulated and divided at the end, so the gradient is the same however the batch is cut. The gradient is one long vector, of
-which each parameter's `.grad` is a part: to divide it, to measure it and to clip it (Pascanu et al. 2013) takes one pass each, not one
-for every parameter. The norm in the log is that of the gradient of the mean loss, before it is clipped.
+which each parameter's `.grad` is a part: to divide and to clip it (Pascanu et al. 2013) takes one pass, not one for every parameter.
+The norm in the log is that of the gradient of the mean loss, before it is clipped.
 
 In bf16 a working copy of the model, in bfloat16 through and through, computes loss and gradients; the weights themselves stay in
 float32 and collect updates that bfloat16 would round away (Micikevicius et al. 2018). Norms and losses promote to float32 by themselves.
@@ -52,7 +52,7 @@ class GradientStep:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         sizes = [p.numel() for p in self.parameters]
-        self.gradient = self.parameters[0].new_zeros(sum(sizes), requires_grad=False)
+        self.gradient = self.parameters[0].new_zeros(sum(sizes))
         self.gradients = [part.view_as(p) for part, p in zip(self.gradient.split(sizes), self.parameters, strict=True)]
         self.working = copy.deepcopy(model).bfloat16() if precision == "bf16" else model
         self.computing = self.working  # the same weights, compiled or not
@@ -64,7 +64,9 @@ class GradientStep:
         """Update once. Raises Diverged before any weight has changed."""
         total, count, metrics = self._backward(batch)
         count_or_1 = max(count, 1)
-        loss, norm = total / count_or_1, float(torch.linalg.vector_norm(self.gradient)) / count_or_1
+        # subtle: part by part, since torch adds squares up in float32, and of a hundred million in a row loses a percent
+        norms = torch.stack(torch._foreach_norm(self.gradients))
+        loss, norm = total / count_or_1, float(torch.linalg.vector_norm(norms)) / count_or_1
         fraction = self.rate(self.n_steps)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise Diverged(
