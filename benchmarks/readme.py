@@ -84,7 +84,7 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
     ],
     "utilization": [
         ("operations of a training step at 10.7 million parameters, of what a large matrix product reaches", "share", "{:.0%}"),
-        ("the products of its linear layers by themselves, which bound that", "products_share", "{:.0%}"),
+        ("the products of its linear layers by themselves", "products_share", "{:.0%}"),
     ],
     "decode": [
         ("tokens a second of a GPT of 0.8 million parameters, one text (`benchmarks.decode`)", "tokens_per_second", "{:,.0f}"),

@@ -9,7 +9,7 @@ float64.
 Then how near a step comes to what the machine can do: a GPT of 10.7 million parameters (6 layers x 384, 6 heads, context 256, 8 rows) in
 bfloat16. Its operations are counted as 6 N + 12 L D T for each token, N the parameters that multiply, and divided by the
 seconds of a step; the bound is the rate of a large product of bfloat16 matrices, measured after every step. So are the products of the
-step's linear layers by themselves, forward and backward, for no step can come nearer to the bound than they do.
+linear layers by themselves, layer by layer, forward and backward: what a step would reach that did nothing else.
 """
 
 import argparse
