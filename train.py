@@ -29,8 +29,9 @@ from minillm.tasks.base import Data
 from minillm.text import Cloze, TextModel, Translator
 from minillm.training.allocator import keep_freed_memory
 from minillm.training.checkpoint import fingerprint
+from minillm.training.curves import curves_of, save_plot, source_loss, terminal_plot
 from minillm.training.loop import Interrupted, Progress, train
-from minillm.training.metrics import MetricsLog, read_metrics, save_plot, terminal_plot
+from minillm.training.metrics import MetricsLog, read_metrics
 from minillm.training.precision import seconds_per_pass
 from minillm.training.profile import profile
 from minillm.training.step import Diverged
@@ -211,9 +212,8 @@ def describe(config: RunConfig, data: Data, model: torch.nn.Module, device: str,
 def finish(path: Path, config: RunConfig, data: Data, device: str, progress: Progress, began: float) -> None:
     """Curves, the last figures, a sample, and where everything is."""
     rows = read_metrics(path / "metrics.jsonl")
-    names = {"loss": "training loss", "val_loss": "validation loss"}
-    curves = {title: [(row["step"], row[name]) for row in rows if name in row] for name, title in names.items()}
-    plotted = save_plot(curves, path / "loss.png")
+    curves = curves_of(rows)
+    plotted = save_plot(curves, path / "loss.png", source_loss(rows))
     opened = run_folder.open_run(path, device)
     last = [row for row in rows if "val_loss" in row][-1]
     model = opened.text.model
