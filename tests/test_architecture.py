@@ -22,7 +22,7 @@ FLOORS = [
     "tasks",
     "run",
     "run_folder claims",
-    "run_drafter quantize",
+    "run_drafter quantize plot",
     "writing",
 ]
 FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages.split()}
