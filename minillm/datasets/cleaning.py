@@ -23,6 +23,7 @@ from minillm.config import Count, Fraction, Positive, validate
 
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # all of category Cc that is not white space
 LINE_ENDS = re.compile(r"\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+DUPLICATES, NEAR_DUPLICATES = "duplicates", "near-duplicates"  # rules that compare documents; all others judge each by itself
 MISSES = 0.001  # a pair that is exactly as near as near_duplicates goes unnoticed with at most this probability
 
 
@@ -60,6 +61,11 @@ class Report(NamedTuple):
     n_documents_after: int
     n_bytes_after: int
 
+    @property
+    def n_repeated(self) -> int:
+        """Documents that were removed for what others say."""
+        return sum(removal.n_documents for removal in self.removals if removal.rule.startswith((DUPLICATES, NEAR_DUPLICATES)))
+
     def __str__(self) -> str:
         rows = [("", "documents", "bytes", "for example")]
         rows += [("before", f"{self.n_documents_before:,}", f"{self.n_bytes_before:,}", "")]
@@ -89,9 +95,9 @@ def clean(documents: Sequence[str], config: CleaningConfig) -> tuple[list[str], 
     remove(f"symbols > {config.max_symbols:g}", (symbol_share(document) > config.max_symbols for document in kept))
     if config.duplicates:
         first = {document: i for i, document in reversed(list(enumerate(kept)))}
-        remove("duplicates", (first[document] != i for i, document in enumerate(kept)))
+        remove(DUPLICATES, (first[document] != i for i, document in enumerate(kept)))
     if config.near_duplicates > 0:
-        remove(f"near-duplicates {config.near_duplicates:g}", near_duplicates(kept, config))
+        remove(f"{NEAR_DUPLICATES} {config.near_duplicates:g}", near_duplicates(kept, config))
     return kept, Report(len(documents), _n_bytes(documents), removals, len(kept), _n_bytes(kept))
 
 
