@@ -41,6 +41,7 @@ class Data(NamedTuple):
     test: TokenStream | Pairs | None
     val_nats: float | None = None  # minus the log probability of the validation documents under their source, where that is known
     test_nats: float | None = None
+    nats_error: float = 0.0  # standard error of these two, in nats a document
     labels: Splits | None = None  # of each document, where there are any
 
 

@@ -19,6 +19,7 @@ from minillm.models.base import device_of
 from minillm.objectives.loss import Loss, Objective, mean_metrics
 
 LEAK_NATS = 20.0  # a lead over the source that chance gives once in e^20 runs
+ERRORS = 6.0  # standard errors by which an estimate of the source's nats may be off
 
 
 class Leak(ValueError):
@@ -28,12 +29,15 @@ class Leak(ValueError):
 class Validation:
     """Measures a model on batches that never change."""
 
-    def __init__(self, batches: Iterable[Batch], objective: Objective, *, n_bytes: int | None, source_nats: float | None):
+    def __init__(
+        self, batches: Iterable[Batch], objective: Objective, *, n_bytes: int | None, source_nats: float | None, source_error: float = 0.0
+    ):
         """`n_bytes`: UTF-8 bytes of the text, None where not all of it is predicted; `source_nats`: minus its log probability under
-        the source, None if unknown.
+        the source, None if unknown; `source_error`: the standard error of that, where it was estimated.
         """
         self.batches, self.objective = list(batches), objective
         self.n_bytes, self.source_nats = n_bytes, source_nats
+        self.leak_nats = LEAK_NATS + ERRORS * source_error
 
     @torch.inference_mode()
     def __call__(self, model: nn.Module) -> dict[str, float]:
@@ -45,7 +49,7 @@ class Validation:
             metrics |= {"bits_per_byte": total / math.log(2) / self.n_bytes}
         if self.source_nats is not None:
             metrics |= {"source_loss": self.source_nats / count, "regret": (total - self.source_nats) / count}
-            if total < self.source_nats - LEAK_NATS:
+            if total < self.source_nats - self.leak_nats:
                 raise Leak(
                     f"regret = {metrics['regret']:.4f} nats per token on the held-out text: expected none below zero, since nobody can "
                     "know a text better than its source; training text must have leaked into validation: keep the splits apart"

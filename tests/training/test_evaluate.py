@@ -1,6 +1,7 @@
 """Validation: an instrument that is checked on models whose loss is known."""
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -86,6 +87,16 @@ def test_a_model_that_knows_the_answers_better_than_the_source_is_a_leak():
         Validation(counting(n), next_token, n_bytes=1, source_nats=n * math.log(VOCAB))(Sure(30.0))
     with pytest.raises(Leak):
         Validation(counting(n), next_token, n_bytes=1, source_nats=n * math.log(VOCAB) + LEAK_NATS + 0.01)(Sure(0.0))
+
+
+@pytest.mark.parametrize("error", [0.0, 1.5])
+def test_a_source_that_was_estimated_may_be_beaten_by_six_of_its_standard_errors_more(error):
+    n = 50
+    for excess, leaks in ((-0.01, False), (0.01, True)):
+        source = n * math.log(VOCAB) + LEAK_NATS + 6 * error + excess
+        validation = Validation(counting(n), next_token, n_bytes=1, source_nats=source, source_error=error)
+        with pytest.raises(Leak) if leaks else nullcontext():
+            validation(Sure(0.0))
 
 
 @pytest.mark.parametrize("training", [True, False])
