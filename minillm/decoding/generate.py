@@ -100,9 +100,7 @@ def _stream(
     if not prompts:
         return
     with evaluating(model):
-        state = make_state(len(prompts)) if make_state else None
-        context_length = state.context_length if state is not None else model.context_length
-        limits = [limit_of(context_length, len(prompt), max_new_tokens) for prompt in prompts]
+        state, limits = begin(model, prompts, max_new_tokens, make_state)
         at_once, rows = divide(limits)  # rows: those in the batch
         if at_once:
             yield at_once
@@ -145,6 +143,19 @@ def judge(row: int, token: int, logprob: float, end_id: int | None, stop: Stop |
         stopped = stop is not None and stop.finish()
         return Event(row, token, logprob, "stop" if stopped else limit[1])
     return Event(row, token, logprob, "stop" if stopped else None)
+
+
+def begin(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int, make_state: Callable[[int], State] | None
+) -> tuple[State | None, list[tuple[int, Reason]]]:
+    """The first state of all the prompts' rows, None where none is kept, and the limit of each row, as `limit_of`.
+
+    subtle: rows that may not add a token have a state too. Whoever makes it, from the sources of an encoder for example, has one for each
+    prompt; the state is reordered afterwards to the rows that go on.
+    """
+    state = make_state(len(prompts)) if make_state else None
+    context_length = state.context_length if state is not None else model.context_length
+    return state, [limit_of(context_length, len(prompt), max_new_tokens) for prompt in prompts]
 
 
 def limit_of(context_length: int | None, prompt_length: int, max_new_tokens: int) -> tuple[int, Reason]:
