@@ -77,7 +77,7 @@ def beam_search(
     """
     if not config.beams:
         raise ValueError("beams = 0: expected a number >= 1; keep 4, for example")
-    check(model, prompts, max_new_tokens, None, end_id, None)
+    check(model, prompts, sampler, max_new_tokens, None, end_id, None)
     if start is not None and not use_cache:
         raise ValueError("start: expected none with use_cache=False, which keeps no state; drop one of the two")
     if not prompts:

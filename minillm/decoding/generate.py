@@ -79,7 +79,7 @@ def stream(
     last event, then as it was.
     Raises ValueError, before anything is read, for prompts that are empty, too long or not of the model's vocabulary.
     """
-    check(model, prompts, max_new_tokens, generators, end_id, stops)
+    check(model, prompts, sampler, max_new_tokens, generators, end_id, stops)
     if start is not None and not use_cache:
         raise ValueError("start: expected none with use_cache=False, which keeps no state; drop one of the two")
     make_state = (start or model.start) if use_cache else None
@@ -190,6 +190,7 @@ def pad_left(prompts: Sequence[Sequence[int]], room: int, device: torch.device) 
 def check(
     model: LanguageModel,
     prompts: Sequence[Sequence[int]],
+    sampler: Sampler,
     max_new_tokens: int,
     generators: Sequence[torch.Generator] | None,
     end_id: int | None,
@@ -198,6 +199,11 @@ def check(
     """Raises ValueError for what `stream` refuses."""
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens = {max_new_tokens}: expected a number >= 0")
+    if sampler.min_new_tokens > max_new_tokens:
+        raise ValueError(
+            f"min_new_tokens = {sampler.min_new_tokens}: expected at most max_new_tokens = {max_new_tokens}; "
+            "lower it, or raise max_new_tokens"
+        )
     if end_id is not None and not 0 <= end_id < model.vocab_size:
         raise ValueError(f"end_id = {end_id}: expected an id below the model's vocab_size = {model.vocab_size}, or None")
     for name, given in (("generators", generators), ("stops", stops)):

@@ -148,7 +148,7 @@ def stream(
     Raises ValueError, before anything is read, for what `generate.stream` refuses, for a drafter of another vocabulary or a shorter
     context, for a state that cannot go back (see `Reader`), and for use_cache=False, which leaves nothing to go back in.
     """
-    check(model, prompts, max_new_tokens, generators, end_id, stops)
+    check(model, prompts, sampler, max_new_tokens, generators, end_id, stops)
     if not use_cache:
         raise ValueError("use_cache = false: expected true beside a draft, which is checked against a state; drop one of the two")
     if not 0 <= n_draft <= MOST:

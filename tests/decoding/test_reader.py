@@ -45,7 +45,7 @@ def test_a_state_that_declares_a_way_back_has_it_after_any_reads(name, reads, da
     state, longest = start(2), MODELS["remembers"].context_length if name == "remembers" else CONTEXT
     with torch.inference_mode():
         for i, lengths in enumerate(reads):
-            if max(lengths) and max(int(n) + m for n, m in zip(state.lengths, lengths, strict=True)) <= longest:
+            if max(lengths) and max(int(n) + m for n, m in zip(state.lengths, lengths, strict=True)) < longest:
                 copied = state.copy() if state.rollback == "copy" else None
                 before = state.lengths.clone()
                 model(ragged(lengths, i), state)

@@ -14,7 +14,7 @@ from minillm.cache.build import FORGETFUL
 from minillm.decoding.drafts import Draft, ModelDrafter, PromptLookup
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, pass_at, seeded
-from minillm.decoding.speculative import MOST, Tally, best_length, expected_speed_up, expected_tokens, speculate, stream, verify
+from minillm.decoding.speculative import MOST, Tally, best_length, expected_speed_up, expected_tokens, left_over, speculate, stream, verify
 from minillm.decoding.stopping import StopText
 from minillm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from minillm.tokenizers.char import CharTokenizer
@@ -197,6 +197,15 @@ def test_acceptance_and_residual_make_up_the_target_exactly(p, q):
     assert (mass - p).abs().max() < 3 / n
 
 
+@law
+@given(distributions(), distributions())
+def test_what_is_left_over_is_what_the_draft_has_too_little_of_and_all_of_an_equal_target(p, q):
+    assert torch.equal(left_over(p, p), p)
+    assert torch.equal(left_over(torch.stack([p, p]), torch.stack([q, p]))[1], p), "each row for itself"
+    more = (p - q).clamp(min=0)
+    assert torch.equal(left_over(p, q), more if more.any() else p)
+
+
 def verdict(p, q, tokens, uniforms):
     p, q, u = (torch.tensor([x], dtype=torch.float64) for x in (p, q, uniforms))
     n, last = verify(p, Draft(torch.tensor([tokens]), q), u)
@@ -272,6 +281,29 @@ def test_a_draft_that_is_the_target_is_always_accepted(name, k):
     speculate(model, [[1], [2]], sampler, drafter=ModelDrafter(model), **how)
     assert all(tally.acceptance == 1 and tally.n_tested == tally.n_drafted for tally in tallies)
     assert all((tally.n_calls, tally.n_tokens) == (math.ceil(11 / (k + 1)), 11) for tally in tallies)
+
+
+@pytest.mark.parametrize("name", ["remembers", "rotary", "lstm", "ngram"])
+@pytest.mark.parametrize(
+    "penalties",
+    [
+        {"repetition_penalty": 3.0},
+        {"presence_penalty": 2.0},
+        {"frequency_penalty": 1.5},
+        {"no_repeat_ngram": 2},
+        {"banned_tokens": (1, 4, 5)},
+    ],
+    ids=lambda penalties: next(iter(penalties)),
+)
+def test_a_greedy_draft_obeys_the_penalties_of_the_target(name, penalties):
+    """So it is always accepted where it is the target, although penalties change what is most probable in each of these texts."""
+    model, tallies, how = MODELS[name], [Tally(), Tally()], {"max_new_tokens": 11, "end_id": None}
+    sampler = Sampler(build_pipeline(SamplingConfig(temperature=0, **penalties)))
+    told = {"tallies": tallies, "n_draft": 4, "drafter": ModelDrafter(model)}
+    ours = speculate(model, [[1], [2]], sampler, generators=seeded([0, 0]), **how, **told)
+    plain = [generate(model, [[1], [2]], shaped, generators=seeded([0, 0]), **how) for shaped in (sampler, GREEDY)]
+    assert outcomes(ours) == outcomes(plain[0]) != outcomes(plain[1])
+    assert all(tally.acceptance == 1 and tally.n_tested == tally.n_drafted > 0 for tally in tallies)
 
 
 def test_drafts_are_verified_in_one_call_of_the_target():
