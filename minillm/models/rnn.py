@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from minillm.config import AtLeast, Between, Count, Positive, validate
 from minillm.layers.dropout import dropout_layer
 from minillm.layers.recurrent import GRU, LSTM, Elman, Recurrent
+from minillm.models.base import Rollback
 
 CELLS: dict[str, type[Recurrent]] = {"rnn": Elman, "lstm": LSTM, "gru": GRU}
 
@@ -48,6 +49,7 @@ class RNNState:
     """What a recurrent model has read: the state (B, H) of each layer, h alone or (h, c)."""
 
     context_length = None
+    rollback: Rollback = "copy"
 
     def __init__(self, layers: list[tuple[Tensor, ...]], lengths: Tensor):
         self.layers, self.lengths = layers, lengths
