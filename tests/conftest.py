@@ -1,5 +1,7 @@
 """Laws are tried on the same examples everywhere and without a deadline: what fails, fails again, on every machine."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import settings
@@ -7,6 +9,11 @@ from hypothesis import settings
 settings.register_profile("laws", deadline=None, derandomize=True)
 settings.load_profile("laws")
 torch.set_num_threads(1)  # tests run side by side, one process a core, and their tensors are small
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_test_writes_to_the_users_cache_folder(tmp_path_factory):
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))  # of this process, and of those that it starts
 
 
 @pytest.fixture(autouse=True)
