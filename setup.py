@@ -1,4 +1,4 @@
-"""The build step that puts configs, data and scripts into the package; all else about the build stands in pyproject.toml."""
+"""The build step that puts configs, data and scripts into the package; the rest of the build is in pyproject.toml."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """Folders: where the files that ship with minillm lie, and where prepared data is kept.
 
-A clone has `configs/`, `data/` and the scripts at its top; an installed package carries them in `minillm/shipped/` (see setup.py).
-Tokens and downloads go to the user's cache folder, since an installed package may not be writable and a run belongs to no clone.
+A clone has `configs/`, `data/` and the scripts at its top; an installed package carries them in `minillm/shipped/` (see
+setup.py). Tokens and downloads go to the user's cache folder, since an installed package may not be writable.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def mark_used(path: Path) -> None:
 def prune(folder: Path, pattern: str, n_files: int, n_bytes: int) -> None:
     """Remove the files of that pattern that were unused for longest, until at most so many files and bytes are left.
 
-    The newest file always stays, however large. A file that cannot be removed, or that another process removes meanwhile, is left alone.
+    The newest file always stays, however large. What cannot be removed is left alone.
     """
     found = []
     for path in folder.glob(pattern):

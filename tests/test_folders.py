@@ -59,7 +59,9 @@ def test_the_cache_folder_is_where_the_platform_keeps_such_files(platform, envir
 
 
 @given(st.lists(st.integers(0, 9), unique=True, max_size=8), st.data(), st.integers(0, 5), st.integers(0, 40))
-def test_pruning_keeps_the_files_that_were_used_last_and_no_more_than_fit(tmp_path_factory, ages, data, n_files, n_bytes):
+def test_pruning_keeps_the_files_that_were_used_last_and_no_more_than_fit(
+    tmp_path_factory, ages, data, n_files, n_bytes
+):
     folder, sizes = tmp_path_factory.mktemp("cache"), {}
     (folder / "notes.txt").write_text("another's")
     for age in ages:

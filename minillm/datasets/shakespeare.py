@@ -1,6 +1,7 @@
 """Tiny Shakespeare: 1.1 MB of plays in one text, the corpus that small language models are compared on (Karpathy, char-rnn, 2015).
 
-It is downloaded once and kept in the user's cache folder; its SHA-256 is pinned, so everybody trains on the same bytes, today and next year.
+It is downloaded once and kept in the user's cache folder. Its SHA-256 is pinned, so everybody trains on the same bytes,
+today and next year.
 """
 
 import hashlib
@@ -18,7 +19,10 @@ TIMEOUT = 10  # seconds without an answer
 
 
 def shakespeare(path: Path | None = None, url: str = URL) -> str:
-    """The plays, from `path` (by default in the user's cache folder) or else from the network. Raises ValueError when offline or when the bytes are not the right ones."""
+    """The plays, from `path` (by default in the user's cache folder) or else from the network.
+
+    Raises ValueError when offline or when the bytes are not the right ones.
+    """
     path = path or cache_folder() / "shakespeare.txt"
     if not path.exists():
         data = _download(url, path)

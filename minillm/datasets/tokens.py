@@ -37,8 +37,9 @@ class TokenStream(NamedTuple):
 
 
 def token_stream(documents: Sequence[str], tokenizer: Tokenizer, cache: Path | None = None) -> TokenStream:
-    """Encode documents, or find them encoded in the folder `cache` (by default the user's); where it cannot be written, the ids stay in memory.
+    """Encode documents, or find them encoded in the folder `cache` (by default the user's).
 
+    Where it cannot be written, the ids stay in memory.
     Raises ValueError for a text that the tokenizer cannot represent.
     """
     name, n_bytes = _identity(documents, tokenizer)
