@@ -67,6 +67,7 @@ class Between:
 Positive = Annotated[int, AtLeast(1)]
 Count = Annotated[int, AtLeast(0)]
 Fraction = Annotated[float, Between(0, 1)]
+Seed = Annotated[int, Between(0, 2**32 - 1)]  # one 32-bit word, so that no (seed, step) is another's
 
 
 class Key(NamedTuple):
@@ -122,7 +123,7 @@ def from_dict(cls: type[C], tree: Mapping[str, Any], where: str = "") -> C:
 def load(cls: type[C], path: Path) -> C:
     """Read a TOML file into `cls`. Raises ValueError."""
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # with or without a byte order mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise ValueError(f"{path}: expected a TOML file; {e}") from e
     return from_dict(cls, tree)
