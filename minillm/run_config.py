@@ -14,6 +14,7 @@ from minillm.datasets.corpus import DataConfig
 from minillm.datasets.labels import LabelsConfig
 from minillm.datasets.masking import MaskingConfig
 from minillm.decoding.sampler import SamplingConfig
+from minillm.folders import SHIPPED
 from minillm.models.decoder import DecoderConfig
 from minillm.models.encoder import EncoderConfig
 from minillm.models.encoder_decoder import EncoderDecoderConfig
@@ -25,7 +26,7 @@ from minillm.training.loop import TrainConfig
 from minillm.training.optim import OptimConfig
 from minillm.training.schedule import ScheduleConfig
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = SHIPPED / "configs"
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "minillm").rglob("*.py"))
 FLOORS = [
-    "config nibbles",
-    "flags",
+    "config folders nibbles",
+    "flags commands",
     "cache tokenizers backprop",
     "layers datasets",
     "models",

@@ -21,8 +21,9 @@ from typing import NamedTuple
 
 from minillm.datasets.grammar import VALUES, Page, Reading, Tale
 from minillm.datasets.grammar_file import GrammarFile
+from minillm.folders import SHIPPED
 
-STORIES = Path(__file__).resolve().parents[2] / "data" / "stories.txt"
+STORIES = SHIPPED / "data" / "stories.txt"
 DIARY = STORIES.with_name("diary.txt")  # the same, told by the hero
 THE_END = "the end of the story"
 

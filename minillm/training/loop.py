@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from tqdm import tqdm
 
-from minillm.config import AtLeast, Between, Count, Positive, validate
+from minillm.config import AtLeast, Between, Count, Positive, Seed, validate
 from minillm.datasets.batch import Batch
 from minillm.training.step import Step
 
@@ -24,7 +24,7 @@ class TrainConfig:
     """How long, how much at once, and how often to look."""
 
     run: str = ""  # folder of the run; empty: runs/ and the config's name
-    seed: Count = 0  # of the weights, the order of the batches and dropout
+    seed: Seed = 0  # of the weights, the order of the batches and dropout
     max_steps: Positive = 1000  # optimizer updates
     batch_size: Positive = 16  # rows of model.context_length tokens in one update
     n_micro_batches: Positive = 1  # parts that a batch is cut into to save memory; the gradient stays the same
