@@ -1,7 +1,7 @@
 """A registry: a dict of what a setting may name, which says what is to be done about a name that is not there.
 
-A name that a config allows and a registry lacks is half of an addition: somebody has added an activation or a kind of model in one
-place and not yet in the other.
+A name that a config allows and a registry lacks is half of an addition: somebody has added an activation or a kind of
+model in one place and not yet in the other.
 """
 
 from typing import TypeVar
@@ -20,4 +20,6 @@ class Registry(dict[K, V]):
 
     def __missing__(self, key: K) -> V:
         name, *known = (str(getattr(each, "kind", each)) for each in (key, *self))
-        raise ValueError(f"{self.setting} = {name}: expected one of {', '.join(known)}; add it to {self.place}, or take one of these")
+        raise ValueError(
+            f"{self.setting} = {name}: expected one of {', '.join(known)}; add it to {self.place}, or take one of these"
+        )

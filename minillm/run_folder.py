@@ -54,7 +54,8 @@ class Base(NamedTuple):
 def new_folder(asked: str, name: str, held: ExitStack | None = None) -> Path:
     """Where a new run goes: to the folder that was `asked` for, else to runs/NAME, numbered; never where another one lies.
 
-    With `held` the folder is made and kept from other processes until `held` is closed, so that of two that start at once each has its own.
+    With `held` the folder is made and kept from other processes until `held` is closed, so that two that start at once
+    have two folders.
     """
     if asked:
         return _claim(Path(asked), held)
@@ -79,7 +80,8 @@ def _claim(path: Path, held: ExitStack | None) -> Path:
 
 def _refuse_a_run(path: Path) -> None:
     if (path / "checkpoint").exists():
-        raise Taken(f"--train.run {path}: expected no run there; use --resume {path} to go on with it, or name another folder")
+        how = f"use --resume {path} to go on with it, or name another folder"
+        raise Taken(f"--train.run {path}: expected no run there; {how}")
 
 
 def newest_run() -> Path:
@@ -106,9 +108,9 @@ def save_run(
     progress: Progress,
     base: Base | None = None,
 ) -> None:
-    """Write checkpoint/NAME.pt: "latest" holds all that is needed to go on, "best" the weights; an adapter's `base` is only named.
+    """Write checkpoint/NAME.pt: "latest" holds all that is needed to go on, "best" the weights.
 
-    `corpus` is the hash of the data, by which `--resume` knows them again.
+    The `base` of an adapter is only named. `corpus` is the hash of the data, by which --resume knows them again.
     """
     contents = {
         "config": to_toml(config),
@@ -136,7 +138,8 @@ def read_run(path: Path, name: str) -> dict:
     contents = checkpoint.load(place)
     for part in PARTS:
         if part not in contents:
-            raise ValueError(f"{place}: expected the checkpoint of a run, found one without {part!r}; name another run, or train again")
+            what = f"expected the checkpoint of a run, found one without {part!r}"
+            raise ValueError(f"{place}: {what}; name another run, or train again")
     contents["config"] = from_dict(RunConfig, tomllib.loads(contents["config"]))
     contents["tokenizer"] = tokenizer_from_dict(contents["tokenizer"])
     return contents
@@ -145,7 +148,8 @@ def read_run(path: Path, name: str) -> dict:
 def refuse_no_run(path: Path) -> None:
     """Raise ValueError where there is no folder of a run."""
     if not path.is_dir():
-        raise ValueError(f"{path}: expected the folder of a run, found none; see {RUNS}/ or train one with train.py --config gpt-tiny")
+        how = f"see {RUNS}/ or train one with train.py --config gpt-tiny"
+        raise ValueError(f"{path}: expected the folder of a run, found none; {how}")
 
 
 def read_best(path: Path) -> dict:

@@ -1,7 +1,8 @@
 """One trainer a run: a lock that the operating system gives to a process and takes back however the process ends.
 
-Two processes that train one run would overwrite each other's checkpoints and mix their metrics. The lock is on a file in the folder of
-the run, which names the process. A process that is killed leaves the file behind and not the lock, so that the next one can go on.
+Two processes that train one run would overwrite each other's checkpoints and mix their metrics. The lock is on a file in
+the folder of the run, which names the process. A process that is killed leaves the file behind and not the lock, so that
+the next one can go on.
 """
 
 import contextlib
@@ -21,7 +22,10 @@ class Taken(ValueError):
 
 @contextmanager
 def only_trainer(run: Path) -> Iterator[None]:
-    """Hold the folder of a run against all other trainings; it is made where there is none. Raises Taken where another one holds it."""
+    """Hold the folder of a run against all other trainings; it is made where there is none.
+
+    Raises Taken where another training holds it.
+    """
     new = not run.exists()
     run.mkdir(parents=True, exist_ok=True)
     file = _take(run / FILE)
@@ -48,11 +52,13 @@ def _take(path: Path) -> int:
             os.lseek(file, 0, os.SEEK_SET)
             holder = os.read(file, 20).decode() or "another"
             os.close(file)
-            raise Taken(f"{path.parent}: expected no other training of this run, found process {holder}; wait for it, or end it") from None
+            raise Taken(
+                f"{path.parent}: expected no other training of this run, found process {holder}; wait for it, or end it"
+            ) from None
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.stat(path), os.fstat(file)):
                 return file
-        os.close(file)  # subtle: whoever held it removed it between our opening and our locking it; nobody else would see this lock
+        os.close(file)  # subtle: its holder removed it between our opening and our locking it: a lock that nobody sees
 
 
 def _lock(file: int) -> None:
@@ -70,4 +76,6 @@ def _lock(file: int) -> None:
     except BlockingIOError:
         raise
     except OSError as e:  # a network's file system that knows no locks
-        print(f"no lock can be had here ({e.strerror}): take care that no other process trains this run", file=sys.stderr)
+        print(
+            f"no lock can be had here ({e.strerror}): take care that no other process trains this run", file=sys.stderr
+        )

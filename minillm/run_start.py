@@ -1,7 +1,8 @@
 """How a training begins from what is there: a config, a run to go on with, or a run whose weights a new one takes.
 
-Whatever two of them say must agree. A config says which model it is for by its sections [model] and [tokenizer]; one without them, as
-configs/lora-tiny.toml, is for the model of any run. Read `run_folder` before; `train.py` calls these functions.
+Whatever two of them say must agree. A config says which model it is for by its sections [model] and [tokenizer]; one
+without them, as configs/lora-tiny.toml, is for the model of any run. Read `run_folder` before; `train.py` calls these
+functions.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ TAKEN = ("model", "tokenizer")  # sections that a new run takes from the one who
 
 
 def new_config(name: str, missing: Mapping[str, Any] | None = None) -> RunConfig:
-    """The config of that name or path, for a new run: one that lies in the folder of a run no longer asks for that folder."""
+    """The config of that name or path, for a new run: of one in the folder of a run, without that folder."""
     config = load_config(name, missing)
     return without_folder(config) if _of_a_run(name) else config
 
@@ -46,7 +47,7 @@ def _of_a_run(name: str) -> bool:
 
 
 def config_from(path: Path, saved: dict, name: str | None, flags: Mapping[str, str]) -> RunConfig:
-    """The config of a new run that starts with the weights of the run `path`: `name`, or else that of the run, under `flags`.
+    """The config of a new run that starts with the weights of the run `path`: `name`, or that run's, under `flags`.
 
     Raises ValueError where its model or its tokenizer is another, and where the weights of the run are packed.
     """
@@ -61,25 +62,26 @@ def config_from(path: Path, saved: dict, name: str | None, flags: Mapping[str, s
     else:
         config = new_config(name, {section: dataclasses.asdict(getattr(saved["config"], section)) for section in TAKEN})
     config = override(config, flags)
-    wrong = {key: values for key, values in differences(config, saved["config"]).items() if key.partition(".")[0] in TAKEN}
+    found = differences(config, saved["config"]).items()
+    wrong = {key: values for key, values in found if key.partition(".")[0] in TAKEN}
     if wrong:
         raise ValueError(
-            f"{_listed(wrong, 0)}: expected {_listed(wrong, 1)}, as the run of --init-from {path}; give it a config with the same [model] "
-            "and [tokenizer] or without them, or leave --init-from out"
+            f"{_listed(wrong, 0)}: expected {_listed(wrong, 1)}, as the run of --init-from {path}; give it a config with "
+            "the same [model] and [tokenizer] or without them, or leave --init-from out"
         )
     return config
 
 
 def refuse_an_edited_config(path: Path, saved: dict) -> None:
-    """Raise ValueError where config.toml in the folder of a run says something else than its checkpoint, which is what counts."""
+    """Raise ValueError where config.toml in the folder of a run differs from its checkpoint, which is what counts."""
     place = path / "config.toml"
     if not place.is_file():
         return
     edited = differences(load(RunConfig, place), saved["config"])
     if edited:
         raise ValueError(
-            f"{place}: expected {_listed(edited, 1)}, as the checkpoint has it, found {_listed(edited, 0)}; delete the file to go on as "
-            f"before, or train a new run by it (--config {place})"
+            f"{place}: expected {_listed(edited, 1)}, as the checkpoint has it, found {_listed(edited, 0)}; delete the "
+            f"file to go on as before, or train a new run by it (--config {place})"
         )
 
 
@@ -88,12 +90,14 @@ def data_again(path: Path, saved: dict, config: RunConfig) -> Data:
     try:
         data = run.build_data(config, saved["tokenizer"])
     except ValueError as e:
-        raise ValueError(f"{e}; if the text of {path} has moved, say where it is by --data.corpus" if "data.corpus" in str(e) else e) from e
+        moved = f"; if the text of {path} has moved, say where it is by --data.corpus"
+        raise ValueError(f"{e}{moved if 'data.corpus' in str(e) else ''}") from e
     found = corpus_hash(data)
     if found != saved["corpus"]:
         raise ValueError(
             f"data.corpus = {config.data.corpus}: expected the text that {path} was trained on, of SHA-256 "
-            f"{saved['corpus'][:12]}..., found {found[:12]}...; name that text by --data.corpus, or use --init-from {path}"
+            f"{saved['corpus'][:12]}..., found {found[:12]}...; name that text by --data.corpus, or use --init-from "
+            f"{path}"
         )
     return data
 

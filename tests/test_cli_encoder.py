@@ -33,7 +33,8 @@ SHAPE = [
 def runs(tmp_path_factory):
     """An encoder, a decoder, and the encoder fine-tuned to tell endings, in one folder; and what the trainings printed."""
     folder, outs = tmp_path_factory.mktemp("runs"), {}
-    finetune = SHAPE + [f"--{name}={value}" for name, value in {"data.n_stories": 60, "train.max_steps": 4, "train.batch_size": 5}.items()]
+    quick = {"data.n_stories": 60, "train.max_steps": 4, "train.batch_size": 5}
+    finetune = SHAPE + [f"--{name}={value}" for name, value in quick.items()]
     commands = {
         "encoder": ["--config", "encoder-tiny", *small(train__run=folder / "encoder")],
         "decoder": ["--config", "gpt-tiny", *small(train__run=folder / "decoder", train__max_steps=1)],
@@ -154,7 +155,7 @@ BAD_TRAINING = {
     "blanks beside labels": (["--config", "encoder-ending", "--masking.fraction", "0.3"], "masking: expected only beside"),
     "labels of other texts": (["--config", "encoder-ending", "--data.corpus", "my.txt"], "expected data.corpus = stories"),
     "fine-tuning a decoder": (["--config", "encoder-ending", "--init-from", "{decoder}"], "model.kind = encoder"),
-    "another encoder": (["--config", "encoder-ending", "--init-from", "{encoder}"], "model.n_layers = 4, model.d_model = 128, "),
+    "another encoder": (["--config", "encoder-ending", "--init-from", "{encoder}"], "model.n_layers = 4, model.d_model"),
     "a classifier as encoder": (
         ["--config", "encoder-tiny", "--init-from", "{ending}", *SHAPE],
         "expected the weights of another Encoder",

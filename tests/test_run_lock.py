@@ -29,7 +29,9 @@ with only_trainer(Path(sys.argv[1])):
 def another(tmp_path):
     """Another process, which holds `tmp_path`/run."""
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "run")], env=env, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "run")], env=env, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()
@@ -102,7 +104,9 @@ def test_a_system_without_fcntl_locks_by_its_own_means(tmp_path, monkeypatch):
     held = set()
 
     def locking(file, mode, n):
-        assert (mode, n) == ("non-blocking", 1) and os.lseek(file, 0, os.SEEK_CUR) > 1_000_000, "others can read the number"
+        assert (mode, n) == ("non-blocking", 1) and os.lseek(file, 0, os.SEEK_CUR) > 1_000_000, (
+            "others can read the number"
+        )
         if held - {file}:
             raise PermissionError(13, "Permission denied")
         held.add(file)
@@ -123,12 +127,16 @@ def test_where_a_file_system_knows_no_locks_training_goes_on_and_says_so(tmp_pat
     with only_trainer(tmp_path):
         pass
     err = capsys.readouterr().err
-    assert err == "no lock can be had here (Function not implemented): take care that no other process trains this run\n"
+    assert (
+        err == "no lock can be had here (Function not implemented): take care that no other process trains this run\n"
+    )
 
 
 def test_of_many_processes_that_start_at_once_exactly_one_trains(tmp_path):
     env, words = os.environ | {"PYTHONPATH": str(ROOT)}, [sys.executable, "-c", HOLD, str(tmp_path / "run")]
-    processes = [subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    processes = [
+        subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)
+    ]
     while sum(p.poll() is None for p in processes) > 1:
         time.sleep(0.02)
     [winner] = [p for p in processes if p.poll() is None]

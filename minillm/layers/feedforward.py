@@ -41,7 +41,9 @@ def gelu(x: Tensor) -> Tensor:
 
 
 ACTIVATIONS: Registry[str, Callable[[Tensor], Tensor]] = Registry(
-    "model.feedforward", "ACTIVATIONS in minillm/layers/feedforward.py", {"relu": F.relu, "gelu": gelu, "gelu-erf": F.gelu, "relu2": relu2}
+    "model.feedforward",
+    "ACTIVATIONS in minillm/layers/feedforward.py",
+    {"relu": F.relu, "gelu": gelu, "gelu-erf": F.gelu, "relu2": relu2},
 )
 
 

@@ -1,12 +1,13 @@
-"""Checkpoints: written whole or not at all, read only if every bit is as it was written, and without running anything inside.
+"""Checkpoints: written whole or not at all, read only if every bit is as it was, and without running anything inside.
 
 A checkpoint is written beside its place, flushed to the disk and then renamed over the old one, which is atomic: whatever happens
 in between, be it a kill, a full disk or a power cut, leaves the previous one whole. It carries weights, optimizer, progress, the
 resolved config and the tokenizer, so that a run needs nothing else to go on or to be sampled from; frozen weights alone stay where
 they came from, and their fingerprint tells whether they are still the same.
 
-The file is the zip archive that torch.save writes, and torch.load reads it as it is. The comment of the archive, which is the end of
-the file, is a seal: it names the format and the SHA-256 of all bytes before the digest, by which `load` notices every flipped bit.
+The file is the zip archive that torch.save writes, and torch.load reads it as it is. The comment of the archive, which is
+the end of the file, is a seal: it names the format and the SHA-256 of all bytes before the digest, by which `load` notices
+every flipped bit.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ N_DIGITS = 64  # of a digest, in hexadecimal
 
 
 def save(path: Path | str, contents: dict[str, Any]) -> None:
-    """Write tensors, numbers, strings, lists and dicts. Raises OSError, naming the file, where the disk does not take them."""
+    """Write tensors, numbers, strings, lists and dicts. Raises OSError, naming the file, where the disk takes none."""
     path, buffer = Path(path), io.BytesIO()
     torch.save(contents, buffer)
     _seal(buffer)
@@ -40,7 +41,7 @@ def save(path: Path | str, contents: dict[str, Any]) -> None:
 
 
 def load(path: Path | str) -> dict[str, Any]:
-    """Read what `save` wrote, onto the CPU. Raises ValueError where there is none, or it is damaged or of another format."""
+    """Read what `save` wrote, onto the CPU. Raises ValueError where there is none, or a damaged or foreign one."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: expected a checkpoint, found none; train first, or name another run")
