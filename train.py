@@ -11,11 +11,12 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
-from minillm import run, run_folder
+from minillm import run, run_folder, run_start
 from minillm.config import to_toml
 from minillm.datasets.batch import Batch
 from minillm.datasets.batch_table import batch_table
@@ -23,12 +24,13 @@ from minillm.datasets.labels import ENDINGS
 from minillm.datasets.masking import MASK
 from minillm.datasets.pairs import PairBatch, Pairs
 from minillm.flags import Parser, add_flags, override
-from minillm.run_config import CONFIGS, RunConfig, load_config
-from minillm.run_folder import Base, OpenRun
+from minillm.os_errors import sentence
+from minillm.run_config import CONFIGS, RunConfig
+from minillm.run_folder import OpenRun
+from minillm.run_lock import only_trainer
 from minillm.tasks.base import Data
 from minillm.text import Cloze, TextModel, Translator
 from minillm.training.allocator import keep_freed_memory
-from minillm.training.checkpoint import fingerprint
 from minillm.training.curves import curves_of, save_plot, source_loss, terminal_plot
 from minillm.training.loop import Interrupted, Progress, train
 from minillm.training.metrics import MetricsLog, read_metrics
@@ -36,7 +38,10 @@ from minillm.training.precision import seconds_per_pass
 from minillm.training.profile import profile
 from minillm.training.step import Diverged
 
-MAY_CHANGE_ON_RESUME = ("train.max_steps", "train.eval_every", "train.save_every", "train.log_every", "train.patience")
+MAY_CHANGE_ON_RESUME = (
+    *("train.max_steps", "train.eval_every", "train.save_every", "train.log_every", "train.patience"),
+    "data.corpus",  # the same text in another place
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         print("\ninterrupted before anything was trained", file=sys.stderr)
         return 130
     except (ValueError, OSError, Diverged) as e:
-        print(f"train.py: {e}", file=sys.stderr)
+        print(f"train.py: {sentence(e)}", file=sys.stderr)
         return 2
     return 0
 
@@ -80,26 +85,39 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
-    """Everything between the command line and the summary."""
+    """Everything between the command line and the summary; meanwhile no other process may train the run."""
+    with ExitStack() as held:
+        work(args, flags, held)
+
+
+def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> None:
+    """See `go`; `held` keeps the lock on the folder of the run, unless nothing is written there."""
     began, device = time.monotonic(), run.find_device(args.device)
+    only_looks = args.show_batch or args.dry_run or args.profile
+    if args.resume and not only_looks:
+        run_folder.refuse_no_run(args.resume)
+        held.enter_context(only_trainer(args.resume))
     config, saved = resolve(args, flags)
     if config.train.keep_memory:
         keep_freed_memory()
     print(f"{config.about.summary or 'training'}; corpus {config.data.corpus}")
-    data = run.build_data(config, saved and saved["tokenizer"])
+    if args.resume:
+        data = run_start.data_again(args.resume, saved, config)
+    else:
+        data = run.build_data(config, saved and saved["tokenizer"])
     config = run.limit_steps(config, data)
     batch = run.build_batches(config, data)
     if args.show_batch:
         return print(batch_table(batch(0), data.tokenizer))
     config = settle(config, data.tokenizer.vocab_size, batch, device)
-    weights, base = starting_point(args, config, saved)
+    weights, base = run_start.starting_point(args.resume, args.init_from, config, saved)
     model = run.build_model(config, data.tokenizer.vocab_size, device, weights)
     step, progress = run.build_step(config, model), Progress()
     if args.resume:
         step.load_state_dict(saved["step"])
         progress = Progress(**saved["progress"])
-    name = Path(args.config).stem if args.config else args.init_from and f"from-{args.init_from.name}"
-    path = args.resume or run_folder.new_folder(config.train.run, name)
+    name = run_start.new_name(args.config) if args.config else args.init_from and f"from-{args.init_from.name}"
+    path = args.resume or run_folder.new_folder(config.train.run, name, None if only_looks else held)
     describe(config, data, model, device, path)
     if args.dry_run:
         return None
@@ -108,14 +126,13 @@ def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
     if args.profile:
         return print(profile(step, batch, args.profile, device, config.train.precision))
     validation = run.build_validation(config, data)
-    log = MetricsLog(path / "metrics.jsonl", progress.step)
+    log, corpus = MetricsLog(path / "metrics.jsonl", progress.step), run_start.corpus_hash(data)
     run_folder.write_readable(path, config, data.tokenizer)
 
     def save(name: str, progress: Progress) -> None:
-        run_folder.save_run(path, name, config, data, step, progress, base)
+        run_folder.save_run(path, name, config, data, corpus, step, progress, base)
 
-    if not args.resume:
-        save("latest", progress)
+    save("latest", progress)
     try:
         train(config.train, step, batch, lambda: validation(model), save, log.write, progress)
     except Interrupted:
@@ -130,6 +147,7 @@ def resolve(args: argparse.Namespace, flags: dict[str, str]) -> tuple[RunConfig,
     """The config of this run, and the checkpoint that it starts from."""
     if args.resume:
         saved = run_folder.read_run(args.resume, "latest")
+        run_start.refuse_an_edited_config(args.resume, saved)
         for name in flags:
             if name not in MAY_CHANGE_ON_RESUME:
                 raise ValueError(f"--{name}: expected only {', '.join(MAY_CHANGE_ON_RESUME)} beside --resume; use --init-from")
@@ -138,16 +156,10 @@ def resolve(args: argparse.Namespace, flags: dict[str, str]) -> tuple[RunConfig,
             raise ValueError(f"{args.resume} has done its {config.train.max_steps} steps; raise --train.max_steps, or use --init-from")
         return config, saved
     if not args.init_from:
-        return refuse_what_would_be_ignored(override(load_config(args.config), flags), flags, None), None
+        return refuse_what_would_be_ignored(override(run_start.new_config(args.config), flags), flags, None), None
     saved = run_folder.read_best(args.init_from)
-    base = load_config(args.config) if args.config else saved["config"]
-    wrong = [name for name in flags if name.startswith(("model.", "tokenizer."))]
-    if wrong:
-        raise ValueError(f"--{wrong[0]}: model and tokenizer come from --init-from {args.init_from}; use --config to start with fresh ones")
-    base = dataclasses.replace(base, model=saved["config"].model, tokenizer=saved["config"].tokenizer)
-    if not args.config:
-        base = dataclasses.replace(base, train=dataclasses.replace(base.train, run=""))
-    return refuse_what_would_be_ignored(override(base, flags), flags, saved), saved
+    config = run_start.config_from(args.init_from, saved, args.config, flags)
+    return refuse_what_would_be_ignored(config, flags, saved), saved
 
 
 def refuse_what_would_be_ignored(config: RunConfig, flags: dict[str, str], saved: dict | None) -> RunConfig:
@@ -165,16 +177,6 @@ def refuse_what_would_be_ignored(config: RunConfig, flags: dict[str, str], saved
     if of_muon:
         raise ValueError(f"--{of_muon[0]} would be ignored, since optim.kind = {config.optim.kind}; leave it out, or add --optim.kind muon")
     return config
-
-
-def starting_point(args: argparse.Namespace, config: RunConfig, saved: dict | None) -> tuple[dict | None, Base | None]:
-    """Weights for a model to begin with or to carry an adapter; for an adapter also the run that they are of."""
-    if args.resume:
-        return run_folder.base_weights(args.resume, saved), saved.get("base") and Base(**saved["base"])
-    if not args.init_from:
-        return None, None
-    weights = run_folder.whole_weights(args.init_from, saved)
-    return weights, Base(str(args.init_from.resolve()), fingerprint(weights)) if config.adapter.rank else None
 
 
 def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch | PairBatch], device: str) -> RunConfig:

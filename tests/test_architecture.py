@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "minillm").rglob("*.py"))
 FLOORS = [
-    "config folders nibbles",
+    "config folders nibbles os_errors registry run_lock",
     "flags commands",
     "cache tokenizers backprop",
     "layers datasets",
@@ -22,7 +22,7 @@ FLOORS = [
     "tasks",
     "run",
     "run_folder claims",
-    "run_drafter quantize plot",
+    "run_drafter run_start quantize plot",
     "writing",
 ]
 FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages.split()}

@@ -17,8 +17,11 @@ from minillm.config import AtLeast, Between, Count, Positive, validate
 from minillm.layers.dropout import dropout_layer
 from minillm.layers.recurrent import GRU, LSTM, Elman, Recurrent
 from minillm.models.base import Rollback
+from minillm.registry import Registry
 
-CELLS: dict[str, type[Recurrent]] = {"rnn": Elman, "lstm": LSTM, "gru": GRU}
+CELLS: Registry[str, type[Recurrent]] = Registry(
+    "model.cell", "CELLS in minillm/models/rnn.py", {"rnn": Elman, "lstm": LSTM, "gru": GRU}
+)
 
 
 @dataclass(frozen=True)

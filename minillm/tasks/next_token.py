@@ -12,13 +12,16 @@ from minillm.models.decoder import Decoder, DecoderConfig
 from minillm.models.rnn import RNN, RNNConfig
 from minillm.objectives.loss import Objective
 from minillm.objectives.next_token import next_token
+from minillm.registry import Registry
 from minillm.tasks.base import Batches, Data, Say, Task, smoothed
 from minillm.tasks.documents import read_texts, tokenized
 from minillm.text import TextModel
 from minillm.tokenizers.base import Tokenizer
 from minillm.training.evaluate import Validation
 
-MODELS: dict[type, type[nn.Module]] = {DecoderConfig: Decoder, RNNConfig: RNN}
+MODELS: Registry[type, type[nn.Module]] = Registry(
+    "model.kind", "MODELS in minillm/tasks/next_token.py", {DecoderConfig: Decoder, RNNConfig: RNN}
+)
 
 
 class NextToken(Task):
