@@ -16,16 +16,19 @@ from pathlib import Path
 
 import torch
 
-from minillm import run, run_folder, run_start
+from minillm import run, run_folder, run_start, sizing
 from minillm.config import to_toml
 from minillm.datasets.batch import Batch
 from minillm.datasets.batch_table import batch_table
 from minillm.datasets.labels import ENDINGS
 from minillm.datasets.masking import MASK
 from minillm.datasets.pairs import PairBatch, Pairs
+from minillm.datasets.tokens import TokenStream
+from minillm.expectations import announce, as_expected
 from minillm.flags import Parser, add_flags, override
+from minillm.memorization import overfitted, recite, recited
 from minillm.os_errors import sentence
-from minillm.run_config import CONFIGS, RunConfig
+from minillm.run_config import CONFIGS, RunConfig, load_config
 from minillm.run_folder import OpenRun
 from minillm.run_lock import only_trainer
 from minillm.tasks.base import Data
@@ -100,12 +103,17 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
     config, saved = resolve(args, flags)
     if config.train.keep_memory:
         keep_freed_memory()
+    original = load_config(args.config) if args.config else saved["config"]
+    if args.init_from:
+        original = dataclasses.replace(original, model=config.model, tokenizer=config.tokenizer)
+    config = as_expected(config, original, fresh=not args.init_from)
     print(f"{config.about.summary or 'training'}; corpus {config.data.corpus}")
     if args.resume:
         data = run_start.data_again(args.resume, saved, config)
     else:
         data = run.build_data(config, saved and saved["tokenizer"])
-    config = run.limit_steps(config, data)
+        config, data = sizing.fit(config, data, flags, saved and saved["tokenizer"])
+    config = sizing.set_cadence(run.limit_steps(as_expected(config, original), data), data)
     batch = run.build_batches(config, data)
     if args.show_batch:
         return print(batch_table(batch(0), data.tokenizer))
@@ -125,7 +133,7 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
         print(step.compile(batch(0)), flush=True)
     if args.profile:
         return print(profile(step, batch, args.profile, device, config.train.precision))
-    validation = run.build_validation(config, data)
+    validation = run.build_validation(config, data).sampled(config.train.eval_tokens)
     log, corpus = MetricsLog(path / "metrics.jsonl", progress.step), run_start.corpus_hash(data)
     run_folder.write_readable(path, config, data.tokenizer)
 
@@ -193,7 +201,7 @@ def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch | Pa
 
 def describe(config: RunConfig, data: Data, model: torch.nn.Module, device: str, path: Path) -> None:
     """The first lines: what is trained, on what, and what to expect."""
-    about, n_parameters = config.about, sum(p.numel() for p in model.parameters())
+    n_parameters = sum(p.numel() for p in model.parameters())
     n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     ragged = data.labels or isinstance(data.train, Pairs)
     per_step = f"{'at most ' if ragged else ''}{config.train.batch_size * config.model.context_length:,}"
@@ -204,10 +212,11 @@ def describe(config: RunConfig, data: Data, model: torch.nn.Module, device: str,
     print(f"{len(data.train.ids):,} tokens to train on, {len(data.val.ids):,} to validate on; {per_step} tokens a step")
     n_answers = len(ENDINGS) if data.labels else data.tokenizer.vocab_size
     print(f"a uniform guess has loss ln {n_answers} = {math.log(n_answers):.3f}")
-    if about.expected_loss:
-        print(f"expected, as configured in its file: validation loss {about.expected_loss:.3f} after about {about.expected_seconds:.0f} s")
+    if expected := announce(config):
+        print(expected)
     if data.val_nats is not None:
         print(f"the source itself has loss {data.val_nats / (len(data.val.ids) - 1):.3f} on the validation text: no model can do better")
+    print(sizing.plan(config, data))
     print(f"run folder {path}", flush=True)
 
 
@@ -217,29 +226,40 @@ def finish(path: Path, config: RunConfig, data: Data, device: str, progress: Pro
     curves = curves_of(rows)
     plotted = save_plot(curves, path / "loss.png", source_loss(rows))
     opened = run_folder.open_run(path, device)
-    last = [row for row in rows if "val_loss" in row][-1]
     model = opened.text.model
     parameters = sum(p.numel() for p in model.parameters()) or sum(table.numel() for table in model.buffers())
-    summary = {"parameters": parameters, "steps": progress.step, "best_val_loss": progress.best_loss, "best_step": opened.step}
-    summary |= {name: value for name, value in last.items() if name != "step"}
+    val = run.build_validation(config, data)(model)  # all of it, where training may have looked at a part
+    summary = {"parameters": parameters, "steps": progress.step, "best_step": opened.step, **val}
     if data.test is not None:
-        test = run.build_validation(config, data, "test")(opened.text.model)
+        test = run.build_validation(config, data, "test")(model)
         summary |= {f"test_{name.removeprefix('val_')}": value for name, value in test.items()}
     summary |= {"train_seconds": round(progress.seconds, 1), "total_seconds": round(time.monotonic() - began, 1)}
     (path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print(terminal_plot(curves))
     for name, value in summary.items():
         print(f"{name:>18}  {value:.4f}" if isinstance(value, float) else f"{name:>18}  {value}")
-    if "regret" in last:
-        print(f"{'regret':>18}  {100 * last['regret'] / last['source_loss']:.1f} % of the source's own loss, which nothing can take away")
+    if "regret" in val:
+        print(f"{'regret':>18}  {100 * val['regret'] / val['source_loss']:.1f} % of the source's own loss, which nothing can take away")
+    if progress.step < config.train.max_steps:
+        print(f"stopped early at step {progress.step:,}, after {progress.n_worse} validations without a new best")
     if not isinstance(opened.text, TextModel):
-        return print(demonstrate(opened))
+        return print(*filter(None, (demonstrate(opened), overfitted(rows, opened.step))), sep="\n")
     sampling, limit = config.sampling, min(config.text.max_new_tokens, config.model.context_length)
     [sample] = opened.text.generate([config.text.prompt], sampling, max_new_tokens=limit, seeds=[config.train.seed])
     print(f"\na sample ({opened.text.sampler(sampling, [config.text.prompt])}):\n{sample.prompt}{opened.text.joint}{sample.text}\n")
     print(f"everything is in {path}: checkpoint/ config.toml tokenizer.json metrics.jsonl summary.json{' loss.png' if plotted else ''}")
     how = "--attention --prompt \"...\"" if isinstance(opened.text, Translator) else "--top-p 0.9"
     print(f"write more with: python sample.py --run {path} {how}")
+    if remark := learned_by_heart(opened, data) or overfitted(rows, opened.step):
+        print(remark)
+
+
+def learned_by_heart(opened: OpenRun, data: Data) -> str:
+    """A sentence, if the best model knows its training text by heart."""
+    if not isinstance(data.train, TokenStream) or run.passes(opened.config, data) <= 1:
+        return ""
+    train, val = (recite(opened.text.model, part, opened.config.model.context_length, data.documents) for part in (data.train, data.val))
+    return recited(train, val)
 
 
 def demonstrate(opened: OpenRun) -> str:

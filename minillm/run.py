@@ -59,6 +59,11 @@ def limit_steps(config: RunConfig, data: Data, say: Say = print) -> RunConfig:
     return build_task(config).limit_steps(data, say)
 
 
+def passes(config: RunConfig, data: Data) -> float:
+    """How often training reads its text."""
+    return build_task(config).passes(data)
+
+
 def build_validation(config: RunConfig, data: Data, part: str = "val") -> Validation:
     """The full pass over one held-out part, "val" or "test"."""
     return build_task(config).validation(data, part)

@@ -19,9 +19,9 @@ FLOORS = [
     "training engine parallel",
     "text",
     "prompting evaluation scaling serving run_config",
-    "tasks",
+    "tasks expectations memorization",
     "run",
-    "run_folder claims",
+    "run_folder claims sizing",
     "run_drafter run_start quantize plot",
     "writing",
 ]

@@ -94,6 +94,11 @@ class Task(ABC):
             precision=c.train.precision,
         )
 
+    def passes(self, data: Data) -> float:
+        """How often training reads its text."""
+        c = self.config
+        return c.train.max_steps * c.train.batch_size * c.model.context_length / len(data.train.ids)
+
     def limit_steps(self, data: Data, say: Say) -> RunConfig:
         """The config with no more steps than there is data for: batches never end, unless a task says otherwise."""
         return self.config

@@ -56,6 +56,15 @@ class Validation:
                 )
         return metrics
 
+    def sampled(self, n_tokens: int) -> "Validation":
+        """The loss on a sample of about `n_tokens` tokens, the same ones each time; on all of them where they are so few.
+
+        Bits per byte and regret are known of the whole part only.
+        """
+        rows = sample_rows(self.batches, n_tokens)
+        n_bytes, source_nats = (self.n_bytes, self.source_nats) if rows is self.batches else (None, None)
+        return Validation(rows, self.objective, n_bytes=n_bytes, source_nats=source_nats)
+
     def _losses(self, model: nn.Module) -> list[Loss]:
         """Of every batch, in eval mode."""
         was_training, device = model.training, device_of(model)
@@ -64,3 +73,17 @@ class Validation:
             return [self.objective(model, moved(batch, device)) for batch in self.batches]
         finally:
             model.train(was_training)
+
+
+def sample_rows(batches: list[Batch], n_tokens: int) -> list[Batch]:
+    """Every k-th row of all batches, the first one included, with the smallest k that leaves about `n_tokens` tokens; or the same list."""
+    k = -(-sum(batch[0].numel() for batch in batches) // max(n_tokens, 1))
+    if k <= 1:
+        return batches
+    chosen, n_before = [], 0
+    for batch in batches:
+        rows = slice(-n_before % k, None, k)
+        n_before += len(batch[0])
+        if rows.start < len(batch[0]):
+            chosen.append(type(batch)(*(part[rows] for part in batch)))
+    return chosen
