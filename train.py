@@ -90,6 +90,7 @@ def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
     original = load_config(args.config) if args.config else saved["config"]
     if args.init_from:
         original = dataclasses.replace(original, model=config.model, tokenizer=config.tokenizer)
+        config = config if args.config else sizing.reopen(config, flags)
     config = as_expected(config, original, fresh=not args.init_from)
     print(f"{config.about.summary or 'training'}; corpus {config.data.corpus}")
     data = run.build_data(config, saved and saved["tokenizer"])
