@@ -106,6 +106,7 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
     original = load_config(args.config) if args.config else saved["config"]
     if args.init_from:
         original = dataclasses.replace(original, model=config.model, tokenizer=config.tokenizer)
+        config = config if args.config else sizing.reopen(config, flags)
     config = as_expected(config, original, fresh=not args.init_from)
     print(f"{config.about.summary or 'training'}; corpus {config.data.corpus}")
     if args.resume:

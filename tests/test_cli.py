@@ -253,7 +253,8 @@ BAD_TRAINING = {
     "missing corpus": (["--config", "gpt-tiny", "--data.corpus", "nothing.txt"], "nothing.txt"),
     "misspelled corpus": (["--config", "gpt-tiny", "--data.corpus", "storys"], "did you mean stories"),
     "empty corpus": (["--config", "gpt-tiny", "--data.corpus", "empty.txt"], "found nothing"),
-    "short text": (["--config", "gpt-tiny", "--data.corpus", "short.txt"], "lower model.context_length"),
+    "short text": (["--config", "gpt-tiny", "--data.corpus", "short.txt", "--model.context_length", "176"], "lower model.context_length"),
+    "hardly a word": (["--config", "gpt-tiny", "--data.corpus", "word.txt"], "expected at least 17"),
     "wrong encoding": (["--config", "gpt-tiny", "--data.corpus", "latin.txt"], "expected UTF-8"),
     "absent run": (["--resume", "nowhere"], "nowhere"),
     "damaged run": (["--resume", "damaged"], "damaged"),
@@ -272,6 +273,7 @@ def test_bad_input_to_training_is_one_sentence_and_status_2(words, sentence, tmp
     monkeypatch.chdir(tmp_path)
     Path("empty.txt").write_text("")
     Path("short.txt").write_text("too short to learn from")
+    Path("word.txt").write_text("too short")
     Path("latin.txt").write_bytes("caf\xe9 ".encode("latin-1") * 1000)
     Path("damaged/checkpoint").mkdir(parents=True)
     Path("damaged/checkpoint/latest.pt").write_bytes(b"not a checkpoint")
