@@ -32,6 +32,7 @@ SMALL = {
     "model.context_length": 32,
     "model.dropout": 0.1,
     "train.batch_size": 4,
+    "schedule.warmup_steps": 1,
     "train.max_steps": 12,
     "train.eval_every": 5,
     "train.save_every": 4,

@@ -40,6 +40,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.n_micro_batches > self.batch_size:
+            raise ValueError(
+                f"train.n_micro_batches = {self.n_micro_batches}: expected at most train.batch_size = {self.batch_size}, "
+                "since a part has a row at least; lower it"
+            )
 
 
 @dataclass
