@@ -18,6 +18,7 @@ import torch
 
 from minillm import run, run_folder, run_start, sizing
 from minillm.config import to_toml
+from minillm.datasets.atomic import write_atomically
 from minillm.datasets.batch import Batch
 from minillm.datasets.batch_table import batch_table
 from minillm.datasets.labels import ENDINGS
@@ -35,7 +36,8 @@ from minillm.tasks.base import Data
 from minillm.text import Cloze, TextModel, Translator
 from minillm.training.allocator import keep_freed_memory
 from minillm.training.curves import curves_of, save_plot, source_loss, terminal_plot
-from minillm.training.loop import Interrupted, Progress, train
+from minillm.training.interruption import Interrupted
+from minillm.training.loop import Progress, train
 from minillm.training.metrics import MetricsLog, read_metrics
 from minillm.training.precision import seconds_per_pass
 from minillm.training.profile import profile
@@ -53,10 +55,10 @@ def main(argv: list[str] | None = None) -> int:
     flags = {name: value for name, value in vars(args).items() if "." in name}
     try:
         go(args, flags)
-    except Interrupted:
-        return 130
-    except KeyboardInterrupt:
-        print("\ninterrupted before anything was trained", file=sys.stderr)
+    except Interrupted as e:
+        return e.status
+    except KeyboardInterrupt as e:
+        print(f"\n{e if e.args else 'interrupted before anything was trained'}", file=sys.stderr)
         return 130
     except (ValueError, OSError, Diverged) as e:
         print(f"train.py: {sentence(e)}", file=sys.stderr)
@@ -144,12 +146,15 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
     save("latest", progress)
     try:
         train(config.train, step, batch, lambda: validation(model), save, log.write, progress)
+        finish(path, config, data, device, progress, began)
     except Interrupted:
         print(f"interrupted at step {progress.step}, all saved; go on with: python train.py --resume {path}")
         raise
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped at once; go on from the last save with: python train.py --resume {path}") from None
     except Diverged as e:
         raise Diverged(f"{e}; the last good checkpoint is {path / 'checkpoint' / 'latest.pt'}") from None
-    return finish(path, config, data, device, progress, began)
+    return None
 
 
 def resolve(args: argparse.Namespace, flags: dict[str, str]) -> tuple[RunConfig, dict | None]:
@@ -161,7 +166,7 @@ def resolve(args: argparse.Namespace, flags: dict[str, str]) -> tuple[RunConfig,
             if name not in MAY_CHANGE_ON_RESUME:
                 raise ValueError(f"--{name}: expected only {', '.join(MAY_CHANGE_ON_RESUME)} beside --resume; use --init-from")
         config = override(saved["config"], flags)
-        if saved["progress"]["step"] >= config.train.max_steps:
+        if saved["progress"]["step"] >= config.train.max_steps and is_summed_up(args.resume, saved["progress"]["step"]):
             raise ValueError(f"{args.resume} has done its {config.train.max_steps} steps; raise --train.max_steps, or use --init-from")
         return config, saved
     if not args.init_from:
@@ -221,6 +226,12 @@ def describe(config: RunConfig, data: Data, model: torch.nn.Module, device: str,
     print(f"run folder {path}", flush=True)
 
 
+def is_summed_up(path: Path, step: int) -> bool:
+    """Whether the run has the summary of this step; one that was killed between its last save and its summary has not."""
+    summary = path / "summary.json"
+    return summary.is_file() and json.loads(summary.read_text(encoding="utf-8"))["steps"] == step
+
+
 def finish(path: Path, config: RunConfig, data: Data, device: str, progress: Progress, began: float) -> None:
     """Curves, the last figures, a sample, and where everything is."""
     rows = read_metrics(path / "metrics.jsonl")
@@ -235,7 +246,7 @@ def finish(path: Path, config: RunConfig, data: Data, device: str, progress: Pro
         test = run.build_validation(config, data, "test")(model)
         summary |= {f"test_{name.removeprefix('val_')}": value for name, value in test.items()}
     summary |= {"train_seconds": round(progress.seconds, 1), "total_seconds": round(time.monotonic() - began, 1)}
-    (path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_atomically(path / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     print(terminal_plot(curves))
     for name, value in summary.items():
         print(f"{name:>18}  {value:.4f}" if isinstance(value, float) else f"{name:>18}  {value}")
