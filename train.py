@@ -1,7 +1,7 @@
-"""Train a model from a config: python train.py --config gpt-tiny
+"""Train a model from a config. Any key of the config can be set by a flag, --section.key value.
 
-Any key of the config can be set by a flag, --section.key value; --help lists them all. --resume goes on with a run that was stopped;
---init-from starts a new run with the weights of another, or trains an adapter on them (--adapter.rank 8).
+--resume goes on with a run that was stopped; --init-from starts a new run with the weights of another, or trains an adapter
+on them (--adapter.rank 8).
 """
 
 import argparse
@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,25 +17,38 @@ from pathlib import Path
 import torch
 
 from minillm import run, run_folder
-from minillm.config import to_toml
+from minillm.commands import spelled
+from minillm.config import brief, to_toml
 from minillm.datasets.batch import Batch
 from minillm.datasets.batch_table import batch_table
 from minillm.datasets.labels import ENDINGS
 from minillm.datasets.masking import MASK
 from minillm.datasets.pairs import PairBatch, Pairs
 from minillm.flags import Parser, add_flags, override
-from minillm.run_config import CONFIGS, RunConfig, load_config
+from minillm.run_config import CONFIGS, AboutConfig, RunConfig, load_config
 from minillm.run_folder import Base, OpenRun
 from minillm.tasks.base import Data
 from minillm.text import Cloze, TextModel, Translator
 from minillm.training.allocator import keep_freed_memory
 from minillm.training.checkpoint import fingerprint
 from minillm.training.loop import Interrupted, Progress, train
-from minillm.training.metrics import MetricsLog, read_metrics, save_plot, terminal_plot
+from minillm.training.metrics import MetricsLog, read_metrics, save_plot, terminal_plot, told
 from minillm.training.precision import seconds_per_pass
 from minillm.training.profile import profile
 from minillm.training.step import Diverged
 
+TRAIN, SAMPLE = spelled("train"), spelled("sample")
+EXAMPLES = f"""\
+{TRAIN} --config gpt-tiny                           # the first run: two minutes on two CPU cores
+{TRAIN} --config gpt-tiny --data.corpus my.txt      # on your own text
+{TRAIN} --config gpt-tiny --model.n_layers 2        # any key of a config is a flag
+{TRAIN} --config gpt-tiny --show-batch              # token -> target, before you wait
+{TRAIN} --resume runs/gpt-tiny                      # go on with a run that was stopped
+{TRAIN} --config lora-tiny --init-from runs/gpt-tiny"""
+OFTEN = [
+    *("config", "resume", "init_from", "device", "show_batch", "dry_run", "profile"),
+    *("data.corpus", "train.run", "train.max_steps", "train.batch_size", "train.seed", "optim.lr"),
+]
 MAY_CHANGE_ON_RESUME = ("train.max_steps", "train.eval_every", "train.save_every", "train.log_every", "train.patience")
 
 
@@ -50,15 +64,17 @@ def main(argv: list[str] | None = None) -> int:
         print("\ninterrupted before anything was trained", file=sys.stderr)
         return 130
     except (ValueError, OSError, Diverged) as e:
-        print(f"train.py: {e}", file=sys.stderr)
+        print(f"{TRAIN.removeprefix('python ')}: {e}", file=sys.stderr)
         return 2
     return 0
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = Parser(prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", metavar="NAME", help="a name in configs/ or a .toml file; starts a new run")
+    known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
+    examples = f"{EXAMPLES}\n\nconfigs:\n{textwrap.fill(known, 100, break_on_hyphens=False)}"
+    parser = Parser(prog=TRAIN.removeprefix("python "), description=__doc__, examples=examples, often=OFTEN)
+    parser.add_argument("--config", metavar="NAME", help="the name of a config, or a .toml file; starts a new run")
     parser.add_argument("--resume", metavar="RUN", type=Path, help="folder of a run to go on with, from its latest checkpoint")
     parser.add_argument("--init-from", metavar="RUN", type=Path, help="folder of a run whose weights and tokenizer a new run starts with")
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps")
@@ -73,7 +89,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if args.resume and (args.config or args.init_from):
         parser.error("--resume goes on with a run as it was configured; use --init-from RUN to start a new run from its weights")
     if not (args.config or args.resume or args.init_from):
-        known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
         parser.error(f"expected --config NAME (one of {known}), --resume RUN or --init-from RUN")
     return args
 
@@ -99,7 +114,7 @@ def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
         progress = Progress(**saved["progress"])
     name = Path(args.config).stem if args.config else args.init_from and f"from-{args.init_from.name}"
     path = args.resume or run_folder.new_folder(config.train.run, name)
-    describe(config, data, model, device, path)
+    describe(config, data, model, device, None if args.dry_run or args.profile else path)
     if args.dry_run:
         return None
     if config.train.compile:
@@ -118,7 +133,7 @@ def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
     try:
         train(config.train, step, batch, lambda: validation(model), save, log.write, progress)
     except Interrupted:
-        print(f"interrupted at step {progress.step}, all saved; go on with: python train.py --resume {path}")
+        print(f"interrupted at step {progress.step}, all saved; go on with: {TRAIN} --resume {path}")
         raise
     except Diverged as e:
         raise Diverged(f"{e}; the last good checkpoint is {path / 'checkpoint' / 'latest.pt'}") from None
@@ -188,14 +203,15 @@ def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch | Pa
     return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=faster))
 
 
-def describe(config: RunConfig, data: Data, model: torch.nn.Module, device: str, path: Path) -> None:
-    """The first lines: what is trained, on what, and what to expect."""
+def describe(config: RunConfig, data: Data, model: torch.nn.Module, device: str, path: Path | None) -> None:
+    """The first lines: what is trained, on what, and what to expect; the whole config, where no run folder will hold it."""
     about, n_parameters = config.about, sum(p.numel() for p in model.parameters())
     n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     ragged = data.labels or isinstance(data.train, Pairs)
     per_step = f"{'at most ' if ragged else ''}{config.train.batch_size * config.model.context_length:,}"
-    print(to_toml(config))
-    print(f"device {device}, {torch.get_num_threads()} threads, {config.train.precision}; {n_parameters:,} parameters")
+    print(brief(dataclasses.replace(config, about=AboutConfig())) if path else to_toml(config))
+    what = f"{n_parameters:,} parameters" if n_parameters else "a table to be counted"
+    print(f"device {device}, {torch.get_num_threads()} threads, {config.train.precision}; {what}")
     if n_trained < n_parameters:
         print(f"{n_trained:,} of them are trained, {100 * n_trained / n_parameters:.2f} %; the others are frozen")
     print(f"{len(data.train.ids):,} tokens to train on, {len(data.val.ids):,} to validate on; {per_step} tokens a step")
@@ -205,7 +221,8 @@ def describe(config: RunConfig, data: Data, model: torch.nn.Module, device: str,
         print(f"expected, as configured in its file: validation loss {about.expected_loss:.3f} after about {about.expected_seconds:.0f} s")
     if data.val_nats is not None:
         print(f"the source itself has loss {data.val_nats / (len(data.val.ids) - 1):.3f} on the validation text: no model can do better")
-    print(f"run folder {path}", flush=True)
+    if path:
+        print(f"run folder {path}; its config.toml holds every key", flush=True)
 
 
 def finish(path: Path, config: RunConfig, data: Data, device: str, progress: Progress, began: float) -> None:
@@ -226,10 +243,8 @@ def finish(path: Path, config: RunConfig, data: Data, device: str, progress: Pro
     summary |= {"train_seconds": round(progress.seconds, 1), "total_seconds": round(time.monotonic() - began, 1)}
     (path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print(terminal_plot(curves))
-    for name, value in summary.items():
-        print(f"{name:>18}  {value:.4f}" if isinstance(value, float) else f"{name:>18}  {value}")
-    if "regret" in last:
-        print(f"{'regret':>18}  {100 * last['regret'] / last['source_loss']:.1f} % of the source's own loss, which nothing can take away")
+    for name, value in told(summary).items():
+        print(f"{name:>18}  {value}")
     if not isinstance(opened.text, TextModel):
         return print(demonstrate(opened))
     sampling, limit = config.sampling, min(config.text.max_new_tokens, config.model.context_length)
@@ -237,17 +252,17 @@ def finish(path: Path, config: RunConfig, data: Data, device: str, progress: Pro
     print(f"\na sample ({opened.text.sampler(sampling, [config.text.prompt])}):\n{sample.prompt}{opened.text.joint}{sample.text}\n")
     print(f"everything is in {path}: checkpoint/ config.toml tokenizer.json metrics.jsonl summary.json{' loss.png' if plotted else ''}")
     how = "--attention --prompt \"...\"" if isinstance(opened.text, Translator) else "--top-p 0.9"
-    print(f"write more with: python sample.py --run {path} {how}")
+    print(f"write more with: {SAMPLE} --run {path} {how}")
 
 
 def demonstrate(opened: OpenRun) -> str:
     """What an encoder can do now, and the command for more."""
     text, prompt = opened.text, opened.config.text.prompt
     if not isinstance(text, Cloze):
-        return f"\neverything is in {opened.path}; tell more with: python sample.py --run {opened.path} --classify TEXT"
+        return f"\neverything is in {opened.path}; tell more with: {SAMPLE} --run {opened.path} --classify TEXT"
     fits = MASK in prompt and len(text.encode(prompt)) <= text.model.context_length
     filled = f"\n{prompt}\n{text.show(prompt, 3)}\n" if fits else ""
-    return f"{filled}\neverything is in {opened.path}; fill in more with: python sample.py --run {opened.path} --fill 'The {MASK} sat'"
+    return f"{filled}\neverything is in {opened.path}; fill in more with: {SAMPLE} --run {opened.path} --fill 'The {MASK} sat'"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """The log of a run, and curves drawn as text."""
 
+import io
 import json
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from minillm.training.metrics import MetricsLog, read_metrics, save_plot, terminal_plot
+from minillm.training.metrics import MetricsLog, PlainLines, read_metrics, save_plot, terminal_plot, told
 
 
 def test_rows_come_back_as_they_were_written(tmp_path):
@@ -73,3 +76,23 @@ def test_with_matplotlib_the_picture_is_a_png(tmp_path):
     pytest.importorskip("matplotlib")
     assert save_plot({"loss": [(i, 1 / (i + 1)) for i in range(200)], "val": [(1, 2.0), (2, 1.0)]}, tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+@given(st.floats(0.1, 7), st.floats(0, 11), st.floats(0.1, 7), st.floats(0, 11))
+def test_each_regret_is_told_in_percent_of_its_own_source(source, regret, test_source, test_regret):
+    metrics = {"val_loss": 2.0, "source_loss": source, "regret": regret, "steps": 3}
+    metrics |= {"test_source_loss": test_source, "test_regret": test_regret}
+    texts = told(metrics)
+    assert list(texts) == list(metrics) and (texts["val_loss"], texts["steps"]) == ("2.0000", "3")
+    assert float(texts["regret"].removesuffix(" %")) == pytest.approx(100 * regret / source, abs=0.06)
+    assert float(texts["test_regret"].removesuffix(" %")) == pytest.approx(100 * test_regret / test_source, abs=0.06)
+
+
+@given(st.lists(st.text("ab \r", max_size=7) | st.just("\n"), max_size=5))
+def test_plain_lines_hold_what_was_written_without_carriage_returns_and_blank_lines(texts):
+    stream = io.StringIO()
+    for text in texts:
+        PlainLines(stream).write(text)
+    written = stream.getvalue()
+    assert "\r" not in written and all(line.strip() for line in written.split("\n")[:-1])
+    assert "".join(written.split()) == "".join("".join(texts).split()) and (not written or written.endswith("\n"))
