@@ -14,6 +14,7 @@ from pathlib import Path
 
 from minillm import run, run_folder, writing
 from minillm.cache.build import CacheConfig
+from minillm.commands import spelled
 from minillm.config import Count, Positive
 from minillm.datasets.corpus import load_corpus, read_text
 from minillm.decoding.beam import FORBIDDING, BeamConfig
@@ -28,6 +29,7 @@ from minillm.run_folder import OpenRun
 from minillm.text import Cloze, TextClassifier, TextModel, Translator
 from minillm.writing import Memory, Order
 
+PROGRAM = spelled("sample").removeprefix("python ")
 N_SHOWN = 8  # candidates for a blank, or sentences
 N_DOCUMENTS = 200  # of a corpus, whose sentences are searched
 DRAWING = [field.name for field in dataclasses.fields(SamplingConfig) if field.name not in FORBIDDING]
@@ -56,7 +58,7 @@ class Request:
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, build, go; the exit status."""
-    parser = Parser(prog="sample.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="folder of a run; default: the newest in runs/")
     parser.add_argument("--adapter", metavar="RUN", type=Path, help="folder of an adapter to put on --run; default of --run: its own base")
     parser.add_argument("--prompt", help="text to go on from; default: as the run's config says")
@@ -82,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         go(args)
     except (ValueError, OSError) as e:
-        print(f"sample.py: {sentence(e)}", file=sys.stderr)
+        print(f"{PROGRAM}: {sentence(e)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print()

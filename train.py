@@ -1,7 +1,7 @@
-"""Train a model from a config: python train.py --config gpt-tiny
+"""Train a model from a config. Any key of the config can be set by a flag, --section.key value.
 
-Any key of the config can be set by a flag, --section.key value; --help lists them all. --resume goes on with a run that was stopped;
---init-from starts a new run with the weights of another, or trains an adapter on them (--adapter.rank 8).
+--resume goes on with a run that was stopped; --init-from starts a new run with the weights of another, or trains an adapter
+on them (--adapter.rank 8).
 """
 
 import argparse
@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,7 +18,8 @@ from pathlib import Path
 import torch
 
 from minillm import run, run_folder, run_start, sizing
-from minillm.config import to_toml
+from minillm.commands import spelled
+from minillm.config import brief, to_toml
 from minillm.datasets.atomic import write_atomically
 from minillm.datasets.batch import Batch
 from minillm.datasets.batch_table import batch_table
@@ -29,7 +31,7 @@ from minillm.expectations import announce, as_expected
 from minillm.flags import Parser, add_flags, override
 from minillm.memorization import overfitted, recite, recited
 from minillm.os_errors import sentence
-from minillm.run_config import CONFIGS, RunConfig, load_config
+from minillm.run_config import CONFIGS, AboutConfig, RunConfig, load_config
 from minillm.run_folder import OpenRun
 from minillm.run_lock import only_trainer
 from minillm.tasks.base import Data
@@ -38,11 +40,23 @@ from minillm.training.allocator import keep_freed_memory
 from minillm.training.curves import curves_of, save_plot, source_loss, terminal_plot
 from minillm.training.interruption import Interrupted
 from minillm.training.loop import Progress, train
-from minillm.training.metrics import MetricsLog, read_metrics
+from minillm.training.metrics import MetricsLog, read_metrics, told
 from minillm.training.precision import seconds_per_pass
 from minillm.training.profile import profile
 from minillm.training.step import Diverged
 
+TRAIN, SAMPLE = spelled("train"), spelled("sample")
+EXAMPLES = f"""\
+{TRAIN} --config gpt-tiny                           # the first run: two minutes on two CPU cores
+{TRAIN} --config gpt-tiny --data.corpus my.txt      # on your own text
+{TRAIN} --config gpt-tiny --model.n_layers 2        # any key of a config is a flag
+{TRAIN} --config gpt-tiny --show-batch              # token -> target, before you wait
+{TRAIN} --resume runs/gpt-tiny                      # go on with a run that was stopped
+{TRAIN} --config lora-tiny --init-from runs/gpt-tiny"""
+OFTEN = [
+    *("config", "resume", "init_from", "device", "show_batch", "dry_run", "profile"),
+    *("data.corpus", "train.run", "train.max_steps", "train.batch_size", "train.seed", "optim.lr"),
+]
 MAY_CHANGE_ON_RESUME = (
     *("train.max_steps", "train.eval_every", "train.save_every", "train.log_every", "train.patience"),
     "data.corpus",  # the same text in another place
@@ -61,15 +75,17 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\n{e if e.args else 'interrupted before anything was trained'}", file=sys.stderr)
         return 130
     except (ValueError, OSError, Diverged) as e:
-        print(f"train.py: {sentence(e)}", file=sys.stderr)
+        print(f"{TRAIN.removeprefix('python ')}: {sentence(e)}", file=sys.stderr)
         return 2
     return 0
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = Parser(prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", metavar="NAME", help="a name in configs/ or a .toml file; starts a new run")
+    known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
+    examples = f"{EXAMPLES}\n\nconfigs:\n{textwrap.fill(known, 100, break_on_hyphens=False)}"
+    parser = Parser(prog=TRAIN.removeprefix("python "), description=__doc__, examples=examples, often=OFTEN)
+    parser.add_argument("--config", metavar="NAME", help="the name of a config, or a .toml file; starts a new run")
     parser.add_argument("--resume", metavar="RUN", type=Path, help="folder of a run to go on with, from its latest checkpoint")
     parser.add_argument("--init-from", metavar="RUN", type=Path, help="folder of a run whose weights and tokenizer a new run starts with")
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps")
@@ -84,7 +100,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if args.resume and (args.config or args.init_from):
         parser.error("--resume goes on with a run as it was configured; use --init-from RUN to start a new run from its weights")
     if not (args.config or args.resume or args.init_from):
-        known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
         parser.error(f"expected --config NAME (one of {known}), --resume RUN or --init-from RUN")
     return args
 
@@ -129,7 +144,7 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
         progress = Progress(**saved["progress"])
     name = run_start.new_name(args.config) if args.config else args.init_from and f"from-{args.init_from.name}"
     path = args.resume or run_folder.new_folder(config.train.run, name, None if only_looks else held)
-    describe(config, data, model, device, path)
+    describe(config, data, model, device, None if args.dry_run or args.profile else path)
     if args.dry_run:
         return None
     if config.train.compile:
@@ -148,10 +163,10 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
         train(config.train, step, batch, lambda: validation(model), save, log.write, progress)
         finish(path, config, data, device, progress, began)
     except Interrupted:
-        print(f"interrupted at step {progress.step}, all saved; go on with: python train.py --resume {path}")
+        print(f"interrupted at step {progress.step}, all saved; go on with: {TRAIN} --resume {path}")
         raise
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped at once; go on from the last save with: python train.py --resume {path}") from None
+        raise KeyboardInterrupt(f"stopped at once; go on from the last save with: {TRAIN} --resume {path}") from None
     except Diverged as e:
         raise Diverged(f"{e}; the last good checkpoint is {path / 'checkpoint' / 'latest.pt'}") from None
     return None
@@ -205,14 +220,15 @@ def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch | Pa
     return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=faster))
 
 
-def describe(config: RunConfig, data: Data, model: torch.nn.Module, device: str, path: Path) -> None:
-    """The first lines: what is trained, on what, and what to expect."""
+def describe(config: RunConfig, data: Data, model: torch.nn.Module, device: str, path: Path | None) -> None:
+    """The first lines: what is trained, on what, and what to expect; the whole config, where no run folder will hold it."""
     n_parameters = sum(p.numel() for p in model.parameters())
     n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     ragged = data.labels or isinstance(data.train, Pairs)
     per_step = f"{'at most ' if ragged else ''}{config.train.batch_size * config.model.context_length:,}"
-    print(to_toml(config))
-    print(f"device {device}, {torch.get_num_threads()} threads, {config.train.precision}; {n_parameters:,} parameters")
+    print(brief(dataclasses.replace(config, about=AboutConfig())) if path else to_toml(config))
+    what = f"{n_parameters:,} parameters" if n_parameters else "a table to be counted"
+    print(f"device {device}, {torch.get_num_threads()} threads, {config.train.precision}; {what}")
     if n_trained < n_parameters:
         print(f"{n_trained:,} of them are trained, {100 * n_trained / n_parameters:.2f} %; the others are frozen")
     print(f"{len(data.train.ids):,} tokens to train on, {len(data.val.ids):,} to validate on; {per_step} tokens a step")
@@ -223,7 +239,8 @@ def describe(config: RunConfig, data: Data, model: torch.nn.Module, device: str,
     if data.val_nats is not None:
         print(f"the source itself has loss {data.val_nats / (len(data.val.ids) - 1):.3f} on the validation text: no model can do better")
     print(sizing.plan(config, data))
-    print(f"run folder {path}", flush=True)
+    if path:
+        print(f"run folder {path}; its config.toml holds every key", flush=True)
 
 
 def is_summed_up(path: Path, step: int) -> bool:
@@ -248,10 +265,8 @@ def finish(path: Path, config: RunConfig, data: Data, device: str, progress: Pro
     summary |= {"train_seconds": round(progress.seconds, 1), "total_seconds": round(time.monotonic() - began, 1)}
     write_atomically(path / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     print(terminal_plot(curves))
-    for name, value in summary.items():
-        print(f"{name:>18}  {value:.4f}" if isinstance(value, float) else f"{name:>18}  {value}")
-    if "regret" in val:
-        print(f"{'regret':>18}  {100 * val['regret'] / val['source_loss']:.1f} % of the source's own loss, which nothing can take away")
+    for name, value in told(summary).items():
+        print(f"{name:>18}  {value}")
     if progress.step < config.train.max_steps:
         print(f"stopped early at step {progress.step:,}, after {progress.n_worse} validations without a new best")
     if not isinstance(opened.text, TextModel):
@@ -261,7 +276,7 @@ def finish(path: Path, config: RunConfig, data: Data, device: str, progress: Pro
     print(f"\na sample ({opened.text.sampler(sampling, [config.text.prompt])}):\n{sample.prompt}{opened.text.joint}{sample.text}\n")
     print(f"everything is in {path}: checkpoint/ config.toml tokenizer.json metrics.jsonl summary.json{' loss.png' if plotted else ''}")
     how = "--attention --prompt \"...\"" if isinstance(opened.text, Translator) else "--top-p 0.9"
-    print(f"write more with: python sample.py --run {path} {how}")
+    print(f"write more with: {SAMPLE} --run {path} {how}")
     if remark := learned_by_heart(opened, data) or overfitted(rows, opened.step):
         print(remark)
 
@@ -278,10 +293,10 @@ def demonstrate(opened: OpenRun) -> str:
     """What an encoder can do now, and the command for more."""
     text, prompt = opened.text, opened.config.text.prompt
     if not isinstance(text, Cloze):
-        return f"\neverything is in {opened.path}; tell more with: python sample.py --run {opened.path} --classify TEXT"
+        return f"\neverything is in {opened.path}; tell more with: {SAMPLE} --run {opened.path} --classify TEXT"
     fits = MASK in prompt and len(text.encode(prompt)) <= text.model.context_length
     filled = f"\n{prompt}\n{text.show(prompt, 3)}\n" if fits else ""
-    return f"{filled}\neverything is in {opened.path}; fill in more with: python sample.py --run {opened.path} --fill 'The {MASK} sat'"
+    return f"{filled}\neverything is in {opened.path}; fill in more with: {SAMPLE} --run {opened.path} --fill 'The {MASK} sat'"
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def measure(job: Job, names: list[str], out: Path, seconds: float) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure all parts, or compute the figures of one; 1 where something failed."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--device", default="cuda", help="cuda, or another to try the script out")
     parser.add_argument(
         "--small", action="store_true", help="tiny models and few repeats: figures that mean nothing, in a minute"

@@ -6,13 +6,13 @@ the exception: it has learned all there is when it has counted every story once.
 `python -m benchmarks.readme` copies them into the README.
 """
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
 
 from benchmarks.figures import measure_training
 from benchmarks.record import ROOT, machine
+from minillm.flags import Parser
 from minillm.run_config import load_config
 from minillm.training.metrics import read_metrics
 
@@ -66,10 +66,10 @@ def table(ladder: dict) -> str:
 
 def main() -> None:
     """Measure the whole ladder and keep it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=100.0, help="of training for each model")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse()
     models = {}
     for name, (config, flags) in RUNGS.items():
         models[name] = measure(config, flags, args.seconds, args.seed)

@@ -6,7 +6,6 @@ highest, how many greedy texts are equal (float32 may tell near ties apart by th
 speed-up beside the one that acceptance and cost predict (Leviathan et al. 2023).
 """
 
-import argparse
 import statistics
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +21,7 @@ from minillm.decoding.drafts import ModelDrafter
 from minillm.decoding.generate import Completion, generate
 from minillm.decoding.sampler import SamplingConfig
 from minillm.decoding.speculative import speculate
+from minillm.flags import Parser
 from minillm.run_drafter import build_drafter
 from minillm.run_folder import open_run
 from minillm.text import TextModel
@@ -40,7 +40,7 @@ def written(
 
 def main() -> None:
     """Print a block for greedy and one for sampled text."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="the target's run")
     parser.add_argument("--draft", required=True, help="the draft's run, or ngram, or prompt")
     parser.add_argument("--draft-tokens", type=int, default=0, help=f"tokens to draft at once, 1 ... {MOST}; 0: as many as pay")
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15, help="texts of each kind")
     parser.add_argument("--precision", choices=list(DTYPES), default="fp32", help="of both models")
     parser.add_argument("--threads", type=int, default=2, help="threads that torch may use")
-    args = parser.parse_args()
+    args = parser.parse()
     torch.set_num_threads(args.threads)
 
     opened = open_run(args.run)

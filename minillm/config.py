@@ -162,6 +162,22 @@ def to_toml(config: object) -> str:
     return "\n".join(lines)
 
 
+def brief(config: object) -> str:
+    """The config for people: a line for each section, with its kind where there are several, and with what is not the default."""
+    lines, hints = [], typing.get_type_hints(type(config))
+    for section in dataclasses.fields(config):
+        value, always = getattr(config, section.name), "kind" if len(kinds_of(hints[section.name])) > 1 else ""
+        told = [key.name for key in keys(type(value)) if key.name == always or getattr(value, key.name) != key.default]
+        texts = [f"{name} {_written(getattr(value, name))}" for name in told]
+        lines += [f"{f'[{section.name}]':<12} {', '.join(texts)}"] if texts else []
+    return "\n".join(lines)
+
+
+def _written(value: Any) -> str:
+    """A value without quotes, where nobody could take it for something else."""
+    return value if isinstance(value, str) and value and value.isprintable() and not set(value) & set(' ,"') else literal(value)
+
+
 def suggest(name: str, known: list[str]) -> str:
     """ "did you mean" for an unknown name: the nearest known ones, or all of them when nothing is near."""
     stem, tail = name.lstrip("-"), _tail(name)
@@ -173,7 +189,7 @@ def suggest(name: str, known: list[str]) -> str:
         near += [tails[t] for t in difflib.get_close_matches(tail, list(tails), n=1) if tails[t] not in near]
     if near:
         return f"one of {len(known)} names; did you mean {' or '.join(near[:3])}?"
-    return f"one of {', '.join(known)}" if len(known) <= 20 else f"one of {len(known)} names; --help lists them"
+    return f"one of {', '.join(known)}" if len(known) <= 20 else f"one of {len(known)} names; see --help"
 
 
 def _tail(name: str) -> str:

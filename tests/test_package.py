@@ -9,7 +9,9 @@ import venv
 from pathlib import Path
 
 import pytest
+import torch
 
+from minillm import commands as console
 from minillm.folders import version
 from tests import tiny
 from tests.test_cli import SMALL
@@ -20,12 +22,15 @@ ARCHIVE = "import sys; from setuptools import build_meta; build_meta.build_sdist
 PIP = ("--disable-pip-version-check", "--no-deps", "--no-index", "--no-build-isolation", "--quiet")
 
 
+def start(*command, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    """A process that finds no other copy of the package, run to its end."""
+    known = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(list(map(str, command)), cwd=cwd, env=known | environment, capture_output=True, text=True)
+
+
 def succeed(*command, cwd: Path, **environment: str) -> str:
     """What it prints; its complaint where it fails."""
-    known = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [str(word) for word in command], cwd=cwd, env=known | environment, capture_output=True, text=True
-    )
+    done = start(*command, cwd=cwd, **environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -81,6 +86,17 @@ def test_its_commands_train_and_write_from_any_folder(commands, tmp_path):
 
 def test_its_commands_name_themselves_where_something_is_wrong(commands, tmp_path):
     for name, word in {"minillm-train": "--config", "minillm-sample": "--run"}.items():
-        done = subprocess.run([commands / name, word, "nothing"], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 2 and done.stderr.startswith(f"{name}: ") and "train.py" not in done.stderr
-        assert succeed(commands / name, "--version", cwd=tmp_path).startswith(f"{name}, minillm {version()}, torch ")
+        done = start(commands / name, word, "nothing", cwd=tmp_path)
+        assert done.returncode == 2 and done.stderr.startswith(f"{name}: ") and "nothing: expected " in done.stderr
+    told = succeed(commands / "minillm-sample", "--version", cwd=tmp_path)
+    assert told.startswith(f"minillm {version()} (torch {torch.__version__}, Python ")
+
+
+@pytest.mark.parametrize("name", ["train", "sample"])
+def test_in_a_clone_a_command_is_the_script_and_each_is_called_as_it_was_started(name, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "argv", [f"/somewhere/minillm-{name}", "--nonsense"])
+        with pytest.raises(SystemExit) as stopped:
+            getattr(console, name)()
+    assert stopped.value.code == 2 and capsys.readouterr().err.startswith(f"minillm-{name}: --nonsense: unknown flag; ")
+    assert console.spelled(name) == f"python {name}.py"

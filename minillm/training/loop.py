@@ -5,6 +5,7 @@ objective and in where batches come from. Batch i is a function of i, so a run t
 """
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +16,12 @@ from tqdm import tqdm
 from minillm.config import AtLeast, Between, Count, Positive, Seed, validate
 from minillm.datasets.batch import Batch
 from minillm.training.interruption import Interrupted, interruptions
+from minillm.training.metrics import PlainLines, told
 from minillm.training.step import Step
 
 N_VALIDATIONS = 8  # in a run at least, where nobody says otherwise
+PLAIN = "{n_fmt} of {total_fmt} steps, {elapsed} gone, {remaining} left{postfix}"  # where stderr is no terminal
+SECONDS_BETWEEN_LINES = 10
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,8 @@ def _evaluate(
     progress.n_worse = 0 if better else progress.n_worse + 1
     if better:
         save("best", progress)
-    bar.write(f"step {progress.step:>6}  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    bar.write(f"step {progress.step:>6}  " + "  ".join(f"{name} {value}" for name, value in told(metrics).items()))
+    sys.stdout.flush()  # where it is a file, its lines stand in turn with those of stderr
 
 
 def _thousands(bar: tqdm, tokens_per_step: float) -> str:
@@ -126,5 +131,8 @@ def _thousands(bar: tqdm, tokens_per_step: float) -> str:
 
 
 def _bar(config: TrainConfig, progress: Progress) -> tqdm:
-    return tqdm(total=config.max_steps, initial=progress.step, unit="step", dynamic_ncols=True, smoothing=0.05, mininterval=0.5)
+    how: dict[str, Any] = {"total": config.max_steps, "initial": progress.step, "unit": "step", "smoothing": 0.05}
+    if sys.stderr.isatty():
+        return tqdm(**how, dynamic_ncols=True, mininterval=0.5)
+    return tqdm(**how, file=PlainLines(sys.stderr), bar_format=PLAIN, mininterval=SECONDS_BETWEEN_LINES)
 

@@ -6,7 +6,7 @@ Next: `curves`, which draws it.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from minillm.datasets.atomic import write_atomically
 
@@ -35,3 +35,28 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return rows
+
+
+def told(metrics: dict[str, float]) -> dict[str, str]:
+    """Metrics as people read them: the regret in percent of the source's own loss, which nothing can take away."""
+    texts = {name: f"{value:.4f}" if isinstance(value, float) else str(value) for name, value in metrics.items()}
+    for name in metrics:
+        if name.endswith("regret"):
+            texts[name] = f"{100 * metrics[name] / metrics[name.replace('regret', 'source_loss')]:.1f} %"
+    return texts
+
+
+class PlainLines:
+    """A text stream for progress bars where no terminal is: each new state is a line, and blank ones are dropped."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        """Write one state without the carriage returns that would go back to the beginning of a line."""
+        if line := text.replace("\r", "").strip():
+            self.stream.write(line + "\n")
+
+    def flush(self) -> None:
+        """See `TextIO.flush`."""
+        self.stream.flush()

@@ -1,8 +1,13 @@
 """The log of a run."""
 
+import io
 import json
 
-from minillm.training.metrics import MetricsLog, read_metrics
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minillm.training.metrics import MetricsLog, PlainLines, read_metrics, told
 
 
 def test_rows_come_back_as_they_were_written(tmp_path):
@@ -34,3 +39,23 @@ def test_a_new_run_begins_with_an_empty_log_and_no_file_is_no_rows(tmp_path):
     MetricsLog(path).write({"step": 1})
     MetricsLog(path)
     assert path.read_text() == ""
+
+
+@given(st.floats(0.1, 7), st.floats(0, 11), st.floats(0.1, 7), st.floats(0, 11))
+def test_each_regret_is_told_in_percent_of_its_own_source(source, regret, test_source, test_regret):
+    metrics = {"val_loss": 2.0, "source_loss": source, "regret": regret, "steps": 3}
+    metrics |= {"test_source_loss": test_source, "test_regret": test_regret}
+    texts = told(metrics)
+    assert list(texts) == list(metrics) and (texts["val_loss"], texts["steps"]) == ("2.0000", "3")
+    assert float(texts["regret"].removesuffix(" %")) == pytest.approx(100 * regret / source, abs=0.06)
+    assert float(texts["test_regret"].removesuffix(" %")) == pytest.approx(100 * test_regret / test_source, abs=0.06)
+
+
+@given(st.lists(st.text("ab \r", max_size=7) | st.just("\n"), max_size=5))
+def test_plain_lines_hold_what_was_written_without_carriage_returns_and_blank_lines(texts):
+    stream = io.StringIO()
+    for text in texts:
+        PlainLines(stream).write(text)
+    written = stream.getvalue()
+    assert "\r" not in written and all(line.strip() for line in written.split("\n")[:-1])
+    assert "".join(written.split()) == "".join("".join(texts).split()) and (not written or written.endswith("\n"))
