@@ -11,11 +11,12 @@ import dataclasses
 import re
 import sys
 from pathlib import Path
+from typing import Annotated
 
 from minillm import run, run_folder, writing
 from minillm.cache.build import CacheConfig
 from minillm.commands import spelled
-from minillm.config import Count, Positive
+from minillm.config import AtLeast, Count, Positive
 from minillm.datasets.corpus import load_corpus, read_text
 from minillm.decoding.beam import FORBIDDING, BeamConfig
 from minillm.decoding.best_of import BestOfConfig
@@ -41,6 +42,7 @@ USELESS = {  # beside the way that is asked for
 }
 NEEDED = {  # for these flags to mean anything
     "draft_tokens": "draft",
+    "draft_cost": "draft",
     **dict.fromkeys(("length_penalty", "early_stopping", "num_return"), "beams"),
     **dict.fromkeys(("same_overlap", "same_n"), "best_of"),
 }
@@ -54,6 +56,8 @@ class Request:
     max_new_tokens: Count = 0  # tokens to write at most; 0: as the run's config says
     seed: Count = 0  # of the first text; the others count up
     draft_tokens: Count = 0  # beside --draft: tokens to draft at once; 0: as many as pay, by those accepted so far
+    draft_cost: Annotated[float, AtLeast(0)] = 0.0  # beside --draft: cost of a drafted token in calls of the model, by which sampled
+    # text is drafted (greedy text by a clock); 0: by a count of weights and layers
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -117,9 +121,9 @@ def go(args: argparse.Namespace) -> None:
     if best_of.best_of:
         return writing.best_of(order, best_of)
     if args.explain is not None:
-        return writing.explained(order, Path(args.explain) if args.explain else None, args.draft, request.draft_tokens)
+        return writing.explained(order, Path(args.explain) if args.explain else None, args.draft, request.draft_tokens, request.draft_cost)
     if args.draft:
-        return writing.with_draft(order, args.stream, args.draft, request.draft_tokens)
+        return writing.with_draft(order, args.stream, args.draft, request.draft_tokens, request.draft_cost)
     if args.attention:
         refuse_attention(opened, request, args.stream)
     return writing.plainly(order, args.stream, args.attention)

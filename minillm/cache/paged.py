@@ -167,11 +167,7 @@ class PagedLayer:
 
     span = None
     exact = True
-<<<<<<< HEAD
     truncates = True
-    plan: Plan
-=======
->>>>>>> cache
 
     def __init__(self, pool: PagePool):
         self.pool = pool

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.decoding.draft_length import (
+    CHECK,
     MOST,
     TIMED,
     Cost,
@@ -90,7 +91,7 @@ def test_a_clock_starts_anew_for_fewer_rows():
 
 def test_only_greedy_text_is_judged_by_a_clock_and_a_number_that_was_asked_for_is_kept():
     assert lengths_for(3, 0.5, True) == lengths_for(3, 0.5, False) == Fixed(3)
-    assert lengths_for(0, 0.5, False) == Counted(Cost(0.5)) and isinstance(lengths_for(0, 0.5, True), Measured)
+    assert lengths_for(0, 0.5, False) == Counted(Cost(0.5, CHECK)) and isinstance(lengths_for(0, 0.5, True), Measured)
     rule = lengths_for(0, 0.2, False)
     before = rule.choose(Tally())
     for k in (0, 1, 2, 0, 5):
