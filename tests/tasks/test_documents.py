@@ -99,7 +99,8 @@ def test_a_list_of_strings_and_an_iterator_are_learned_from(config):
     config, lines = override(load_config(config), small), []
     for texts in (TEXTS, iter(TEXTS)):
         data = run.build_data(config, say=lines.append, corpus=corpus.corpus_of(texts))
-        assert [data.tokenizer.decode(part.ids) for part in (data.train, data.val, data.test)] == ["".join(p) for p in split(TEXTS, 0.2, 0.2)]
+        written = [data.tokenizer.decode(part.ids) for part in (data.train, data.val, data.test)]
+        assert written == ["".join(part) for part in split(TEXTS, 0.2, 0.2)]
         assert data.documents and data.val_nats is None and lines == []
         run.build_batches(config, data)(0)
     with pytest.raises(ValueError, match="corpus = texts: expected none, since pairs are learned here"):
@@ -129,9 +130,14 @@ def test_a_tokenizer_is_trained_on_the_training_part_alone(name, tmp_path):
     else:
         config = override(config, {"data.val_fraction": "0.2", "data.test_fraction": "0.2"})
         task, expected = build_task(config), split(TEXTS, 0.2, 0.2).train
+
+    def watched(given, texts):
+        seen.extend(texts)
+        return train_tokenizer(replace(given, kind="byte"), texts)
+
     with pytest.MonkeyPatch.context() as patched:
         for module in (documents, translation):
-            patched.setattr(module, "train_tokenizer", lambda c, texts: seen.extend(texts) or train_tokenizer(replace(c, kind="byte"), texts))
+            patched.setattr(module, "train_tokenizer", watched)
         task.data(None, lambda line: None, *([corpus.corpus_of(TEXTS)] if name in ("gpt-tiny", "ngram-tiny", "encoder-tiny") else []))
     assert seen == expected
 
