@@ -224,7 +224,12 @@ def test_a_learner_adds_a_word_and_a_sentence_by_a_line(world, tmp_path):
     assert new.is_valid(changed) and not world.is_valid(changed)
 
 
-@pytest.mark.parametrize("word, article", [("owl", "an"), ("uncle", "an"), ("unicorn", "a"), ("hour", "an"), ("horse", "a")])
+SOUNDS = {"one-eyed cat": "a", "once": "a", "useful cup": "a", "European": "a", "ukulele": "a", "usual day": "a", "utensil": "a"}
+SOUNDS |= {"onerous task": "an", "uninvited guest": "an", "unimportant cup": "an", "usher": "an", "honor": "an", "heir": "an"}
+SOUNDS |= {"owl": "an", "uncle": "an", "unicorn": "a", "hour": "an", "horse": "a", "heroic child": "a"}
+
+
+@pytest.mark.parametrize(("word", "article"), SOUNDS.items())
 def test_the_article_goes_by_the_sound(word, article):
     assert with_article(word) == f"{article} {word}"
 
