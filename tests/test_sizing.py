@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm import run, sizing
+from minillm.datasets.split import Splits
 from minillm.datasets.tokens import TokenStream, token_stream
 from minillm.datasets.windows import Windows
 from minillm.expectations import differences
@@ -94,6 +95,20 @@ def test_a_large_text_changes_nothing():
     assert config == GPT and same is data
 
 
+@pytest.mark.parametrize(("n_tokens", "fraction", "held_out"), [(87_000, 0.01, 0.1), (89_000, 0.01, 0.01), (87_000, 0.3, 0.3)])
+def test_a_text_that_is_read_more_than_sixteen_times_holds_out_a_tenth_at_least(n_tokens, fraction, held_out, monkeypatch):
+    data = of_size(n_tokens)
+    monkeypatch.setattr(run, "build_data", lambda *_: data)
+    config, _ = sizing.fit(override(GPT, {"data.val_fraction": str(fraction)}), data, {}, say=lambda line: None)
+    assert config.data.val_fraction == held_out
+
+
+def test_texts_with_labels_keep_their_context():
+    data = of_size(89_000)._replace(labels=Splits([0] * 9_000, [1], []))
+    asked = override(load_config("encoder-ending"), {"model.context_length": "20000"})
+    assert sizing.fit(asked, data, {"data.val_fraction", "tokenizer.vocab_size"})[0] == asked
+
+
 def test_characters_have_a_vocabulary_of_their_own_and_lanes_get_a_window_each(tmp_path):
     flags = {"tokenizer.kind": "char", "data.order": "contiguous"}
     config, data, said, _ = fitted(tmp_path, 30, flags, "rnn-tiny")
@@ -105,7 +120,7 @@ def test_characters_have_a_vocabulary_of_their_own_and_lanes_get_a_window_each(t
 def test_pairs_keep_their_context_which_sentences_need(tmp_path):
     file = tmp_path / "my.tsv"
     file.write_text("".join(f"mot numéro {i}\tword number {i}\n" for i in range(400)))
-    asked, said = override(load_config("translate-tiny"), {"data.corpus": str(file)}), []
+    asked, said = override(load_config("translate-tiny"), {"data.corpus": str(file), "model.context_length": "4000"}), []
     config, data = sizing.fit(asked, run.build_data(asked), {}, say=said.append)
     assert names(said) == ["data.val_fraction", "tokenizer.vocab_size"]
     assert config.model == asked.model and run.passes(config, data) == 700 * 128 / len(data.train)
