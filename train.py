@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from minillm.datasets.labels import ENDINGS
 from minillm.datasets.masking import MASK
 from minillm.datasets.pairs import PairBatch, Pairs
 from minillm.flags import Parser, add_flags, override
+from minillm.out_of_memory import told_in_a_sentence
 from minillm.run_config import CONFIGS, RunConfig, load_config
 from minillm.run_folder import Base, OpenRun
 from minillm.tasks.base import Data
@@ -37,6 +39,7 @@ from minillm.training.precision import seconds_per_pass
 from minillm.training.profile import profile
 from minillm.training.step import Diverged
 
+LOWER = "lower train.batch_size or the sizes in [model], or raise train.n_micro_batches"
 MAY_CHANGE_ON_RESUME = ("train.max_steps", "train.eval_every", "train.save_every", "train.log_every", "train.patience")
 
 
@@ -45,7 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     flags = {name: value for name, value in vars(args).items() if "." in name}
     try:
-        go(args, flags)
+        refuse_several_processes()
+        with told_in_a_sentence(LOWER, limited=run.find_device(args.device) == "cpu"):
+            go(args, flags)
     except Interrupted as e:
         return e.status
     except KeyboardInterrupt as e:
@@ -55,6 +60,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"train.py: {e}", file=sys.stderr)
         return 2
     return 0
+
+
+def refuse_several_processes() -> None:
+    """Raise ValueError where torchrun started several processes, which would all train the same run."""
+    n = os.environ.get("WORLD_SIZE", "1")
+    if n != "1":
+        raise ValueError(f"WORLD_SIZE = {n}: expected 1, since this would train {n} equal runs; start train.py without torchrun")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "minillm").rglob("*.py"))
 FLOORS = [
-    "config nibbles",
+    "config nibbles out_of_memory",
     "flags",
     "cache tokenizers backprop",
     "layers datasets",
