@@ -24,6 +24,7 @@ from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import SamplingConfig
 from minillm.flags import Parser, add_flags, override
 from minillm.os_errors import sentence
+from minillm.out_of_memory import told_in_a_sentence
 from minillm.quantization.kernels import lighten
 from minillm.quantization.pack import WEIGHTS
 from minillm.run_folder import OpenRun
@@ -31,6 +32,7 @@ from minillm.text import Cloze, TextClassifier, TextModel, Translator
 from minillm.writing import Memory, Order
 
 PROGRAM = spelled("sample").removeprefix("python ")
+LOWER = "write less at once: lower --beams, --num-samples, --best-of or --max-new-tokens"
 N_SHOWN = 8  # candidates for a blank, or sentences
 N_DOCUMENTS = 200  # of a corpus, whose sentences are searched
 DRAWING = [field.name for field in dataclasses.fields(SamplingConfig) if field.name not in FORBIDDING]
@@ -86,7 +88,8 @@ def main(argv: list[str] | None = None) -> int:
         add_flags(parser, section, dashes=True)
     args = parser.parse(argv)
     try:
-        go(args)
+        with told_in_a_sentence(LOWER, limited=run.find_device(args.device) == "cpu"):
+            go(args)
     except (ValueError, OSError) as e:
         print(f"{PROGRAM}: {sentence(e)}", file=sys.stderr)
         return 2

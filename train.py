@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 import sys
 import textwrap
 import time
@@ -31,6 +32,7 @@ from minillm.expectations import announce, as_expected
 from minillm.flags import Parser, add_flags, override
 from minillm.memorization import overfitted, recite, recited
 from minillm.os_errors import sentence
+from minillm.out_of_memory import told_in_a_sentence
 from minillm.run_config import CONFIGS, AboutConfig, RunConfig, load_config
 from minillm.run_folder import OpenRun
 from minillm.run_lock import only_trainer
@@ -57,6 +59,7 @@ OFTEN = [
     *("config", "resume", "init_from", "device", "show_batch", "dry_run", "profile"),
     *("data.corpus", "train.run", "train.max_steps", "train.batch_size", "train.seed", "optim.lr"),
 ]
+LOWER = "lower train.batch_size or the sizes in [model], or raise train.n_micro_batches"
 MAY_CHANGE_ON_RESUME = (
     *("train.max_steps", "train.eval_every", "train.save_every", "train.log_every", "train.patience"),
     "data.corpus",  # the same text in another place
@@ -68,7 +71,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     flags = {name: value for name, value in vars(args).items() if "." in name}
     try:
-        go(args, flags)
+        refuse_several_processes()
+        with told_in_a_sentence(LOWER, limited=run.find_device(args.device) == "cpu"):
+            go(args, flags)
     except Interrupted as e:
         return e.status
     except KeyboardInterrupt as e:
@@ -78,6 +83,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{TRAIN.removeprefix('python ')}: {sentence(e)}", file=sys.stderr)
         return 2
     return 0
+
+
+def refuse_several_processes() -> None:
+    """Raise ValueError where torchrun started several processes, which would all train the same run."""
+    n = os.environ.get("WORLD_SIZE", "1")
+    if n != "1":
+        raise ValueError(f"WORLD_SIZE = {n}: expected 1, since this would train {n} equal runs; start train.py without torchrun")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from minillm.config import Count, Fraction, Positive, Seed, validate
+from minillm.config import Fraction, Positive, Seed, validate
 from minillm.datasets.files import read_text, read_with_account
 from minillm.datasets.pairs import Pair, read_pairs
 from minillm.datasets.python_docs import python_docs
