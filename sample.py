@@ -22,6 +22,7 @@ from minillm.decoding.best_of import BestOfConfig
 from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import SamplingConfig
 from minillm.flags import Parser, add_flags, override
+from minillm.os_errors import sentence
 from minillm.quantization.kernels import lighten
 from minillm.quantization.pack import WEIGHTS
 from minillm.run_folder import OpenRun
@@ -83,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         go(args)
     except (ValueError, OSError) as e:
-        print(f"{PROGRAM}: {e}", file=sys.stderr)
+        print(f"{PROGRAM}: {sentence(e)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print()

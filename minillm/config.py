@@ -133,13 +133,13 @@ def from_dict(cls: type[C], tree: Mapping[str, Any], where: str = "") -> C:
     return cls(**values)
 
 
-def load(cls: type[C], path: Path) -> C:
-    """Read a TOML file into `cls`. Raises ValueError."""
+def load(cls: type[C], path: Path, missing: Mapping[str, Any] | None = None) -> C:
+    """Read a TOML file into `cls`; `missing` holds the sections that the file may leave out. Raises ValueError."""
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # with or without a byte order mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise ValueError(f"{path}: expected a TOML file; {e}") from e
-    return from_dict(cls, tree)
+    return from_dict(cls, {**(missing or {}), **tree})
 
 
 def validate(config: object) -> None:

@@ -4,8 +4,10 @@ Files in configs/ are such configs by name. What one section says against anothe
 Read `config` before; next: `run`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from minillm.adapters.lora import AdapterConfig
 from minillm.config import load, suggest, validate
@@ -96,8 +98,8 @@ def find_config(name: str) -> Path:
     return path
 
 
-def load_config(name: str) -> RunConfig:
-    """The config of that name or path. Raises ValueError."""
-    return load(RunConfig, find_config(name))
+def load_config(name: str, missing: Mapping[str, Any] | None = None) -> RunConfig:
+    """The config of that name or path; `missing` holds the sections that it may leave out. Raises ValueError."""
+    return load(RunConfig, find_config(name), missing)
 
 

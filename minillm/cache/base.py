@@ -37,6 +37,7 @@ class KVCache(Protocol):
     # next token always stands at min(tokens read, span). None: a token's position is its place in the text.
     span: int | None
     exact: bool  # whether it keeps all tokens, as they were
+    truncates: bool  # whether `truncate` can take back any of the last 32 tokens of each row, whatever was read
 
     def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
         """Remember k, v (B, G, T, K) of the tokens at `positions` (B or 1, T) and return all that may be looked at.
@@ -66,6 +67,7 @@ class NoCache:
 
     span = None
     exact = True
+    truncates = True
 
     def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
         return KVView(rotate(k, positions), v, positions[:, None], dense)

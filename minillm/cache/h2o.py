@@ -22,6 +22,7 @@ class H2OCache:
 
     span = None
     exact = False
+    truncates = False
 
     def __init__(self, budget: int):
         """`budget`: tokens held after every read, half of them the last ones."""

@@ -167,6 +167,7 @@ class PagedLayer:
 
     span = None
     exact = True
+    truncates = True
     plan: Plan
 
     def __init__(self, pool: PagePool):

@@ -56,6 +56,7 @@ class QuantizedCache:
 
     span = None
     exact = False
+    truncates = True
 
     def __init__(self, bits: int, group: int = 32, residual: int = 32):
         """`bits`: 8 or 4. `group`: tokens whose keys share scales, an even number. `residual`: last tokens, which are never rounded."""

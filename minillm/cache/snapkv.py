@@ -24,6 +24,7 @@ class SnapKVCache:
 
     span = None
     exact = False
+    truncates = False
 
     def __init__(self, budget: int, window: int = 8, kernel: int = 5):
         """`budget`: tokens kept of a prompt; `window`: the last ones, which vote and are kept; `kernel`: width of the pooling, odd."""

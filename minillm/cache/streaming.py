@@ -20,6 +20,7 @@ class StreamingCache:
     """One layer's sinks and recent tokens."""
 
     exact = False
+    truncates = False
 
     def __init__(self, budget: int, sinks: int = 4):
         """`budget`: tokens held after every read, the `sinks` among them."""

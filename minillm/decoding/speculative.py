@@ -148,7 +148,7 @@ def stream(
     Raises ValueError, before anything is read, for what `generate.stream` refuses, for a drafter of another vocabulary or a shorter
     context, for a state that cannot go back (see `Reader`), and for use_cache=False, which leaves nothing to go back in.
     """
-    check(model, prompts, max_new_tokens, generators, end_id, stops)
+    check(model, prompts, sampler, max_new_tokens, generators, end_id, stops)
     if not use_cache:
         raise ValueError("use_cache = false: expected true beside a draft, which is checked against a state; drop one of the two")
     if not 0 <= n_draft <= MOST:
@@ -185,16 +185,21 @@ def _stream(
     tallies: Sequence[Tally],
     watch: Callable[[Verification], None],
 ) -> Iterator[list[Event]]:
-    at_once, rows = divide(limits)  # rows: those in the batch
-    if at_once:
-        yield at_once
-    if not rows:
+    if not prompts:
         return
-    sampler, device = sampler.for_rows(rows), device_of(model)
-    texts = pad_right([prompts[row] for row in rows], room=max(n for n, _ in limits) + MOST).to(device)
-    lengths = torch.tensor([len(prompts[row]) for row in rows], device=device)
-    with evaluating(model), drafter.begin(len(rows)) as drafting:
-        target = Reader(model, make_state(len(rows)))
+    with evaluating(model), drafter.begin(len(prompts)) as drafting:
+        target = Reader(model, make_state(len(prompts)))
+        at_once, rows = divide(limits)  # rows: those in the batch
+        if at_once:
+            yield at_once
+        if not rows:
+            return
+        sampler, device = sampler.for_rows(rows), device_of(model)
+        texts = pad_right([prompts[row] for row in rows], room=max(n for n, _ in limits) + MOST).to(device)
+        lengths = torch.tensor([len(prompts[row]) for row in rows], device=device)
+        if at_once:
+            for reader in (target, drafting):
+                reader.reorder(torch.tensor(rows, device=device))
         while rows:
             # a call gives one token more than are drafted, and no more than may be written
             wanted = [min(n_draft or best_length(tallies[row], drafter.cost), limits[row][0] - tallies[row].n_tokens - 1) for row in rows]

@@ -21,6 +21,7 @@ from minillm.cache.base import EMPTY
 from minillm.config import Above, AtMost, Positive, validate
 from minillm.datasets.batch import IGNORE, Batch
 from minillm.flags import Parser
+from minillm.models.base import Rollback
 from minillm.models.ngram_counts import NgramCounts
 from minillm.models.smoothing import AddK, KneserNey, StupidBackoff
 
@@ -53,6 +54,7 @@ class NgramState:
     """What each row has read. Only its last n - 1 tokens matter; the others are kept so that any number can be taken back."""
 
     context_length = None
+    rollback: Rollback = "truncate"
 
     def __init__(self, batch_size: int, reach: int, device: torch.device):
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)

@@ -20,6 +20,7 @@ from minillm.datasets.batch import Batch
 from minillm.training.metrics import PlainLines, told
 from minillm.training.step import Step
 
+N_VALIDATIONS = 8  # in a run at least, where nobody says otherwise
 PLAIN = "{n_fmt} of {total_fmt} steps, {elapsed} gone, {remaining} left{postfix}"  # where stderr is no terminal
 SECONDS_BETWEEN_LINES = 10
 
@@ -40,12 +41,17 @@ class TrainConfig:
     compile: bool = False  # translate forward and backward once by torch.compile: a minute or more, for faster steps after it
     keep_memory: bool = True  # reuse what a step frees instead of giving it back to the system: faster, where the C library is glibc
     log_every: Positive = 10  # steps between two rows of metrics.jsonl
-    eval_every: Positive = 200  # steps between two validations
+    eval_every: Count = 0  # steps between two validations; 0: once in a pass over the text, and eight times a run at least
+    eval_tokens: Count = 0  # choose the best weights on about so many tokens of the validation text; 0: as many as take 2 % of the time
     save_every: Positive = 200  # steps between two checkpoints
-    patience: Count = 0  # stop after this many validations without a new best; 0: never
+    patience: Annotated[int, AtLeast(-1)] = -1  # stop after this many validations without a new best; 0: never; -1: 0, or 8 on a small text
 
     def __post_init__(self) -> None:
         validate(self)
+
+    def steps_between_validations(self) -> int:
+        """As configured, or as many as give a run `N_VALIDATIONS` at least."""
+        return self.eval_every or max(1, self.max_steps // N_VALIDATIONS)
 
 
 @dataclass
@@ -80,6 +86,7 @@ def train(
     step at hand is done and saved; whatever the step or the evaluation raises passes through, with nothing saved after it.
     """
     began, before = time.monotonic(), progress.seconds
+    eval_every = config.steps_between_validations()
     with _interruptions() as asked_to_stop, _bar(config, progress) as bar:
         while progress.step < config.max_steps and not progress.stopped_early(config.patience):
             metrics = step(batch(progress.step))
@@ -90,7 +97,7 @@ def train(
                 log({"step": progress.step, "seconds": round(progress.seconds, 3), **metrics})
             bar.set_postfix(loss=f"{metrics['loss']:.3f}", tok_s=_thousands(bar, metrics["tokens"]), refresh=False)
             bar.update()
-            if progress.step % config.eval_every == 0 or last:
+            if progress.step % eval_every == 0 or last:
                 _evaluate(evaluate, save, log, progress, bar)
             if progress.step % config.save_every == 0 or last or asked_to_stop():
                 save("latest", progress)

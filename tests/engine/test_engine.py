@@ -1,6 +1,7 @@
 """Scripts of requests: whatever comes and goes, everyone gets what it would get alone, in its turn, and every page comes back."""
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -44,7 +45,9 @@ def slowly(model, request):
 
 
 requests = st.builds(
-    Request,
+    lambda max_new_tokens, sampling, **how: Request(
+        max_new_tokens=max_new_tokens, sampling=replace(sampling, min_new_tokens=min(sampling.min_new_tokens, max_new_tokens)), **how
+    ),
     prompt=st.builds(
         lambda known, more: [*known, *more],
         st.sampled_from([[], [1, 1, 2, 1, 2, 2], [1, 1, 2, 4, 0, 1, 2, 2]]),
