@@ -156,7 +156,7 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
         progress = Progress(**saved["progress"])
     name = run_start.new_name(args.config) if args.config else args.init_from and f"from-{args.init_from.name}"
     path = args.resume or run_folder.new_folder(config.train.run, name, None if only_looks else held)
-    describe(config, data, model, device, None if args.dry_run or args.profile else path)
+    describe(config, data, model, device, None if only_looks else path)
     if args.dry_run:
         return None
     if config.train.compile:
