@@ -20,6 +20,7 @@ import torch
 from minillm import run, run_folder, run_start, sizing
 from minillm.commands import spelled
 from minillm.config import brief, to_toml
+from minillm.datasets.atomic import write_atomically
 from minillm.datasets.batch import Batch
 from minillm.datasets.batch_table import batch_table
 from minillm.datasets.labels import ENDINGS
@@ -37,7 +38,8 @@ from minillm.tasks.base import Data
 from minillm.text import Cloze, TextModel, Translator
 from minillm.training.allocator import keep_freed_memory
 from minillm.training.curves import curves_of, save_plot, source_loss, terminal_plot
-from minillm.training.loop import Interrupted, Progress, train
+from minillm.training.interruption import Interrupted
+from minillm.training.loop import Progress, train
 from minillm.training.metrics import MetricsLog, read_metrics, told
 from minillm.training.precision import seconds_per_pass
 from minillm.training.profile import profile
@@ -67,10 +69,10 @@ def main(argv: list[str] | None = None) -> int:
     flags = {name: value for name, value in vars(args).items() if "." in name}
     try:
         go(args, flags)
-    except Interrupted:
-        return 130
-    except KeyboardInterrupt:
-        print("\ninterrupted before anything was trained", file=sys.stderr)
+    except Interrupted as e:
+        return e.status
+    except KeyboardInterrupt as e:
+        print(f"\n{e if e.args else 'interrupted before anything was trained'}", file=sys.stderr)
         return 130
     except (ValueError, OSError, Diverged) as e:
         print(f"{TRAIN.removeprefix('python ')}: {sentence(e)}", file=sys.stderr)
@@ -121,6 +123,7 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
     original = load_config(args.config) if args.config else saved["config"]
     if args.init_from:
         original = dataclasses.replace(original, model=config.model, tokenizer=config.tokenizer)
+        config = config if args.config else sizing.reopen(config, flags)
     config = as_expected(config, original, fresh=not args.init_from)
     print(f"{config.about.summary or 'training'}; corpus {config.data.corpus}")
     if args.resume:
@@ -141,9 +144,9 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
         progress = Progress(**saved["progress"])
     name = run_start.new_name(args.config) if args.config else args.init_from and f"from-{args.init_from.name}"
     path = args.resume or run_folder.new_folder(config.train.run, name, None if only_looks else held)
-    describe(config, data, model, device, None if only_looks else path)
+    describe(config, data, model, device, None if args.profile else path)
     if args.dry_run:
-        return None
+        return print(f"\n{to_toml(config)}")
     if config.train.compile:
         print(step.compile(batch(0)), flush=True)
     if args.profile:
@@ -158,12 +161,15 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
     save("latest", progress)
     try:
         train(config.train, step, batch, lambda: validation(model), save, log.write, progress)
+        finish(path, config, data, device, progress, began)
     except Interrupted:
         print(f"interrupted at step {progress.step}, all saved; go on with: {TRAIN} --resume {path}")
         raise
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped at once; go on from the last save with: {TRAIN} --resume {path}") from None
     except Diverged as e:
         raise Diverged(f"{e}; the last good checkpoint is {path / 'checkpoint' / 'latest.pt'}") from None
-    return finish(path, config, data, device, progress, began)
+    return None
 
 
 def resolve(args: argparse.Namespace, flags: dict[str, str]) -> tuple[RunConfig, dict | None]:
@@ -175,7 +181,7 @@ def resolve(args: argparse.Namespace, flags: dict[str, str]) -> tuple[RunConfig,
             if name not in MAY_CHANGE_ON_RESUME:
                 raise ValueError(f"--{name}: expected only {', '.join(MAY_CHANGE_ON_RESUME)} beside --resume; use --init-from")
         config = override(saved["config"], flags)
-        if saved["progress"]["step"] >= config.train.max_steps:
+        if saved["progress"]["step"] >= config.train.max_steps and is_summed_up(args.resume, saved["progress"]["step"]):
             raise ValueError(f"{args.resume} has done its {config.train.max_steps} steps; raise --train.max_steps, or use --init-from")
         return config, saved
     if not args.init_from:
@@ -215,12 +221,12 @@ def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch | Pa
 
 
 def describe(config: RunConfig, data: Data, model: torch.nn.Module, device: str, path: Path | None) -> None:
-    """The first lines: what is trained, on what, and what to expect; the whole config, where no run folder will hold it."""
+    """The first lines: what is trained, on what, and what to expect."""
     n_parameters = sum(p.numel() for p in model.parameters())
     n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     ragged = data.labels or isinstance(data.train, Pairs)
     per_step = f"{'at most ' if ragged else ''}{config.train.batch_size * config.model.context_length:,}"
-    print(brief(dataclasses.replace(config, about=AboutConfig())) if path else to_toml(config))
+    print(brief(dataclasses.replace(config, about=AboutConfig())))
     what = f"{n_parameters:,} parameters" if n_parameters else "a table to be counted"
     print(f"device {device}, {torch.get_num_threads()} threads, {config.train.precision}; {what}")
     if n_trained < n_parameters:
@@ -237,6 +243,12 @@ def describe(config: RunConfig, data: Data, model: torch.nn.Module, device: str,
         print(f"run folder {path}; its config.toml holds every key", flush=True)
 
 
+def is_summed_up(path: Path, step: int) -> bool:
+    """Whether the run has the summary of this step; one that was killed between its last save and its summary has not."""
+    summary = path / "summary.json"
+    return summary.is_file() and json.loads(summary.read_text(encoding="utf-8"))["steps"] == step
+
+
 def finish(path: Path, config: RunConfig, data: Data, device: str, progress: Progress, began: float) -> None:
     """Curves, the last figures, a sample, and where everything is."""
     rows = read_metrics(path / "metrics.jsonl")
@@ -251,7 +263,7 @@ def finish(path: Path, config: RunConfig, data: Data, device: str, progress: Pro
         test = run.build_validation(config, data, "test")(model)
         summary |= {f"test_{name.removeprefix('val_')}": value for name, value in test.items()}
     summary |= {"train_seconds": round(progress.seconds, 1), "total_seconds": round(time.monotonic() - began, 1)}
-    (path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_atomically(path / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     print(terminal_plot(curves))
     for name, value in told(summary).items():
         print(f"{name:>18}  {value}")

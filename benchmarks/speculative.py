@@ -16,10 +16,11 @@ import torch
 from benchmarks.record import record
 from benchmarks.timing import ratios, span, timed
 from minillm.datasets.corpus import load_corpus
+from minillm.decoding.draft_length import MOST, Cost, Tally, expected_speed_up
 from minillm.decoding.drafts import ModelDrafter
 from minillm.decoding.generate import Completion, generate
 from minillm.decoding.sampler import SamplingConfig
-from minillm.decoding.speculative import MOST, Tally, expected_speed_up, speculate
+from minillm.decoding.speculative import speculate
 from minillm.flags import Parser
 from minillm.run_drafter import build_drafter
 from minillm.run_folder import open_run
@@ -75,7 +76,7 @@ def main() -> None:
         print(f"  tokens/s  plain {span(target, 1)}   drafted {span(drafted, 1)}")
         told = f"{whole.mean_length:.2f} drafted and {whole.tokens_per_call:.2f} written a call, a drafted token costs {cost:.3f} calls"
         print(f"  accepted {whole.acceptance:.1%}, {told}")
-        predicted = expected_speed_up(whole.acceptance, whole.mean_length, cost)
+        predicted = expected_speed_up(whole.acceptance, whole.mean_length, Cost(cost))
         median = statistics.median(drafted) / statistics.median(target)
         print(f"  speed-up {median:.2f} x of medians, {min(gains):.2f} ... {max(gains):.2f} text by text; predicted {predicted:.2f} x")
         rows = zip(drafted, gains, accepted, strict=True)

@@ -12,6 +12,7 @@ import difflib
 import functools
 import inspect
 import io
+import math
 import tokenize
 import tomllib
 import types
@@ -247,8 +248,12 @@ def fit(value: Any, hint: Any, name: str) -> Any:
         return tuple(fit(v, items[0], name) for v in value)
     if hint is float and type(value) is int:
         return float(value)
-    if type(value) is not hint or (hint is float and value != value):
+    if type(value) is not hint:
         raise ValueError(f"{name} = {value!r}: expected {describe(hint)}")
+    if hint is float and not math.isfinite(value):
+        raise ValueError(f"{name} = {value!r}: expected a finite number")
+    if hint is int and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} = {value!r}: expected an integer of 64 bits, less than 2^63; take a smaller one")
     return value
 
 

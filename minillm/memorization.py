@@ -58,8 +58,8 @@ def recited(train: Recital, val: Recital) -> str:
     if train.share < 0.5 or val.share > train.share / 2:
         return ""
     return (
-        f"it has learned the text by heart: given the first half of a window, it writes the second half word for word in {train.known} of "
-        f"{train.tried} windows of the training text, and in {val.known} of {val.tried} of the validation text"
+        "it has learned the text by heart: given the first half of a window, it writes the second half word for word in "
+        f"{train.known} of {train.tried} windows of the training text, and in {val.known} of {val.tried} of the validation text"
     )
 
 
@@ -74,6 +74,6 @@ def overfitted(rows: Sequence[dict[str, Any]], best_step: int) -> str:
     if losses[-1] > FAR * val[last_step]:
         return f"validation was best with {best}; step {last_step:,} had {val[last_step]:.3f}"
     return (
-        f"it has learned the text by heart: at step {last_step:,} its loss was {losses[-1]:.3f} on the training text and {val[last_step]:.3f} "
-        f"on the validation text, where the best was {best}; more text is what helps"
+        f"it has learned the text by heart: at step {last_step:,} its loss was {losses[-1]:.3f} on the training text and "
+        f"{val[last_step]:.3f} on the validation text, where the best was {best}; more text is what helps"
     )

@@ -73,6 +73,12 @@ class RunConfig:
             self._refuse_what_cannot_be_compiled()
         if order == "contiguous" and kind != "rnn":
             raise ValueError(f"data.order = contiguous: expected model.kind = rnn, whose state is carried, not {kind}; use epochs")
+        warmup, n_steps = self.schedule.warmup_steps, self.train.max_steps
+        if warmup > n_steps and kind != "ngram":
+            raise ValueError(
+                f"schedule.warmup_steps = {warmup}: expected at most train.max_steps = {n_steps}, or the peak is never reached; "
+                f"lower it, for example with --schedule.warmup_steps {n_steps // 10}"
+            )
         if order == "contiguous" and self.train.backward == "manual":
             raise ValueError("data.order = contiguous: expected epochs or random beside train.backward = manual; change one of the two")
 

@@ -1,7 +1,8 @@
 """A run is a folder: what training leaves there, and how it becomes a model to talk to again.
 
 It holds config.toml, tokenizer.json, metrics.jsonl, summary.json, loss.png and checkpoint/ with latest.pt (to go on from) and best.pt
-(to write with). Each checkpoint also carries config and tokenizer, so the files beside it are for people. The checkpoint of an
+(to write with), and training.lock while it is trained. Each checkpoint also carries config and tokenizer, so the files
+beside it are for people; a config.toml that was edited is refused rather than ignored. The checkpoint of an
 adapter only names the run whose weights it corrects. Read `run` and `training/checkpoint.py` before.
 """
 
@@ -79,7 +80,7 @@ def _claim(path: Path, held: ExitStack | None) -> Path:
 
 
 def _refuse_a_run(path: Path) -> None:
-    if (path / "checkpoint").exists():
+    if any((path / "checkpoint").glob("*.pt")):  # what a training left that ended before its first checkpoint is no run
         how = f"use --resume {path} to go on with it, or name another folder"
         raise Taken(f"--train.run {path}: expected no run there; {how}")
 

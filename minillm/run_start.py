@@ -60,7 +60,7 @@ def config_from(path: Path, saved: dict, name: str | None, flags: Mapping[str, s
         refuse_an_edited_config(path, saved)
         config = without_folder(saved["config"])
     else:
-        config = new_config(name, {section: dataclasses.asdict(getattr(saved["config"], section)) for section in TAKEN})
+        config = new_config(name, taken(saved))
     config = override(config, flags)
     found = differences(config, saved["config"]).items()
     wrong = {key: values for key, values in found if key.partition(".")[0] in TAKEN}
@@ -70,6 +70,11 @@ def config_from(path: Path, saved: dict, name: str | None, flags: Mapping[str, s
             "the same [model] and [tokenizer] or without them, or leave --init-from out"
         )
     return config
+
+
+def taken(saved: dict) -> dict[str, dict[str, Any]]:
+    """The sections of a run that a config without them takes."""
+    return {section: dataclasses.asdict(getattr(saved["config"], section)) for section in TAKEN}
 
 
 def refuse_an_edited_config(path: Path, saved: dict) -> None:

@@ -72,6 +72,12 @@ def set_cadence(config: RunConfig, data: Data) -> RunConfig:
     return replace(config, train=replace(t, eval_every=every, eval_tokens=n_tokens, patience=patience))
 
 
+def reopen(config: RunConfig, given: Collection[str]) -> RunConfig:
+    """The config of another run, with its cadence open again where no flag gives it: it was decided for the text of that run."""
+    opened = {"eval_every": 0, "eval_tokens": 0, "patience": -1}
+    return replace(config, train=replace(config.train, **{name: x for name, x in opened.items() if f"train.{name}" not in given}))
+
+
 def plan(config: RunConfig, data: Data) -> str:
     """How often the text is read and validated on, with a warning where it is small."""
     t, passes, n_val = config.train, run.passes(config, data), len(data.val.ids)

@@ -33,7 +33,7 @@ SHAPE = [
 def runs(tmp_path_factory):
     """An encoder, a decoder, and the encoder fine-tuned to tell endings, in one folder; and what the trainings printed."""
     folder, outs = tmp_path_factory.mktemp("runs"), {}
-    quick = {"data.n_stories": 60, "train.max_steps": 4, "train.batch_size": 5}
+    quick = {"data.n_stories": 60, "train.max_steps": 4, "schedule.warmup_steps": 1, "train.batch_size": 5}
     finetune = SHAPE + [f"--{name}={value}" for name, value in quick.items()]
     commands = {
         "encoder": ["--config", "encoder-tiny", *small(train__run=folder / "encoder")],
@@ -101,6 +101,7 @@ def test_fine_tuning_starts_from_the_encoder_reports_accuracy_and_tells_labels(r
     probabilities = {line.split()[1]: float(line.split()[0]) for line in capsys.readouterr().out.splitlines()[2:]}
     assert set(probabilities) == {"bad", "good"} and sum(probabilities.values()) == pytest.approx(1, abs=2e-4)
     words = ["--train.max_steps=1", "--data.n_stories=60", "--optim.lr=1e-12", "--optim.min_lr=1e-13", f"--train.run={tmp_path / 'still'}"]
+    words.append("--schedule.warmup_steps=1")
     assert train.main(["--config", "encoder-ending", "--init-from", str(folder / "encoder"), *SHAPE, *words]) == 0
     old = checkpoint.load(folder / "encoder" / "checkpoint" / "best.pt")["step"]["model"]
     new = weights(tmp_path / "still")["model"]

@@ -29,6 +29,7 @@ SMALL = {
     "model.dropout": 0.1,
     "train.label_smoothing": 0.1,
     "train.batch_size": 4,
+    "schedule.warmup_steps": 1,
     "train.max_steps": 6,
     "train.eval_every": 6,
     "train.precision": "fp32",
@@ -152,6 +153,7 @@ def test_a_decoder_has_no_attention_to_a_source(tmp_path, capsys):
     (tmp_path / "my.txt").write_text("one long text. " * 400)
     small = ["--data.corpus", str(tmp_path / "my.txt"), "--train.run", str(tmp_path / "run"), "--train.max_steps", "1"]
     small += ["--model.n_layers", "1", "--model.context_length", "16", "--tokenizer.vocab_size", "300", "--train.precision", "fp32"]
+    small += ["--schedule.warmup_steps", "1"]
     assert train.main(["--config", "gpt-tiny", *small]) == 0
     assert sample.main(["--run", str(tmp_path / "run"), "--attention"]) == 2
     assert "expected a run of a translator" in capsys.readouterr().err

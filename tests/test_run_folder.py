@@ -134,3 +134,6 @@ def test_a_disk_that_is_full_says_how_to_go_on_or_that_nothing_is_there_yet(
         f"the one before it is whole: the disk is full; free some space, and go on with: python train.py --resume {mine}"
         in again
     )
+    monkeypatch.undo()
+    words = ["--config", "gpt-tiny", *flags(data__corpus=finished.parent / "my.txt", train__run=tmp_path / "new")]
+    assert train.main(words) == 0, "where nothing was saved there is no run yet"

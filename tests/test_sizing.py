@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from minillm import run, sizing
 from minillm.datasets.tokens import TokenStream, token_stream
 from minillm.datasets.windows import Windows
+from minillm.expectations import differences
 from minillm.flags import override
-from minillm.run_config import load_config
+from minillm.run_config import CONFIGS, load_config
 from minillm.tasks import documents, translation
 from minillm.tasks.base import Data
 from minillm.tokenizers.byte import ByteTokenizer
@@ -42,17 +43,22 @@ def fitted(tmp_path, n_sentences: int, flags: dict[str, str] | None = None, conf
     return *sizing.fit(asked, run.build_data(asked), flags, say=said.append), said, asked
 
 
+def names(said: list[str]) -> list[str]:
+    """The keys that lines are about."""
+    return [line.split(" = ")[0] for line in said]
+
+
 @pytest.mark.parametrize("n_sentences", [1, 2, 5, 40, 300])
 def test_a_small_text_gets_sizes_that_fit_and_each_change_is_said(tmp_path, n_sentences):
     config, data, said, asked = fitted(tmp_path, n_sentences)
     n_bytes = n_sentences * len(SENTENCE)
     assert config.data.val_fraction == 0.1 and data.val.n_bytes >= 0.1 * n_bytes
-    assert data.tokenizer.vocab_size <= config.tokenizer.vocab_size <= max(300, (n_bytes + n_sentences) // 40)  # numbers have up to three digits
+    most = max(300, (n_bytes + n_sentences) // 40)  # numbers have up to three digits
+    assert data.tokenizer.vocab_size <= config.tokenizer.vocab_size <= most
     windows = Windows(data.train, config.model.context_length, 8, 0, "epochs", data.documents)
     assert windows.rows_per_epoch >= 8 or config.model.context_length == sizing.LEAST_CONTEXT
-    changed = {name for name in ("data.val_fraction", "tokenizer.vocab_size", "model.context_length")
-               if getattr(getattr(config, name.split(".")[0]), name.split(".")[1]) != getattr(getattr(asked, name.split(".")[0]), name.split(".")[1])}
-    assert {line.split(" = ")[0] for line in said} == changed and {"data.val_fraction", "tokenizer.vocab_size"} <= changed
+    changed = differences(config, asked)
+    assert sorted(names(said)) == sorted(changed) and {"data.val_fraction", "tokenizer.vocab_size"} <= set(changed)
     again, data_again = sizing.fit(config, data, {}, say=said.append)
     assert again == config and data_again is data, "a config that fits is left alone"
 
@@ -63,7 +69,7 @@ def test_what_a_flag_has_said_stays_and_the_rest_still_fits(tmp_path):
         config, _, said, _ = fitted(tmp_path, 9, {name: value})
         section, key = name.split(".")
         assert str(getattr(getattr(config, section), key)) == value
-        assert {line.split(" = ")[0] for line in said} == flags.keys() - {name}
+        assert set(names(said)) == flags.keys() - {name}
     config, _, said, asked = fitted(tmp_path, 9, flags)
     assert config == asked and said == []
 
@@ -79,7 +85,7 @@ def test_a_tokenizer_that_comes_with_a_model_keeps_vocabulary_and_context(tmp_pa
     said = []
     config, again = sizing.fit(asked, data, {}, data.tokenizer, said.append)
     assert config.model == asked.model and config.tokenizer == asked.tokenizer and again.tokenizer is data.tokenizer
-    assert [line.split(" = ")[0] for line in said] == ["data.val_fraction"] and again.val.n_bytes > 35
+    assert names(said) == ["data.val_fraction"] and again.val.n_bytes > 35
 
 
 def test_a_large_text_changes_nothing():
@@ -101,7 +107,7 @@ def test_pairs_keep_their_context_which_sentences_need(tmp_path):
     file.write_text("".join(f"mot numéro {i}\tword number {i}\n" for i in range(400)))
     asked, said = override(load_config("translate-tiny"), {"data.corpus": str(file)}), []
     config, data = sizing.fit(asked, run.build_data(asked), {}, say=said.append)
-    assert [line.split(" = ")[0] for line in said] == ["data.val_fraction", "tokenizer.vocab_size"]
+    assert names(said) == ["data.val_fraction", "tokenizer.vocab_size"]
     assert config.model == asked.model and run.passes(config, data) == 700 * 128 / len(data.train)
 
 
@@ -131,6 +137,14 @@ def test_what_was_asked_for_is_not_decided_again():
     assert sizing.set_cadence(asked, of_size(500)) == asked
 
 
+def test_the_cadence_of_another_run_is_decided_anew_but_for_what_flags_give():
+    decided, large = sizing.set_cadence(GPT, of_size(500)), of_size(2_000_000)
+    assert decided.train.patience == 8 and sizing.set_cadence(decided, large) == decided
+    assert sizing.set_cadence(sizing.reopen(decided, {}), large) == sizing.set_cadence(GPT, large)
+    kept = sizing.reopen(decided, {"train.patience", "train.eval_every"}).train
+    assert (kept.patience, kept.eval_every, kept.eval_tokens) == (8, 5, 0)
+
+
 def test_the_plan_says_how_often_the_text_is_read_and_warns_of_a_small_one():
     def plan(n_tokens: int, **flags: str) -> str:
         data = of_size(n_tokens, 900_000)
@@ -145,7 +159,7 @@ def test_the_plan_says_how_often_the_text_is_read_and_warns_of_a_small_one():
     assert "on all 900,000 tokens" in plan(3520, eval_tokens="900000")
 
 
-@pytest.mark.parametrize("name", ["gpt-tiny", "gpt-shakespeare", "rnn-tiny", "encoder-tiny", "moe-tiny", "gpt-docs", "lora-tiny", "translate-tiny"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.toml")))
 def test_no_config_that_ships_validates_less_than_eight_times(name):
     t = load_config(name).train
     assert t.eval_every == 0 or t.max_steps / t.eval_every >= 8

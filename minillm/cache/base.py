@@ -26,7 +26,8 @@ class KVView(NamedTuple):
     k: Tensor  # (B, G, S, K)
     v: Tensor  # (B, G, S, K)
     positions: Tensor  # (B or 1, G or 1, S); EMPTY marks a slot that nobody may see
-    dense: bool  # slot i of every row holds position i: the mask follows from the shapes, and fused kernels may be used
+    # slot i of every row holds position i, and the columns just read, none of them EMPTY, are the last: the causal mask follows from shapes
+    dense: bool
     observe: Callable[[Weigh, Tensor, Tensor], None] = nobody  # is told the queries, and may ask where they look
 
 

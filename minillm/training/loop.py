@@ -5,11 +5,9 @@ objective and in where batches come from. Batch i is a function of i, so a run t
 """
 
 import math
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -17,6 +15,7 @@ from tqdm import tqdm
 
 from minillm.config import AtLeast, Between, Count, Positive, Seed, validate
 from minillm.datasets.batch import Batch
+from minillm.training.interruption import Interrupted, interruptions
 from minillm.training.metrics import PlainLines, told
 from minillm.training.step import Step
 
@@ -48,6 +47,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.n_micro_batches > self.batch_size:
+            raise ValueError(
+                f"train.n_micro_batches = {self.n_micro_batches}: expected at most train.batch_size = {self.batch_size}, "
+                "since a part has a row at least; lower it"
+            )
 
     def steps_between_validations(self) -> int:
         """As configured, or as many as give a run `N_VALIDATIONS` at least."""
@@ -67,10 +71,6 @@ class Progress:
         return 0 < patience <= self.n_worse
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after everything was saved."""
-
-
 def train(
     config: TrainConfig,
     step: Step,
@@ -82,16 +82,15 @@ def train(
 ) -> Progress:
     """Run from `progress` to `config.max_steps` or an early stop.
 
-    `save("latest" | "best", progress)` keeps a checkpoint, `log(row)` a row of metrics. Raises Interrupted after Ctrl-C, once the
+    `save("latest" | "best", progress)` keeps a checkpoint, `log(row)` a row of metrics. Raises Interrupted after a signal, once the
     step at hand is done and saved; whatever the step or the evaluation raises passes through, with nothing saved after it.
     """
-    began, before = time.monotonic(), progress.seconds
-    eval_every = config.steps_between_validations()
-    with _interruptions() as asked_to_stop, _bar(config, progress) as bar:
+    began, eval_every = time.monotonic() - progress.seconds, config.steps_between_validations()
+    with interruptions() as asked_to_stop, _bar(config, progress) as bar:
         while progress.step < config.max_steps and not progress.stopped_early(config.patience):
-            metrics = step(batch(progress.step))
+            metrics, signum = step(batch(progress.step)), asked_to_stop()
             progress.step += 1
-            progress.seconds = before + time.monotonic() - began
+            progress.seconds = time.monotonic() - began
             last = progress.step == config.max_steps
             if progress.step % config.log_every == 0 or last or progress.step == 1:
                 log({"step": progress.step, "seconds": round(progress.seconds, 3), **metrics})
@@ -99,11 +98,12 @@ def train(
             bar.update()
             if progress.step % eval_every == 0 or last:
                 _evaluate(evaluate, save, log, progress, bar)
-            if progress.step % config.save_every == 0 or last or asked_to_stop():
+            done = last or progress.stopped_early(config.patience)
+            if progress.step % config.save_every == 0 or done or signum:
+                progress.seconds = time.monotonic() - began
                 save("latest", progress)
-            if asked_to_stop() and not last:
-                raise Interrupted
-        save("latest", progress)
+            if signum and not done:
+                raise Interrupted(signum)
     return progress
 
 
@@ -136,23 +136,3 @@ def _bar(config: TrainConfig, progress: Progress) -> tqdm:
         return tqdm(**how, dynamic_ncols=True, mininterval=0.5)
     return tqdm(**how, file=PlainLines(sys.stderr), bar_format=PLAIN, mininterval=SECONDS_BETWEEN_LINES)
 
-
-@contextmanager
-def _interruptions() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a question that the loop asks between steps; a second one interrupts at once."""
-    asked = []
-
-    def remember(signum: int, frame: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(signum)
-
-    try:
-        before = signal.signal(signal.SIGINT, remember)
-    except ValueError:  # not in the main thread, where nobody can press Ctrl-C
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(asked)
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from minillm.cache.base import EMPTY
 from minillm.cache.build import FORGETFUL
+from minillm.decoding.draft_length import MOST, Tally
 from minillm.decoding.drafts import Draft, ModelDrafter, PromptLookup
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, pass_at, seeded
-from minillm.decoding.speculative import MOST, Tally, best_length, expected_speed_up, expected_tokens, left_over, speculate, stream, verify
+from minillm.decoding.speculative import left_over, speculate, stream, verify
 from minillm.decoding.stopping import StopText
 from minillm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from minillm.tokenizers.char import CharTokenizer
@@ -321,27 +322,6 @@ def test_tallies_add_up():
     assert whole.n_tokens == sum(len(c.tokens) for c in out) == whole.n_accepted + whole.n_calls
     assert whole.n_accepted <= whole.n_tested <= whole.n_accepted + whole.n_calls
     assert 0 < whole.acceptance < 1 < whole.tokens_per_call == 90 / whole.n_calls and whole.mean_length == whole.n_drafted / whole.n_calls
-
-
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.floats(0, 1), st.integers(0, MOST))
-def test_expected_tokens_are_a_sum_of_powers(a, k):
-    assert expected_tokens(a, k) == pytest.approx(sum(a**i for i in range(k + 1)), rel=1e-6)
-
-
-def test_the_speed_up_that_the_paper_predicts():
-    """Leviathan et al. 2023, theorem 3.8, by hand: (1 - 0.8^6) / (0.2 (0.05 x 5 + 1))."""
-    assert expected_speed_up(0.8, 5, 0.05) == pytest.approx(0.737856 / 0.25)
-    assert expected_speed_up(1.0, 3, 0.0) == 4 and expected_speed_up(0.0, 3, 0.5) == 0.4
-
-
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.integers(0, 60), st.integers(0, 60), st.floats(0, 2))
-def test_drafts_grow_with_acceptance_and_shrink_with_cost(accepted, rejected, cost):
-    k = best_length(Tally(n_tested=accepted + rejected, n_accepted=accepted), cost)
-    assert 1 <= k <= MOST
-    assert k <= best_length(Tally(n_tested=accepted + rejected + 1, n_accepted=accepted + 1), cost)
-    assert k >= best_length(Tally(n_tested=accepted + rejected, n_accepted=accepted), cost + 0.1)
 
 
 class NoWayBack(Remembers):

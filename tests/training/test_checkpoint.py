@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.training import checkpoint
@@ -47,6 +47,7 @@ def refused(path, data: bytes) -> str:
     return said.removeprefix(f"{path}: ")
 
 
+@settings(max_examples=25)
 @given(
     arrays=st.dictionaries(
         st.text(max_size=9), st.tuples(st.sampled_from(DTYPES), st.lists(st.integers(0, 3), max_size=3)), max_size=3
@@ -80,10 +81,11 @@ def test_a_bit_that_flips_anywhere_is_noticed(written, tmp_path):
         assert "damaged" in said or "format = " in said
 
 
+@settings(max_examples=60)
 @given(
     where=st.floats(0, 1, exclude_max=True),
     bit=st.integers(0, 7),
-    how=st.sampled_from(["flip", "cut", "insert", "zero a tail"]),
+    how=st.sampled_from(["flip", "cut", "insert", "append", "zero a tail"]),
 )
 def test_no_damage_is_read(written, tmp_path_factory, where, bit, how):
     at = int(where * len(written))
@@ -91,6 +93,7 @@ def test_no_damage_is_read(written, tmp_path_factory, where, bit, how):
         "flip": written[:at] + bytes([written[at] ^ 1 << bit]) + written[at + 1 :],
         "cut": written[:at],
         "insert": written[:at] + bytes([1 << bit]) + written[at:],
+        "append": written + bytes([1 << bit]),
         "zero a tail": written[:at] + bytes(len(written) - at),
     }[how]
     said = refused(tmp_path_factory.getbasetemp() / "damaged.pt", data)
@@ -148,6 +151,7 @@ def test_the_payload_of_these_tests_would_leave_its_mark(tmp_path, monkeypatch):
     assert (tmp_path / "MARK").exists()
 
 
+@settings(max_examples=10)
 @given(number=st.integers(0, 10**9).filter(lambda n: n != FORMAT))
 def test_a_checkpoint_of_any_other_format_is_refused_by_both_numbers(number, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "other.pt"

@@ -143,6 +143,7 @@ def test_a_sampled_validation_is_the_loss_of_its_rows_and_claims_no_more(n_token
     sampled, again = whole.sampled(n_tokens), whole.sampled(n_tokens)
     found = sampled(model)
     assert found == again(model), "the same rows each time, or figures could not be compared"
-    losses = [next_token(model, batch) for batch in sample_rows(whole.batches, n_tokens)]
+    with torch.no_grad():
+        losses = [next_token(model, batch) for batch in sample_rows(whole.batches, n_tokens)]
     assert found["val_loss"] == pytest.approx(float(sum(x.total for x in losses) / sum(x.count for x in losses)))
     assert found == (whole(model) if n_tokens == 10_000 else {"val_loss": found["val_loss"]})
