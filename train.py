@@ -156,9 +156,9 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
         progress = Progress(**saved["progress"])
     name = run_start.new_name(args.config) if args.config else args.init_from and f"from-{args.init_from.name}"
     path = args.resume or run_folder.new_folder(config.train.run, name, None if only_looks else held)
-    describe(config, data, model, device, None if only_looks else path)
+    describe(config, data, model, device, None if args.profile else path)
     if args.dry_run:
-        return None
+        return print(f"\n{to_toml(config)}")
     if config.train.compile:
         print(step.compile(batch(0)), flush=True)
     if args.profile:
@@ -233,12 +233,12 @@ def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch | Pa
 
 
 def describe(config: RunConfig, data: Data, model: torch.nn.Module, device: str, path: Path | None) -> None:
-    """The first lines: what is trained, on what, and what to expect; the whole config, where no run folder will hold it."""
+    """The first lines: what is trained, on what, and what to expect."""
     n_parameters = sum(p.numel() for p in model.parameters())
     n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     ragged = data.labels or isinstance(data.train, Pairs)
     per_step = f"{'at most ' if ragged else ''}{config.train.batch_size * config.model.context_length:,}"
-    print(brief(dataclasses.replace(config, about=AboutConfig())) if path else to_toml(config))
+    print(brief(dataclasses.replace(config, about=AboutConfig())))
     what = f"{n_parameters:,} parameters" if n_parameters else "a table to be counted"
     print(f"device {device}, {torch.get_num_threads()} threads, {config.train.precision}; {what}")
     if n_trained < n_parameters:
