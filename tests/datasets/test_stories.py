@@ -93,9 +93,14 @@ def test_stories_are_as_frequent_as_their_probabilities_say(tmp_path):
     assert abs(chi_squared - freedom) < 4 * math.sqrt(2 * freedom)
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return small_world(tmp_path_factory.mktemp("world"), TINY)
+
+
 @given(st.data())
-def test_the_verdict_ends_where_no_story_goes_on(tmp_path_factory, data):
-    world, stories = small_world(tmp_path_factory.mktemp("world"), TINY), sorted(tiny_stories())
+def test_the_verdict_ends_where_no_story_goes_on(tiny, data):
+    world, stories = tiny, sorted(tiny_stories())
     text = data.draw(st.sampled_from(stories))
     position = data.draw(st.integers(0, len(text)))
     text = text[:position] + data.draw(st.text("aehTA .,", max_size=3)) + text[position + data.draw(st.integers(0, 4)) :]
