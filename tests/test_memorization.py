@@ -104,3 +104,12 @@ def test_what_followed_the_best_validation_is_told_by_both_losses():
     assert "at step 30 its loss was 0.300 on the training text and 4.000" in heart
     assert "best was 2.000 at step 20, whose weights are kept" in heart
     assert overfitted([], 0) == ""
+
+
+@pytest.mark.parametrize(
+    ("n", "jump", "known"),
+    [(64, 31, 1), (64, 32, 0), (64, 63, 0), (9, 3, 1), (9, 4, 0), (8, 3, 1), (8, 4, 0)],
+)
+def test_the_first_half_is_given_and_every_token_of_the_second_must_follow(n, jump, known):
+    ids = np.array([(i + 5 * (i > jump)) % VOCAB for i in range(n + 1)], np.uint8)
+    assert recite(Next(), TokenStream(ids, np.array([0]), n_bytes=n), 999, False) == (known, 1)
