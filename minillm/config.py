@@ -51,6 +51,19 @@ class Above:
 
 
 @dataclass(frozen=True)
+class AtMost:
+    """The range (-infinity, high]."""
+
+    high: float
+
+    def allows(self, value: float) -> bool:
+        return value <= self.high
+
+    def __str__(self) -> str:
+        return f"<= {self.high}"
+
+
+@dataclass(frozen=True)
 class Between:
     """The range [low, high]."""
 
@@ -149,19 +162,28 @@ def to_toml(config: object) -> str:
 
 def suggest(name: str, known: list[str]) -> str:
     """ "did you mean" for an unknown name: the nearest known ones, or all of them when nothing is near."""
-    tails = {k.rpartition(".")[2]: k for k in known}
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    near += [tails[t] for t in difflib.get_close_matches(name.rpartition(".")[2].lstrip("-"), list(tails), n=1) if tails[t] not in near]
+    stem, tail = name.lstrip("-"), _tail(name)
+    near = [k for k in known if len(stem) > 1 and k.lstrip("-").startswith(stem)]  # a beginning is no slip of the finger
+    near = near or [k for k in known if len(tail) > 1 and _tail(k).startswith(tail)]
+    if not near:
+        tails = {_tail(k): k for k in known}
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        near += [tails[t] for t in difflib.get_close_matches(tail, list(tails), n=1) if tails[t] not in near]
     if near:
-        return f"one of {len(known)} names; did you mean {' or '.join(near)}?"
+        return f"one of {len(known)} names; did you mean {' or '.join(near[:3])}?"
     return f"one of {', '.join(known)}" if len(known) <= 20 else f"one of {len(known)} names; --help lists them"
+
+
+def _tail(name: str) -> str:
+    """The last part of a key or a flag, without dashes in front."""
+    return name.rpartition(".")[2].lstrip("-")
 
 
 def describe(hint: Any) -> str:
     """A type with its range, for people: "int >= 1", "one of a, b"."""
     if typing.get_origin(hint) is Annotated:
         base, *ranges = typing.get_args(hint)
-        return " ".join([describe(base), *map(str, ranges)])
+        return f"{describe(base)} {' and '.join(map(str, ranges))}"
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
     if typing.get_origin(hint) is tuple:

@@ -1,4 +1,4 @@
-"""The command line of a config: `--section.key value` sets a leaf, --help lists them all, an unknown flag gets a suggestion.
+"""The command line of a config: `--section.key value` sets a leaf, --help-all lists them all, an unknown flag gets a suggestion.
 
 A flag is text until the type of its field says what it stands for, and is then as strict as a value in a file: `override` puts flags
 over a config that was read and builds it anew, so that every check is made of the whole. Read `config` before.
@@ -8,7 +8,7 @@ import argparse
 import dataclasses
 import functools
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from minillm.config import describe, fit, from_dict, keys, kinds_of, literal, suggest
@@ -17,10 +17,40 @@ C = TypeVar("C")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that suggests the nearest flag for an unknown one and accepts no abbreviations."""
+    """argparse that suggests the nearest flag for an unknown one and accepts no abbreviations.
 
-    def __init__(self, **how: Any):
+    With `examples`, --help is one short page: the description, the examples, and the flags whose names are in `often`. The page of all
+    flags is then --help-all.
+    """
+
+    def __init__(self, examples: str = "", often: Sequence[str] = (), **how: Any):
+        """`examples`: command lines, one a line, shown as they are. `often`: destinations of flags, in the order of the short page."""
+        how.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **how)
+        self.examples, self.often = examples, often
+        if examples:
+            self.add_argument("--help-all", action=_HelpAll, help="show every flag and exit")
+
+    def format_help(self) -> str:
+        """The short page where there is one, else all flags."""
+        if not self.examples:
+            return self.format_all()
+        flags = {action.dest: action for action in self._actions}
+        formatter = self._get_formatter()
+        formatter.add_text(self.description)
+        formatter.start_section("examples")
+        formatter.add_text(self.examples)
+        formatter.end_section()
+        formatter.start_section("flags that are used most")
+        formatter.add_arguments([flags[name] for name in self.often])
+        formatter.end_section()
+        n_flags = len([action for action in self._actions if action.dest not in ("help", "help_all")])
+        formatter.add_text(f"{self.prog} --help-all lists all {n_flags} flags.")
+        return formatter.format_help()
+
+    def format_all(self) -> str:
+        """The description and every flag."""
+        return super().format_help()
 
     def parse(self, argv: list[str] | None = None) -> argparse.Namespace:
         """The flags that are known; exit status 2 with a sentence for any other."""
@@ -35,16 +65,28 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def add_flags(parser: argparse.ArgumentParser, cls: type, prefix: str = "", dashes: bool = False) -> None:
+class _HelpAll(argparse.Action):
+    """--help-all: print every flag and exit."""
+
+    def __init__(self, **how: Any):
+        super().__init__(nargs=0, default=argparse.SUPPRESS, **how)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(parser.format_all(), end="")  # type: ignore[attr-defined]
+        parser.exit()
+
+
+def add_flags(parser: argparse.ArgumentParser, cls: type, prefix: str = "", dashes: bool = False, heading: str = "") -> None:
     """Give a parser one flag a leaf, with type, default and comment in its help; absent flags stay out of the namespace.
 
-    `dashes` writes names the way that commands do (--top-p) instead of the way that configs do (--train.max_steps).
+    `dashes` writes names the way that commands do (--top-p) instead of the way that configs do (--train.max_steps). `heading` stands
+    above the leaves that are in no section.
     """
     groups: dict[str, argparse._ArgumentGroup] = {}
     for key in keys(cls, prefix):
         section = key.name.rpartition(".")[0]
         if section not in groups:
-            groups[section] = parser.add_argument_group(f"[{section}]" if section else cls.__name__)
+            groups[section] = parser.add_argument_group(f"[{section}]" if section else heading)
         flag = "--" + (key.name.replace("_", "-") if dashes else key.name)
         text = f"{key.comment} ({key.describe_type()}; default {literal(key.default)})".replace("%", "%%")
         groups[section].add_argument(flag, dest=key.name, metavar="X", default=argparse.SUPPRESS, help=text)

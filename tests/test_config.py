@@ -10,7 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm.config import Above, AtLeast, Between, Count, Fraction, Positive, from_dict, keys, load, to_toml, validate
+from minillm.config import (
+    Above,
+    AtLeast,
+    AtMost,
+    Between,
+    Count,
+    Fraction,
+    Positive,
+    describe,
+    from_dict,
+    keys,
+    load,
+    suggest,
+    to_toml,
+    validate,
+)
 from minillm.flags import Parser, add_flags, override
 from minillm.run_config import RunConfig
 
@@ -156,7 +171,7 @@ def test_a_file_that_is_no_toml_is_refused_by_name(text, tmp_path):
         ({"some": {"rate": 0}}, r"^some\.rate = 0\.0: expected float > 0$"),
         ({"some": {"rate": math.nan}}, r"^some\.rate = nan: expected float$"),
         ({"some": {"share": 1.01}}, r"^some\.share = 1\.01: expected float 0 \.\.\. 1$"),
-        ({"some": {"last": -4}}, r"^some\.last = -4: expected int >= -3 -9 \.\.\. 9$"),
+        ({"some": {"last": -4}}, r"^some\.last = -4: expected int >= -3 and -9 \.\.\. 9$"),
         ({"some": {"last": 10}}, r"^some\.last = 10: expected int"),
         ({"small_one": {"n": -1}}, r"^small_one\.n = -1: expected int >= 0$"),
     ],
@@ -260,6 +275,49 @@ def test_every_key_of_a_run_has_a_comment_of_its_own():
         "share": "from 0 to 1",
         "last": "with two ranges",
     }
+
+
+FLAGS, KEYS = ["--temperature", "--stream", "--stop", "--help"], ["train.temperature", "--train.stream", "some.temp_o"]
+
+
+@pytest.mark.parametrize("known", [FLAGS, KEYS])
+def test_names_that_go_on_as_an_unknown_one_begins_are_suggested_and_no_others(known):
+    for name in known:
+        for n in range(4, len(name)):
+            unknown, goes_on = name[:n], [k for k in known if k.lstrip("-").startswith(name[:n].lstrip("-"))]
+            if len(goes_on) <= 3:
+                assert suggest(unknown, known) == f"one of {len(known)} names; did you mean {' or '.join(goes_on)}?"
+    tails = {k: k.rpartition(".")[2].lstrip("-") for k in known}
+    assert suggest("--temp", known).endswith(f"did you mean {' or '.join(k for k, t in tails.items() if t.startswith('temp'))}?")
+    assert "did you mean" in suggest("--temprature", known)
+
+
+def test_several_ranges_are_told_with_a_word_between_them():
+    assert describe(Annotated[float, Above(0), AtMost(1)]) == "float > 0 and <= 1"
+
+
+def page() -> Parser:
+    parser = Parser(prog="prog", description="What it does.", examples="prog --n 3   # three", often=["names", "n"])
+    add_flags(parser, Some, dashes=True, heading="some words")
+    return parser
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_is_one_short_page_with_the_examples_before_the_flags_that_are_used_most(flag, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        page().parse([flag])
+    out = capsys.readouterr().out
+    assert stopped.value.code == 0
+    order = ["What it does.", "prog --n 3   # three", "--names X", "--n X", f"prog --help-all lists all {len(list(keys(Some)))} flags."]
+    assert [out.index(text) for text in order] == sorted(out.index(text) for text in order) and "--share" not in out
+
+
+def test_help_all_tells_every_flag_below_its_heading(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        page().parse(["--help-all"])
+    out = capsys.readouterr().out
+    assert stopped.value.code == 0 and all(f"--{key.name} X" in out for key in keys(Some)) and "\nsome words:\n" in out
+    assert "Some" not in out
 
 
 def test_only_flags_that_were_given_are_passed_on():

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from minillm.cache.base import EMPTY
-from minillm.config import Above, Between, Positive, validate
+from minillm.config import Above, AtMost, Positive, validate
 from minillm.datasets.batch import IGNORE, Batch
 from minillm.models.ngram_counts import NgramCounts
 from minillm.models.smoothing import AddK, KneserNey, StupidBackoff
@@ -34,9 +34,9 @@ class NgramConfig:
     kind: Literal["ngram"] = "ngram"  # what the model is
     order: Positive = 3  # tokens of an n-gram: the next one and order - 1 before it
     smoothing: Literal["kneser-ney", "add-k", "stupid-backoff"] = "kneser-ney"  # what is believed about the unseen
-    discount: Annotated[float, Above(0), Between(0, 1)] = 0.75  # of kneser-ney: taken from each count
+    discount: Annotated[float, Above(0), AtMost(1)] = 0.75  # of kneser-ney: taken from each count
     k: Annotated[float, Above(0)] = 0.01  # of add-k: added to each count
-    backoff: Annotated[float, Above(0), Between(0, 1)] = 0.4  # of stupid-backoff: the factor for each token less of context
+    backoff: Annotated[float, Above(0), AtMost(1)] = 0.4  # of stupid-backoff: the factor for each token less of context
     context_length: Positive = 256  # tokens in a row of a batch; what the model writes may be longer
 
     def __post_init__(self) -> None:
