@@ -23,10 +23,12 @@ from minillm.datasets.labels import ENDINGS
 from minillm.datasets.masking import MASK
 from minillm.datasets.pairs import PairBatch, Pairs
 from minillm.flags import Parser, add_flags, override
+from minillm.models.base import count_parameters
 from minillm.run_config import CONFIGS, RunConfig, load_config
 from minillm.run_folder import Base, OpenRun
 from minillm.tasks.base import Data
-from minillm.text import Cloze, TextModel, Translator
+from minillm.text import TextModel, Translator
+from minillm.text_encoders import EXAMPLE, Cloze
 from minillm.training.allocator import keep_freed_memory
 from minillm.training.checkpoint import fingerprint
 from minillm.training.loop import Interrupted, Progress, train
@@ -190,12 +192,13 @@ def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch | Pa
 
 def describe(config: RunConfig, data: Data, model: torch.nn.Module, device: str, path: Path) -> None:
     """The first lines: what is trained, on what, and what to expect."""
-    about, n_parameters = config.about, sum(p.numel() for p in model.parameters())
-    n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    about, n_parameters = config.about, count_parameters(model)
+    n_trained = n_parameters - sum(p.numel() for p in model.parameters() if not p.requires_grad)
     ragged = data.labels or isinstance(data.train, Pairs)
     per_step = f"{'at most ' if ragged else ''}{config.train.batch_size * config.model.context_length:,}"
     print(to_toml(config))
-    print(f"device {device}, {torch.get_num_threads()} threads, {config.train.precision}; {n_parameters:,} parameters")
+    size = f"{n_parameters:,} parameters" if any(True for _ in model.parameters()) else "a table that grows as it counts"
+    print(f"device {device}, {torch.get_num_threads()} threads, {config.train.precision}; {size}")
     if n_trained < n_parameters:
         print(f"{n_trained:,} of them are trained, {100 * n_trained / n_parameters:.2f} %; the others are frozen")
     print(f"{len(data.train.ids):,} tokens to train on, {len(data.val.ids):,} to validate on; {per_step} tokens a step")
@@ -216,9 +219,8 @@ def finish(path: Path, config: RunConfig, data: Data, device: str, progress: Pro
     plotted = save_plot(curves, path / "loss.png")
     opened = run_folder.open_run(path, device)
     last = [row for row in rows if "val_loss" in row][-1]
-    model = opened.text.model
-    parameters = sum(p.numel() for p in model.parameters()) or sum(table.numel() for table in model.buffers())
-    summary = {"parameters": parameters, "steps": progress.step, "best_val_loss": progress.best_loss, "best_step": opened.step}
+    summary = {"parameters": count_parameters(opened.text.model), "steps": progress.step, "best_val_loss": progress.best_loss}
+    summary["best_step"] = opened.step
     summary |= {name: value for name, value in last.items() if name != "step"}
     if data.test is not None:
         test = run.build_validation(config, data, "test")(opened.text.model)
@@ -247,7 +249,7 @@ def demonstrate(opened: OpenRun) -> str:
         return f"\neverything is in {opened.path}; tell more with: python sample.py --run {opened.path} --classify TEXT"
     fits = MASK in prompt and len(text.encode(prompt)) <= text.model.context_length
     filled = f"\n{prompt}\n{text.show(prompt, 3)}\n" if fits else ""
-    return f"{filled}\neverything is in {opened.path}; fill in more with: python sample.py --run {opened.path} --fill 'The {MASK} sat'"
+    return f"{filled}\neverything is in {opened.path}; fill in more with: python sample.py --run {opened.path} --fill \"{EXAMPLE}\""
 
 
 if __name__ == "__main__":

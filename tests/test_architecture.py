@@ -18,12 +18,13 @@ FLOORS = [
     "objectives decoding adapters quantization interop",
     "training engine parallel",
     "text",
+    "text_encoders",
     "prompting evaluation scaling serving run_config",
     "tasks",
-    "run",
+    "run novelty",
     "run_folder claims",
     "run_drafter quantize",
-    "writing",
+    "writing reading checking",
 ]
 FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages.split()}
 
