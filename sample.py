@@ -9,6 +9,7 @@ from pathlib import Path
 from minillm import reading, run, run_folder, writing
 from minillm.cache.build import CacheConfig
 from minillm.checking import build_check
+from minillm.commands import spelled
 from minillm.config import Count, Positive
 from minillm.decoding.attention_map import attends, check_choice
 from minillm.decoding.beam import FORBIDDING, BeamConfig
@@ -16,6 +17,7 @@ from minillm.decoding.best_of import BestOfConfig
 from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import SamplingConfig
 from minillm.flags import Parser, add_flags, override
+from minillm.os_errors import sentence
 from minillm.quantization.kernels import lighten
 from minillm.quantization.pack import WEIGHTS
 from minillm.run_folder import OpenRun
@@ -35,6 +37,7 @@ python sample.py --fill "Once there was a clever [MASK] called Anna."   # with a
 OFTEN = ["run", "prompt", "num_samples", "max_new_tokens", "seed", "temperature", "top_k", "top_p", "preset", "stop", "stream", "check"]
 N_SEEDS = 10**6  # fresh seeds are short enough to be typed
 MAX_SEED = 2**63 - 1
+PROGRAM = spelled("sample").removeprefix("python ")
 DRAWING = [field.name for field in dataclasses.fields(SamplingConfig) if field.name not in FORBIDDING]
 USELESS = {  # beside the way that is asked for
     "beams": [*DRAWING, "preset", "seed", "num_samples", "stop", "stream", "attention", "draft", "best_of", "explain"],
@@ -73,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         go(args)
     except (ValueError, OSError) as e:
-        print(f"sample.py: {e}", file=sys.stderr)
+        print(f"{PROGRAM}: {sentence(e)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print()
@@ -83,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="sample.py", description=__doc__, examples=EXAMPLES, often=OFTEN)
+    parser = Parser(prog=PROGRAM, description=__doc__, examples=EXAMPLES.replace("python sample.py", spelled("sample")), often=OFTEN)
     parser.add_argument("--run", type=Path, help="folder of a run; default: the newest in runs/")
     parser.add_argument("--adapter", metavar="RUN", type=Path, help="folder of an adapter to put on --run; default of --run: its own base")
     parser.add_argument("--prompt", metavar="TEXT", help="text to go on from; default: as the run's config says")

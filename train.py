@@ -1,7 +1,7 @@
-"""Train a model from a config: python train.py --config gpt-tiny
+"""Train a model from a config. Any key of the config can be set by a flag, --section.key value.
 
-Any key of the config can be set by a flag, --section.key value; --help lists them all. --resume goes on with a run that was stopped;
---init-from starts a new run with the weights of another, or trains an adapter on them (--adapter.rank 8).
+--resume goes on with a run that was stopped; --init-from starts a new run with the weights of another, or trains an adapter
+on them (--adapter.rank 8).
 """
 
 import argparse
@@ -9,35 +9,60 @@ import dataclasses
 import json
 import math
 import sys
+import textwrap
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
-from minillm import run, run_folder
-from minillm.config import to_toml
+from minillm import run, run_folder, run_start, sizing
+from minillm.commands import spelled
+from minillm.config import brief, to_toml
+from minillm.datasets.atomic import write_atomically
 from minillm.datasets.batch import Batch
 from minillm.datasets.batch_table import batch_table
 from minillm.datasets.labels import ENDINGS
 from minillm.datasets.masking import MASK
 from minillm.datasets.pairs import PairBatch, Pairs
+from minillm.datasets.tokens import TokenStream
+from minillm.expectations import announce, as_expected
 from minillm.flags import Parser, add_flags, override
+from minillm.memorization import overfitted, recite, recited
 from minillm.models.base import count_parameters
-from minillm.run_config import CONFIGS, RunConfig, load_config
-from minillm.run_folder import Base, OpenRun
+from minillm.os_errors import sentence
+from minillm.run_config import CONFIGS, AboutConfig, RunConfig, load_config
+from minillm.run_folder import OpenRun
+from minillm.run_lock import only_trainer
 from minillm.tasks.base import Data
 from minillm.text import TextModel, Translator
 from minillm.text_encoders import EXAMPLE, Cloze
 from minillm.training.allocator import keep_freed_memory
-from minillm.training.checkpoint import fingerprint
-from minillm.training.loop import Interrupted, Progress, train
-from minillm.training.metrics import MetricsLog, read_metrics, save_plot, terminal_plot
+from minillm.training.curves import curves_of, save_plot, source_loss, terminal_plot
+from minillm.training.interruption import Interrupted
+from minillm.training.loop import Progress, train
+from minillm.training.metrics import MetricsLog, read_metrics, told
 from minillm.training.precision import seconds_per_pass
 from minillm.training.profile import profile
 from minillm.training.step import Diverged
 
-MAY_CHANGE_ON_RESUME = ("train.max_steps", "train.eval_every", "train.save_every", "train.log_every", "train.patience")
+TRAIN, SAMPLE = spelled("train"), spelled("sample")
+EXAMPLES = f"""\
+{TRAIN} --config gpt-tiny                           # the first run: two minutes on two CPU cores
+{TRAIN} --config gpt-tiny --data.corpus my.txt      # on your own text
+{TRAIN} --config gpt-tiny --model.n_layers 2        # any key of a config is a flag
+{TRAIN} --config gpt-tiny --show-batch              # token -> target, before you wait
+{TRAIN} --resume runs/gpt-tiny                      # go on with a run that was stopped
+{TRAIN} --config lora-tiny --init-from runs/gpt-tiny"""
+OFTEN = [
+    *("config", "resume", "init_from", "device", "show_batch", "dry_run", "profile"),
+    *("data.corpus", "train.run", "train.max_steps", "train.batch_size", "train.seed", "optim.lr"),
+]
+MAY_CHANGE_ON_RESUME = (
+    *("train.max_steps", "train.eval_every", "train.save_every", "train.log_every", "train.patience"),
+    "data.corpus",  # the same text in another place
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,21 +71,23 @@ def main(argv: list[str] | None = None) -> int:
     flags = {name: value for name, value in vars(args).items() if "." in name}
     try:
         go(args, flags)
-    except Interrupted:
-        return 130
-    except KeyboardInterrupt:
-        print("\ninterrupted before anything was trained", file=sys.stderr)
+    except Interrupted as e:
+        return e.status
+    except KeyboardInterrupt as e:
+        print(f"\n{e if e.args else 'interrupted before anything was trained'}", file=sys.stderr)
         return 130
     except (ValueError, OSError, Diverged) as e:
-        print(f"train.py: {e}", file=sys.stderr)
+        print(f"{TRAIN.removeprefix('python ')}: {sentence(e)}", file=sys.stderr)
         return 2
     return 0
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = Parser(prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", metavar="NAME", help="a name in configs/ or a .toml file; starts a new run")
+    known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
+    examples = f"{EXAMPLES}\n\nconfigs:\n{textwrap.fill(known, 100, break_on_hyphens=False)}"
+    parser = Parser(prog=TRAIN.removeprefix("python "), description=__doc__, examples=examples, often=OFTEN)
+    parser.add_argument("--config", metavar="NAME", help="the name of a config, or a .toml file; starts a new run")
     parser.add_argument("--resume", metavar="RUN", type=Path, help="folder of a run to go on with, from its latest checkpoint")
     parser.add_argument("--init-from", metavar="RUN", type=Path, help="folder of a run whose weights and tokenizer a new run starts with")
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps")
@@ -75,80 +102,95 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if args.resume and (args.config or args.init_from):
         parser.error("--resume goes on with a run as it was configured; use --init-from RUN to start a new run from its weights")
     if not (args.config or args.resume or args.init_from):
-        known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
         parser.error(f"expected --config NAME (one of {known}), --resume RUN or --init-from RUN")
     return args
 
 
 def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
-    """Everything between the command line and the summary."""
+    """Everything between the command line and the summary; meanwhile no other process may train the run."""
+    with ExitStack() as held:
+        work(args, flags, held)
+
+
+def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> None:
+    """See `go`; `held` keeps the lock on the folder of the run, unless nothing is written there."""
     began, device = time.monotonic(), run.find_device(args.device)
+    only_looks = args.show_batch or args.dry_run or args.profile
+    if args.resume and not only_looks:
+        run_folder.refuse_no_run(args.resume)
+        held.enter_context(only_trainer(args.resume))
     config, saved = resolve(args, flags)
     if config.train.keep_memory:
         keep_freed_memory()
+    original = load_config(args.config) if args.config else saved["config"]
+    if args.init_from:
+        original = dataclasses.replace(original, model=config.model, tokenizer=config.tokenizer)
+        config = config if args.config else sizing.reopen(config, flags)
+    config = as_expected(config, original, fresh=not args.init_from)
     print(f"{config.about.summary or 'training'}; corpus {config.data.corpus}")
-    data = run.build_data(config, saved and saved["tokenizer"])
-    config = run.limit_steps(config, data)
+    if args.resume:
+        data = run_start.data_again(args.resume, saved, config)
+    else:
+        data = run.build_data(config, saved and saved["tokenizer"])
+        config, data = sizing.fit(config, data, flags, saved and saved["tokenizer"])
+    config = sizing.set_cadence(run.limit_steps(as_expected(config, original), data), data)
     batch = run.build_batches(config, data)
     if args.show_batch:
         return print(batch_table(batch(0), data.tokenizer))
     config = settle(config, data.tokenizer.vocab_size, batch, device)
-    weights, base = starting_point(args, config, saved)
+    weights, base = run_start.starting_point(args.resume, args.init_from, config, saved)
     model = run.build_model(config, data.tokenizer.vocab_size, device, weights)
     step, progress = run.build_step(config, model), Progress()
     if args.resume:
         step.load_state_dict(saved["step"])
         progress = Progress(**saved["progress"])
-    name = Path(args.config).stem if args.config else args.init_from and f"from-{args.init_from.name}"
-    path = args.resume or run_folder.new_folder(config.train.run, name)
-    describe(config, data, model, device, path)
+    name = run_start.new_name(args.config) if args.config else args.init_from and f"from-{args.init_from.name}"
+    path = args.resume or run_folder.new_folder(config.train.run, name, None if only_looks else held)
+    describe(config, data, model, device, None if args.dry_run or args.profile else path)
     if args.dry_run:
         return None
     if config.train.compile:
         print(step.compile(batch(0)), flush=True)
     if args.profile:
         return print(profile(step, batch, args.profile, device, config.train.precision))
-    validation = run.build_validation(config, data)
-    log = MetricsLog(path / "metrics.jsonl", progress.step)
+    validation = run.build_validation(config, data).sampled(config.train.eval_tokens)
+    log, corpus = MetricsLog(path / "metrics.jsonl", progress.step), run_start.corpus_hash(data)
     run_folder.write_readable(path, config, data.tokenizer)
 
     def save(name: str, progress: Progress) -> None:
-        run_folder.save_run(path, name, config, data, step, progress, base)
+        run_folder.save_run(path, name, config, data, corpus, step, progress, base)
 
-    if not args.resume:
-        save("latest", progress)
+    save("latest", progress)
     try:
         train(config.train, step, batch, lambda: validation(model), save, log.write, progress)
+        finish(path, config, data, device, progress, began)
     except Interrupted:
-        print(f"interrupted at step {progress.step}, all saved; go on with: python train.py --resume {path}")
+        print(f"interrupted at step {progress.step}, all saved; go on with: {TRAIN} --resume {path}")
         raise
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped at once; go on from the last save with: {TRAIN} --resume {path}") from None
     except Diverged as e:
         raise Diverged(f"{e}; the last good checkpoint is {path / 'checkpoint' / 'latest.pt'}") from None
-    return finish(path, config, data, device, progress, began)
+    return None
 
 
 def resolve(args: argparse.Namespace, flags: dict[str, str]) -> tuple[RunConfig, dict | None]:
     """The config of this run, and the checkpoint that it starts from."""
     if args.resume:
         saved = run_folder.read_run(args.resume, "latest")
+        run_start.refuse_an_edited_config(args.resume, saved)
         for name in flags:
             if name not in MAY_CHANGE_ON_RESUME:
                 raise ValueError(f"--{name}: expected only {', '.join(MAY_CHANGE_ON_RESUME)} beside --resume; use --init-from")
         config = override(saved["config"], flags)
-        if saved["progress"]["step"] >= config.train.max_steps:
+        if saved["progress"]["step"] >= config.train.max_steps and is_summed_up(args.resume, saved["progress"]["step"]):
             raise ValueError(f"{args.resume} has done its {config.train.max_steps} steps; raise --train.max_steps, or use --init-from")
         return config, saved
     if not args.init_from:
-        return refuse_what_would_be_ignored(override(load_config(args.config), flags), flags, None), None
+        return refuse_what_would_be_ignored(override(run_start.new_config(args.config), flags), flags, None), None
     saved = run_folder.read_best(args.init_from)
-    base = load_config(args.config) if args.config else saved["config"]
-    wrong = [name for name in flags if name.startswith(("model.", "tokenizer."))]
-    if wrong:
-        raise ValueError(f"--{wrong[0]}: model and tokenizer come from --init-from {args.init_from}; use --config to start with fresh ones")
-    base = dataclasses.replace(base, model=saved["config"].model, tokenizer=saved["config"].tokenizer)
-    if not args.config:
-        base = dataclasses.replace(base, train=dataclasses.replace(base.train, run=""))
-    return refuse_what_would_be_ignored(override(base, flags), flags, saved), saved
+    config = run_start.config_from(args.init_from, saved, args.config, flags)
+    return refuse_what_would_be_ignored(config, flags, saved), saved
 
 
 def refuse_what_would_be_ignored(config: RunConfig, flags: dict[str, str], saved: dict | None) -> RunConfig:
@@ -168,16 +210,6 @@ def refuse_what_would_be_ignored(config: RunConfig, flags: dict[str, str], saved
     return config
 
 
-def starting_point(args: argparse.Namespace, config: RunConfig, saved: dict | None) -> tuple[dict | None, Base | None]:
-    """Weights for a model to begin with or to carry an adapter; for an adapter also the run that they are of."""
-    if args.resume:
-        return run_folder.base_weights(args.resume, saved), saved.get("base") and Base(**saved["base"])
-    if not args.init_from:
-        return None, None
-    weights = run_folder.whole_weights(args.init_from, saved)
-    return weights, Base(str(args.init_from.resolve()), fingerprint(weights)) if config.adapter.rank else None
-
-
 def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch | PairBatch], device: str) -> RunConfig:
     """The config with train.precision "auto" replaced by what is faster on this machine, for now and for --resume."""
     if config.train.precision != "auto":
@@ -190,66 +222,82 @@ def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch | Pa
     return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=faster))
 
 
-def describe(config: RunConfig, data: Data, model: torch.nn.Module, device: str, path: Path) -> None:
-    """The first lines: what is trained, on what, and what to expect."""
-    about, n_parameters = config.about, count_parameters(model)
-    n_trained = n_parameters - sum(p.numel() for p in model.parameters() if not p.requires_grad)
+def describe(config: RunConfig, data: Data, model: torch.nn.Module, device: str, path: Path | None) -> None:
+    """The first lines: what is trained, on what, and what to expect; the whole config, where no run folder will hold it."""
+    n_parameters = sum(p.numel() for p in model.parameters())
+    n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     ragged = data.labels or isinstance(data.train, Pairs)
     per_step = f"{'at most ' if ragged else ''}{config.train.batch_size * config.model.context_length:,}"
-    print(to_toml(config))
-    size = f"{n_parameters:,} parameters" if any(True for _ in model.parameters()) else "a table that grows as it counts"
-    print(f"device {device}, {torch.get_num_threads()} threads, {config.train.precision}; {size}")
+    print(brief(dataclasses.replace(config, about=AboutConfig())) if path else to_toml(config))
+    what = f"{n_parameters:,} parameters" if n_parameters else "a table to be counted"
+    print(f"device {device}, {torch.get_num_threads()} threads, {config.train.precision}; {what}")
     if n_trained < n_parameters:
         print(f"{n_trained:,} of them are trained, {100 * n_trained / n_parameters:.2f} %; the others are frozen")
     print(f"{len(data.train.ids):,} tokens to train on, {len(data.val.ids):,} to validate on; {per_step} tokens a step")
     n_answers = len(ENDINGS) if data.labels else data.tokenizer.vocab_size
     print(f"a uniform guess has loss ln {n_answers} = {math.log(n_answers):.3f}")
-    if about.expected_loss:
-        print(f"expected, as configured in its file: validation loss {about.expected_loss:.3f} after about {about.expected_seconds:.0f} s")
+    if expected := announce(config):
+        print(expected)
     if data.val_nats is not None:
         print(f"the source itself has loss {data.val_nats / (len(data.val.ids) - 1):.3f} on the validation text: no model can do better")
-    print(f"run folder {path}", flush=True)
+    print(sizing.plan(config, data))
+    if path:
+        print(f"run folder {path}; its config.toml holds every key", flush=True)
+
+
+def is_summed_up(path: Path, step: int) -> bool:
+    """Whether the run has the summary of this step; one that was killed between its last save and its summary has not."""
+    summary = path / "summary.json"
+    return summary.is_file() and json.loads(summary.read_text(encoding="utf-8"))["steps"] == step
 
 
 def finish(path: Path, config: RunConfig, data: Data, device: str, progress: Progress, began: float) -> None:
     """Curves, the last figures, a sample, and where everything is."""
     rows = read_metrics(path / "metrics.jsonl")
-    names = {"loss": "training loss", "val_loss": "validation loss"}
-    curves = {title: [(row["step"], row[name]) for row in rows if name in row] for name, title in names.items()}
-    plotted = save_plot(curves, path / "loss.png")
+    curves = curves_of(rows)
+    plotted = save_plot(curves, path / "loss.png", source_loss(rows))
     opened = run_folder.open_run(path, device)
-    last = [row for row in rows if "val_loss" in row][-1]
-    summary = {"parameters": count_parameters(opened.text.model), "steps": progress.step, "best_val_loss": progress.best_loss}
-    summary["best_step"] = opened.step
-    summary |= {name: value for name, value in last.items() if name != "step"}
+    model = opened.text.model
+    val = run.build_validation(config, data)(model)  # all of it, where training may have looked at a part
+    summary = {"parameters": count_parameters(model), "steps": progress.step, "best_step": opened.step, **val}
     if data.test is not None:
-        test = run.build_validation(config, data, "test")(opened.text.model)
+        test = run.build_validation(config, data, "test")(model)
         summary |= {f"test_{name.removeprefix('val_')}": value for name, value in test.items()}
     summary |= {"train_seconds": round(progress.seconds, 1), "total_seconds": round(time.monotonic() - began, 1)}
-    (path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_atomically(path / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     print(terminal_plot(curves))
-    for name, value in summary.items():
-        print(f"{name:>18}  {value:.4f}" if isinstance(value, float) else f"{name:>18}  {value}")
-    if "regret" in last:
-        print(f"{'regret':>18}  {100 * last['regret'] / last['source_loss']:.1f} % of the source's own loss, which nothing can take away")
+    for name, value in told(summary).items():
+        print(f"{name:>18}  {value}")
+    if progress.step < config.train.max_steps:
+        print(f"stopped early at step {progress.step:,}, after {progress.n_worse} validations without a new best")
     if not isinstance(opened.text, TextModel):
-        return print(demonstrate(opened))
+        return print(*filter(None, (demonstrate(opened), overfitted(rows, opened.step))), sep="\n")
     sampling, limit = config.sampling, min(config.text.max_new_tokens, config.model.context_length)
     [sample] = opened.text.generate([config.text.prompt], sampling, max_new_tokens=limit, seeds=[config.train.seed])
     print(f"\na sample ({opened.text.sampler(sampling, [config.text.prompt])}):\n{sample.prompt}{opened.text.joint}{sample.text}\n")
     print(f"everything is in {path}: checkpoint/ config.toml tokenizer.json metrics.jsonl summary.json{' loss.png' if plotted else ''}")
     how = "--attention --prompt \"...\"" if isinstance(opened.text, Translator) else "--top-p 0.9"
-    print(f"write more with: python sample.py --run {path} {how}")
+    print(f"write more with: {SAMPLE} --run {path} {how}")
+    if remark := learned_by_heart(opened, data) or overfitted(rows, opened.step):
+        print(remark)
+
+
+def learned_by_heart(opened: OpenRun, data: Data) -> str:
+    """A sentence, if the best model knows its training text by heart."""
+    if not isinstance(data.train, TokenStream) or run.passes(opened.config, data) <= 1:
+        return ""
+    train, val = (recite(opened.text.model, part, opened.config.model.context_length, data.documents) for part in (data.train, data.val))
+    return recited(train, val)
 
 
 def demonstrate(opened: OpenRun) -> str:
     """What an encoder can do now, and the command for more."""
     text, prompt = opened.text, opened.config.text.prompt
     if not isinstance(text, Cloze):
-        return f"\neverything is in {opened.path}; tell more with: python sample.py --run {opened.path} --classify TEXT"
+        return f"\neverything is in {opened.path}; tell more with: {SAMPLE} --run {opened.path} --classify TEXT"
     fits = MASK in prompt and len(text.encode(prompt)) <= text.model.context_length
     filled = f"\n{prompt}\n{text.show(prompt, 3)}\n" if fits else ""
-    return f"{filled}\neverything is in {opened.path}; fill in more with: python sample.py --run {opened.path} --fill \"{EXAMPLE}\""
+    return f"{filled}\neverything is in {opened.path}; fill in more with: {SAMPLE} --run {opened.path} --fill \"{EXAMPLE}\""
 
 
 if __name__ == "__main__":

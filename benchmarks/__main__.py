@@ -4,7 +4,6 @@ What they find is kept in benchmarks/figures.json and benchmarks/ladder.json; at
 from it. One that fails does not keep the others from running, and is named at the end. It takes hours.
 """
 
-import argparse
 import re
 import shlex
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from benchmarks import readme
 from benchmarks.record import ROOT
+from minillm.flags import Parser
 
 COMMANDS = {  # name -> module and words; {runs} is the folder of trained runs, {corpus} the flag for tiny Shakespeare, where it is given
     "allocator": "allocator",
@@ -74,12 +74,12 @@ def measure(names: list[str], runs: Path, corpus: str | None) -> list[str]:
 
 def main() -> None:
     """Measure, write the tables, say what failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=COMMANDS, default=list(COMMANDS), metavar="NAME", help=", ".join(COMMANDS))
     parser.add_argument("--skip", nargs="+", choices=COMMANDS, default=[], metavar="NAME", help="not these")
     parser.add_argument("--runs", type=Path, help="folder of trained runs, each named as its config; what it lacks is trained into it")
     parser.add_argument("--corpus", help="a copy of tiny Shakespeare; default: downloaded once")
-    args = parser.parse_args()
+    args = parser.parse()
     names = [name for name in args.only if name not in args.skip]
     with tempfile.TemporaryDirectory() as folder:
         runs = (args.runs or Path(folder)).resolve()

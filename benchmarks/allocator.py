@@ -4,7 +4,6 @@ Trains a few steps in processes of their own, with `train.keep_memory` and witho
 Prints and keeps the median milliseconds of a step and their ratio.
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import sys
 from benchmarks.record import ROOT, record
 from benchmarks.timing import timed
 from minillm import run
-from minillm.flags import override
+from minillm.flags import Parser, override
 from minillm.run_config import load_config
 from minillm.training.allocator import keep_freed_memory
 
@@ -31,12 +30,12 @@ def milliseconds(config: str, keep: bool, n_steps: int) -> float:
 
 def main() -> None:
     """Measure both in turns."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--config", default="gpt-tiny")
     parser.add_argument("--repeats", type=int, default=5, help="processes of each kind")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--keep", choices=["yes", "no"], help="measure one process, this one, and print its milliseconds")
-    args = parser.parse_args()
+    args = parser.parse()
     if args.keep:
         return print(milliseconds(args.config, args.keep == "yes", args.steps))
     rows = []

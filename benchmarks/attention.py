@@ -6,7 +6,6 @@ back, inputs and gradients included, as torch's profiler recorded them, and the 
 exponent is the slope of a line through the logarithms: 2 where something grows with the square of the length, 1 where it is linear.
 """
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -20,6 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.record import record
 from benchmarks.timing import in_turns
 from minillm.cache.base import KVView
+from minillm.flags import Parser
 from minillm.layers.attention import attend, attend_plainly
 from minillm.layers.flash import attend_in_tiles
 
@@ -53,12 +53,12 @@ def exponent(lengths: list[int], costs: list[float]) -> float:
 
 def main() -> None:
     """Print a row for each length, and keep the exponents."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1024, 2048, 4096], help="tokens of the texts")
     parser.add_argument("--n-heads", type=int, default=2, help="heads, each with keys of its own")
     parser.add_argument("--d-head", type=int, default=64, help="width of a head")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each; 0 measures bytes alone")
-    args = parser.parse_args()
+    args = parser.parse()
     torch.set_num_threads(1)
 
     columns = [f"{name} {unit}" for unit in ("MiB", "ms")[: 1 + bool(args.repeats)] for name in ROADS]

@@ -6,7 +6,6 @@ are searched one at a time, and as one batch. First both must find the same in f
 thread; seconds are of CPU time, which other processes do not take away.
 """
 
-import argparse
 import random
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from benchmarks.gpt2 import GPT2, Prompts, check_roads, twin, write
 from benchmarks.record import record
 from benchmarks.timing import in_turns, rates, ratios
 from minillm.decoding.beam import BeamConfig, beam_search
+from minillm.flags import Parser
 from minillm.models.decoder import Decoder
 
 VOCAB = 1700
@@ -28,11 +28,11 @@ THEIRS = {"num_beams": 4, "length_penalty": 1.0, "early_stopping": False}  # the
 
 def main() -> None:
     """Measure both ways and keep them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--n-prompts", type=int, default=8)
     parser.add_argument("--n-new", type=int, default=64, help="tokens to write after each")
     parser.add_argument("--repeats", type=int, default=5, help="timed searches of each")
-    args = parser.parse_args()
+    args = parser.parse()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     chance = random.Random(0)

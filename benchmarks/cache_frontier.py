@@ -10,7 +10,6 @@ cache, and the rest of each text token by token. For each cache and its share of
 All of them are kept, one repeat a seed.
 """
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from minillm.cache.h2o import H2OCache
 from minillm.cache.quantized import QuantizedCache
 from minillm.cache.snapkv import SnapKVCache
 from minillm.cache.streaming import StreamingCache
+from minillm.flags import Parser
 from minillm.models.decoder import Decoder, DecoderConfig
 from minillm.training.optim import OptimConfig, build_optimizer
 
@@ -203,12 +203,12 @@ def plot(rows: list[Row], path: Path) -> bool:
 
 def main() -> None:
     """Train, measure, print, draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--steps", type=int, default=1500, help="of training")
     parser.add_argument("--texts", type=int, default=128, help="to recall from")
     parser.add_argument("--seeds", type=int, default=1, help="repeats, each with a model of its own")
     parser.add_argument("--plot", type=Path, default=Path("runs/cache_frontier.png"), help="where the picture goes, if matplotlib is there")
-    args = parser.parse_args()
+    args = parser.parse()
     torch.set_num_threads(1)
     kept = []
     for seed in range(args.seeds):

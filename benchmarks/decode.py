@@ -10,7 +10,6 @@ prompt, warms up and does not count, so the others are written after 1,001 to 1,
 One thread; seconds are of CPU time, which other processes do not take away. First all roads must write the same in float64.
 """
 
-import argparse
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,6 +21,7 @@ from benchmarks.record import record
 from benchmarks.timing import in_turns, rates, ratios
 from minillm.decoding.generate import Event, generate, stream
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
+from minillm.flags import Parser
 from minillm.models.decoder import Decoder
 
 VOCAB = 65
@@ -65,12 +65,12 @@ def against_no_cache(length: int, n_new: int) -> list[dict[str, float]]:
 
 def main() -> None:
     """Measure both and keep them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--n-new", type=int, default=200, help="tokens to write beside transformers")
     parser.add_argument("--repeats", type=int, default=9, help="timed texts of each")
     parser.add_argument("--length", type=int, default=1024, help="tokens at which the cache is measured")
     parser.add_argument("--n-last", type=int, default=24, help="how many of them to write, one more than are timed")
-    args = parser.parse_args()
+    args = parser.parse()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     record("decode", against_transformers(16, args.n_new, args.repeats))

@@ -7,7 +7,6 @@ figure is the median of the repeats, with the lowest and the highest, in new tok
 take away. The ratios are those of runs that followed each other.
 """
 
-import argparse
 import random
 import time
 
@@ -19,6 +18,7 @@ from benchmarks.timing import in_turns, rates, ratios, span
 from minillm.decoding.sampler import SamplingConfig
 from minillm.engine.engine import Engine
 from minillm.engine.request import Request
+from minillm.flags import Parser
 from minillm.models.decoder import Decoder
 
 VOCAB = 1700
@@ -32,11 +32,11 @@ def serve(model: Decoder, prompts: Prompts, n_new: int, at_once: int) -> list[li
 
 def main() -> None:
     """Measure all and keep what together is worth."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--n-requests", type=int, default=32, help="prompts")
     parser.add_argument("--n-new", type=int, default=64, help="tokens to write after each")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each road")
-    args = parser.parse_args()
+    args = parser.parse()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     chance = random.Random(0)

@@ -4,7 +4,6 @@ Each training is the command that a user types, timed from start to end in a pro
 benchmarks/figures.json, one entry a name, and `python -m benchmarks.readme` copies them into the README.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from benchmarks.timing import with_bytecode
 from minillm import run_folder
 from minillm.datasets.stories import World
 from minillm.decoding.sampler import SamplingConfig
+from minillm.flags import Parser
 
 
 def measure_training(config: str, seed: int, folder: Path, more: list[str], valid: bool = True) -> dict[str, float]:
@@ -56,11 +56,11 @@ def measure_cold_start(path: Path, folder: Path) -> dict[str, float]:
 
 def main() -> None:
     """Measure the named figures and keep them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("names", nargs="+", help="configs to train, or cold-start (after gpt-tiny, on the run it left)")
     parser.add_argument("--seeds", type=int, default=1, help="repeats, each with another seed")
     parser.add_argument("--corpus", help="a file to train on instead of the config's corpus, such as a copy of tiny Shakespeare")
-    args = parser.parse_args()
+    args = parser.parse()
     more = ["--data.corpus", str(Path(args.corpus).resolve())] if args.corpus else []
     with tempfile.TemporaryDirectory() as folder:
         for name in args.names:

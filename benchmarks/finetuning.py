@@ -5,19 +5,19 @@ same few hundred labelled stories for as many steps; the accuracies are on stori
 the time.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 
 from benchmarks.figures import measure_training
 from benchmarks.record import record
+from minillm.flags import Parser
 
 
 def main() -> None:
     """Train, compare, keep."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=1, help="repeats of both, each with another seed")
-    args = parser.parse_args()
+    args = parser.parse()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         encoder = measure_training("encoder-tiny", 0, folder, [])

@@ -5,14 +5,13 @@ allocator had handed out and not got back, hidden states, weight and gradients i
 --repeats 0 measures bytes alone.
 """
 
-import argparse
-
 import torch
 import torch.nn.functional as F
 
 from benchmarks.attention import peak_bytes
 from benchmarks.record import record
 from benchmarks.timing import in_turns, ratios
+from minillm.flags import Parser
 from minillm.objectives.linear_cross_entropy import linear_cross_entropy
 
 
@@ -23,10 +22,10 @@ def torchs(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) ->
 
 def main() -> None:
     """Measure both and keep the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(description=__doc__.partition("\n")[0])
     for name, default in {"vocab-size": 50_000, "d-model": 768, "tokens": 4096, "repeats": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    args = parser.parse_args()
+    args = parser.parse()
     targets = torch.randint(args.vocab_size, (args.tokens,))
 
     def work(loss) -> None:

@@ -4,7 +4,6 @@ Seconds of `python -c "import minillm.run"` and of `python -c "import torch"`, p
 Both find their bytecode in a cache, as from the second start on.
 """
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -12,13 +11,14 @@ from pathlib import Path
 
 from benchmarks.record import ROOT, record
 from benchmarks.timing import in_turns, with_bytecode
+from minillm.flags import Parser
 
 
 def main() -> None:
     """Measure both in turns."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=15, help="processes of each kind")
-    args = parser.parse_args()
+    args = parser.parse()
 
     with tempfile.TemporaryDirectory() as folder:
 

@@ -4,7 +4,6 @@ Forward and backward on one thread, the two taken in turns; milliseconds of each
 Memory that is freed is kept, as in training.
 """
 
-import argparse
 from collections.abc import Callable
 
 import torch
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 
 from benchmarks.record import record
 from benchmarks.timing import in_turns, ratios
+from minillm.flags import Parser
 from minillm.layers.attention import attend_written_out
 from minillm.layers.norm import RMSNorm
 from minillm.objectives import cross_entropy
@@ -62,9 +62,9 @@ KERNELS: dict[str, Callable[[], Roads]] = {
 
 def main() -> None:
     """Measure each and keep it."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=15)
-    args = parser.parse_args()
+    args = parser.parse()
     torch.set_num_threads(1)
     keep_freed_memory()
     for name, roads in KERNELS.items():

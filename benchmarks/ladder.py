@@ -67,7 +67,7 @@ def table(ladder: dict) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Measure the whole ladder, print it, and keep it if that is wanted."""
-    parser = Parser(prog="benchmarks.ladder", description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=100.0, help="of training for each model (default 100)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default 0)")
     parser.add_argument("--write", action="store_true", help="keep the results in benchmarks/ladder.json")

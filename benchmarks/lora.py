@@ -11,7 +11,6 @@ at learning rates that suit each. The columns:
     process           MB, the highest that the training process held, Python and torch (about 300 MB) included
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -25,6 +24,7 @@ import torch
 from benchmarks.record import ROOT, record
 from minillm import run, run_folder
 from minillm.datasets.batch import Batch
+from minillm.flags import Parser
 from minillm.run_config import RunConfig, load_config
 from minillm.tasks.base import Data
 from minillm.training.evaluate import Validation
@@ -83,11 +83,11 @@ def losses(path: Path, diary: Validation, stories: Validation) -> dict[str, floa
 
 def main() -> None:
     """Train, measure, print the table and, as JSON, what it is made of."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--run", type=Path, help="a trained gpt-tiny; default: train one")
     parser.add_argument("--seeds", type=int, default=1, help="repeats of both, each with another seed")
     parser.add_argument("--precision", default="auto", help="fp32, bf16, or auto for the faster one")
-    args = parser.parse_args()
+    args = parser.parse()
     with tempfile.TemporaryDirectory() as name:
         folder, base = Path(name), args.run
         if base is None:

@@ -5,14 +5,13 @@ model's feed-forward is as wide as all the experts together that one token asks,
 for the router). Validation losses at the end, and the median of the ratio of the two times over all steps, with its quartiles.
 """
 
-import argparse
 import statistics
 
 from benchmarks.record import record
 from benchmarks.throughput import faster
 from benchmarks.timing import ratios, timed
 from minillm import run
-from minillm.flags import override
+from minillm.flags import Parser, override
 from minillm.models.decoder import DecoderConfig
 from minillm.run_config import RunConfig, load_config
 
@@ -48,11 +47,11 @@ def race(config: RunConfig) -> dict[str, float]:
 
 def main() -> None:
     """Train both with each seed and keep what they reach."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--steps", type=int, default=400, help="optimizer updates of each, more than ten")
     parser.add_argument("--seeds", type=int, default=1, help="repeats, each with other weights and another order of the batches")
     parser.add_argument("--corpus", help="instead of the config's")
-    args = parser.parse_args()
+    args = parser.parse()
     flags = {"train.max_steps": str(args.steps)} | ({"data.corpus": args.corpus} if args.corpus else {})
     config = override(load_config("moe-tiny"), flags)
     record("moe", [race(override(config, {"train.seed": str(seed)})) for seed in range(args.seeds)])

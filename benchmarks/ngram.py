@@ -4,7 +4,6 @@ The text is drawn token by token from Zipf's law, so that nearly all long n-gram
 thread; a step counts 2^21 tokens, as `CountingStep` would. Memory is the highest that the process ever held, Python and torch included.
 """
 
-import argparse
 import resource
 import time
 
@@ -14,6 +13,7 @@ import torch
 from benchmarks.record import record
 from benchmarks.timing import timed
 from minillm.datasets.batch import Batch
+from minillm.flags import Parser
 from minillm.models.ngram import Ngram, NgramConfig
 
 ROWS, WIDTH = 16, 2**17
@@ -26,11 +26,11 @@ def peak() -> float:
 
 def main() -> None:
     """Count, look up once, print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tokens", type=int, default=10_000_000)
     parser.add_argument("--order", type=int, default=5)
     parser.add_argument("--vocab-size", type=int, default=8192)
-    args = parser.parse_args()
+    args = parser.parse()
     torch.set_num_threads(1)
     model = Ngram(NgramConfig(order=args.order), args.vocab_size)
     before, seconds, busy, n_counted, step = peak(), 0.0, 0.0, 0, 0

@@ -4,13 +4,12 @@ Forward and backward of a stack over random vectors, the two taken in turns; tok
 256, 16 rows of 128 tokens, unless told otherwise; as many threads as torch takes by itself.
 """
 
-import argparse
-
 import torch
 from torch import nn
 
 from benchmarks.record import record
 from benchmarks.timing import in_turns, rates
+from minillm.flags import Parser
 from minillm.models.rnn import CELLS
 
 THEIRS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -38,11 +37,11 @@ def measure(cell: str, B: int, T: int, H: int, n_layers: int, repeats: int) -> d
 
 def main() -> None:
     """Measure each cell and keep it."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=["lstm", "gru", "rnn"])
     for name, default in {"batch-size": 16, "length": 128, "d-hidden": 256, "n-layers": 2, "repeats": 15}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    a = parser.parse_args()
+    a = parser.parse()
     print(f"{torch.get_num_threads()} threads; {a.n_layers} x {a.d_hidden}, {a.batch_size} rows of {a.length} tokens")
     for cell in a.cells:
         times = measure(cell, a.batch_size, a.length, a.d_hidden, a.n_layers, a.repeats)

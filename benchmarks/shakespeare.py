@@ -18,7 +18,7 @@ from benchmarks.record import record
 from benchmarks.throughput import faster
 from benchmarks.timing import timed
 from minillm import run
-from minillm.flags import override
+from minillm.flags import Parser, override
 from minillm.run_config import RunConfig, load_config
 from minillm.tasks.base import Data
 from minillm.training.allocator import keep_freed_memory
@@ -81,7 +81,7 @@ def race(configs: dict[str, RunConfig], data: Data, args: argparse.Namespace) ->
 
 def main() -> None:
     """Race with every seed and keep what was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--corpus", default="shakespeare", help="a file with the plays; default: as the configs have it")
     parser.add_argument("--seeds", type=int, default=5, help="repeats, each with other weights and batches")
     parser.add_argument("--loss", type=float, default=1.886, help="nats per character to reach")
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--classic-look-from", type=int, default=1500, help="the same of the classic recipe")
     parser.add_argument("--classic-look-every", type=int, default=50)
     parser.add_argument("--classic-steps", type=int, default=0, help="steps that it needs, where that is known already")
-    args = parser.parse_args()
+    args = parser.parse()
     keep_freed_memory()
     both = {"ours": load_config("gpt-shakespeare"), "classic": load_config("gpt-nano")}
     both = {name: override(config, {"data.corpus": args.corpus}) for name, config in both.items()}

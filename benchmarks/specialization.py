@@ -9,7 +9,6 @@ favorites; then every source's held-out documents are read, and the choices of e
 everything to a few favorites has little to tell, so the entropy of the load stands beside it. A random router has about 0.
 """
 
-import argparse
 import math
 import statistics
 
@@ -22,7 +21,7 @@ from minillm.datasets.corpus import load_corpus
 from minillm.datasets.split import split
 from minillm.datasets.tokens import token_stream
 from minillm.datasets.windows import evaluation_batches
-from minillm.flags import override
+from minillm.flags import Parser, override
 from minillm.run_config import RunConfig, load_config
 from minillm.tasks.base import Data
 from minillm.training.balance import load_metrics, routers_of, watching
@@ -66,10 +65,10 @@ def report(name: str, counts: Tensor, loss: float) -> dict[str, float]:
 
 def main() -> None:
     """Train with each remedy and print what its experts know."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--steps", type=int, default=200, help="optimizer updates of each")
     parser.add_argument("--corpus", help="instead of the config's: names with commas between")
-    args = parser.parse_args()
+    args = parser.parse()
     more = {"data.corpus": args.corpus} if args.corpus else {}
     config = override(load_config("moe-tiny"), {"train.max_steps": str(args.steps), "train.precision": "bf16"} | more)
     data = run.build_data(config)

@@ -6,7 +6,6 @@ highest, how many greedy texts are equal (float32 may tell near ties apart by th
 speed-up beside the one that acceptance and cost predict (Leviathan et al. 2023).
 """
 
-import argparse
 import statistics
 from collections.abc import Callable
 from functools import partial
@@ -17,10 +16,12 @@ import torch
 from benchmarks.record import record
 from benchmarks.timing import ratios, span, timed
 from minillm.datasets.corpus import load_corpus
+from minillm.decoding.draft_length import MOST, Cost, Tally, expected_speed_up
 from minillm.decoding.drafts import ModelDrafter
 from minillm.decoding.generate import Completion, generate
 from minillm.decoding.sampler import SamplingConfig
-from minillm.decoding.speculative import MOST, Tally, expected_speed_up, speculate
+from minillm.decoding.speculative import speculate
+from minillm.flags import Parser
 from minillm.run_drafter import build_drafter
 from minillm.run_folder import open_run
 from minillm.text import TextModel
@@ -39,7 +40,7 @@ def written(
 
 def main() -> None:
     """Print a block for greedy and one for sampled text."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="the target's run")
     parser.add_argument("--draft", required=True, help="the draft's run, or ngram, or prompt")
     parser.add_argument("--draft-tokens", type=int, default=0, help=f"tokens to draft at once, 1 ... {MOST}; 0: as many as pay")
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15, help="texts of each kind")
     parser.add_argument("--precision", choices=list(DTYPES), default="fp32", help="of both models")
     parser.add_argument("--threads", type=int, default=2, help="threads that torch may use")
-    args = parser.parse_args()
+    args = parser.parse()
     torch.set_num_threads(args.threads)
 
     opened = open_run(args.run)
@@ -75,7 +76,7 @@ def main() -> None:
         print(f"  tokens/s  plain {span(target, 1)}   drafted {span(drafted, 1)}")
         told = f"{whole.mean_length:.2f} drafted and {whole.tokens_per_call:.2f} written a call, a drafted token costs {cost:.3f} calls"
         print(f"  accepted {whole.acceptance:.1%}, {told}")
-        predicted = expected_speed_up(whole.acceptance, whole.mean_length, cost)
+        predicted = expected_speed_up(whole.acceptance, whole.mean_length, Cost(cost))
         median = statistics.median(drafted) / statistics.median(target)
         print(f"  speed-up {median:.2f} x of medians, {min(gains):.2f} ... {max(gains):.2f} text by text; predicted {predicted:.2f} x")
         rows = zip(drafted, gains, accepted, strict=True)

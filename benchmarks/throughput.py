@@ -12,8 +12,6 @@ seconds of a step; the bound is the rate of a large product of bfloat16 matrices
 linear layers by themselves, layer by layer, forward and backward: what a step would reach that did nothing else.
 """
 
-import argparse
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -23,7 +21,7 @@ from benchmarks.record import record
 from benchmarks.timing import in_turns, rates, ratios, timed
 from minillm import run
 from minillm.datasets.batch import Batch
-from minillm.flags import override
+from minillm.flags import Parser, override
 from minillm.objectives.next_token import next_token
 from minillm.run_config import RunConfig, load_config
 from minillm.training.allocator import keep_freed_memory
@@ -125,10 +123,10 @@ def against_the_machine(repeats: int) -> list[dict[str, float]]:
 
 def main() -> None:
     """Measure both and keep them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=50, help="timed steps of each at the small shape")
     parser.add_argument("--larger-repeats", type=int, default=10, help="timed steps at 10.7 million parameters")
-    args = parser.parse_args()
+    args = parser.parse()
     keep_freed_memory()
     record("throughput", against_transformers(args.repeats))
     record("utilization", against_the_machine(args.larger_repeats))

@@ -6,7 +6,6 @@ Reads the manual that Python carries within itself, unless told otherwise, in wh
 tokenizer reads the stories that train.py reads by default, in which words recur. One process; the documents go in all at once.
 """
 
-import argparse
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydoc_data import topics
 from benchmarks.record import record
 from benchmarks.timing import rates, span, timed
 from minillm.datasets.corpus import DataConfig, load_corpus
+from minillm.flags import Parser
 from minillm.tokenizers.base import Tokenizer
 from minillm.tokenizers.build import CLASSES, TokenizerConfig, tokenizer_from_dict, train_tokenizer
 
@@ -31,11 +31,11 @@ def anew(tokenizer: Tokenizer) -> Tokenizer:
 
 def main() -> None:
     """Print a row for each and keep them."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--corpus", type=Path, help="a UTF-8 text file (default: the manual of Python)")
     parser.add_argument("--vocab-size", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=5)
-    args = parser.parse_args()
+    args = parser.parse()
     texts = [args.corpus.read_text(encoding="utf-8")] if args.corpus else list(topics.topics.values())
     megabytes = megabytes_of(texts)
     print(f"{len(texts)} documents, {megabytes:.2f} MB")

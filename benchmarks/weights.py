@@ -7,7 +7,6 @@ each to transformers in the same round, and the bytes of the weights. With --run
 weights as trained and packed, on as many batches as --batches says.
 """
 
-import argparse
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +20,7 @@ from benchmarks.timing import in_turns, rates, ratios
 from minillm import run, run_folder
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
+from minillm.flags import Parser
 from minillm.models.decoder import Decoder
 from minillm.quantization.kernels import accelerate
 from minillm.quantization.pack import WEIGHTS, pack
@@ -88,14 +88,14 @@ def quality(path: Path, n_batches: int) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--run", type=Path, help="a trained run, whose loss is measured instead of speed")
     parser.add_argument("--batches", type=int, default=16, help="of 64 rows, for the loss")
     parser.add_argument("--weights", nargs="+", default=["bf16", "int8", "int4"], choices=WEIGHTS, help="formats to time")
     parser.add_argument("--tokens", type=int, default=64, help="new tokens a text")
     parser.add_argument("--rounds", type=int, default=9, help="repeats")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="that torch may use")
-    args = parser.parse_args()
+    args = parser.parse()
     torch.set_num_threads(args.threads)
     if args.run:
         quality(args.run, args.batches)

@@ -12,6 +12,7 @@ import difflib
 import functools
 import inspect
 import io
+import math
 import tokenize
 import tomllib
 import types
@@ -80,6 +81,7 @@ class Between:
 Positive = Annotated[int, AtLeast(1)]
 Count = Annotated[int, AtLeast(0)]
 Fraction = Annotated[float, Between(0, 1)]
+Seed = Annotated[int, Between(0, 2**32 - 1)]  # one 32-bit word, so that no (seed, step) is another's
 
 
 class Key(NamedTuple):
@@ -132,13 +134,13 @@ def from_dict(cls: type[C], tree: Mapping[str, Any], where: str = "") -> C:
     return cls(**values)
 
 
-def load(cls: type[C], path: Path) -> C:
-    """Read a TOML file into `cls`. Raises ValueError."""
+def load(cls: type[C], path: Path, missing: Mapping[str, Any] | None = None) -> C:
+    """Read a TOML file into `cls`; `missing` holds the sections that the file may leave out. Raises ValueError."""
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # with or without a byte order mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise ValueError(f"{path}: expected a TOML file; {e}") from e
-    return from_dict(cls, tree)
+    return from_dict(cls, {**(missing or {}), **tree})
 
 
 def validate(config: object) -> None:
@@ -160,6 +162,22 @@ def to_toml(config: object) -> str:
     return "\n".join(lines)
 
 
+def brief(config: object) -> str:
+    """The config for people: a line for each section, with its kind where there are several, and with what is not the default."""
+    lines, hints = [], typing.get_type_hints(type(config))
+    for section in dataclasses.fields(config):
+        value, always = getattr(config, section.name), "kind" if len(kinds_of(hints[section.name])) > 1 else ""
+        told = [key.name for key in keys(type(value)) if key.name == always or getattr(value, key.name) != key.default]
+        texts = [f"{name} {_written(getattr(value, name))}" for name in told]
+        lines += [f"{f'[{section.name}]':<12} {', '.join(texts)}"] if texts else []
+    return "\n".join(lines)
+
+
+def _written(value: Any) -> str:
+    """A value without quotes, where nobody could take it for something else."""
+    return value if isinstance(value, str) and value and value.isprintable() and not set(value) & set(' ,"') else literal(value)
+
+
 def suggest(name: str, known: list[str]) -> str:
     """ "did you mean" for an unknown name: the nearest known ones, or all of them when nothing is near."""
     stem, tail = name.lstrip("-"), _tail(name)
@@ -171,7 +189,7 @@ def suggest(name: str, known: list[str]) -> str:
         near += [tails[t] for t in difflib.get_close_matches(tail, list(tails), n=1) if tails[t] not in near]
     if near:
         return f"one of {len(known)} names; did you mean {' or '.join(near[:3])}?"
-    return f"one of {', '.join(known)}" if len(known) <= 20 else f"one of {len(known)} names; --help lists them"
+    return f"one of {', '.join(known)}" if len(known) <= 20 else f"one of {len(known)} names; see --help"
 
 
 def _tail(name: str) -> str:
@@ -230,8 +248,12 @@ def fit(value: Any, hint: Any, name: str) -> Any:
         return tuple(fit(v, items[0], name) for v in value)
     if hint is float and type(value) is int:
         return float(value)
-    if type(value) is not hint or (hint is float and value != value):
+    if type(value) is not hint:
         raise ValueError(f"{name} = {value!r}: expected {describe(hint)}")
+    if hint is float and not math.isfinite(value):
+        raise ValueError(f"{name} = {value!r}: expected a finite number")
+    if hint is int and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} = {value!r}: expected an integer of 64 bits, less than 2^63; take a smaller one")
     return value
 
 

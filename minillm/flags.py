@@ -7,11 +7,16 @@ over a config that was read and builds it anew, so that every check is made of t
 import argparse
 import dataclasses
 import functools
+import importlib.metadata
+import platform
+import sys
 import typing
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from minillm.config import describe, fit, from_dict, keys, kinds_of, literal, suggest
+from minillm.folders import version
 
 C = TypeVar("C")
 
@@ -26,8 +31,10 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, examples: str = "", often: Sequence[str] = (), **how: Any):
         """`examples`: command lines, one a line, shown as they are. `often`: destinations of flags, in the order of the short page."""
         how.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        how.setdefault("prog", _program())
         super().__init__(allow_abbrev=False, **how)
         self.examples, self.often = examples, often
+        self.add_argument("--version", action=_Version, help="show the versions of minillm, torch and Python, and exit")
         if examples:
             self.add_argument("--help-all", action=_HelpAll, help="show every flag and exit")
 
@@ -44,7 +51,7 @@ class Parser(argparse.ArgumentParser):
         formatter.start_section("flags that are used most")
         formatter.add_arguments([flags[name] for name in self.often])
         formatter.end_section()
-        n_flags = len([action for action in self._actions if action.dest not in ("help", "help_all")])
+        n_flags = len([action for action in self._actions if action.dest not in ("help", "help_all", "version")])
         formatter.add_text(f"{self.prog} --help-all lists all {n_flags} flags.")
         return formatter.format_help()
 
@@ -63,6 +70,29 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a value that is not among the choices of a flag, with the nearest ones; argparse calls this."""
+        if action.choices is not None and value not in action.choices:
+            expected = suggest(str(value), list(map(str, action.choices)))
+            raise argparse.ArgumentError(None, f"{'/'.join(action.option_strings) or action.dest} {value}: expected {expected}")
+
+
+def _program() -> str:
+    """The running program as it was started: a script, or `python -m` and a module."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name.removesuffix('.__main__')}" if spec else Path(sys.argv[0]).name
+
+
+class _Version(argparse.Action):
+    """--version: print the versions and exit."""
+
+    def __init__(self, **how: Any):
+        super().__init__(nargs=0, default=argparse.SUPPRESS, **how)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(f"minillm {version()} (torch {importlib.metadata.version('torch')}, Python {platform.python_version()})")
+        parser.exit()
 
 
 class _HelpAll(argparse.Action):

@@ -12,6 +12,7 @@ from minillm.adapters.lora import AdapterConfig, merge
 from minillm.config import to_toml
 from minillm.flags import Parser
 from minillm.models.decoder import Decoder
+from minillm.os_errors import sentence
 from minillm.quantization.awq import calibrate
 from minillm.quantization.pack import WEIGHTS, pack
 from minillm.quantization.packed import nbytes
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         print(save(args.run, args.weights, args.out, args.group, args.calibrate))
     except (ValueError, OSError) as e:
-        print(f"quantize: {e}", file=sys.stderr)
+        print(f"quantize: {sentence(e)}", file=sys.stderr)
         return 2
     return 0
 
@@ -56,7 +57,6 @@ def save(path: Path, weights: str, out: Path, group: int | None = None, n_batche
     pack(model, **how)
     tokenizer = contents["tokenizer"]
     changed = {"config": to_toml(without_adapter(config)), "tokenizer": tokenizer.to_dict(), "base": None, "packed": how}
-    contents.pop("format")
     write_readable(out, without_adapter(config), tokenizer)
     place = out / "checkpoint" / "best.pt"
     checkpoint.save(place, contents | changed | {"step": {"model": model.state_dict()}})

@@ -13,6 +13,7 @@ from minillm.models.encoder_decoder import EncoderDecoderConfig
 from minillm.models.ngram import NgramConfig
 from minillm.models.rnn import RNNConfig
 from minillm.objectives.loss import Objective
+from minillm.registry import Registry
 from minillm.run_config import RunConfig
 from minillm.tasks.base import Batches, Data, Say, Task
 from minillm.tasks.blanks import Blanks
@@ -25,13 +26,17 @@ from minillm.training.counting import CountingStep
 from minillm.training.evaluate import Validation
 from minillm.training.step import GradientStep
 
-TASKS: dict[type, type[Task]] = {  # what a model is for, where no labels are asked of it
-    DecoderConfig: NextToken,
-    RNNConfig: NextToken,
-    NgramConfig: Counting,
-    EncoderConfig: Blanks,
-    EncoderDecoderConfig: Translation,
-}
+TASKS: Registry[type, type[Task]] = Registry(  # what a model is for, where no labels are asked of it
+    "model.kind",
+    "TASKS in minillm/run.py",
+    {
+        DecoderConfig: NextToken,
+        RNNConfig: NextToken,
+        NgramConfig: Counting,
+        EncoderConfig: Blanks,
+        EncoderDecoderConfig: Translation,
+    },
+)
 
 
 def build_task(config: RunConfig) -> Task:
@@ -52,6 +57,11 @@ def build_batches(config: RunConfig, data: Data) -> Batches:
 def limit_steps(config: RunConfig, data: Data, say: Say = print) -> RunConfig:
     """The config with no more steps than there is data for."""
     return build_task(config).limit_steps(data, say)
+
+
+def passes(config: RunConfig, data: Data) -> float:
+    """How often training reads its text."""
+    return build_task(config).passes(data)
 
 
 def build_validation(config: RunConfig, data: Data, part: str = "val") -> Validation:

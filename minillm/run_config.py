@@ -4,8 +4,10 @@ Files in configs/ are such configs by name. What one section says against anothe
 Read `config` before; next: `run`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from minillm.adapters.lora import AdapterConfig
 from minillm.config import load, suggest, validate
@@ -14,6 +16,7 @@ from minillm.datasets.corpus import DataConfig
 from minillm.datasets.labels import LabelsConfig
 from minillm.datasets.masking import MaskingConfig
 from minillm.decoding.sampler import SamplingConfig
+from minillm.folders import SHIPPED
 from minillm.models.decoder import DecoderConfig
 from minillm.models.encoder import EncoderConfig
 from minillm.models.encoder_decoder import EncoderDecoderConfig
@@ -25,7 +28,7 @@ from minillm.training.loop import TrainConfig
 from minillm.training.optim import OptimConfig
 from minillm.training.schedule import ScheduleConfig
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = SHIPPED / "configs"
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,12 @@ class RunConfig:
             self._refuse_what_cannot_be_compiled()
         if order == "contiguous" and kind != "rnn":
             raise ValueError(f"data.order = contiguous: expected model.kind = rnn, whose state is carried, not {kind}; use epochs")
+        warmup, n_steps = self.schedule.warmup_steps, self.train.max_steps
+        if warmup > n_steps and kind != "ngram":
+            raise ValueError(
+                f"schedule.warmup_steps = {warmup}: expected at most train.max_steps = {n_steps}, or the peak is never reached; "
+                f"lower it, for example with --schedule.warmup_steps {n_steps // 10}"
+            )
         if order == "contiguous" and self.train.backward == "manual":
             raise ValueError("data.order = contiguous: expected epochs or random beside train.backward = manual; change one of the two")
 
@@ -95,8 +104,8 @@ def find_config(name: str) -> Path:
     return path
 
 
-def load_config(name: str) -> RunConfig:
-    """The config of that name or path. Raises ValueError."""
-    return load(RunConfig, find_config(name))
+def load_config(name: str, missing: Mapping[str, Any] | None = None) -> RunConfig:
+    """The config of that name or path; `missing` holds the sections that it may leave out. Raises ValueError."""
+    return load(RunConfig, find_config(name), missing)
 
 

@@ -1,13 +1,15 @@
 """A run is a folder: what training leaves there, and how it becomes a model to talk to again.
 
 It holds config.toml, tokenizer.json, metrics.jsonl, summary.json, loss.png and checkpoint/ with latest.pt (to go on from) and best.pt
-(to write with). Each checkpoint also carries config and tokenizer, so the files beside it are for people. The checkpoint of an
+(to write with), and training.lock while it is trained. Each checkpoint also carries config and tokenizer, so the files
+beside it are for people; a config.toml that was edited is refused rather than ignored. The checkpoint of an
 adapter only names the run whose weights it corrects. Read `run` and `training/checkpoint.py` before.
 """
 
 import itertools
 import json
 import tomllib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +18,11 @@ from torch import Tensor
 
 from minillm.adapters.lora import merge
 from minillm.config import from_dict, to_toml
+from minillm.datasets.atomic import write_atomically
 from minillm.quantization.pack import pack
 from minillm.run import assemble, build_task
 from minillm.run_config import RunConfig
+from minillm.run_lock import Taken, only_trainer
 from minillm.tasks.base import Data
 from minillm.text import TextModel
 from minillm.text_encoders import Cloze, TextClassifier
@@ -49,15 +53,37 @@ class Base(NamedTuple):
     sha256: str  # of the weights: on any others the adapter means nothing
 
 
-def new_folder(asked: str, name: str) -> Path:
-    """Where a new run goes: to the folder that was `asked` for, else to runs/NAME, numbered; never where another one lies."""
-    if not asked:
-        numbered = (RUNS / (name if i == 1 else f"{name}-{i}") for i in itertools.count(1))
-        return next(path for path in numbered if not (path / "checkpoint").exists())
-    path = Path(asked)
-    if (path / "checkpoint").exists():
-        raise ValueError(f"--train.run {path}: expected no run there; use --resume {path} to go on with it, or name another folder")
+def new_folder(asked: str, name: str, held: ExitStack | None = None) -> Path:
+    """Where a new run goes: to the folder that was `asked` for, else to runs/NAME, numbered; never where another one lies.
+
+    With `held` the folder is made and kept from other processes until `held` is closed, so that two that start at once
+    have two folders.
+    """
+    if asked:
+        return _claim(Path(asked), held)
+    for i in itertools.count(1):
+        try:
+            return _claim(RUNS / (name if i == 1 else f"{name}-{i}"), held)
+        except Taken:
+            continue
+
+
+def _claim(path: Path, held: ExitStack | None) -> Path:
+    """A folder without a run. Raises Taken where one is, or is about to be."""
+    _refuse_a_run(path)
+    if held is None:
+        return path
+    with ExitStack() as tried:
+        tried.enter_context(only_trainer(path))
+        _refuse_a_run(path)  # subtle: it may have come to its end between the first look and the lock
+        held.enter_context(tried.pop_all())
     return path
+
+
+def _refuse_a_run(path: Path) -> None:
+    if any((path / "checkpoint").glob("*.pt")):  # what a training left that ended before its first checkpoint is no run
+        how = f"use --resume {path} to go on with it, or name another folder"
+        raise Taken(f"--train.run {path}: expected no run there; {how}")
 
 
 def newest_run() -> Path:
@@ -70,34 +96,62 @@ def newest_run() -> Path:
 
 def write_readable(path: Path, config: RunConfig, tokenizer: Tokenizer) -> None:
     """config.toml and tokenizer.json of a run."""
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "config.toml").write_text(to_toml(config), encoding="utf-8")
-    (path / "tokenizer.json").write_text(json.dumps(tokenizer.to_dict()), encoding="utf-8")
+    write_atomically(path / "config.toml", to_toml(config).encode())
+    write_atomically(path / "tokenizer.json", json.dumps(tokenizer.to_dict()).encode())
 
 
 def save_run(
-    path: Path, name: str, config: RunConfig, data: Data, step: GradientStep | CountingStep, progress: Progress, base: Base | None = None
+    path: Path,
+    name: str,
+    config: RunConfig,
+    data: Data,
+    corpus: str,
+    step: GradientStep | CountingStep,
+    progress: Progress,
+    base: Base | None = None,
 ) -> None:
-    """Write checkpoint/NAME.pt: "latest" holds all that is needed to go on, "best" the weights; an adapter's `base` is only named."""
+    """Write checkpoint/NAME.pt: "latest" holds all that is needed to go on, "best" the weights.
+
+    The `base` of an adapter is only named. `corpus` is the hash of the data, by which --resume knows them again.
+    """
     contents = {
         "config": to_toml(config),
         "tokenizer": data.tokenizer.to_dict(),
         "documents": data.documents,
+        "corpus": corpus,
         "progress": vars(progress).copy(),
         "base": base and base._asdict(),
     }
     state = step.state_dict() if name == "latest" else {"model": trained_state(step.model)}
-    checkpoint.save(path / "checkpoint" / f"{name}.pt", contents | {"step": state})
+    try:
+        checkpoint.save(path / "checkpoint" / f"{name}.pt", contents | {"step": state})
+    except OSError as e:
+        begun = (path / "checkpoint" / "latest.pt").is_file()
+        raise OSError(f"{e}, and {f'go on with: python train.py --resume {path}' if begun else 'start again'}") from e
+
+
+PARTS = ("config", "tokenizer", "documents", "corpus", "progress", "base", "step")  # of a checkpoint
 
 
 def read_run(path: Path, name: str) -> dict:
     """The contents of checkpoint/NAME.pt, with the config and the tokenizer built. Raises ValueError."""
-    if not path.is_dir():
-        raise ValueError(f"{path}: expected the folder of a run, found none; see {RUNS}/ or train one with train.py --config gpt-tiny")
-    contents = checkpoint.load(path / "checkpoint" / f"{name}.pt")
+    refuse_no_run(path)
+    place = path / "checkpoint" / f"{name}.pt"
+    contents = checkpoint.load(place)
+    for part in PARTS:
+        if part not in contents:
+            what = f"expected the checkpoint of a run, found one without {part!r}"
+            raise ValueError(f"{place}: {what}; name another run, or train again")
     contents["config"] = from_dict(RunConfig, tomllib.loads(contents["config"]))
     contents["tokenizer"] = tokenizer_from_dict(contents["tokenizer"])
     return contents
+
+
+def refuse_no_run(path: Path) -> None:
+    """Raise ValueError where there is no folder of a run."""
+    if not path.is_dir():
+        how = f"see {RUNS}/ or train one with train.py --config gpt-tiny"
+        raise ValueError(f"{path}: expected the folder of a run, found none; {how}")
 
 
 def read_best(path: Path) -> dict:

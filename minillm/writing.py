@@ -16,11 +16,12 @@ from minillm.cache.build import PAGE, CacheConfig, build_cache
 from minillm.decoding.attention_map import AttentionMap, save_heat_maps, strongest, table
 from minillm.decoding.beam import BeamConfig
 from minillm.decoding.best_of import BestOfConfig, rank
+from minillm.decoding.draft_length import Tally, expected_speed_up
 from minillm.decoding.drafts import ModelDrafter
 from minillm.decoding.explain import Choice, ExplainingSampler, show, to_json
 from minillm.decoding.generate import Completion, generate
 from minillm.decoding.sampler import Sampler, SamplingConfig
-from minillm.decoding.speculative import Tally, expected_speed_up, speculate
+from minillm.decoding.speculative import speculate
 from minillm.models.base import LanguageModel, State
 from minillm.run_drafter import build_drafter
 from minillm.run_folder import OpenRun

@@ -32,6 +32,7 @@ SMALL = {
     "model.context_length": 32,
     "model.dropout": 0.1,
     "train.batch_size": 4,
+    "schedule.warmup_steps": 1,
     "train.max_steps": 12,
     "train.eval_every": 5,
     "train.save_every": 4,
@@ -162,6 +163,40 @@ def test_stopping_and_resuming_at_any_step_gives_the_same_bits(finished, tmp_pat
     assert same(weights(stopped), weights(path))
 
 
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_the_end_of_a_batch_job_and_of_a_terminal_save_as_ctrl_c_does(tmp_path, capsys, signum, status):
+    stopped = tmp_path / "stopped"
+    with ctrl_c_after(GradientStep, 3, signum):
+        assert train.main(["--config", "gpt-tiny", *flags(train__run=stopped)]) == status
+    assert f"interrupted at step 3, all saved; go on with: python train.py --resume {stopped}" in capsys.readouterr().out
+    assert checkpoint.load(stopped / "checkpoint" / "latest.pt")["progress"]["step"] == 3
+
+
+@pytest.mark.parametrize("earlier", [None, 8, 12])
+def test_a_run_that_was_killed_before_its_summary_is_summed_up_by_resuming_it_and_only_then_refused(tmp_path, capsys, earlier):
+    path, words = tmp_path / "run", flags()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "finish", lambda *_: None)
+        assert train.main(["--config", "gpt-tiny", *words, "--train.run", str(path)]) == 0
+    if earlier:
+        (path / "summary.json").write_text(json.dumps({"steps": earlier}))  # of the same run, when it had fewer steps to take
+    before = weights(path)
+    status = train.main(["--resume", str(path)])
+    if earlier == 12:
+        assert status == 2 and "has done its 12 steps" in capsys.readouterr().err
+        return
+    summary = json.loads((path / "summary.json").read_text())
+    assert status == 0 and summary["steps"] == 12 and {"val_loss", "test_loss", "train_seconds"} <= summary.keys()
+    assert same(weights(path), before)
+    assert train.main(["--resume", str(path)]) == 2
+
+
+def test_ctrl_c_during_the_summary_names_the_command_that_goes_on(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train, "finish", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert train.main(["--config", "gpt-tiny", *flags(train__run=tmp_path / "run")]) == 130
+    assert f"stopped at once; go on from the last save with: python train.py --resume {tmp_path / 'run'}" in capsys.readouterr().err
+
+
 def test_a_full_disk_leaves_the_checkpoint_before_it_whole(finished, tmp_path):
     path, _ = finished
     full = tmp_path / "full"
@@ -255,7 +290,8 @@ BAD_TRAINING = {
     "missing corpus": (["--config", "gpt-tiny", "--data.corpus", "nothing.txt"], "nothing.txt"),
     "misspelled corpus": (["--config", "gpt-tiny", "--data.corpus", "storys"], "did you mean stories"),
     "empty corpus": (["--config", "gpt-tiny", "--data.corpus", "empty.txt"], "found nothing"),
-    "short text": (["--config", "gpt-tiny", "--data.corpus", "short.txt"], "lower model.context_length"),
+    "short text": (["--config", "gpt-tiny", "--data.corpus", "short.txt", "--model.context_length", "176"], "lower model.context_length"),
+    "hardly a word": (["--config", "gpt-tiny", "--data.corpus", "word.txt"], "expected at least 17"),
     "wrong encoding": (["--config", "gpt-tiny", "--data.corpus", "latin.txt"], "expected UTF-8"),
     "absent run": (["--resume", "nowhere"], "nowhere"),
     "damaged run": (["--resume", "damaged"], "damaged"),
@@ -274,6 +310,7 @@ def test_bad_input_to_training_is_one_sentence_and_status_2(words, sentence, tmp
     monkeypatch.chdir(tmp_path)
     Path("empty.txt").write_text("")
     Path("short.txt").write_text("too short to learn from")
+    Path("word.txt").write_text("too short")
     Path("latin.txt").write_bytes("caf\xe9 ".encode("latin-1") * 1000)
     Path("damaged/checkpoint").mkdir(parents=True)
     Path("damaged/checkpoint/latest.pt").write_bytes(b"not a checkpoint")

@@ -18,6 +18,7 @@ SMALL = {
     "model.n_heads": 2,
     "model.context_length": 32,
     "train.batch_size": 4,
+    "schedule.warmup_steps": 1,
     "train.max_steps": 2,
     "train.precision": "fp32",
 }

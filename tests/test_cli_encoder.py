@@ -22,11 +22,20 @@ def small(**more):
     return flags(**(TINY | more))
 
 
+SHAPE = [
+    word
+    for name, value in zip(small()[::2], small()[1::2], strict=True)
+    if name.startswith(("--model", "--tokenizer"))
+    for word in (name, value)
+]  # of the encoder, for a config that would make another
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """An encoder, a decoder, and the encoder fine-tuned to tell endings, in one folder; and what the trainings printed."""
     folder, outs = tmp_path_factory.mktemp("runs"), {}
-    finetune = [f"--{name}={value}" for name, value in {"data.n_stories": 60, "train.max_steps": 4, "train.batch_size": 5}.items()]
+    quick = {"data.n_stories": 60, "train.max_steps": 4, "schedule.warmup_steps": 1, "train.batch_size": 5}
+    finetune = SHAPE + [f"--{name}={value}" for name, value in quick.items()]
     commands = {
         "encoder": ["--config", "encoder-tiny", *small(train__run=folder / "encoder")],
         "decoder": ["--config", "gpt-tiny", *small(train__run=folder / "decoder", train__max_steps=1)],
@@ -93,7 +102,8 @@ def test_fine_tuning_starts_from_the_encoder_reports_accuracy_and_tells_labels(r
     probabilities = {line.split()[1]: float(line.split()[0]) for line in capsys.readouterr().out.splitlines()[2:]}
     assert set(probabilities) == {"bad", "good"} and sum(probabilities.values()) == pytest.approx(1, abs=2e-4)
     words = ["--train.max_steps=1", "--data.n_stories=60", "--optim.lr=1e-12", "--optim.min_lr=1e-13", f"--train.run={tmp_path / 'still'}"]
-    assert train.main(["--config", "encoder-ending", "--init-from", str(folder / "encoder"), *words]) == 0
+    words.append("--schedule.warmup_steps=1")
+    assert train.main(["--config", "encoder-ending", "--init-from", str(folder / "encoder"), *SHAPE, *words]) == 0
     old = checkpoint.load(folder / "encoder" / "checkpoint" / "best.pt")["step"]["model"]
     new = weights(tmp_path / "still")["model"]
     assert all(torch.allclose(new[f"encoder.{name}"], p, atol=1e-6) for name, p in old.items())
@@ -146,8 +156,12 @@ BAD_TRAINING = {
     "blanks for a decoder": (["--config", "gpt-tiny", "--masking.fraction", "0.3"], "masking: expected only beside model.kind = encoder"),
     "blanks beside labels": (["--config", "encoder-ending", "--masking.fraction", "0.3"], "masking: expected only beside"),
     "labels of other texts": (["--config", "encoder-ending", "--data.corpus", "my.txt"], "expected data.corpus = stories"),
-    "fine-tuning a decoder": (["--config", "encoder-ending", "--init-from", "{decoder}"], "expected model.kind = encoder"),
-    "a classifier as encoder": (["--config", "encoder-tiny", "--init-from", "{ending}"], "expected the weights of another Encoder"),
+    "fine-tuning a decoder": (["--config", "encoder-ending", "--init-from", "{decoder}"], "model.kind = encoder"),
+    "another encoder": (["--config", "encoder-ending", "--init-from", "{encoder}"], "model.n_layers = 4, model.d_model"),
+    "a classifier as encoder": (
+        ["--config", "encoder-tiny", "--init-from", "{ending}", *SHAPE],
+        "expected the weights of another Encoder",
+    ),
 }
 
 
@@ -155,7 +169,7 @@ BAD_TRAINING = {
 def test_what_cannot_be_trained_is_one_sentence_and_status_2(runs, words, sentence, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.txt").write_text("one text\n" * 99)
-    words = [word.format(**{name: runs[0] / name for name in ("decoder", "ending")}) for word in words]
+    words = [word.format(**{name: runs[0] / name for name in ("encoder", "decoder", "ending")}) for word in words]
     assert train.main([*words, "--data.n_stories", "60"]) == 2
     err = capsys.readouterr().err
     assert sentence in err and err.count("\n") == 1

@@ -29,6 +29,7 @@ SMALL = {
     "model.dropout": 0.1,
     "train.label_smoothing": 0.1,
     "train.batch_size": 4,
+    "schedule.warmup_steps": 1,
     "train.max_steps": 6,
     "train.eval_every": 6,
     "train.precision": "fp32",

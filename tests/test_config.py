@@ -1,12 +1,15 @@
 """Configs: strict, complete, and the same after a trip through TOML or the command line."""
 
 import dataclasses
+import importlib
 import math
+import sys
 import tomllib
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +21,7 @@ from minillm.config import (
     Count,
     Fraction,
     Positive,
+    brief,
     describe,
     from_dict,
     keys,
@@ -27,6 +31,7 @@ from minillm.config import (
     validate,
 )
 from minillm.flags import Parser, add_flags, override
+from minillm.folders import version
 from minillm.run_config import RunConfig
 
 
@@ -93,7 +98,7 @@ class Drawing:
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(['"', "\\", "a\nb", "\t#'", '"""', "é\u2028\x00", "true", "1"])
-ints, floats = st.integers(-(2**63), 2**63), st.floats(allow_nan=False)
+ints, floats = st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False)
 somes = st.builds(
     Some,
     text=texts,
@@ -104,7 +109,7 @@ somes = st.builds(
     ids=st.lists(ints, max_size=3).map(tuple),
     names=st.lists(texts, max_size=3).map(tuple),
     positive=st.integers(1, 2**40),
-    rate=st.floats(0, exclude_min=True, allow_nan=False),
+    rate=st.floats(0, exclude_min=True, allow_nan=False, allow_infinity=False),
     share=st.floats(0, 1),
     last=st.integers(-3, 9),
 )
@@ -128,9 +133,32 @@ def test_the_config_of_a_run_survives_a_trip_through_a_file_and_flags_win(tmp_pa
     path = tmp_path / "run.toml"
     path.write_text(to_toml(RunConfig()), encoding="utf-8")
     assert load(RunConfig, path) == RunConfig()
-    changed = override(load(RunConfig, path), {"train.max_steps": "7", "model.tied": "false", "sampling.banned_tokens": "3, 5"})
-    assert (changed.train.max_steps, changed.model.tied, changed.sampling.banned_tokens) == (7, False, (3, 5))
+    changed = override(load(RunConfig, path), {"train.max_steps": "70", "model.tied": "false", "sampling.banned_tokens": "3, 5"})
+    assert (changed.train.max_steps, changed.model.tied, changed.sampling.banned_tokens) == (70, False, (3, 5))
     assert dataclasses.replace(changed.train, max_steps=RunConfig().train.max_steps) == RunConfig().train
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_byte_order_mark_before_a_file_changes_nothing(mark, tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_bytes(mark + '[some]\ntext = "\u00e9\ufeff"\n'.encode())
+    assert load(Whole, path) == Whole(Some(text="\u00e9\ufeff"))
+
+
+@given(wholes)
+def test_a_brief_config_tells_the_values_that_are_not_the_default_and_no_others(config):
+    told = brief(config)
+    for section in ("some", "small_one"):
+        value, default = getattr(config, section), getattr(Whole(), section)
+        changed = [field.name for field in dataclasses.fields(value) if getattr(value, field.name) != getattr(default, field.name)]
+        line = next((line for line in told.split("\n") if line.startswith(f"[{section}]")), "")
+        assert bool(line) == bool(changed) and [name for name in changed if f" {name} " not in line] == []
+    assert told.count("\n") < 2 and (config != Whole() or told == "")
+
+
+def test_a_brief_config_names_the_kind_of_a_section_that_has_several():
+    assert brief(Drawing()) == "[shape]      kind round"
+    assert brief(Drawing(Square(side=3, color="light blue"))) == '[shape]      kind square, color "light blue", side 3'
 
 
 def test_what_a_file_leaves_out_is_the_default_and_a_whole_number_may_be_a_fraction(tmp_path):
@@ -160,7 +188,7 @@ def test_a_file_that_is_no_toml_is_refused_by_name(text, tmp_path):
         ({"some": {"n": 1.0}}, r"^some\.n = 1\.0: expected int$"),
         ({"some": {"n": "1"}}, r"^some\.n = '1': expected int$"),
         ({"some": {"x": True}}, r"^some\.x = True: expected float$"),
-        ({"some": {"x": math.nan}}, r"^some\.x = nan: expected float$"),
+        ({"some": {"x": math.nan}}, r"^some\.x = nan: expected a finite number$"),
         ({"some": {"yes": 1}}, r"^some\.yes = 1: expected true or false$"),
         ({"some": {"text": 1}}, r"^some\.text = 1: expected text$"),
         ({"some": {"kind": "tow"}}, r"^some\.kind = 'tow': expected .*did you mean two"),
@@ -169,7 +197,7 @@ def test_a_file_that_is_no_toml_is_refused_by_name(text, tmp_path):
         ({"some": {"ids": [1, "2"]}}, r"^some\.ids = '2': expected int$"),
         ({"some": {"positive": 0}}, r"^some\.positive = 0: expected int >= 1$"),
         ({"some": {"rate": 0}}, r"^some\.rate = 0\.0: expected float > 0$"),
-        ({"some": {"rate": math.nan}}, r"^some\.rate = nan: expected float$"),
+        ({"some": {"rate": math.nan}}, r"^some\.rate = nan: expected a finite number$"),
         ({"some": {"share": 1.01}}, r"^some\.share = 1\.01: expected float 0 \.\.\. 1$"),
         ({"some": {"last": -4}}, r"^some\.last = -4: expected int >= -3 and -9 \.\.\. 9$"),
         ({"some": {"last": 10}}, r"^some\.last = 10: expected int"),
@@ -190,7 +218,7 @@ def test_what_does_not_fit_is_refused_with_its_full_name(tree, sentence):
         ("some.n", "1.5", r"^--some\.n = '1\.5': expected int$"),
         ("some.n", "", r"^--some\.n = '': expected int$"),
         ("some.x", "one", r"^--some\.x = 'one': expected float$"),
-        ("some.x", "nan", r"^--some\.x = nan: expected float$"),
+        ("some.x", "nan", r"^--some\.x = nan: expected a finite number$"),
         ("some.yes", "True", r"^--some\.yes = 'True': expected true or false$"),
         ("some.yes", "1", r"^--some\.yes = '1': expected true or false$"),
         ("some.kind", "four", r"^--some\.kind = 'four': expected one of one, two, three$"),
@@ -340,5 +368,48 @@ def test_an_unknown_flag_ends_with_status_2_and_a_suggestion(argv, sentence, cap
     with pytest.raises(SystemExit) as stopped:
         parser_of(RunConfig).parse(argv)
     assert stopped.value.code == 2
-    n_flags = len(list(keys(RunConfig))) + 2  # -h and --help
+    n_flags = len(list(keys(RunConfig))) + 3  # -h, --help and --version
     assert capsys.readouterr().err.startswith(sentence.format(n=n_flags))
+
+
+@pytest.mark.parametrize(("word", "told"), [("tow", "did you mean two?"), ("q", "expected one of one, two, three")])
+def test_a_choice_that_is_none_of_those_there_are_is_refused_in_a_sentence(word, told, capsys):
+    parser = Parser(prog="prog")
+    parser.add_argument("--kind", choices=["one", "two", "three"])
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse(["--kind", word])
+    err = capsys.readouterr().err
+    assert stopped.value.code == 2 and err.startswith(f"prog: --kind {word}: expected ") and err.endswith(f"{told}\n")
+
+
+def test_every_command_tells_its_version(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        Parser(prog="prog").parse(["--version"])
+    assert stopped.value.code == 0 and capsys.readouterr().out.startswith(f"minillm {version()} (torch {torch.__version__}, Python ")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**70])
+@pytest.mark.parametrize("section", ["train", "data"])
+def test_a_seed_beyond_32_bits_is_refused(section, seed):
+    assert getattr(override(RunConfig(), {f"{section}.seed": str(2**32 - 1)}), section).seed == 2**32 - 1
+    with pytest.raises(ValueError, match=rf"^--{section}\.seed = {seed}: expected int 0 \.\.\. 4294967295$"):
+        override(RunConfig(), {f"{section}.seed": str(seed)})
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "sentence"),
+    [
+        ("minillm.models.ngram", [], "the following arguments are required: text"),
+        ("minillm.models.ngram", ["one. two.", "--order", "0"], "NgramConfig.order = 0: expected int >= 1"),
+        ("benchmarks", ["--only", "wrong"], "--only wrong: expected one of "),
+        ("benchmarks", ["--only", "decod"], "--only decod: expected one of 25 names; did you mean decode?"),
+        ("benchmarks.imports", ["--repeat", "3"], "--repeat: unknown flag; expected "),
+    ],
+)
+def test_a_wrong_word_to_a_module_that_runs_gets_a_sentence_and_no_usage(module, words, sentence, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [module, *words])
+    main = importlib.import_module(f"{module}.__main__" if module == "benchmarks" else module).main
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    err = capsys.readouterr().err
+    assert stopped.value.code == 2 and f": {sentence}" in err and err.count("\n") == 1 and "usage" not in err

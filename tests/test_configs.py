@@ -1,22 +1,33 @@
 """Every config that ships can be read and trained with."""
 
 import math
+import random
+import string
 from functools import partial
 
 import pytest
+import torch
 
 from minillm import run
+from minillm.datasets.labels import ENDINGS
 from minillm.datasets.tokens import token_stream
 from minillm.flags import override
 from minillm.run_config import CONFIGS, load_config
 from minillm.tasks import documents, translation
 from minillm.training.loop import Progress, train
 
-TEXT = "the quick brown fox jumps over the lazy dog, and the dog sleeps on.\n"
+
+def text(seed: int) -> str:
+    """A line of random words: every id of a tokenizer occurs, so that a mean over tokens is one over ids."""
+    draw = random.Random(seed)
+    return " ".join("".join(draw.choices(string.ascii_letters, k=5)) for _ in range(60)) + "\n"
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.toml")))
-def test_a_config_that_ships_trains_two_steps_on_a_tiny_text(name, tmp_path, monkeypatch):
+NAMES = sorted(path.stem for path in CONFIGS.glob("*.toml"))
+
+
+def on_a_tiny_text(name, tmp_path, monkeypatch, flags):
+    """The config of that name with a small corpus, and its data."""
     for task in (documents, translation):
         monkeypatch.setattr(task, "token_stream", partial(token_stream, cache=tmp_path / "cache"))
     config = load_config(name)
@@ -24,22 +35,39 @@ def test_a_config_that_ships_trains_two_steps_on_a_tiny_text(name, tmp_path, mon
     many = config.data.corpus != "shakespeare"
     corpus = tmp_path / ("pairs.tsv" if pairs else "texts" if many else "text.txt")
     if pairs:
-        corpus.write_text("".join(f"{i} {TEXT.strip()}\t{TEXT.strip()} {i}\n" for i in range(200)))
+        corpus.write_text("".join(f"{text(i)[:30]}\t{text(-i - 1)[:30]}\n" for i in range(200)))
     elif many:
         corpus.mkdir()
         for i in range(40):
-            (corpus / f"{i}.txt").write_text(f"{i}. " + TEXT * (1 + i % 5))
+            (corpus / f"{i}.txt").write_text(text(i))
     else:
-        corpus.write_text(TEXT * 100)
-    small = {"model.context_length": "48" if pairs else "16", "tokenizer.vocab_size": "300"}
-    small |= {"model.n_layers": "1"} if hasattr(config.model, "n_layers") else {}
-    quick = {"train.batch_size": "3", "train.max_steps": "2", "train.precision": "fp32"}
-    text = {"data.corpus": str(corpus)} if config.labels.kind == "none" else {"data.n_stories": "40"}  # of stories the labels are known
-    config = override(config, {**text, **small, **quick})
-    data = run.build_data(config, say=lambda line: None)
+        corpus.write_text("".join(map(text, range(20))))
+    small = {"model.context_length": "48" if pairs else "16", "tokenizer.vocab_size": "300", "train.precision": "fp32"}
+    # only of stories are the labels known
+    source = {"data.corpus": str(corpus)} if config.labels.kind == "none" else {"data.n_stories": "40"}
+    config = override(config, source | small | flags)
+    return config, run.build_data(config, say=lambda line: None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_that_ships_trains_two_steps_on_a_tiny_text(name, tmp_path, monkeypatch):
+    model, quick = load_config(name).model, {"train.batch_size": "3", "train.max_steps": "2"}
+    quick |= {"model.n_layers": "1"} if hasattr(model, "n_layers") else {}
+    quick |= {"schedule.warmup_steps": "0"} if model.kind != "ngram" else {}
+    config, data = on_a_tiny_text(name, tmp_path, monkeypatch, quick)
     model, rows = run.build_model(config, data.tokenizer.vocab_size), []
     step, validation = run.build_step(config, model), run.build_validation(config, data)
     train(config.train, step, run.build_batches(config, data), lambda: validation(model), lambda *_: None, rows.append, Progress())
     assert [row["step"] for row in rows] == [1, 2, 2]
     assert all(math.isfinite(value) for row in rows for value in row.values())
     assert config.about.summary
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_that_ships_starts_at_the_loss_of_a_uniform_guess(name, tmp_path, monkeypatch):
+    config, data = on_a_tiny_text(name, tmp_path, monkeypatch, {"train.batch_size": "32"})
+    model, batch = run.build_model(config, data.tokenizer.vocab_size), run.build_batches(config, data)(0)
+    with torch.no_grad():
+        loss = run.build_objective(config)(model.train(), batch)
+    n_answers = len(ENDINGS) if data.labels else data.tokenizer.vocab_size
+    assert abs(float(loss.total) / loss.count - math.log(n_answers)) < 0.1

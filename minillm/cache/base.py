@@ -26,7 +26,8 @@ class KVView(NamedTuple):
     k: Tensor  # (B, G, S, K)
     v: Tensor  # (B, G, S, K)
     positions: Tensor  # (B or 1, G or 1, S); EMPTY marks a slot that nobody may see
-    dense: bool  # slot i of every row holds position i: the mask follows from the shapes, and fused kernels may be used
+    # slot i of every row holds position i, and the columns just read, none of them EMPTY, are the last: the causal mask follows from shapes
+    dense: bool
     observe: Callable[[Weigh, Tensor, Tensor], None] = nobody  # is told the queries, and may ask where they look
 
 
@@ -37,6 +38,7 @@ class KVCache(Protocol):
     # next token always stands at min(tokens read, span). None: a token's position is its place in the text.
     span: int | None
     exact: bool  # whether it keeps all tokens, as they were
+    truncates: bool  # whether `truncate` can take back any of the last 32 tokens of each row, whatever was read
 
     def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
         """Remember k, v (B, G, T, K) of the tokens at `positions` (B or 1, T) and return all that may be looked at.
@@ -66,6 +68,7 @@ class NoCache:
 
     span = None
     exact = True
+    truncates = True
 
     def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
         return KVView(rotate(k, positions), v, positions[:, None], dense)

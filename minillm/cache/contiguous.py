@@ -16,6 +16,7 @@ class ContiguousCache:
 
     span = None
     exact = True
+    truncates = True
 
     def __init__(self, capacity: int = 64):
         """`capacity`: columns to begin with."""

@@ -18,6 +18,7 @@ class FixedCache:
 
     span = None
     exact = True
+    truncates = True
 
     def __init__(self, capacity: int):
         """`capacity`: positions that there will ever be."""

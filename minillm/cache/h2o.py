@@ -22,6 +22,7 @@ class H2OCache:
 
     span = None
     exact = False
+    truncates = False
 
     def __init__(self, budget: int):
         """`budget`: tokens held after every read, half of them the last ones."""
@@ -35,10 +36,10 @@ class H2OCache:
         """See `KVCache.extend`."""
         if self.scores.dim() != 3:
             self.scores = k.new_zeros(*k.shape[:2], 0, dtype=torch.promote_types(k.dtype, torch.float32))
-        self.slots.append(rotate(k, positions), v, positions, dense)
+        dense = self.slots.append(rotate(k, positions), v, positions, dense)
         # subtle: a row's EMPTY slots stand last, so its scores still stand beside its tokens
         self.scores = pad(self.scores, (0, self.slots.positions.shape[2] - self.scores.shape[2]))
-        return KVView(self.slots.k, self.slots.v, self.slots.positions, self.whole and self.slots.full, self._observe)
+        return KVView(self.slots.k, self.slots.v, self.slots.positions, self.whole and dense, self._observe)
 
     def _observe(self, weigh: Weigh, q: Tensor, positions: Tensor) -> None:
         """Add up who was looked at, and forget down to the budget."""

@@ -154,9 +154,9 @@ def plan(tables: Sequence[PageTable], positions: Tensor, counts: Sequence[int], 
     longest = max(lengths)
     n_pages = -(-longest // size)
     rows = [table.pages[:n_pages] + [0] * (n_pages - len(table.pages)) for table in tables]
-    places, dense = torch.arange(longest, device=device)[None], min(lengths) == longest
-    seen = places if dense else places.masked_fill(places >= torch.tensor(lengths, device=device)[:, None], EMPTY)
-    return Plan(moved, where, filled, torch.tensor(rows, device=device).flatten(), seen[:, None], dense)
+    places, level = torch.arange(longest, device=device)[None], min(lengths) == longest
+    seen = places if level else places.masked_fill(places >= torch.tensor(lengths, device=device)[:, None], EMPTY)
+    return Plan(moved, where, filled, torch.tensor(rows, device=device).flatten(), seen[:, None], level and filled is None)
 
 
 class PagedLayer:
@@ -167,6 +167,7 @@ class PagedLayer:
 
     span = None
     exact = True
+    truncates = True
     plan: Plan
 
     def __init__(self, pool: PagePool):

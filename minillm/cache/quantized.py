@@ -56,6 +56,7 @@ class QuantizedCache:
 
     span = None
     exact = False
+    truncates = True
 
     def __init__(self, bits: int, group: int = 32, residual: int = 32):
         """`bits`: 8 or 4. `group`: tokens whose keys share scales, an even number. `residual`: last tokens, which are never rounded."""
@@ -72,8 +73,8 @@ class QuantizedCache:
         if len(self.n_groups) != len(k):
             self.n_groups = positions.new_zeros(len(k))
             self.k, self.v = self._quantize(k.new_empty(*k.shape[:2], 0, k.shape[3]), v.new_empty(*v.shape[:2], 0, v.shape[3]))
-        self.slots.append(rotate(k, positions), v, positions, dense)
-        view = self._show()
+        dense = self.slots.append(rotate(k, positions), v, positions, dense)
+        view = self._show(dense)
         while self.slots.positions.shape[2] >= self.residual + self.group:
             self._close_groups()
         return view
@@ -103,14 +104,14 @@ class QuantizedCache:
         rounded = self.k.nbytes() + self.v.nbytes() if len(self.n_groups) else 0
         return rounded + self.slots.nbytes() + self.n_groups.nbytes
 
-    def _show(self) -> KVView:
-        """All of it, rounded or not."""
+    def _show(self, dense: bool) -> KVView:
+        """All of it, rounded or not; `dense` says it of the slots."""
         slots, n_rounded = self.slots, self.group * self.k.codes.shape[3]
         k, v = (rearrange(dequantize(x, self.bits), "B G K N S -> B G (N S) K").to(slots.k.dtype) for x in (self.k, self.v))
         places = torch.arange(n_rounded, device=slots.k.device)
         places = places.where(places < self.group * self.n_groups[:, None], EMPTY)[:, None].expand(-1, slots.positions.shape[1], -1)
         positions = torch.cat([places, slots.positions], dim=2)
-        return KVView(torch.cat([k, slots.k], dim=2), torch.cat([v, slots.v], dim=2), positions, self.even and slots.full)
+        return KVView(torch.cat([k, slots.k], dim=2), torch.cat([v, slots.v], dim=2), positions, self.even and dense)
 
     def _close_groups(self) -> None:
         """Round the oldest `group` of the slots in each row that has more than enough of them."""

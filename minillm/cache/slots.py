@@ -19,8 +19,11 @@ class Slots:
         self.positions = torch.empty(0, dtype=torch.long)
         self.full = True  # no slot is EMPTY
 
-    def append(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool) -> None:
-        """Take in k, v (B, G, T, K) at positions (B or 1, T); `dense` if none is EMPTY."""
+    def append(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool) -> bool:
+        """Take in k, v (B, G, T, K) at positions (B or 1, T); `dense` if none is EMPTY.
+
+        Returns whether the new tokens are the last T slots of every row and no slot is EMPTY: rows may be level after a ragged read.
+        """
         B, G, T, _ = k.shape
         if self.k.dim() != 4:
             self.k, self.v, self.positions = k[:, :, :0], v[:, :, :0], positions.new_empty(B, G, 0)
@@ -29,6 +32,7 @@ class Slots:
         self.full = self.full and dense
         if not self.full:
             self.drop(self.positions < 0)
+        return dense and self.full
 
     def drop(self, gone: Tensor, width: int | None = None) -> Tensor:
         """Empty the slots marked in `gone` (B, G or 1, S), and keep `width` columns, or as many as are needed.

@@ -24,6 +24,7 @@ class SnapKVCache:
 
     span = None
     exact = False
+    truncates = False
 
     def __init__(self, budget: int, window: int = 8, kernel: int = 5):
         """`budget`: tokens kept of a prompt; `window`: the last ones, which vote and are kept; `kernel`: width of the pooling, odd."""
@@ -39,10 +40,10 @@ class SnapKVCache:
         if len(self.compressed) != len(k):
             self.compressed = positions.new_zeros(len(k))
         begins = self.slots.ends() == 0 if self.slots.k.dim() == 4 else torch.ones_like(self.compressed, dtype=torch.bool)
-        self.slots.append(rotate(k, positions), v, positions, dense)
+        dense = self.slots.append(rotate(k, positions), v, positions, dense)
         too_long = begins & (self.slots.ends() > self.budget)  # (B,)
         observe = partial(self._vote, too_long) if k.shape[2] > self.budget and bool(too_long.any()) else nobody
-        return KVView(self.slots.k, self.slots.v, self.slots.positions, self.whole and self.slots.full, observe)
+        return KVView(self.slots.k, self.slots.v, self.slots.positions, self.whole and dense, observe)
 
     def _vote(self, too_long: Tensor, weigh: Weigh, q: Tensor, positions: Tensor) -> None:
         """Compress the prompts of the marked rows, (B,) bool."""

@@ -20,6 +20,7 @@ class StreamingCache:
     """One layer's sinks and recent tokens."""
 
     exact = False
+    truncates = False
 
     def __init__(self, budget: int, sinks: int = 4):
         """`budget`: tokens held after every read, the `sinks` among them."""
@@ -34,10 +35,10 @@ class StreamingCache:
         if len(self.n_read) != len(k):
             self.n_read = positions.new_zeros(len(k))
         self.n_read = self.n_read + (positions >= 0).sum(1)
-        self.slots.append(k, v, positions, dense)
+        dense = self.slots.append(k, v, positions, dense)
         filled = self.slots.positions[:, :1] >= 0
         places = torch.arange(filled.shape[2], device=k.device).where(filled, EMPTY)  # (B, 1, S)
-        view = KVView(rotate(self.slots.k, places[:, 0]), self.slots.v, places, self.slots.full)
+        view = KVView(rotate(self.slots.k, places[:, 0]), self.slots.v, places, dense)
         if places.shape[2] > self.budget:
             priority = places.masked_fill((places >= 0) & (places < self.sinks), places.shape[2])
             self.slots.drop(rank(priority) >= self.budget, self.budget)

@@ -13,8 +13,9 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
 from typing import NamedTuple
-from zlib import crc32
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from minillm.config import Count, Fraction, Positive, validate
 
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # all of category Cc that is not white space
 LINE_ENDS = re.compile(r"\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+DUPLICATES, NEAR_DUPLICATES = "duplicates", "near-duplicates"  # rules that compare documents; all others judge each by itself
 MISSES = 0.001  # a pair that is exactly as near as near_duplicates goes unnoticed with at most this probability
 
 
@@ -59,6 +61,11 @@ class Report(NamedTuple):
     n_documents_after: int
     n_bytes_after: int
 
+    @property
+    def n_repeated(self) -> int:
+        """Documents that were removed for what others say."""
+        return sum(removal.n_documents for removal in self.removals if removal.rule.startswith((DUPLICATES, NEAR_DUPLICATES)))
+
     def __str__(self) -> str:
         rows = [("", "documents", "bytes", "for example")]
         rows += [("before", f"{self.n_documents_before:,}", f"{self.n_bytes_before:,}", "")]
@@ -88,9 +95,9 @@ def clean(documents: Sequence[str], config: CleaningConfig) -> tuple[list[str], 
     remove(f"symbols > {config.max_symbols:g}", (symbol_share(document) > config.max_symbols for document in kept))
     if config.duplicates:
         first = {document: i for i, document in reversed(list(enumerate(kept)))}
-        remove("duplicates", (first[document] != i for i, document in enumerate(kept)))
+        remove(DUPLICATES, (first[document] != i for i, document in enumerate(kept)))
     if config.near_duplicates > 0:
-        remove(f"near-duplicates {config.near_duplicates:g}", near_duplicates(kept, config))
+        remove(f"{NEAR_DUPLICATES} {config.near_duplicates:g}", near_duplicates(kept, config))
     return kept, Report(len(documents), _n_bytes(documents), removals, len(kept), _n_bytes(kept))
 
 
@@ -138,10 +145,16 @@ def shingles(text: str, n_words: int) -> np.ndarray:
     """The set of a text's n-grams of lower-case words as sorted 64-bit hashes; of a shorter text, of all its words."""
     words = re.findall(r"\w+", text.lower()) or [text]
     n = min(n_words, len(words))
-    hashes = np.array([crc32(word.encode()) for word in words], np.uint64)
+    hashes = np.array([word_hash(word) for word in words], np.uint64)
     weights = np.random.default_rng(n).integers(2**63, size=n, dtype=np.uint64) * 2 + 1
     # subtle: products wrap around at 2^64, which is what a hash wants
     return np.unique(_mixed((np.lib.stride_tricks.sliding_window_view(hashes, n) * weights).sum(axis=1, dtype=np.uint64)))
+
+
+@lru_cache(maxsize=1 << 16)
+def word_hash(word: str) -> int:
+    """64 bits of BLAKE2. With 32, two of 80,000 different words would share a hash more often than not."""
+    return int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 def signature(found: np.ndarray, multipliers: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from minillm.config import Count, Fraction, Positive, validate
+from minillm.config import Fraction, Positive, Seed, validate
 from minillm.datasets.pairs import Pair, read_pairs
 from minillm.datasets.python_docs import python_docs
 from minillm.datasets.shakespeare import shakespeare
@@ -32,7 +32,7 @@ class DataConfig:
     corpus: str = "stories"  # stories | diary | python-docs | shakespeare | french | translation | a file or folder | several, with commas
     n_stories: Positive = 20_000  # how many stories to make up, where they are made up
     n_pairs: Positive = 40_000  # how many sentences to make up, where corpus is "translation" or "french"
-    seed: Count = 0  # which stories or sentences they are
+    seed: Seed = 0  # which stories or sentences they are
     clean: bool = False  # normalize the text and remove junk and near-duplicates, by section [cleaning]
     val_fraction: Fraction = 0.05  # share of documents to validate on; a single text gives its last val_fraction + test_fraction
     test_fraction: Fraction = 0.05  # share of documents that are kept for the end

@@ -8,7 +8,8 @@
 
 `data/stories.txt` explains it and uses all of it. A file with the line `include stories.txt` begins with all that stands there, and what
 it defines itself replaces what has the same name: `data/diary.txt` does. Whatever a file says wrongly is refused with its line and what
-to do: a learner's grammar either compiles, and then can neither forget a name nor count below zero, or says why not.
+to do: a learner's grammar either compiles, and then can neither forget a name nor count below zero, or says why not. A grammar that writes
+a text in two ways is refused too, since what is counted is ways.
 Read before: `grammar`, whose nodes this makes.
 """
 
@@ -17,6 +18,7 @@ import re
 from pathlib import Path
 from typing import NoReturn
 
+from minillm.datasets.ambiguity import find_ambiguity
 from minillm.datasets.grammar import NUMBERS, Copy, Draw, Node, Note, Quote, Rule, Sum, Text, Words
 
 HEAD = re.compile(r"(words|rule) ([a-z]\w*)(?:: (.+))?")
@@ -48,6 +50,11 @@ class GrammarFile:
         for name in (name for name in self.lines if name not in self.rules):
             self._refuse(self.lines[name][0][0], f"rule = {name}: expected a rule that some other rule uses; use or delete it.")
         self.top.check({})
+        if text := find_ambiguity(self.top):
+            raise ValueError(
+                f"{self.name}: text = {text!r} (... is any word): expected one way to write it, found two, and then no probability is known; "
+                "reword one of them."
+            )
 
     def _refuse(self, where: str, sentence: str) -> NoReturn:
         raise ValueError(f"{where}: {sentence}")

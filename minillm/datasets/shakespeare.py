@@ -1,6 +1,7 @@
 """Tiny Shakespeare: 1.1 MB of plays in one text, the corpus that small language models are compared on (Karpathy, char-rnn, 2015).
 
-It is downloaded once and kept in data/; its SHA-256 is pinned, so everybody trains on the same bytes, today and next year.
+It is downloaded once and kept in the user's cache folder. Its SHA-256 is pinned, so everybody trains on the same bytes,
+today and next year.
 """
 
 import hashlib
@@ -9,16 +10,20 @@ import urllib.request
 from pathlib import Path
 
 from minillm.datasets.atomic import write_atomically
+from minillm.folders import cache_folder
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 N_BYTES = 1_115_394
 TIMEOUT = 10  # seconds without an answer
-PATH = Path(__file__).resolve().parents[2] / "data" / "shakespeare.txt"
 
 
-def shakespeare(path: Path = PATH, url: str = URL) -> str:
-    """The plays, from `path` or else from the network. Raises ValueError when offline or when the bytes are not the right ones."""
+def shakespeare(path: Path | None = None, url: str = URL) -> str:
+    """The plays, from `path` (by default in the user's cache folder) or else from the network.
+
+    Raises ValueError when offline or when the bytes are not the right ones.
+    """
+    path = path or cache_folder() / "shakespeare.txt"
     if not path.exists():
         data = _download(url, path)
         _verify(data, f"{url}: the download", f"try again, or put the right file at {path}")

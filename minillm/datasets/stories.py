@@ -21,8 +21,9 @@ from typing import NamedTuple
 
 from minillm.datasets.grammar import VALUES, Page, Reading, Tale
 from minillm.datasets.grammar_file import GrammarFile
+from minillm.folders import SHIPPED
 
-STORIES = Path(__file__).resolve().parents[2] / "data" / "stories.txt"
+STORIES = SHIPPED / "data" / "stories.txt"
 DIARY = STORIES.with_name("diary.txt")  # the same, told by the hero
 THE_END = "the end of the story"
 
@@ -68,12 +69,14 @@ class World:
         return self.top.read(page, [Reading(0, 0.0, {})])
 
     def log_prob(self, story: str) -> float:
-        """The log probability of this text (nats); -inf if it is no story."""
-        logprobs = [reading.logprob for reading in self.derivations(story)]
-        if not logprobs:
-            return -math.inf
-        best = max(logprobs)
-        return best + math.log(sum(math.exp(logprob - best) for logprob in logprobs))
+        """The log probability of this text (nats); -inf if it is no story. Raises ValueError for a text that is written in two ways."""
+        readings = self.derivations(story)
+        if len(readings) > 1:
+            raise ValueError(
+                f"story = {story[:40]!r}...: expected one way to write it, found {len(readings)}, so no probability is known; "
+                f"change {self.grammar.name}."
+            )
+        return readings[0].logprob if readings else -math.inf
 
     def is_valid(self, text: str) -> bool:
         return bool(self.derivations(text))

@@ -5,7 +5,7 @@
 END stands before the first document and after each one, so every document is announced by an END and closed by one. Ids take
 one, two or four bytes each, whichever the vocabulary needs. The file's name is a hash of all that decides its content (the
 tokenizer, its source code, the documents), so it never has to be thrown away by hand, and it begins with a hash of the ids,
-so a damaged file is noticed and written anew.
+so a damaged file is noticed and written anew. The files lie in the user's cache folder; those unused for longest are removed.
 """
 
 import contextlib
@@ -20,11 +20,12 @@ from typing import NamedTuple
 import numpy as np
 
 from minillm.datasets.atomic import write_atomically
+from minillm.folders import cache_folder, mark_used, prune
 from minillm.tokenizers.base import Tokenizer
 
-CACHE = Path(__file__).resolve().parents[2] / "data" / "cache"
 FORMAT = b"minillm tokens 1"
 DIGEST = hashlib.sha256().digest_size  # bytes at the head of a file
+N_FILES, N_BYTES = 64, 2**30  # kept at most, those that were used last
 
 
 class TokenStream(NamedTuple):
@@ -35,19 +36,23 @@ class TokenStream(NamedTuple):
     n_bytes: int  # UTF-8 bytes of the documents, for bits per byte
 
 
-def token_stream(documents: Sequence[str], tokenizer: Tokenizer, cache: Path = CACHE) -> TokenStream:
-    """Encode documents, or find them encoded in the folder `cache`; where it cannot be written, the ids stay in memory.
+def token_stream(documents: Sequence[str], tokenizer: Tokenizer, cache: Path | None = None) -> TokenStream:
+    """Encode documents, or find them encoded in the folder `cache` (by default the user's).
 
+    Where it cannot be written, the ids stay in memory.
     Raises ValueError for a text that the tokenizer cannot represent.
     """
     name, n_bytes = _identity(documents, tokenizer)
+    cache = cache or cache_folder() / "tokens"
     path, dtype = cache / f"{name}.tokens", narrowest(tokenizer.vocab_size)
     ids = _read(path, dtype)
+    mark_used(path)
     if ids is None:
         ids = _lay_out(tokenizer.encode_many(documents), tokenizer, dtype)
         with contextlib.suppress(OSError):
             write_atomically(path, hashlib.sha256(ids).digest() + ids.tobytes())
             ids = np.memmap(path, dtype, mode="r", offset=DIGEST)
+            prune(cache, "*.tokens*", N_FILES, N_BYTES)
     starts = np.flatnonzero(ids == tokenizer.end_id)[:-1]
     assert len(starts) == len(documents), "an END came out of a text"
     return TokenStream(ids, starts, n_bytes)

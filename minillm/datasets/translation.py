@@ -19,8 +19,9 @@ from typing import NamedTuple, TypeVar
 from minillm.datasets.grammar import with_article
 from minillm.datasets.lexicon import AVOIR, Lexicon, Noun, Verb, english_s, starts_with_vowel
 from minillm.datasets.pairs import Pair
+from minillm.folders import SHIPPED
 
-WORDS = Path(__file__).resolve().parents[2] / "data" / "translation.txt"
+WORDS = SHIPPED / "data" / "translation.txt"
 PEOPLE, THINGS = ("job", "person"), ("animal", "food", "text", "object", "place")
 
 PRONOUNS = [  # French, English, person, genders, numbers that it may have

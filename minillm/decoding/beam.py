@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from minillm.config import Between, Count, Positive, validate
-from minillm.decoding.generate import Reason, check, divide, limit_of, pad_left
+from minillm.decoding.generate import Reason, begin, check, divide, pad_left
 from minillm.decoding.sampler import Sampler
 from minillm.decoding.transforms import BANNED
 from minillm.models.base import LanguageModel, State, device_of
@@ -77,15 +77,19 @@ def beam_search(
     """
     if not config.beams:
         raise ValueError("beams = 0: expected a number >= 1; keep 4, for example")
-    check(model, prompts, max_new_tokens, None, end_id, None)
+    check(model, prompts, sampler, max_new_tokens, None, end_id, None)
     if start is not None and not use_cache:
         raise ValueError("start: expected none with use_cache=False, which keeps no state; drop one of the two")
-    limits = [limit_of(model.context_length, len(prompt), max_new_tokens) for prompt in prompts]
-    searches = [_Search(config, n_most, reason, end_id) for n_most, reason in limits]
-    _, rows = divide(limits)  # those in the batch
-    if rows:
-        with evaluating(model):
-            _search(model, prompts, searches, rows, sampler, (start or model.start) if use_cache else None)
+    if not prompts:
+        return []
+    with evaluating(model):
+        state, limits = begin(model, prompts, max_new_tokens, (start or model.start) if use_cache else None)
+        searches = [_Search(config, n_most, reason, end_id) for n_most, reason in limits]
+        _, rows = divide(limits)  # those in the batch
+        if rows:
+            if state is not None and len(rows) < len(prompts):
+                state.reorder(torch.tensor(rows, device=state.lengths.device))
+            _search(model, prompts, searches, rows, sampler, state)
     return [search.ended[: config.num_return] for search in searches]
 
 
@@ -135,18 +139,17 @@ def _search(
     searches: list[_Search],
     rows: list[int],
     sampler: Sampler,
-    make_state: Callable[[int], State] | None,
+    state: State | None,
 ) -> None:
     """Search for all of those rows until every search is over. A prompt is read once, and then has N rows of the batch."""
     n_beams = searches[0].config.beams
     history, width = pad_left([prompts[row] for row in rows], room=max(search.n_most for search in searches), device=device_of(model))
-    state = make_state(len(rows)) if make_state else None
     logprobs = torch.zeros(len(rows), 1, dtype=torch.float64, device=history.device)  # (B, N) of the hypotheses, but 1 column at first
     read, began, n_new = 0, width, 0  # columns of history: those that the state has read, and where all prompts end
     while rows:
         n_new += 1
         logits, state = model(history[:, read:width], state)
-        read = width if make_state else 0
+        read = 0 if state is None else width
         values, places = best(_continuations(logits[:, -1], logprobs, history[:, :width], sampler, rows), 2 * n_beams)
         N, V, texts = logprobs.shape[1], logits.shape[-1], history[:, began:width]
         staying, kept = [], []  # rows, and of each N (logprob, row of the batch, token)

@@ -79,7 +79,7 @@ def stream(
     last event, then as it was.
     Raises ValueError, before anything is read, for prompts that are empty, too long or not of the model's vocabulary.
     """
-    check(model, prompts, max_new_tokens, generators, end_id, stops)
+    check(model, prompts, sampler, max_new_tokens, generators, end_id, stops)
     if start is not None and not use_cache:
         raise ValueError("start: expected none with use_cache=False, which keeps no state; drop one of the two")
     make_state = (start or model.start) if use_cache else None
@@ -100,9 +100,7 @@ def _stream(
     if not prompts:
         return
     with evaluating(model):
-        state = make_state(len(prompts)) if make_state else None
-        context_length = state.context_length if state is not None else model.context_length
-        limits = [limit_of(context_length, len(prompt), max_new_tokens) for prompt in prompts]
+        state, limits = begin(model, prompts, max_new_tokens, make_state)
         at_once, rows = divide(limits)  # rows: those in the batch
         if at_once:
             yield at_once
@@ -147,6 +145,19 @@ def judge(row: int, token: int, logprob: float, end_id: int | None, stop: Stop |
     return Event(row, token, logprob, "stop" if stopped else None)
 
 
+def begin(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int, make_state: Callable[[int], State] | None
+) -> tuple[State | None, list[tuple[int, Reason]]]:
+    """The first state of all the prompts' rows, None where none is kept, and the limit of each row, as `limit_of`.
+
+    subtle: rows that may not add a token have a state too. Whoever makes it, from the sources of an encoder for example, has one for each
+    prompt; the state is reordered afterwards to the rows that go on.
+    """
+    state = make_state(len(prompts)) if make_state else None
+    context_length = state.context_length if state is not None else model.context_length
+    return state, [limit_of(context_length, len(prompt), max_new_tokens) for prompt in prompts]
+
+
 def limit_of(context_length: int | None, prompt_length: int, max_new_tokens: int) -> tuple[int, Reason]:
     """How many tokens a row may add, and what stops it there."""
     if context_length is not None and context_length - prompt_length < max_new_tokens:
@@ -179,6 +190,7 @@ def pad_left(prompts: Sequence[Sequence[int]], room: int, device: torch.device) 
 def check(
     model: LanguageModel,
     prompts: Sequence[Sequence[int]],
+    sampler: Sampler,
     max_new_tokens: int,
     generators: Sequence[torch.Generator] | None,
     end_id: int | None,
@@ -187,6 +199,11 @@ def check(
     """Raises ValueError for what `stream` refuses."""
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens = {max_new_tokens}: expected a number >= 0")
+    if sampler.min_new_tokens > max_new_tokens:
+        raise ValueError(
+            f"min_new_tokens = {sampler.min_new_tokens}: expected at most max_new_tokens = {max_new_tokens}; "
+            "lower it, or raise max_new_tokens"
+        )
     if end_id is not None and not 0 <= end_id < model.vocab_size:
         raise ValueError(f"end_id = {end_id}: expected an id below the model's vocab_size = {model.vocab_size}, or None")
     for name, given in (("generators", generators), ("stops", stops)):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from minillm.cache.base import EMPTY
-from minillm.decoding.transforms import BANNED, check, widen
+from minillm.decoding.transforms import BANNED, check, rows_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,7 +28,7 @@ class RepetitionPenalty:
             raise ValueError(f"repetition_penalty = {self.theta}: expected a finite number > 0; 1 is off")
 
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
-        logits = widen(logits)
+        logits = rows_of(logits, history)
         changed = torch.where(logits > 0, logits / self.theta, logits * self.theta)
         return torch.where(counts(history, logits.shape[1]) > 0, changed, logits)
 
@@ -46,7 +46,7 @@ class PresencePenalty:
         check("presence_penalty", self.a, -math.inf, math.inf)
 
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
-        logits = widen(logits)
+        logits = rows_of(logits, history)
         return logits - self.a * (counts(history, logits.shape[1]) > 0).to(logits.dtype)
 
     def __repr__(self) -> str:
@@ -63,7 +63,7 @@ class FrequencyPenalty:
         check("frequency_penalty", self.a, -math.inf, math.inf)
 
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
-        logits = widen(logits)
+        logits = rows_of(logits, history)
         return logits - self.a * counts(history, logits.shape[1]).to(logits.dtype)
 
     def __repr__(self) -> str:
@@ -80,7 +80,7 @@ class NoRepeatNGram:
         check("no_repeat_ngram", self.n, 1, math.inf)
 
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
-        logits = widen(logits)
+        logits = rows_of(logits, history)
         if history.shape[1] < self.n:
             return logits
         order = (history != EMPTY).byte().sort(dim=1, stable=True).indices  # real tokens to the right, in their order
@@ -107,10 +107,11 @@ class BannedTokens:
             raise ValueError(f"banned_tokens = {self.ids}: expected ids >= 0")
 
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+        logits = rows_of(logits, history)
         if self.ids and max(self.ids) >= logits.shape[1]:
             raise ValueError(f"banned_tokens = {self.ids}: expected ids below the {logits.shape[1]} that the model predicts")
         ids = torch.tensor(self.ids, dtype=torch.long, device=logits.device)
-        return widen(logits).index_fill(1, ids, BANNED)
+        return logits.index_fill(1, ids, BANNED)
 
     def __repr__(self) -> str:
         return f"{len(self.ids)} banned"
@@ -126,8 +127,9 @@ class OnlyFirst:
         check("vocab_size", self.vocab_size, 1, math.inf)
 
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+        logits = rows_of(logits, history)
         ids = torch.arange(logits.shape[1], device=logits.device)
-        return widen(logits).masked_fill(ids >= self.vocab_size, BANNED)
+        return logits.masked_fill(ids >= self.vocab_size, BANNED)
 
     def __repr__(self) -> str:
         return f"ids below {self.vocab_size}"
@@ -150,7 +152,9 @@ class MinNewTokens:
         check("end_id", self.end_id, 0, math.inf)
 
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
-        logits = widen(logits).clone()
+        logits = rows_of(logits, history).clone()
+        if len(self.prompt_lengths) not in (1, len(logits)):
+            raise ValueError(f"{len(self.prompt_lengths)} prompt_lengths: expected one, or {len(logits)}, one for each row; see for_rows")
         n_new = (history != EMPTY).sum(1) - torch.tensor(self.prompt_lengths, device=history.device)  # (B,)
         logits[:, self.end_id] = logits[:, self.end_id].masked_fill(n_new < self.n, BANNED)
         return logits

@@ -17,16 +17,12 @@ class Reader:
     def __init__(self, model: LanguageModel, state: State):
         """Raises ValueError for a state that can neither take tokens back nor be copied."""
         self.model, self.state = model, state
-        self.copies = hasattr(state, "copy")
-        if self.copies:
-            return
-        try:
-            state.truncate(state.lengths)
-        except ValueError as error:
+        self.copies = state.rollback == "copy"
+        if state.rollback == "none":
             raise ValueError(
-                f"state = {type(state).__name__}: expected one that can take tokens back, as drafts may be rejected, but {error}; "
-                "decode without a draft, or with another cache"
-            ) from error
+                f"state = {type(state).__name__} of rollback = none: expected one that can take tokens back, since drafts may be rejected; "
+                "decode without a draft, or take a cache that keeps every token (contiguous, paged, int8, int4)"
+            )
 
     def read(self, texts: Tensor, lengths: Tensor, draft: Tensor | None = None) -> Tensor:
         """Read what is not yet read of the first `lengths` (B,) tokens of texts (B, S), one at least, and then draft (B, K).

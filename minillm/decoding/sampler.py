@@ -108,6 +108,8 @@ def draw(logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
 
     Raises ValueError for a row without a distribution: every token banned, or logits that are not finite.
     """
+    if logits.dim() != 2:
+        raise ValueError(f"logits of shape {tuple(logits.shape)}: expected (B, V); of (B, T, V) shape the last ones, logits[:, -1]")
     if len(generators) != len(logits):
         raise ValueError(f"{len(generators)} generators: expected one for each of the {len(logits)} rows")
     return invert(logits, uniforms(generators, logits.device))
@@ -181,6 +183,11 @@ class Sampler:
     def before_greedy(self) -> "Sampler":
         """What shapes the logits before temperature 0 takes the largest of them."""
         return Sampler(self.pipeline[: self.pipeline.index(Temperature(0))])
+
+    @property
+    def min_new_tokens(self) -> int:
+        """Tokens that a row must write before it may end."""
+        return max((t.n for t in self.pipeline if isinstance(t, MinNewTokens)), default=0)
 
     def for_rows(self, rows: Sequence[int]) -> "Sampler":
         """The sampler for the batch whose row i was row `rows[i]`."""

@@ -7,8 +7,8 @@ the mass that is rejected. So a bad draft costs time and nothing else. With each
 (1 - a^(k+1)) / (1 - a) tokens for k guesses, and costs 1 + c k (Leviathan et al. 2023; Chen et al. 2023). Read `generate` and `drafts`.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minillm.cache.base import EMPTY
+from minillm.decoding.draft_length import MOST, Lengths, Tally, lengths_for
 from minillm.decoding.drafts import Draft, Drafter
 from minillm.decoding.generate import Completion, Event, Reason, check, collect, divide, judge, limit_of, pad_right
 from minillm.decoding.reader import Reader
@@ -23,64 +24,6 @@ from minillm.decoding.sampler import Sampler, invert
 from minillm.decoding.stopping import Stop
 from minillm.models.base import LanguageModel, State, device_of
 from minillm.models.evaluating import evaluating
-
-MOST = 16  # tokens that are drafted at once
-
-
-@dataclass
-class Tally:
-    """What came of the drafts of one row, or of several together."""
-
-    n_calls: int = 0  # of the target
-    n_tokens: int = 0  # drawn, END among them
-    n_drafted: int = 0
-    n_tested: int = 0  # drafted tokens with only accepted ones before them
-    n_accepted: int = 0
-
-    def add_call(self, drafted: int, accepted: int) -> None:
-        """Count one call of the target, which ended the draft at its first rejection."""
-        self.n_calls += 1
-        self.n_drafted += drafted
-        self.n_tested += min(drafted, accepted + 1)
-        self.n_accepted += accepted
-
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
-
-    @property
-    def acceptance(self) -> float:
-        """The share of tested tokens that was accepted."""
-        return self.n_accepted / max(self.n_tested, 1)
-
-    @property
-    def tokens_per_call(self) -> float:
-        """Tokens for each call of the target: 1 without a draft."""
-        return self.n_tokens / max(self.n_calls, 1)
-
-    @property
-    def mean_length(self) -> float:
-        """Tokens drafted for each call of the target."""
-        return self.n_drafted / max(self.n_calls, 1)
-
-
-def expected_tokens(acceptance: float, k: float) -> float:
-    """Tokens that a call of the target gives for k guesses, each accepted with that probability if all before it are."""
-    return k + 1 if acceptance == 1 else (1 - acceptance ** (k + 1)) / (1 - acceptance)
-
-
-def expected_speed_up(acceptance: float, k: float, cost: float) -> float:
-    """Against plain decoding, where a drafted token costs `cost` calls of the target and a call costs the same for any k."""
-    return expected_tokens(acceptance, k) / (1 + cost * k)
-
-
-def best_length(tally: Tally, cost: float) -> int:
-    """How many tokens to draft, 1 ... MOST: as many as promise the most tokens for their cost, judged by those tested so far.
-
-    One acceptance and one rejection are taken for granted to begin with. Only counts decide, of one row: so the same seed writes
-    the same text on a busy machine as on an idle one, alone as in company.
-    """
-    acceptance = (tally.n_accepted + 1) / (tally.n_tested + 2)
-    return max(range(1, MOST + 1), key=lambda k: expected_speed_up(acceptance, k, cost))
 
 
 def verify(p: Tensor, draft: Draft, uniforms: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,15 +83,16 @@ def stream(
     n_draft: int = 0,
     tallies: Sequence[Tally] | None = None,
     watch: Callable[[Verification], None] = unwatched,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[list[Event]]:
     """Generate as `generate.stream` does, and from the same distribution, one list of events a call of the target.
 
-    n_draft: tokens that are drafted at once; 0: as many as pay, by `best_length`. tallies: new ones, one a row, to be filled in.
-    watch: is told of every call.
+    n_draft: tokens that are drafted at once; 0: as many as pay, by `draft_length`. tallies: new ones, one a row, to be filled in.
+    watch: is told of every call. clock: tells the seconds by which greedy drafting is judged; no token depends on it.
     Raises ValueError, before anything is read, for what `generate.stream` refuses, for a drafter of another vocabulary or a shorter
     context, for a state that cannot go back (see `Reader`), and for use_cache=False, which leaves nothing to go back in.
     """
-    check(model, prompts, max_new_tokens, generators, end_id, stops)
+    check(model, prompts, sampler, max_new_tokens, generators, end_id, stops)
     if not use_cache:
         raise ValueError("use_cache = false: expected true beside a draft, which is checked against a state; drop one of the two")
     if not 0 <= n_draft <= MOST:
@@ -167,7 +111,17 @@ def stream(
     tallies = [Tally() for _ in prompts] if tallies is None else tallies
     if list(tallies) != [Tally()] * len(prompts):
         raise ValueError(f"{len(tallies)} tallies: expected a new one for each of the {len(prompts)} prompts")
-    return _stream(model, drafter, prompts, sampler, limits, generators, end_id, stops, start or model.start, n_draft, tallies, watch)
+    how_many, make_state = lengths_for(n_draft, drafter.cost, sampler.greedy), start or model.start
+    return _stream(model, drafter, prompts, sampler, limits, generators, end_id, stops, make_state, how_many, tallies, watch, clock)
+
+
+class _Round(NamedTuple):
+    """What a call of the target has added to B rows."""
+
+    new: Tensor  # (B, J) long, EMPTY behind each row's last
+    logits: Tensor  # (B, J, V), from which each was drawn
+    n_drafted: list[int]
+    n_accepted: list[int]
 
 
 @torch.inference_mode()
@@ -181,42 +135,44 @@ def _stream(
     end_id: int | None,
     stops: Sequence[Stop] | None,
     make_state: Callable[[int], State],
-    n_draft: int,
+    how_many: Lengths,
     tallies: Sequence[Tally],
     watch: Callable[[Verification], None],
+    clock: Callable[[], float],
 ) -> Iterator[list[Event]]:
-    at_once, rows = divide(limits)  # rows: those in the batch
-    if at_once:
-        yield at_once
-    if not rows:
+    if not prompts:
         return
-    sampler, device = sampler.for_rows(rows), device_of(model)
-    texts = pad_right([prompts[row] for row in rows], room=max(n for n, _ in limits) + MOST).to(device)
-    lengths = torch.tensor([len(prompts[row]) for row in rows], device=device)
-    with evaluating(model), drafter.begin(len(rows)) as drafting:
-        target = Reader(model, make_state(len(rows)))
+    with evaluating(model), drafter.begin(len(prompts)) as drafting:
+        target = Reader(model, make_state(len(prompts)))
+        at_once, rows = divide(limits)  # rows: those in the batch
+        if at_once:
+            yield at_once
+        if not rows:
+            return
+        sampler, device = sampler.for_rows(rows), device_of(model)
+        texts = pad_right([prompts[row] for row in rows], room=max(n for n, _ in limits) + MOST).to(device)
+        lengths = torch.tensor([len(prompts[row]) for row in rows], device=device)
+        if at_once:
+            for reader in (target, drafting):
+                reader.reorder(torch.tensor(rows, device=device))
+        prompt_read = False
         while rows:
+            began = clock()
             # a call gives one token more than are drafted, and no more than may be written
-            wanted = [min(n_draft or best_length(tallies[row], drafter.cost), limits[row][0] - tallies[row].n_tokens - 1) for row in rows]
-            K = max(wanted)
+            wanted = [min(how_many.choose(tallies[row]), limits[row][0] - tallies[row].n_tokens - 1) for row in rows]
+            K, drawing = max(wanted), [generators[row] for row in rows]
             text = texts[:, : max(len(prompts[row]) + tallies[row].n_tokens for row in rows) + K]
-            uniforms = _uniforms([generators[row] for row in rows], wanted).to(device)  # (B, 2K + 1)
-            draft = drafting.propose(text, lengths, torch.tensor(wanted, device=device), sampler, uniforms[:, :K])
-            places = lengths[:, None] + torch.arange(K + 1, device=device)  # (B, K + 1)
-            texts.scatter_(1, places[:, :K], draft.tokens)
-            logits = target.read(text, lengths, draft.tokens)  # (B, K + 1, V)
-            history = _histories(text, places)
-            p = _shaped(sampler, logits, history)
-            n_accepted, last = verify(p, draft, uniforms[:, K:])
-            watch(Verification(logits, history, p, draft, uniforms[:, K:], n_accepted, last))
-            new = F.pad(draft.tokens, (0, 1)).scatter(1, n_accepted[:, None], last[:, None])
-            new = new.where(places <= (lengths + n_accepted)[:, None], EMPTY)
-            logprobs = logits.double().log_softmax(-1).gather(2, new.clamp(min=0)[..., None]).squeeze(2)
-            texts.scatter_(1, places, new)
-            lengths = lengths + n_accepted + 1
+            if K or watch is not unwatched:
+                uniforms = _uniforms(drawing, wanted).to(device)  # (B, 2K + 1)
+                draft = drafting.propose(text, lengths, torch.tensor(wanted, device=device), sampler, uniforms[:, :K])
+                said = _check(target, sampler, text, lengths, draft, uniforms[:, K:], watch)
+            else:
+                said = _plain(target, sampler, text, lengths, drawing)
+            texts.scatter_(1, lengths[:, None] + torch.arange(K + 1, device=device), said.new)
+            lengths = lengths + (said.new >= 0).sum(1)
+            logprobs = said.logits.double().log_softmax(-1).gather(2, said.new.clamp(min=0)[..., None]).squeeze(2)
             events, going = [], []
-            n_drafted = (draft.tokens >= 0).sum(1)
-            told = zip(rows, n_drafted.tolist(), n_accepted.tolist(), *torch.stack([new.double(), logprobs]).tolist(), strict=True)
+            told = zip(rows, said.n_drafted, said.n_accepted, *torch.stack([said.new.double(), logprobs]).tolist(), strict=True)
             for i, (row, drafted, accepted, tokens, nats) in enumerate(told):
                 tally = tallies[row]
                 tally.add_call(drafted, accepted)
@@ -227,16 +183,49 @@ def _stream(
                         break
                 else:
                     going.append(i)
+            if going and K:
+                for reader in (target, drafting):
+                    reader.back(texts, lengths - 1)  # the last token is read with the next draft
+            if prompt_read:
+                how_many.told(K, clock() - began)
+            prompt_read = True
             yield events
             if not going:
                 return
-            for reader in (target, drafting):
-                reader.back(texts, lengths - 1)  # the last token is read with the next draft
             if len(going) < len(rows):
                 kept = torch.tensor(going, device=device)
                 rows, texts, lengths, sampler = [rows[i] for i in going], texts[kept], lengths[kept], sampler.for_rows(going)
+                how_many.restart()
                 for reader in (target, drafting):
                     reader.reorder(kept)
+
+
+def _plain(target: Reader, sampler: Sampler, text: Tensor, lengths: Tensor, generators: Sequence[torch.Generator]) -> _Round:
+    """A token for each row, as `generate` draws it."""
+    logits = target.read(text, lengths)
+    return _Round(sampler(logits[:, -1], text, generators)[:, None], logits[:, -1:], [0] * len(text), [0] * len(text))
+
+
+def _check(
+    target: Reader,
+    sampler: Sampler,
+    text: Tensor,
+    lengths: Tensor,
+    draft: Draft,
+    uniforms: Tensor,
+    watch: Callable[[Verification], None],
+) -> _Round:
+    """What the target makes of a draft, with uniforms (B, K + 1) as `verify` takes them. Writes the draft into the text."""
+    places = lengths[:, None] + torch.arange(uniforms.shape[1], device=text.device)  # (B, K + 1)
+    text.scatter_(1, places[:, :-1], draft.tokens)
+    logits = target.read(text, lengths, draft.tokens)  # (B, K + 1, V)
+    history = _histories(text, places)
+    p = _shaped(sampler, logits, history)
+    n_accepted, last = verify(p, draft, uniforms)
+    watch(Verification(logits, history, p, draft, uniforms, n_accepted, last))
+    new = F.pad(draft.tokens, (0, 1)).scatter(1, n_accepted[:, None], last[:, None])
+    new = new.where(places <= (lengths + n_accepted)[:, None], EMPTY)
+    return _Round(new, logits, (draft.tokens >= 0).sum(1).tolist(), n_accepted.tolist())
 
 
 def _histories(texts: Tensor, places: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class Temperature:
         check("temperature", self.t, 0, math.inf)
 
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
-        logits = widen(logits)
+        logits = rows_of(logits, history)
         if self.t == 0:
             return keep(logits, F.one_hot(logits.argmax(-1), logits.shape[1]).bool())
         # subtle: with the largest logit moved to 0, no temperature makes inf - inf; float64 holds any t that Python can write
@@ -53,7 +53,7 @@ class TopK:
         check("top_k", self.k, 0, math.inf)
 
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
-        logits = widen(logits)
+        logits = rows_of(logits, history)
         if self.k == 0 or self.k >= logits.shape[1]:
             return logits
         last = logits.topk(self.k).values[:, -1:]  # (B, 1)
@@ -75,7 +75,8 @@ class TopP:
         check("top_p", self.p, 0, 1)
 
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
-        return on_survivors(self._cut, widen(logits)) if self.p < 1 else widen(logits)
+        logits = rows_of(logits, history)
+        return on_survivors(self._cut, logits) if self.p < 1 else logits
 
     def _cut(self, logits: Tensor) -> Tensor:
         return keep(logits, smallest_set(logits, -logits, self.p))
@@ -94,10 +95,11 @@ class MinP:
         check("min_p", self.min_p, 0, 1)
 
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
-        logits = widen(logits)
+        logits = rows_of(logits, history)
         if self.min_p == 0:
             return logits
-        below = (logits - logits.amax(-1, keepdim=True)).double()  # ln(p / max p)
+        wide = logits.double()
+        below = wide - wide.amax(-1, keepdim=True)  # ln(p / max p)
         return keep(logits, below >= math.log(self.min_p) - ROUNDING)
 
     def __repr__(self) -> str:
@@ -117,7 +119,8 @@ class Typical:
         check("typical_p", self.p, 0, 1)
 
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
-        return on_survivors(self._cut, widen(logits)) if self.p < 1 else widen(logits)
+        logits = rows_of(logits, history)
+        return on_survivors(self._cut, logits) if self.p < 1 else logits
 
     def _cut(self, logits: Tensor) -> Tensor:
         logprobs = logits.double().log_softmax(-1)
@@ -126,6 +129,18 @@ class Typical:
 
     def __repr__(self) -> str:
         return f"typical {self.p:g}"
+
+
+def rows_of(logits: Tensor, history: Tensor) -> Tensor:
+    """Logits (B, V) in float32 or wider. Raises ValueError unless there is one row of logits for each row of history (B, T)."""
+    if logits.dim() != 2:
+        raise ValueError(f"logits of shape {tuple(logits.shape)}: expected (B, V); of (B, T, V) shape the last ones, logits[:, -1]")
+    if history.dim() != 2 or len(history) != len(logits):
+        raise ValueError(
+            f"history of shape {tuple(history.shape)}: expected (B, T) with B = {len(logits)}, a row of tokens for each row of logits; "
+            "give every row its own"
+        )
+    return widen(logits)
 
 
 def widen(logits: Tensor) -> Tensor:

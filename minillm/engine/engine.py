@@ -62,7 +62,8 @@ class Engine:
 
     def add(self, request: Request) -> Job:
         """Take a request in; its completion grows with every step. Raises ValueError for one that could never be served."""
-        check(self.model, [request.prompt], request.max_new_tokens, [None], self.end_id, None)
+        sampler = Sampler(self._pipeline(request, [len(request.prompt)]))
+        check(self.model, [request.prompt], sampler, request.max_new_tokens, [None], self.end_id, None)
         limit = limit_of(self.model.context_length, len(request.prompt), request.max_new_tokens)
         needed, room = len(request.prompt) + limit[0] - 1, self.pool.n_pages * self.pool.page_size  # the last token is never read
         if limit[0] and needed > room:
@@ -70,7 +71,6 @@ class Engine:
                 f"prompt of {len(request.prompt)} and {limit[0]} new tokens: expected at most {room + 1} together, for "
                 f"n_pages = {self.pool.n_pages} of {self.pool.page_size} tokens; give the engine more pages or ask for less"
             )
-        self._pipeline(request, [len(request.prompt)])
         job = Job(self.n_jobs, request, limit)
         self.n_jobs += 1
         if limit[0]:

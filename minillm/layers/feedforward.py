@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minillm.registry import Registry
+
 
 def relu2(x: Tensor) -> Tensor:
     """max(0, x)^2: as cheap as ReLU and better at the same size."""
@@ -38,7 +40,11 @@ def gelu(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": gelu, "gelu-erf": F.gelu, "relu2": relu2}
+ACTIVATIONS: Registry[str, Callable[[Tensor], Tensor]] = Registry(
+    "model.feedforward",
+    "ACTIVATIONS in minillm/layers/feedforward.py",
+    {"relu": F.relu, "gelu": gelu, "gelu-erf": F.gelu, "relu2": relu2},
+)
 
 
 class MLP(nn.Module):

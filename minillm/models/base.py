@@ -4,16 +4,21 @@ The state of an n-gram is its last tokens, of an LSTM its hidden vectors, of a t
 one beam search and one speculative decoder serve them all. The state is handed in and returned, never kept on the model.
 """
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+
+Rollback = Literal["truncate", "copy", "none"]  # how a state goes back to what it was a few tokens ago
 
 
 class State(Protocol):
     """What a model remembers of what it has read."""
 
     lengths: Tensor  # (B,) long: tokens read by each row
+    # "truncate": `truncate` takes back any of the last 32 tokens of each row. "copy": `copy()` is a second state,
+    # which stays as it is while this one reads on. "none": neither is promised.
+    rollback: Rollback
     context_length: int | None  # most tokens that a row may hold; None is no limit
 
     def reorder(self, rows: Tensor, since: int = 0) -> None:
@@ -26,7 +31,7 @@ class State(Protocol):
     def truncate(self, lengths: Tensor) -> None:
         """Go back to the first `lengths` tokens of each row, (B,) long.
 
-        Raises ValueError where that is impossible; a state that never can has `copy()`, a state to go on from instead.
+        Raises ValueError where that is impossible, which `rollback` tells beforehand.
         """
         ...
 

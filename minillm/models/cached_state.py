@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from minillm.cache.base import KVCache
+from minillm.models.base import Rollback
 
 
 class CachedState:
@@ -28,6 +29,7 @@ class CachedState:
             raise ValueError(f"budget = {self.span}: expected less than model.context_length = {context_length}; lower it")
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
         self.caches = caches
+        self.rollback: Rollback = "truncate" if all(cache.truncates for cache in caches) else "none"
         self.context_length = context_length if self.span is None else None
 
     @property

@@ -108,8 +108,10 @@ class Decoder(nn.Module):
         def mixture() -> MoE:
             remedies = {"balance_loss": c.balance_loss, "z_loss": c.router_z_loss, "balance_rate": c.balance_rate}
             router = Router(c.d_model, c.n_experts, c.n_experts_per_token, capacity_factor=c.capacity_factor, **remedies)
-            swiglu, activation = c.feedforward == "swiglu", ACTIVATIONS.get(c.feedforward)
-            experts = ExpertSwiGLUs(c.n_experts, c.d_model, d_ff) if swiglu else ExpertMLPs(c.n_experts, c.d_model, d_ff, activation)
+            if c.feedforward == "swiglu":
+                experts: nn.Module = ExpertSwiGLUs(c.n_experts, c.d_model, d_ff)
+            else:
+                experts = ExpertMLPs(c.n_experts, c.d_model, d_ff, ACTIVATIONS[c.feedforward])
             return MoE(router, experts, dense(c.n_shared_experts * d_ff) if c.n_shared_experts else NoSharedExpert())
 
         feedforward = mixture if c.n_experts else partial(dense, d_ff)

@@ -83,7 +83,8 @@ class Encoder(nn.Module):
         self.embed_norm, self.dropout = norm(), dropout_layer(c.dropout)
         self.blocks = nn.ModuleList(block(attention(), feedforward(), norm(), norm(), c.dropout) for _ in range(c.n_layers))
         self.norm = norm() if c.norm_place == "pre" else NoNorm(c.d_model)
-        self.head = MaskedHead(self.embed, activation, c.norm_eps)
+        gain = c.init_std / c.init_embed if c.init_embed > c.init_std else 1.0
+        self.head = MaskedHead(self.embed, activation, c.norm_eps, gain)
         self._initialize()
         self.follows = PooledHead(c.d_model, 2, c.dropout, c.init_std) if c.next_sentence else None
 

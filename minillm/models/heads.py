@@ -21,11 +21,13 @@ from minillm.layers.norm import LayerNorm
 class MaskedHead(nn.Module):
     """(..., D) -> logits (..., V): scores a token by the embedding that it is read with, so the table is learned from both sides."""
 
-    def __init__(self, embed: nn.Embedding, activation: Callable[[Tensor], Tensor], norm_eps: float):
+    def __init__(self, embed: nn.Embedding, activation: Callable[[Tensor], Tensor], norm_eps: float, gain: float = 1.0):
+        """`gain`: initial gain of the norm; below 1 where embeddings start large, so that the first guess is near uniform."""
         super().__init__()
         self.dense = nn.Linear(embed.embedding_dim, embed.embedding_dim)
         self.activation = activation
         self.norm = LayerNorm(embed.embedding_dim, eps=norm_eps)
+        nn.init.constant_(self.norm.weight, gain)
         self.embed = embed
         self.bias = nn.Parameter(torch.zeros(embed.num_embeddings))
 

@@ -10,7 +10,6 @@ to the part of it that begins with END. Read `ngram_counts` and `smoothing` firs
     python -m minillm.models.ngram "I love machine learning. I love deep learning. You love machine learning."
 """
 
-import argparse
 import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -21,6 +20,8 @@ from torch import Tensor, nn
 from minillm.cache.base import EMPTY
 from minillm.config import Above, AtMost, Positive, validate
 from minillm.datasets.batch import IGNORE, Batch
+from minillm.flags import Parser
+from minillm.models.base import Rollback
 from minillm.models.ngram_counts import NgramCounts
 from minillm.models.smoothing import AddK, KneserNey, StupidBackoff
 
@@ -53,6 +54,7 @@ class NgramState:
     """What each row has read. Only its last n - 1 tokens matter; the others are kept so that any number can be taken back."""
 
     context_length = None
+    rollback: Rollback = "truncate"
 
     def __init__(self, batch_size: int, reach: int, device: torch.device):
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
@@ -169,10 +171,10 @@ def frequency_table(text: str, order: int = 3) -> list[tuple[tuple[str, ...], in
 
 def main(argv: list[str] | None = None) -> None:
     """Print the table of a text as a textbook shows it."""
-    parser = argparse.ArgumentParser(description="Which words follow which, and how often.")
+    parser = Parser(description="Which words follow which, and how often.")
     parser.add_argument("text", help="sentences, ended by . ! or ?")
     parser.add_argument("--order", type=int, default=3, help="words in an n-gram (default 3)")
-    args = parser.parse_args(argv)
+    args = parser.parse(argv)
     try:
         table = frequency_table(args.text, args.order)
     except ValueError as e:

@@ -16,8 +16,12 @@ from torch import Tensor, nn
 from minillm.config import AtLeast, Between, Count, Positive, validate
 from minillm.layers.dropout import dropout_layer
 from minillm.layers.recurrent import GRU, LSTM, Elman, Recurrent
+from minillm.models.base import Rollback
+from minillm.registry import Registry
 
-CELLS: dict[str, type[Recurrent]] = {"rnn": Elman, "lstm": LSTM, "gru": GRU}
+CELLS: Registry[str, type[Recurrent]] = Registry(
+    "model.cell", "CELLS in minillm/models/rnn.py", {"rnn": Elman, "lstm": LSTM, "gru": GRU}
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class RNNConfig:
     context_length: Positive = 128  # tokens of a training row: gradients reach no further back; writing has no limit
     tied: bool = True  # the head's weight is the embedding
     dropout: Annotated[float, Between(0, 0.99)] = 0.0  # of embeddings and of what each layer says, never of the state
-    init_embed: Annotated[float, AtLeast(0)] = 0.1  # of the normal distribution that embeddings and the head start from
+    init_embed: Annotated[float, AtLeast(0)] = 0.1  # standard deviation of the normal distribution that embeddings start from
+    init_head: Annotated[float, AtLeast(0)] = 0.02  # the same for a head that is not tied: small, so that the first guess is uniform
 
     def __post_init__(self) -> None:
         validate(self)
@@ -47,6 +52,7 @@ class RNNState:
     """What a recurrent model has read: the state (B, H) of each layer, h alone or (h, c)."""
 
     context_length = None
+    rollback: Rollback = "copy"
 
     def __init__(self, layers: list[tuple[Tensor, ...]], lengths: Tensor):
         self.layers, self.lengths = layers, lengths
@@ -97,7 +103,7 @@ class RNN(nn.Module):
         self.layers = nn.ModuleList(CELLS[c.cell](c.d_hidden if i else d_embed, c.d_hidden) for i in range(c.n_layers))
         self.head = nn.Linear(c.d_hidden, vocab_size, bias=False)
         nn.init.normal_(self.embed.weight, std=c.init_embed)
-        nn.init.normal_(self.head.weight, std=c.init_embed)
+        nn.init.normal_(self.head.weight, std=c.init_head)
         if c.tied:
             self.head.weight = self.embed.weight
 

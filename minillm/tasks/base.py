@@ -42,6 +42,7 @@ class Data(NamedTuple):
     test: TokenStream | Pairs | None
     val_nats: float | None = None  # minus the log probability of the validation documents under their source, where that is known
     test_nats: float | None = None
+    nats_error: float = 0.0  # standard error of these two, in nats a document
     labels: Splits | None = None  # of each document, where there are any
 
 
@@ -93,6 +94,11 @@ class Task(ABC):
             n_micro_batches=c.train.n_micro_batches,
             precision=c.train.precision,
         )
+
+    def passes(self, data: Data) -> float:
+        """How often training reads its text."""
+        c = self.config
+        return c.train.max_steps * c.train.batch_size * c.model.context_length / len(data.train.ids)
 
     def limit_steps(self, data: Data, say: Say) -> RunConfig:
         """The config with no more steps than there is data for: batches never end, unless a task says otherwise."""

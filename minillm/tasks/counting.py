@@ -29,6 +29,9 @@ class Counting(NextToken):
         self._refuse_what_counting_ignores()
         return CountingStep(model, self.objective())
 
+    def passes(self, data: Data) -> float:
+        return min(1.0, self.config.train.max_steps / self._single_pass(data).n_steps)
+
     def limit_steps(self, data: Data, say: Say) -> RunConfig:
         """The config with no more steps than it takes to count the whole text."""
         c, n_steps = self.config, self._single_pass(data).n_steps

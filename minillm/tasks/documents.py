@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from minillm.datasets.cleaning import clean
 from minillm.datasets.corpus import load_corpus
+from minillm.datasets.source import Source, find_source
 from minillm.datasets.split import Splits, split
 from minillm.datasets.stories import World
 from minillm.datasets.tokens import token_stream
@@ -18,20 +19,22 @@ class Texts(NamedTuple):
 
     splits: Splits
     many: bool  # many documents, or one long text
-    world: World | None  # the source, where it is known
+    world: World | None  # what wrote them, where it is known
+    source: Source | None  # the same as a model to compare with, given what cleaning kept; None where there is none
+    remark: str  # about the source, "" where there is nothing to say
 
 
 def read_texts(config: RunConfig, say: Say) -> Texts:
     """The documents of the corpus, cleaned if asked for, by what they are for. Raises ValueError where there is nothing to validate on."""
     corpus = load_corpus(config.data)
-    documents = corpus.documents
+    documents, report = corpus.documents, None
     if config.data.clean:
         documents, report = clean(documents, config.cleaning)
         say(str(report))
     splits = split(documents, config.data.val_fraction, config.data.test_fraction)
     if not splits.val:
         raise ValueError("data.val_fraction = 0: expected some text to validate on; raise it")
-    return Texts(splits, len(documents) > 1, corpus.world)
+    return Texts(splits, len(documents) > 1, corpus.world, *find_source(corpus.world, corpus.documents, documents, report))
 
 
 def tokenized(config: RunConfig, texts: Texts, tokenizer: Tokenizer | None) -> Data:

@@ -42,6 +42,9 @@ class Labels(Task):
         batches = LabelledTexts(stream, labels, self.config.model.context_length).every(64)
         return Validation(batches, classification, n_bytes=None, source_nats=None)
 
+    def passes(self, data: Data) -> float:
+        return self.config.train.max_steps * self.config.train.batch_size / len(data.labels.train)
+
     def model(self, vocab_size: int) -> nn.Module:
         return Classifier(Encoder(self.config.model, vocab_size), len(ENDINGS))
 

@@ -4,8 +4,6 @@ Batches are windows cut from the text, or lanes that go on where the batch befor
 Where the source of the text is known, validation says how far the model is from it. Read `base` and `documents` before.
 """
 
-import math
-
 from torch import nn
 
 from minillm.datasets.lanes import Lanes
@@ -14,13 +12,16 @@ from minillm.models.decoder import Decoder, DecoderConfig
 from minillm.models.rnn import RNN, RNNConfig
 from minillm.objectives.loss import Objective
 from minillm.objectives.next_token import next_token
+from minillm.registry import Registry
 from minillm.tasks.base import Batches, Data, Say, Task, smoothed
 from minillm.tasks.documents import read_texts, tokenized
 from minillm.text import TextModel
 from minillm.tokenizers.base import Tokenizer
 from minillm.training.evaluate import Validation
 
-MODELS: dict[type, type[nn.Module]] = {DecoderConfig: Decoder, RNNConfig: RNN}
+MODELS: Registry[type, type[nn.Module]] = Registry(
+    "model.kind", "MODELS in minillm/tasks/next_token.py", {DecoderConfig: Decoder, RNNConfig: RNN}
+)
 
 
 class NextToken(Task):
@@ -31,10 +32,12 @@ class NextToken(Task):
     def data(self, tokenizer: Tokenizer | None, say: Say) -> Data:
         texts = read_texts(self.config, say)
         data = tokenized(self.config, texts, tokenizer)
-        if texts.world is None:
+        if texts.remark:
+            say(texts.remark)
+        if texts.source is None:
             return data
-        val, test = (-math.fsum(map(texts.world.log_prob, part)) if part else None for part in texts.splits[1:])
-        return data._replace(val_nats=val, test_nats=test)
+        val, test = (texts.source.nats(part) if part else None for part in texts.splits[1:])
+        return data._replace(val_nats=val, test_nats=test, nats_error=texts.source.error)
 
     def batches(self, data: Data) -> Batches:
         c, how = self.config, (self.config.model.context_length, self.config.train.batch_size, self.config.train.seed)
@@ -45,7 +48,8 @@ class NextToken(Task):
     def validation(self, data: Data, part: str) -> Validation:
         stream, nats = {"val": (data.val, data.val_nats), "test": (data.test, data.test_nats)}[part]
         batches = evaluation_batches(stream, self.config.model.context_length, 64, data.documents)
-        return Validation(batches, next_token, n_bytes=stream.n_bytes, source_nats=nats)
+        error = len(stream.starts) * data.nats_error
+        return Validation(batches, next_token, n_bytes=stream.n_bytes, source_nats=nats, source_error=error)
 
     def model(self, vocab_size: int) -> nn.Module:
         return MODELS[type(self.config.model)](self.config.model, vocab_size)

@@ -44,6 +44,9 @@ class Translation(Task):
         batches = evaluation_pairs(pairs, self.config.model.context_length, 256)
         return TranslationValidation(batches, seq2seq, n_bytes=pairs.n_bytes, tokenizer=data.tokenizer)
 
+    def passes(self, data: Data) -> float:
+        return self.config.train.max_steps * self.config.train.batch_size / len(data.train)
+
     def model(self, vocab_size: int) -> nn.Module:
         return EncoderDecoder(self.config.model, vocab_size)
 

@@ -1,15 +1,19 @@
-"""Checkpoints: written whole or not at all, read without running anything that is inside.
+"""Checkpoints: written whole or not at all, read only if every bit is as it was, and without running anything inside.
 
 A checkpoint is written beside its place, flushed to the disk and then renamed over the old one, which is atomic: whatever happens
 in between, be it a kill, a full disk or a power cut, leaves the previous one whole. It carries weights, optimizer, progress, the
 resolved config and the tokenizer, so that a run needs nothing else to go on or to be sampled from; frozen weights alone stay where
 they came from, and their fingerprint tells whether they are still the same.
+
+The file is the zip archive that torch.save writes, and torch.load reads it as it is. The comment of the archive, which is
+the end of the file, is a seal: it names the format and the SHA-256 of all bytes before the digest, by which `load` notices
+every flipped bit.
 """
 
 import hashlib
 import io
-import pickle
-import zipfile
+import pickletools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +21,86 @@ import torch
 from torch import Tensor, nn
 
 from minillm.datasets.atomic import write_atomically
+from minillm.os_errors import advice
 
-FORMAT = 1  # raised when the contents change their meaning
+FORMAT = 2  # raised when the contents change their meaning
+SEAL = re.compile(rb"minillm checkpoint, format (\d+), sha256 ([0-9a-f]{64})\Z")
+N_DIGITS = 64  # of a digest, in hexadecimal
 
 
-def save(path: Path, contents: dict[str, Any]) -> None:
-    """Write tensors, numbers, strings, lists and dicts. Raises OSError, naming the file, where the disk does not take them."""
-    buffer = io.BytesIO()
-    torch.save({"format": FORMAT, **contents}, buffer)
+def save(path: Path | str, contents: dict[str, Any]) -> None:
+    """Write tensors, numbers, strings, lists and dicts. Raises OSError, naming the file, where the disk takes none."""
+    path, buffer = Path(path), io.BytesIO()
+    torch.save(contents, buffer)
+    _seal(buffer)
     try:
         write_atomically(path, buffer.getbuffer())
     except OSError as e:
-        raise OSError(f"{path}: could not be written ({e}); the checkpoint before it is whole; free some space and --resume") from e
+        (what, how), before = advice(e), "the one before it is whole" if path.is_file() else "there is none before it"
+        raise OSError(f"{path}: this checkpoint could not be written, and {before}: {what}; {how}") from e
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Read what `save` wrote, onto the CPU. Raises ValueError where there is none or it is damaged."""
+def load(path: Path | str) -> dict[str, Any]:
+    """Read what `save` wrote, onto the CPU. Raises ValueError where there is none, or a damaged or foreign one."""
+    path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: expected a checkpoint, found none; train first, or name another run")
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError) as e:
-        raise ValueError(f"{path}: damaged, or not a checkpoint ({str(e).splitlines()[0][:120]}); use another run or train again") from e
-    if not isinstance(contents, dict) or contents.get("format") != FORMAT:
-        found = contents.get("format") if isinstance(contents, dict) else type(contents).__name__
-        raise ValueError(f"{path}: format = {found!r}: expected {FORMAT}; it was not written by this version of minillm")
-    return contents
+        return _open(path.read_bytes())
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}; use another run, a copy of this one, or train again") from e
+
+
+def _seal(archive: io.BytesIO) -> None:
+    """Give a zip archive that has no comment its seal."""
+    comment = f"minillm checkpoint, format {FORMAT}, sha256 ".encode()
+    archive.seek(-2, io.SEEK_END)  # the length of the comment, which stands before it
+    archive.write((len(comment) + N_DIGITS).to_bytes(2, "little") + comment)
+    digest = hashlib.sha256(archive.getbuffer()).hexdigest()
+    archive.write(digest.encode())
+
+
+def _open(data: bytes) -> dict[str, Any]:
+    """The contents of a checkpoint. Raises ValueError for any other bytes, and says what they are."""
+    seal = SEAL.search(data[-2 * N_DIGITS :])
+    contents = None if seal else _unpickle(data)
+    found = int(seal[1]) if seal else contents.get("format") if isinstance(contents, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"format = {found}: expected {FORMAT}, which is what this version of minillm writes")
+    if seal is None or hashlib.sha256(memoryview(data)[:-N_DIGITS]).hexdigest().encode() != seal[2]:
+        raise ValueError("damaged: its SHA-256 is not that of what was written")
+    return _unpickle(data)
+
+
+def _unpickle(data: bytes) -> Any:
+    """What torch.save wrote. Raises ValueError for all else; nothing that is inside is run."""
+    if not data:
+        raise ValueError("expected a checkpoint, found an empty file")
+    archive = data.startswith(b"PK")
+    try:
+        if not archive:
+            raise ValueError("it does not begin as an archive of torch.save does")
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as e:  # subtle: torch raises errors of any kind for bytes that are no archive
+        if _code_in_archive(data) if archive else _code_in_pickle(data):
+            raise ValueError("contains code, not run: expected tensors, numbers, texts, lists and dicts") from e
+        raise ValueError(f"damaged, or not a checkpoint ({str(e).partition(chr(10))[0][:80]})") from e
+
+
+def _code_in_archive(data: bytes) -> bool:
+    """Whether unpickling an archive of torch.save would call functions or classes that are no part of a tensor."""
+    try:
+        return bool(torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data)))
+    except Exception:  # subtle: as in _unpickle
+        return False
+
+
+def _code_in_pickle(data: bytes) -> bool:
+    """Whether bytes are a pickle that would import anything."""
+    try:
+        return any(opcode.name in ("GLOBAL", "STACK_GLOBAL", "INST") for opcode, _, _ in pickletools.genops(data))
+    except ValueError:
+        return False
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:

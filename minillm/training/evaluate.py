@@ -19,6 +19,7 @@ from minillm.models.base import device_of
 from minillm.objectives.loss import Loss, Objective, mean_metrics
 
 LEAK_NATS = 20.0  # a lead over the source that chance gives once in e^20 runs
+ERRORS = 6.0  # standard errors by which an estimate of the source's nats may be off
 
 
 class Leak(ValueError):
@@ -28,12 +29,15 @@ class Leak(ValueError):
 class Validation:
     """Measures a model on batches that never change."""
 
-    def __init__(self, batches: Iterable[Batch], objective: Objective, *, n_bytes: int | None, source_nats: float | None):
+    def __init__(
+        self, batches: Iterable[Batch], objective: Objective, *, n_bytes: int | None, source_nats: float | None, source_error: float = 0.0
+    ):
         """`n_bytes`: UTF-8 bytes of the text, None where not all of it is predicted; `source_nats`: minus its log probability under
-        the source, None if unknown.
+        the source, None if unknown; `source_error`: the standard error of that, where it was estimated.
         """
         self.batches, self.objective = list(batches), objective
         self.n_bytes, self.source_nats = n_bytes, source_nats
+        self.leak_nats = LEAK_NATS + ERRORS * source_error
 
     @torch.inference_mode()
     def __call__(self, model: nn.Module) -> dict[str, float]:
@@ -45,12 +49,21 @@ class Validation:
             metrics |= {"bits_per_byte": total / math.log(2) / self.n_bytes}
         if self.source_nats is not None:
             metrics |= {"source_loss": self.source_nats / count, "regret": (total - self.source_nats) / count}
-            if total < self.source_nats - LEAK_NATS:
+            if total < self.source_nats - self.leak_nats:
                 raise Leak(
                     f"regret = {metrics['regret']:.4f} nats per token on the held-out text: expected none below zero, since nobody can "
                     "know a text better than its source; training text must have leaked into validation: keep the splits apart"
                 )
         return metrics
+
+    def sampled(self, n_tokens: int) -> "Validation":
+        """The loss on a sample of about `n_tokens` tokens, the same ones each time; on all of them where they are so few.
+
+        Bits per byte and regret are known of the whole part only.
+        """
+        rows = sample_rows(self.batches, n_tokens)
+        n_bytes, source_nats = (self.n_bytes, self.source_nats) if rows is self.batches else (None, None)
+        return Validation(rows, self.objective, n_bytes=n_bytes, source_nats=source_nats)
 
     def _losses(self, model: nn.Module) -> list[Loss]:
         """Of every batch, in eval mode."""
@@ -60,3 +73,17 @@ class Validation:
             return [self.objective(model, moved(batch, device)) for batch in self.batches]
         finally:
             model.train(was_training)
+
+
+def sample_rows(batches: list[Batch], n_tokens: int) -> list[Batch]:
+    """Every k-th row of all batches, the first one included, with the smallest k that leaves about `n_tokens` tokens; or the same list."""
+    k = -(-sum(batch[0].numel() for batch in batches) // max(n_tokens, 1))
+    if k <= 1:
+        return batches
+    chosen, n_before = [], 0
+    for batch in batches:
+        rows = slice(-n_before % k, None, k)
+        n_before += len(batch[0])
+        if rows.start < len(batch[0]):
+            chosen.append(type(batch)(*(part[rows] for part in batch)))
+    return chosen

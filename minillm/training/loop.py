@@ -5,18 +5,23 @@ objective and in where batches come from. Batch i is a function of i, so a run t
 """
 
 import math
-import signal
+import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from tqdm import tqdm
 
-from minillm.config import AtLeast, Between, Count, Positive, validate
+from minillm.config import AtLeast, Between, Count, Positive, Seed, validate
 from minillm.datasets.batch import Batch
+from minillm.training.interruption import Interrupted, interruptions
+from minillm.training.metrics import PlainLines, told
 from minillm.training.step import Step
+
+N_VALIDATIONS = 8  # in a run at least, where nobody says otherwise
+PLAIN = "{n_fmt} of {total_fmt} steps, {elapsed} gone, {remaining} left{postfix}"  # where stderr is no terminal
+SECONDS_BETWEEN_LINES = 10
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class TrainConfig:
     """How long, how much at once, and how often to look."""
 
     run: str = ""  # folder of the run; empty: runs/ and the config's name
-    seed: Count = 0  # of the weights, the order of the batches and dropout
+    seed: Seed = 0  # of the weights, the order of the batches and dropout
     max_steps: Positive = 1000  # optimizer updates
     batch_size: Positive = 16  # rows of model.context_length tokens in one update
     n_micro_batches: Positive = 1  # parts that a batch is cut into to save memory; the gradient stays the same
@@ -35,12 +40,22 @@ class TrainConfig:
     compile: bool = False  # translate forward and backward once by torch.compile: a minute or more, for faster steps after it
     keep_memory: bool = True  # reuse what a step frees instead of giving it back to the system: faster, where the C library is glibc
     log_every: Positive = 10  # steps between two rows of metrics.jsonl
-    eval_every: Positive = 200  # steps between two validations
+    eval_every: Count = 0  # steps between two validations; 0: once in a pass over the text, and eight times a run at least
+    eval_tokens: Count = 0  # choose the best weights on about so many tokens of the validation text; 0: as many as take 2 % of the time
     save_every: Positive = 200  # steps between two checkpoints
-    patience: Count = 0  # stop after this many validations without a new best; 0: never
+    patience: Annotated[int, AtLeast(-1)] = -1  # stop after this many validations without a new best; 0: never; -1: 0, or 8 on a small text
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.n_micro_batches > self.batch_size:
+            raise ValueError(
+                f"train.n_micro_batches = {self.n_micro_batches}: expected at most train.batch_size = {self.batch_size}, "
+                "since a part has a row at least; lower it"
+            )
+
+    def steps_between_validations(self) -> int:
+        """As configured, or as many as give a run `N_VALIDATIONS` at least."""
+        return self.eval_every or max(1, self.max_steps // N_VALIDATIONS)
 
 
 @dataclass
@@ -56,10 +71,6 @@ class Progress:
         return 0 < patience <= self.n_worse
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after everything was saved."""
-
-
 def train(
     config: TrainConfig,
     step: Step,
@@ -71,27 +82,28 @@ def train(
 ) -> Progress:
     """Run from `progress` to `config.max_steps` or an early stop.
 
-    `save("latest" | "best", progress)` keeps a checkpoint, `log(row)` a row of metrics. Raises Interrupted after Ctrl-C, once the
+    `save("latest" | "best", progress)` keeps a checkpoint, `log(row)` a row of metrics. Raises Interrupted after a signal, once the
     step at hand is done and saved; whatever the step or the evaluation raises passes through, with nothing saved after it.
     """
-    began, before = time.monotonic(), progress.seconds
-    with _interruptions() as asked_to_stop, _bar(config, progress) as bar:
+    began, eval_every = time.monotonic() - progress.seconds, config.steps_between_validations()
+    with interruptions() as asked_to_stop, _bar(config, progress) as bar:
         while progress.step < config.max_steps and not progress.stopped_early(config.patience):
-            metrics = step(batch(progress.step))
+            metrics, signum = step(batch(progress.step)), asked_to_stop()
             progress.step += 1
-            progress.seconds = before + time.monotonic() - began
+            progress.seconds = time.monotonic() - began
             last = progress.step == config.max_steps
             if progress.step % config.log_every == 0 or last or progress.step == 1:
                 log({"step": progress.step, "seconds": round(progress.seconds, 3), **metrics})
             bar.set_postfix(loss=f"{metrics['loss']:.3f}", tok_s=_thousands(bar, metrics["tokens"]), refresh=False)
             bar.update()
-            if progress.step % config.eval_every == 0 or last:
+            if progress.step % eval_every == 0 or last:
                 _evaluate(evaluate, save, log, progress, bar)
-            if progress.step % config.save_every == 0 or last or asked_to_stop():
+            done = last or progress.stopped_early(config.patience)
+            if progress.step % config.save_every == 0 or done or signum:
+                progress.seconds = time.monotonic() - began
                 save("latest", progress)
-            if asked_to_stop() and not last:
-                raise Interrupted
-        save("latest", progress)
+            if signum and not done:
+                raise Interrupted(signum)
     return progress
 
 
@@ -109,7 +121,8 @@ def _evaluate(
     progress.n_worse = 0 if better else progress.n_worse + 1
     if better:
         save("best", progress)
-    bar.write(f"step {progress.step:>6}  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    bar.write(f"step {progress.step:>6}  " + "  ".join(f"{name} {value}" for name, value in told(metrics).items()))
+    sys.stdout.flush()  # where it is a file, its lines stand in turn with those of stderr
 
 
 def _thousands(bar: tqdm, tokens_per_step: float) -> str:
@@ -118,25 +131,8 @@ def _thousands(bar: tqdm, tokens_per_step: float) -> str:
 
 
 def _bar(config: TrainConfig, progress: Progress) -> tqdm:
-    return tqdm(total=config.max_steps, initial=progress.step, unit="step", dynamic_ncols=True, smoothing=0.05, mininterval=0.5)
+    how: dict[str, Any] = {"total": config.max_steps, "initial": progress.step, "unit": "step", "smoothing": 0.05}
+    if sys.stderr.isatty():
+        return tqdm(**how, dynamic_ncols=True, mininterval=0.5)
+    return tqdm(**how, file=PlainLines(sys.stderr), bar_format=PLAIN, mininterval=SECONDS_BETWEEN_LINES)
 
-
-@contextmanager
-def _interruptions() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a question that the loop asks between steps; a second one interrupts at once."""
-    asked = []
-
-    def remember(signum: int, frame: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(signum)
-
-    try:
-        before = signal.signal(signal.SIGINT, remember)
-    except ValueError:  # not in the main thread, where nobody can press Ctrl-C
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(asked)
-    finally:
-        signal.signal(signal.SIGINT, before)

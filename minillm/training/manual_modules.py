@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from minillm.backprop.feedforward import ACTIVATIONS as DERIVED
 from minillm.backprop.feedforward import mlp, mlp_backward, swiglu, swiglu_backward
 from minillm.backprop.linear import linear, linear_backward
 from minillm.backprop.norm import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
@@ -63,6 +64,9 @@ def refuse_unknown(model: nn.Module, known: Iterable[type[nn.Module]]) -> None:
     for path, module in model.named_modules():
         if type(module) not in known:
             raise ValueError(f"train.backward = manual: no derivative of {path} ({type(module).__name__}) is written; use autograd")
+        if isinstance(module, MLP) and _name_of(module.activation) not in DERIVED:
+            name = _name_of(module.activation)
+            raise ValueError(f"train.backward = manual: no derivative of {name} in {path} is written; use autograd")
         if isinstance(module, nn.Dropout) and module.p:
             raise ValueError(f"train.backward = manual: expected model.dropout = 0, not {module.p}; set it to 0, or use autograd")
 
@@ -72,4 +76,5 @@ def _both(module: nn.Linear) -> tuple[Tensor, Tensor | None]:
 
 
 def _name_of(activation: Callable[[Tensor], Tensor]) -> str:
-    return next(name for name, function in ACTIVATIONS.items() if function is activation)
+    named = (name for name, function in ACTIVATIONS.items() if function is activation)
+    return next(named, getattr(activation, "__name__", repr(activation)))

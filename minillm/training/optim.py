@@ -15,6 +15,7 @@ AdamW's equation is one call of torch's fused kernel, which reads and writes eve
 does so for each. `tests/training/test_optim.py` has those operations, and holds both equal; benchmarks/NOTES.md has the times.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -46,27 +47,30 @@ class OptimConfig:
 
 
 class AdamW:
-    """See the module. One group of parameters that decay and one that do not."""
+    """See the module. Of the parameters, those of two or more dimensions decay."""
 
-    def __init__(self, parameters: list[Tensor], lr: float, beta1: float, beta2: float, eps: float, weight_decay: float):
-        decayed = [p for p in parameters if p.ndim >= 2]
-        self.parameters, self.n_decayed = decayed + [p for p in parameters if p.ndim < 2], len(decayed)
+    def __init__(self, parameters: Iterable[Tensor], lr: float, beta1: float, beta2: float, eps: float, weight_decay: float):
+        self.parameters = list(parameters)
         self.lr, self.beta1, self.beta2, self.eps, self.weight_decay = lr, beta1, beta2, eps, weight_decay
         self.m = [torch.zeros_like(p) for p in self.parameters]
         self.v = [torch.zeros_like(p) for p in self.parameters]
-        self.t = 0
+        self.t = [torch.zeros((), dtype=torch.float32, device=p.device) for p in self.parameters]  # updates so far, of each
 
     @torch.no_grad()
-    def step(self, fraction: float) -> None:
-        """One update of every parameter from its .grad, at `fraction` of the peak learning rate."""
-        self.t += 1
+    def step(self, fraction: float = 1.0) -> None:
+        """One update of every parameter from its .grad, at `fraction` of the peak learning rate; one without a .grad stays as it is."""
         how = {"lr": self.lr * fraction, "beta1": self.beta1, "beta2": self.beta2, "eps": self.eps, "amsgrad": False, "maximize": False}
-        for part, decay in ((slice(self.n_decayed), self.weight_decay), (slice(self.n_decayed, None), 0.0)):
-            parameters, m, v = self.parameters[part], self.m[part], self.v[part]
-            if parameters:
-                times = [torch.tensor(float(self.t), device=parameters[0].device)] * len(parameters)
-                gradients = [p.grad for p in parameters]
-                torch._fused_adamw_(parameters, gradients, m, v, [], times, weight_decay=decay, **how)
+        every = list(zip(self.parameters, self.m, self.v, self.t, strict=True))
+        for decays, decay in ((True, self.weight_decay), (False, 0.0)):
+            moved = [(p, p.grad, m, v, t) for p, m, v, t in every if p.grad is not None and (p.ndim >= 2) == decays]
+            if moved:
+                parameters, gradients, ms, vs, times = map(list, zip(*moved, strict=True))
+                torch._foreach_add_(times, 1)
+                torch._fused_adamw_(parameters, gradients, ms, vs, [], times, weight_decay=decay, **how)
+
+    def zero_grad(self) -> None:
+        """Forget every gradient."""
+        _forget_gradients(self.parameters)
 
     def state_dict(self) -> dict:
         """All that a resumed run needs."""
@@ -74,34 +78,43 @@ class AdamW:
 
     def load_state_dict(self, state: dict) -> None:
         """Go on where `state_dict` was taken."""
-        _copy(self.m + self.v, state["m"] + state["v"])
-        self.t = state["t"]
+        _copy(self.m + self.v + self.t, state["m"] + state["v"] + state["t"])
 
 
 class Muon:
     """See the module. Only for matrices (R, C) and stacks of them (E, R, C), each matrix by itself, grouped by R and C."""
 
-    def __init__(self, parameters: list[Tensor], lr: float, momentum: float, weight_decay: float):
-        self.parameters = parameters
+    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float, weight_decay: float):
+        """Raises ValueError for a parameter that is no matrix."""
+        self.parameters = list(parameters)
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
-        self.m = [torch.zeros_like(p) for p in parameters]
-        self.counts = [p.shape[:-2].numel() for p in parameters]  # matrices in each
-        self.groups: dict[tuple[int, ...], list[int]] = {}
-        for i, p in enumerate(parameters):
-            self.groups.setdefault(tuple(p.shape[-2:]), []).append(i)
+        self.m = [torch.zeros_like(p) for p in self.parameters]
+        for p in self.parameters:
+            if p.ndim < 2:
+                raise ValueError(f"a parameter of shape {tuple(p.shape)}: expected two dimensions at least for Muon; give it to AdamW")
 
     @torch.no_grad()
-    def step(self, fraction: float) -> None:
-        """One update of every parameter from its .grad, at `fraction` of the peak learning rate."""
-        lr, gradients = self.lr * fraction, [p.grad for p in self.parameters]
-        torch._foreach_lerp_(self.m, gradients, 1 - self.momentum)
-        ahead = torch._foreach_lerp(gradients, self.m, self.momentum)  # Nesterov: where the momentum is about to be
-        torch._foreach_mul_(self.parameters, 1 - lr * self.weight_decay)
-        for (rows, columns), members in self.groups.items():
-            directions = orthogonal(torch.cat([ahead[i].view(-1, rows, columns) for i in members]))
-            mine, counts = [self.parameters[i] for i in members], [self.counts[i] for i in members]
-            step = -lr * max(1, rows / columns) ** 0.5
-            torch._foreach_add_(mine, [d.view_as(p) for d, p in zip(directions.split(counts), mine, strict=True)], alpha=step)
+    def step(self, fraction: float = 1.0) -> None:
+        """One update of every parameter from its .grad, at `fraction` of the peak learning rate; one without a .grad stays as it is."""
+        moved = [(p, p.grad, m) for p, m in zip(self.parameters, self.m, strict=True) if p.grad is not None]
+        if not moved:
+            return
+        lr, (parameters, gradients, ms) = self.lr * fraction, map(list, zip(*moved, strict=True))
+        torch._foreach_lerp_(ms, gradients, 1 - self.momentum)
+        ahead = torch._foreach_lerp(gradients, ms, self.momentum)  # Nesterov: where the momentum is about to be
+        torch._foreach_mul_(parameters, 1 - lr * self.weight_decay)
+        groups: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
+        for parameter, towards in zip(parameters, ahead, strict=True):
+            groups.setdefault(tuple(parameter.shape[-2:]), []).append((parameter, towards))
+        for (rows, columns), members in groups.items():
+            stacks = [towards.view(-1, rows, columns) for _, towards in members]
+            directions = orthogonal(torch.cat(stacks)).split([len(stack) for stack in stacks])
+            mine, step = [parameter for parameter, _ in members], -lr * max(1, rows / columns) ** 0.5
+            torch._foreach_add_(mine, [d.view_as(p) for d, p in zip(directions, mine, strict=True)], alpha=step)
+
+    def zero_grad(self) -> None:
+        """Forget every gradient."""
+        _forget_gradients(self.parameters)
 
     def state_dict(self) -> dict:
         """All that a resumed run needs."""
@@ -118,10 +131,15 @@ class Together:
     def __init__(self, members: list[AdamW | Muon]):
         self.members = members
 
-    def step(self, fraction: float) -> None:
+    def step(self, fraction: float = 1.0) -> None:
         """Every member's step."""
         for member in self.members:
             member.step(fraction)
+
+    def zero_grad(self) -> None:
+        """Forget every gradient."""
+        for member in self.members:
+            member.zero_grad()
 
     def state_dict(self) -> dict:
         """All that a resumed run needs."""
@@ -152,7 +170,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
         name = type(model).__name__
         raise ValueError(f"optim.kind = muon: expected linear layers to train inside of the {name}, found none; use --optim.kind adamw")
     rest = [p for name, p in parameters.items() if name not in matrices]
-    members = [Muon(list(matrices.values()), c.muon_lr, c.momentum, c.weight_decay)] if matrices else []
+    members = [Muon(matrices.values(), c.muon_lr, c.momentum, c.weight_decay)] if matrices else []
     members += [AdamW(rest, c.lr, c.beta1, c.beta2, c.eps, c.weight_decay)] if rest or not matrices else []
     return Together(members) if len(members) > 1 else members[0]
 
@@ -172,6 +190,11 @@ def orthogonal(x: Tensor, steps: int = 5) -> Tensor:
         gram = y @ y.mT
         y = torch.baddbmm(y, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), y, beta=a)
     return (y.mT if x.shape[1] > x.shape[2] else y).to(x.dtype)
+
+
+def _forget_gradients(parameters: list[Tensor]) -> None:
+    for parameter in parameters:
+        parameter.grad = None
 
 
 def _copy(into: list[Tensor], saved: list[Tensor]) -> None:

@@ -5,6 +5,7 @@ Two measured rates bound every step: arithmetic (a large matrix product) and mem
 matrix products, forward and backward; bytes are those that every operation reads and writes, whether a cache had them or not.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -65,6 +66,7 @@ def _shares(step: GradientStep, batch: Callable[[int], Batch], n_steps: int, dev
     """Of the recorded time, by part; they sum to 1."""
     on_cuda = torch.device(device).type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes lines of its own to stderr at any level it knows
     with recorded(activities=activities) as events:
         for i in range(n_steps):
             with record_function(DATA):

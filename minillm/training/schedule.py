@@ -5,8 +5,8 @@
     inverse_sqrt   warm-up of w steps, then 1 / sqrt(step), moved and stretched to run from the peak to the floor; the peak is the
                    original's  D^-0.5 w^-0.5                                                          Vaswani et al. 2017
 
-Warm-up step s of w has (s + 1) / w of the peak, so that no step is wasted at zero and the last warm-up step is the peak.
-The last step has exactly the floor.
+Warm-up step s of w has (s + 1) / w of the peak, so that no step is wasted at zero and the last warm-up step is the peak. The floor
+bounds what comes after warm-up, and the last step of a run has exactly the floor.
 """
 
 import math
@@ -32,7 +32,7 @@ def rate(config: ScheduleConfig, step: int, max_steps: int, floor: float) -> flo
     """The fraction of the peak rate that step 0, 1, ... of max_steps runs at: in (0, 1], `floor` at the last and ever after."""
     warmup = min(config.warmup_steps, max_steps - 1)
     if step < warmup:
-        return max((step + 1) / warmup, floor)
+        return (step + 1) / config.warmup_steps
     if config.kind == "inverse_sqrt":
         now, last = (math.sqrt(max(warmup, 1) / n) for n in (min(step + 1, max_steps), max_steps))
         return floor + (1 - floor) * (now - last) / (1 - last) if last < 1 else floor

@@ -1,12 +1,15 @@
 """All roads give the same tokens: whatever remembers, guesses, shares or waits, greedy decoding in float64 writes one text.
 
-The reference reads the whole text anew for every token and takes the largest logit. A road that a model cannot take says so.
+The reference reads the whole text anew for every token and takes the largest logit. A road that a model cannot take says so. The reads
+of a road may be ragged in any way: EMPTY may stand first, last and in the middle, and rows may be level in the end.
 """
 
 from functools import partial
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from minillm.cache.build import CacheConfig, build_cache
 from minillm.cache.paged import PagedCache
@@ -23,6 +26,7 @@ from minillm.engine.scheduler import Scheduler
 from minillm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from minillm.models.ngram import Ngram, NgramConfig
 from minillm.models.rnn import RNN, RNNConfig
+from tests.ragged import scattered
 from tests.tiny import SHAPES, VOCAB, decoder, tokens
 
 END, N_NEW = 2, 9
@@ -140,9 +144,9 @@ def served(model, prompts, strangers=(), **how):
     return [job.completion.tokens for job in jobs]
 
 
-def asked_again(model, prompts):
+def asked_again(model, prompts, page_size=2, **how):
     """The second time every full page of the prompts is known."""
-    engine = Engine(model, end_id=END, page_size=2)
+    engine = Engine(model, end_id=END, page_size=page_size, **how)
     requests = [Request(prompt, max_new_tokens=N_NEW, sampling=GREEDY) for prompt in prompts]
     engine.run(requests)
     return [completion.tokens for completion in engine.run(requests)]
@@ -158,18 +162,19 @@ ROADS = {
     "a rounded cache, nothing rounded yet": partial(in_a_batch, cache=partial(QuantizedCache, bits=8)),
     "heavy hitters, with room for all": partial(in_a_batch, cache=build_cache(CacheConfig("h2o", 40))),
     "a compressed prompt, with room for all": partial(in_a_batch, cache=build_cache(CacheConfig("snapkv", 40))),
-    "the engine": served,
+    "the engine": partial(served),
     "the engine, among strangers": partial(served, strangers=STRANGERS),
     "the engine, in chunks": partial(served, strangers=STRANGERS, chunk=2),
     "the engine, short of memory": partial(served, strangers=STRANGERS, n_pages=7, page_size=3),
-    "a known beginning": asked_again,
+    "a known beginning": partial(asked_again),
 }
+ENGINES = [road for road, take in ROADS.items() if isinstance(take, partial) and take.func in (served, asked_again)]
 PAGED_ONLY = "expected a decoder, whose keys and values can live in pages"
 
 
 def refusal(name: str, road: str) -> str | None:
     """What is said where a model cannot take a road; None where it can."""
-    if "engine" in road or road == "a known beginning":
+    if road in ENGINES:
         return PAGED_ONLY if name in ("lstm", "n-gram", "encoder-decoder") else None
     if road == "no state":
         return "source" if name == "encoder-decoder" else None
@@ -193,6 +198,30 @@ def test_every_road_gives_the_same_tokens_or_says_why_not(name, road, expected):
     else:
         with pytest.raises((ValueError, TypeError), match=said):
             ROADS[road](MODELS[name], PROMPTS)
+
+
+@st.composite
+def level_prompts(draw):
+    """Prompts of one length, most of which begin alike, so that rows with more and with less to read end in the same place."""
+    length = draw(st.integers(1, 9))
+    texts = st.lists(st.integers(0, VOCAB - 1), min_size=length, max_size=length)
+    first, shared = draw(texts), st.integers(0, length)
+    return [first, *(first[:n] + draw(texts)[n:] for n in draw(st.lists(shared, min_size=6, max_size=6)))]
+
+
+@pytest.mark.parametrize("road", ROADS)
+@settings(max_examples=20)
+@given(prompts=level_prompts(), data=st.data())
+def test_every_road_gives_the_same_tokens_however_ragged_its_reads_are(road, prompts, data):
+    name = data.draw(st.sampled_from([name for name in MODELS if refusal(name, road) is None]))
+    (prompts, strangers), model, how = (prompts[:3], prompts[3:]), MODELS[name], {}
+    if road in ENGINES:  # its reads are as ragged as pages that are known and a chunk for all readers make them
+        how["chunk"] = data.draw(st.integers(1, 2 * len(prompts[0]) + 1))
+        how |= {} if "n_pages" in ROADS[road].keywords else {"page_size": data.draw(st.integers(1, 5))}
+        how |= {"strangers": strangers} if "strangers" in ROADS[road].keywords else {}
+    else:
+        model = scattered(model, data.draw(st.integers(0, 999)))
+    assert ROADS[road](model, prompts, **how) == [slowly(MODELS[name], prompt) for prompt in prompts]
 
 
 def test_the_texts_are_not_all_alike(expected):

@@ -152,6 +152,23 @@ def test_the_jaccard_index_of_hashed_shingles_is_that_of_the_word_n_grams(a, b, 
     assert jaccard(shingles(a, n), shingles(b, n)) == len(both) / len(either)
 
 
+ALIKE_IN_32_BITS = [("plumless", "buckeroo"), ("gnu", "codding"), ("exhibiters", "schlager")]  # pairs of one CRC-32
+
+
+@given(st.lists(words, max_size=9), st.lists(words, max_size=9), st.sampled_from(ALIKE_IN_32_BITS), st.integers(1, 6))
+def test_texts_that_differ_in_one_word_are_never_the_same(before, after, pair, n):
+    one, other = (" ".join([*before, word, *after]) for word in pair)
+    assert jaccard(shingles(one, n), shingles(other, n)) < 1
+    assert near_duplicates([one, other], CleaningConfig(near_duplicates=1.0, n_words=n)) == [False, False]
+
+
+def test_no_two_of_many_words_are_one_shingle():
+    """With 32 bits, five pairs are expected to be."""
+    generator = random.Random(0)
+    many = {f"{generator.getrandbits(60):x}" for _ in range(200_000)}
+    assert len(shingles(" ".join(many), 1)) == len(many)
+
+
 def test_two_texts_without_words_resemble_each_other_only_if_they_are_equal():
     assert near_duplicates(["+++", "---", "+++"], CleaningConfig()) == [False, False, True]
 

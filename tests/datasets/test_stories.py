@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minillm.datasets import grammar_file
 from minillm.datasets.grammar import NUMBERS, with_article
 from minillm.datasets.stories import STORIES, World
 
@@ -104,11 +105,12 @@ def test_the_verdict_ends_where_no_story_goes_on(tmp_path_factory, data):
     assert bool(verdict.expected) == (not verdict.valid)
 
 
-def test_a_text_with_two_derivations_has_the_sum_of_their_probabilities(tmp_path):
+def test_a_text_that_is_read_in_two_ways_has_no_probability(tmp_path, monkeypatch):
+    monkeypatch.setattr(grammar_file, "find_ambiguity", lambda top: None)
     world = small_world(tmp_path, "words x\n  a, b\nwords y\n  b, a\nrule story\n  - {x}!\n  - {y}!\n  - c!")
-    assert len(world.derivations("a!")) == 2
-    assert math.exp(world.log_prob("a!")) == pytest.approx(1 / 3)
-    assert world.log_prob("d!") == -math.inf
+    with pytest.raises(ValueError, match=r"story = 'a!'\.\.\.: expected one way to write it, found 2, .*; change small\.txt"):
+        world.log_prob("a!")
+    assert world.log_prob("c!") == pytest.approx(-math.log(3)) and world.log_prob("d!") == -math.inf
 
 
 def test_every_story_is_read_in_exactly_one_way_and_with_the_probability_it_was_written_with(world):

@@ -110,7 +110,7 @@ def test_scores_are_those_of_a_full_reading_and_each_text_ends_once(name, prompt
 @given(prompts=all_prompts, n=st.integers(0, 12), stopping=st.sampled_from(["always", "likely"]), ngrams=st.integers(0, 3))
 def test_one_beam_is_greedy(name, prompts, n, stopping, ngrams):
     model = MODELS[name]
-    forbid = SamplingConfig(no_repeat_ngram=ngrams, min_new_tokens=2)
+    forbid = SamplingConfig(no_repeat_ngram=ngrams, min_new_tokens=min(2, n))
     built = [build_pipeline(c, end_id=2, prompt_lengths=[len(p) for p in prompts]) for c in (forbid, SamplingConfig(temperature=0))]
     config = BeamConfig(1, early_stopping=stopping)
     try:
@@ -169,6 +169,32 @@ def test_a_translator_finds_for_each_source_what_it_finds_for_it_alone(sources, 
     for row, (found, source) in enumerate(zip(search(list(range(len(sources)))), sources, strict=True)):
         assert [h.tokens for h in found] == [h.tokens for h in search([row])[0]]
         assert_found(found, oracle.beam_search(Alone(source), [2], n_beams, 1.0, "likely", n, 2))
+
+
+@law
+@given(st.lists(st.sampled_from([1, 3, 14, 15, 16]), min_size=1, max_size=4), st.integers(0, 4), st.integers(1, 3))
+def test_a_translator_finds_the_best_texts_where_some_prompts_fill_the_context(sizes, n, n_beams):
+    """Against a slow search for each prompt and its source; a full prompt has the empty text, as `generate` has it."""
+    torch.manual_seed(0)
+    model = EncoderDecoder(EncoderDecoderConfig(n_layers=1, d_model=12, n_heads=3, d_ff=10, context_length=16), V).double().eval()
+    model.embed.weight.data *= 4
+    sources = torch.randint(V, (len(sizes), 5), generator=torch.Generator().manual_seed(n))
+    prompts, config = [[2] * size for size in sizes], BeamConfig(n_beams, num_return=n_beams)
+    how = {"max_new_tokens": n, "end_id": 3, "start": lambda batch_size: model.start(batch_size, source=sources)}
+    plain = generate(model, prompts, GREEDY, generators=seeded([0] * len(sizes)), **how)
+    for i, found in enumerate(beam_search(model, prompts, config, **how)):
+        n_most = min(n, 16 - sizes[i])
+        if not n_most:
+            assert [(h.tokens, h.reason) for h in found] == [(plain[i].tokens, plain[i].reason)] and not plain[i].tokens
+            continue
+
+        class Alone:
+            vocab_size = V
+
+            def __call__(self, tokens, source=sources[i : i + 1]):
+                return model(tokens, source=source.expand(len(tokens), -1))
+
+        assert_found(found, oracle.beam_search(Alone(), prompts[i], n_beams, 1.0, "likely", n_most, 3))
 
 
 def gpt_2(vocab, context_length, n_layers, d_model, n_heads):

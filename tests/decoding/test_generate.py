@@ -2,6 +2,8 @@
 
 import functools
 import itertools
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -9,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.datasets.batch import Batch
+from minillm.decoding.beam import BeamConfig, beam_search
+from minillm.decoding.drafts import PromptLookup
 from minillm.decoding.generate import generate, stream
 from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
+from minillm.decoding.speculative import speculate
 from minillm.decoding.stopping import StopText
 from minillm.models.decoder import Decoder, DecoderConfig
 from minillm.models.ngram import Ngram, NgramConfig
@@ -92,6 +97,7 @@ MODELS = {
 @given(prompts=all_prompts, sampling=samplings, seed=st.integers(0, 99), n=st.integers(0, 12))
 def test_a_ragged_batch_is_its_rows_alone_and_slow(name, use_cache, prompts, sampling, seed, n):
     model, seeds = MODELS[name], [seed + i for i in range(len(prompts))]
+    sampling = replace(sampling, min_new_tokens=min(sampling.min_new_tokens, n))
     how = {"max_new_tokens": n, "end_id": 2, "use_cache": use_cache, "generators": seeded(seeds)}
     completions = generate(model, prompts, sampler_for(sampling, prompts, 2), **how)
     for prompt, s, completion in zip(prompts, seeds, completions, strict=True):
@@ -276,6 +282,28 @@ def test_what_cannot_work_is_refused_before_anything_is_read(prompts, changed, m
     how = {"max_new_tokens": 3, "generators": seeded(range(len(prompts)))} | changed
     with pytest.raises(ValueError, match=message):
         stream(model, prompts, GREEDY, **how)
+    assert model.calls == []
+
+
+WRITERS = {
+    "generate": generate,
+    "speculate": partial(speculate, drafter=PromptLookup(V)),
+    "beams": lambda model, prompts, sampler, generators, **how: beam_search(model, prompts, BeamConfig(2), sampler, **how),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(st.integers(0, 4), st.integers(0, 4))
+def test_more_tokens_at_least_than_at_most_are_refused_by_everybody_who_writes(write, least, most):
+    model = Remembers(V, context_length=12).eval()
+    sampler = Sampler(build_pipeline(SamplingConfig(min_new_tokens=least), end_id=2, prompt_lengths=[1]))
+    ask = partial(write, model, [[1]], sampler, max_new_tokens=most, end_id=2, generators=seeded([0]))
+    if least <= most:
+        ask()
+        return
+    with pytest.raises(ValueError, match=f"min_new_tokens = {least}: expected at most max_new_tokens = {most}; lower it"):
+        ask()
     assert model.calls == []
 
 

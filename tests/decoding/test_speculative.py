@@ -2,6 +2,7 @@
 
 import math
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -9,11 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.cache.base import EMPTY
+from minillm.cache.build import FORGETFUL
+from minillm.decoding.draft_length import MOST, Tally
 from minillm.decoding.drafts import Draft, ModelDrafter, PromptLookup
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, pass_at, seeded
-from minillm.decoding.speculative import MOST, Tally, best_length, expected_speed_up, expected_tokens, speculate, stream, verify
+from minillm.decoding.speculative import left_over, speculate, stream, verify
 from minillm.decoding.stopping import StopText
+from minillm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from minillm.tokenizers.char import CharTokenizer
 from tests import tiny
 from tests.decoding.test_generate import MODELS, all_prompts, sampler_for, samplings
@@ -25,6 +29,13 @@ V = 7
 GREEDY = Sampler(build_pipeline(SamplingConfig(temperature=0)))
 OTHER = Markov(torch.randn(V, V, generator=torch.Generator().manual_seed(8), dtype=torch.float64))
 CLOSE = Markov(MODELS["markov"].table + 0.7 * OTHER.table)  # a draft that is right now and then
+
+
+def translator(seed=0):
+    torch.manual_seed(seed)
+    model = EncoderDecoder(EncoderDecoderConfig(n_layers=1, d_model=12, n_heads=3, d_ff=10, context_length=12), V).double().eval()
+    model.embed.weight.data *= 4
+    return model
 
 
 class Says:
@@ -187,6 +198,15 @@ def test_acceptance_and_residual_make_up_the_target_exactly(p, q):
     assert (mass - p).abs().max() < 3 / n
 
 
+@law
+@given(distributions(), distributions())
+def test_what_is_left_over_is_what_the_draft_has_too_little_of_and_all_of_an_equal_target(p, q):
+    assert torch.equal(left_over(p, p), p)
+    assert torch.equal(left_over(torch.stack([p, p]), torch.stack([q, p]))[1], p), "each row for itself"
+    more = (p - q).clamp(min=0)
+    assert torch.equal(left_over(p, q), more if more.any() else p)
+
+
 def verdict(p, q, tokens, uniforms):
     p, q, u = (torch.tensor([x], dtype=torch.float64) for x in (p, q, uniforms))
     n, last = verify(p, Draft(torch.tensor([tokens]), q), u)
@@ -264,6 +284,29 @@ def test_a_draft_that_is_the_target_is_always_accepted(name, k):
     assert all((tally.n_calls, tally.n_tokens) == (math.ceil(11 / (k + 1)), 11) for tally in tallies)
 
 
+@pytest.mark.parametrize("name", ["remembers", "rotary", "lstm", "ngram"])
+@pytest.mark.parametrize(
+    "penalties",
+    [
+        {"repetition_penalty": 3.0},
+        {"presence_penalty": 2.0},
+        {"frequency_penalty": 1.5},
+        {"no_repeat_ngram": 2},
+        {"banned_tokens": (1, 4, 5)},
+    ],
+    ids=lambda penalties: next(iter(penalties)),
+)
+def test_a_greedy_draft_obeys_the_penalties_of_the_target(name, penalties):
+    """So it is always accepted where it is the target, although penalties change what is most probable in each of these texts."""
+    model, tallies, how = MODELS[name], [Tally(), Tally()], {"max_new_tokens": 11, "end_id": None}
+    sampler = Sampler(build_pipeline(SamplingConfig(temperature=0, **penalties)))
+    told = {"tallies": tallies, "n_draft": 4, "drafter": ModelDrafter(model)}
+    ours = speculate(model, [[1], [2]], sampler, generators=seeded([0, 0]), **how, **told)
+    plain = [generate(model, [[1], [2]], shaped, generators=seeded([0, 0]), **how) for shaped in (sampler, GREEDY)]
+    assert outcomes(ours) == outcomes(plain[0]) != outcomes(plain[1])
+    assert all(tally.acceptance == 1 and tally.n_tested == tally.n_drafted > 0 for tally in tallies)
+
+
 def test_drafts_are_verified_in_one_call_of_the_target():
     model = Remembers(V).eval()
     how = {"drafter": ModelDrafter(MODELS["remembers"]), "max_new_tokens": 9, "generators": seeded([0]), "n_draft": 3}
@@ -281,37 +324,13 @@ def test_tallies_add_up():
     assert 0 < whole.acceptance < 1 < whole.tokens_per_call == 90 / whole.n_calls and whole.mean_length == whole.n_drafted / whole.n_calls
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.floats(0, 1), st.integers(0, MOST))
-def test_expected_tokens_are_a_sum_of_powers(a, k):
-    assert expected_tokens(a, k) == pytest.approx(sum(a**i for i in range(k + 1)), rel=1e-6)
-
-
-def test_the_speed_up_that_the_paper_predicts():
-    """Leviathan et al. 2023, theorem 3.8, by hand: (1 - 0.8^6) / (0.2 (0.05 x 5 + 1))."""
-    assert expected_speed_up(0.8, 5, 0.05) == pytest.approx(0.737856 / 0.25)
-    assert expected_speed_up(1.0, 3, 0.0) == 4 and expected_speed_up(0.0, 3, 0.5) == 0.4
-
-
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.integers(0, 60), st.integers(0, 60), st.floats(0, 2))
-def test_drafts_grow_with_acceptance_and_shrink_with_cost(accepted, rejected, cost):
-    k = best_length(Tally(n_tested=accepted + rejected, n_accepted=accepted), cost)
-    assert 1 <= k <= MOST
-    assert k <= best_length(Tally(n_tested=accepted + rejected + 1, n_accepted=accepted + 1), cost)
-    assert k >= best_length(Tally(n_tested=accepted + rejected, n_accepted=accepted), cost + 0.1)
-
-
 class NoWayBack(Remembers):
     """Its state can neither take tokens back nor be copied."""
 
     def start(self, batch_size):
         state = super().start(batch_size)
-
-        class Bare:
-            lengths, truncate = state.lengths, state.truncate
-
-        return Bare()
+        state.rollback = "none"
+        return state
 
 
 @pytest.mark.parametrize(
@@ -340,9 +359,34 @@ def test_what_cannot_work_is_refused_before_anything_is_read(changed, message):
 def test_a_state_without_a_way_back_is_refused_before_anything_is_read(which):
     bad, good = NoWayBack(V).train(), Remembers(V).train()
     model, draft = (bad, good) if which == "target" else (good, bad)
-    with pytest.raises(ValueError, match="Bare: expected one that can take tokens back"):
+    with pytest.raises(ValueError, match="Reading of rollback = none: expected one that can take tokens back"):
         speculate(model, [[1]], GREEDY, drafter=ModelDrafter(draft), max_new_tokens=3, generators=seeded([0]))
     assert bad.calls == good.calls == [] and bad.training and good.training
+
+
+@pytest.mark.parametrize("name", FORGETFUL)
+def test_a_draft_beside_a_cache_that_forgets_is_refused_before_any_row_is_told_or_read(name):
+    model, called = tiny.decoder(**tiny.SHAPES["llama"]), []
+    model.register_forward_hook(lambda *_: called.append(1))
+    how = {"max_new_tokens": 3, "generators": seeded([0, 1]), "start": partial(model.start, cache=partial(FORGETFUL[name], 12))}
+    news = stream(model, [[1], list(range(23)) + [0] * 9], GREEDY, drafter=ModelDrafter(tiny.decoder(seed=1)), **how)
+    with pytest.raises(ValueError, match=r"rollback = none.*contiguous"):
+        next(news)
+    assert not called
+
+
+@law
+@given(st.lists(st.sampled_from([1, 7, 11, 12]), min_size=1, max_size=5), st.integers(0, 6), st.integers(0, 4), st.booleans())
+def test_a_translator_writes_with_a_draft_what_it_writes_alone_where_some_prompts_fill_the_context(sizes, n, k, other_draft):
+    """The state is made for all prompts and their sources, of which some rows have nothing to add."""
+    model = translator()
+    draft = translator(seed=1) if other_draft else model
+    prompts, sources = [[2] * size for size in sizes], torch.randint(V, (len(sizes), 5), generator=torch.Generator().manual_seed(n))
+    how = {"max_new_tokens": n, "end_id": 3, "generators": seeded(range(len(sizes)))}
+    how["start"] = partial(model.start, source=sources)
+    drafter = ModelDrafter(draft, start=partial(draft.start, source=sources))
+    ours = speculate(model, prompts, GREEDY, drafter=drafter, n_draft=k, **how)
+    assert outcomes(ours) == outcomes(generate(model, prompts, GREEDY, **how))
 
 
 def test_both_models_are_in_eval_mode_meanwhile_and_as_they_were_afterwards():

@@ -2,12 +2,22 @@
 
 import itertools
 import math
+import re
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minillm.decoding.penalties import (
+    BannedTokens,
+    FrequencyPenalty,
+    MinNewTokens,
+    NoRepeatNGram,
+    OnlyFirst,
+    PresencePenalty,
+    RepetitionPenalty,
+)
 from minillm.decoding.transforms import BANNED, MinP, Temperature, TopK, TopP, Typical
 from tests.oracles.sampling import reference
 
@@ -279,6 +289,59 @@ def test_transformers_errs_by_a_token_where_rounding_hides_that_the_mass_is_exac
     logits = torch.zeros(1, 10, dtype=torch.float64)
     assert {p for p in range(1, 10) if len(kept(apply(TopP(p / 10), logits))) != p} == set()
     assert {p for p in range(1, 10) if len(kept(lp.TopPLogitsWarper(p / 10)(None, logits))) != p} != set()
+
+
+EVERY = [
+    *(Temperature(0), Temperature(2), TopK(2), TopK(0), TopP(0.5), TopP(1), MinP(0.1), MinP(0), Typical(0.5), Typical(1)),
+    *(RepetitionPenalty(1.2), PresencePenalty(0.3), FrequencyPenalty(0.3), NoRepeatNGram(1), BannedTokens((1,)), OnlyFirst(3)),
+    MinNewTokens(2, 0, (1,)),
+]
+
+
+@pytest.mark.parametrize("transform", EVERY, ids=str)
+@law
+@given(st.lists(st.integers(1, 4), max_size=4), st.lists(st.integers(1, 4), max_size=3))
+def test_logits_and_histories_of_other_shapes_are_refused_in_a_sentence(transform, shape, history):
+    """Only logits (B, V) beside a history (B, T) are shaped; no other shape is taken for one, or fails in the middle of things."""
+    shape = [*shape[:-1], 5] if shape else []
+    logits = torch.zeros(shape)
+    tokens = torch.zeros(history, dtype=torch.long)
+    if len(shape) == 2 and len(history) == 2 and shape[0] == history[0]:
+        assert transform(logits, tokens).shape == logits.shape
+        return
+    what = f"history of shape {tuple(history)}: expected (B, T)" if len(shape) == 2 else f"logits of shape {tuple(shape)}: expected (B, V)"
+    with pytest.raises(ValueError, match=re.escape(what)):
+        transform(logits, tokens)
+
+
+def test_lengths_of_prompts_that_are_not_those_of_the_rows_are_refused():
+    with pytest.raises(ValueError, match="3 prompt_lengths: expected one, or 2"):
+        apply(MinNewTokens(2, 0, (1, 1, 1)), torch.zeros(2, 5))
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("scale", [0.5, 2.0, 5.0])
+def test_top_p_of_a_large_vocabulary_in_float32_keeps_the_set_of_float64(p, scale):
+    """Sums of 50,000 probabilities in float32 err by more than the least of them."""
+    logits = torch.randn(1, 50_000, generator=torch.Generator().manual_seed(3)) * scale
+    wide = logits.double()[0]
+    values = wide.tolist()
+    order = sorted(range(50_000), key=lambda i: (-values[i], i))
+    weights = (wide[order] - wide.max()).exp().tolist()
+    sums, whole = itertools.accumulate(weights), math.fsum(weights)
+    n = next(i for i, s in enumerate(sums, start=1) if s / whole >= p - 1e-12)
+    assert kept(apply(TopP(p), logits)) == set(order[:n])
+
+
+@law
+@given(batches(), st.data())
+def test_a_token_that_is_exactly_min_p_as_probable_as_the_best_is_kept(logits, data):
+    """Whatever the dtype: the ratio of a token is taken for min_p itself; a little more and the token goes."""
+    below = (logits.double() - logits.double().amax(-1, keepdim=True))[0]
+    token = data.draw(st.sampled_from([i for i, x in enumerate(below.tolist()) if x > -700]))
+    min_p = min(1.0, math.exp(below[token]))
+    assert token in kept(apply(MinP(min_p), logits))
+    assert token not in kept(apply(MinP(min(1.0, min_p * (1 + 1e-9))), logits)) or min_p > 1 - 1e-8
 
 
 @pytest.mark.parametrize("make", [lambda: Temperature(-1), lambda: Temperature(math.nan), lambda: Temperature(math.inf), lambda: TopK(-1),

@@ -9,6 +9,8 @@ from torch import nn
 class Reading:
     """State: the tokens read by each row and one vector a row."""
 
+    rollback = "copy"
+
     def __init__(self, batch_size, width, dtype, context_length=None):
         self.context_length = context_length
         self.lengths = torch.zeros(batch_size, dtype=torch.long)

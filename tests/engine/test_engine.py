@@ -1,6 +1,7 @@
 """Scripts of requests: whatever comes and goes, everyone gets what it would get alone, in its turn, and every page comes back."""
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -44,7 +45,9 @@ def slowly(model, request):
 
 
 requests = st.builds(
-    Request,
+    lambda max_new_tokens, sampling, **how: Request(
+        max_new_tokens=max_new_tokens, sampling=replace(sampling, min_new_tokens=min(sampling.min_new_tokens, max_new_tokens)), **how
+    ),
     prompt=st.builds(
         lambda known, more: [*known, *more],
         st.sampled_from([[], [1, 1, 2, 1, 2, 2], [1, 1, 2, 4, 0, 1, 2, 2]]),
@@ -284,3 +287,26 @@ def test_settings_without_sense_and_models_in_training_are_refused():
             Engine(Sums(), **how)
     with pytest.raises(ValueError, match=r"call model.eval\(\)"):
         Engine(decoder().train()).step()
+
+
+def alone(model, prompt, n_new=4):
+    """What `generate` writes greedily for one prompt."""
+    sampler = Sampler(build_pipeline(SamplingConfig(temperature=0)))
+    return generate(model, [prompt], sampler, max_new_tokens=n_new, generators=seeded([0]))[0].tokens
+
+
+@pytest.mark.parametrize("chunk", range(1, 15))
+@pytest.mark.parametrize("shape", ["llama", "n-gram embeddings"])
+def test_prompts_of_one_length_write_what_each_writes_alone_whatever_they_share_and_however_they_are_cut(shape, chunk):
+    model, g = decoder(**SHAPES[shape]), torch.Generator().manual_seed(chunk)
+    for length, n_shared in ((5, 0), (6, 4), (7, 3)):
+        texts = torch.randint(VOCAB, (5, length), generator=g)
+        texts[1:4, :n_shared] = texts[0, :n_shared]
+        prompts = texts.tolist()
+        expected = [alone(model, prompt) for prompt in prompts]
+        for page_size in range(1, length + 2):
+            engine = Engine(model, page_size=page_size, chunk=chunk)
+            first = engine.add(Request(prompts[0], 4, SamplingConfig(temperature=0)))
+            engine.step()  # some of its pages may be known when the others come
+            others = engine.run([Request(prompt, 4, SamplingConfig(temperature=0)) for prompt in prompts[1:]])
+            assert [first.completion.tokens, *(completion.tokens for completion in others)] == expected

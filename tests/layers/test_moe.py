@@ -57,6 +57,17 @@ def test_every_token_gets_the_weighed_answers_of_the_experts_that_it_chose(kind,
     assert_equal(moe(x), one_token_at_a_time(moe, x))
 
 
+@pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16])
+def test_a_router_in_few_bits_decides_as_it_does_on_the_same_numbers_in_float32(narrow):
+    """Logits too near to each other for few bits still choose the right expert, and their losses are of float32."""
+    router, x = Router(D, E, 2).to(narrow), inputs(997, D).to(narrow)
+    decided, expected = router(x), router.float()(x.float())
+    assert decided.logits.dtype == decided.probs.dtype == decided.weights.dtype == torch.float32
+    for name in ("logits", "probs", "experts", "weights", "counts"):
+        assert torch.equal(getattr(decided, name), getattr(expected, name)), name
+    assert len(expected.logits.unique()) > len(expected.logits.to(narrow).unique()), "few bits would tell fewer apart"
+
+
 def test_shape_and_company_do_not_matter():
     moe, x = moe_of(k=3), inputs(3, 11, D)
     assert_equal(moe(x)[1, 4], moe(x[1, 4]))

@@ -52,6 +52,18 @@ def test_a_frozen_head_or_a_frozen_body_still_gives_the_other_its_gradient():
     assert_equal(torch.autograd.grad(linear_cross_entropy(hidden.detach(), weight, targets, slab=3 * V)[0], weight)[0], both[1])
 
 
+@pytest.mark.parametrize("n_rows", [1, 3])
+def test_the_heads_gradient_in_bfloat16_is_not_worn_down_by_many_slabs(n_rows):
+    """Each slab adds a little to the same weights: a sum in bfloat16 would stand still at 256 times what is added."""
+    n, g = 2003, torch.Generator().manual_seed(4)
+    hidden, weight = (1 + torch.rand(n, D, generator=g)).bfloat16(), (0.1 * torch.randn(V, D, generator=g)).bfloat16().requires_grad_()
+    targets, wide = torch.randint(1, V, (n,), generator=g), weight.detach().double().requires_grad_()
+    [gradient] = torch.autograd.grad(linear_cross_entropy(hidden, weight, targets, slab=n_rows * V)[0], weight)
+    [expected] = torch.autograd.grad(torchs(hidden.double(), wide, targets, 0.0), wide)
+    assert gradient.dtype == torch.bfloat16
+    torch.testing.assert_close(gradient.double(), expected, rtol=0.02, atol=0.01 * float(expected.abs().max()))
+
+
 def test_a_target_outside_of_the_vocabulary_is_refused():
     hidden, weight, targets = a_case(2)
     targets[3] = V

@@ -1,6 +1,8 @@
 """Validation: an instrument that is checked on models whose loss is known."""
 
 import math
+from contextlib import nullcontext
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from minillm.datasets.batch import Batch
 from minillm.datasets.tokens import TokenStream
 from minillm.datasets.windows import evaluation_batches
 from minillm.objectives.next_token import next_token
-from minillm.training.evaluate import LEAK_NATS, Leak, Validation
+from minillm.training.evaluate import LEAK_NATS, Leak, Validation, sample_rows
 from tests.tiny import VOCAB, decoder
 
 
@@ -88,6 +90,16 @@ def test_a_model_that_knows_the_answers_better_than_the_source_is_a_leak():
         Validation(counting(n), next_token, n_bytes=1, source_nats=n * math.log(VOCAB) + LEAK_NATS + 0.01)(Sure(0.0))
 
 
+@pytest.mark.parametrize("error", [0.0, 1.5])
+def test_a_source_that_was_estimated_may_be_beaten_by_six_of_its_standard_errors_more(error):
+    n = 50
+    for excess, leaks in ((-0.01, False), (0.01, True)):
+        source = n * math.log(VOCAB) + LEAK_NATS + 6 * error + excess
+        validation = Validation(counting(n), next_token, n_bytes=1, source_nats=source, source_error=error)
+        with pytest.raises(Leak) if leaks else nullcontext():
+            validation(Sure(0.0))
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_validation_leaves_mode_weights_and_gradients_as_they_were_and_uses_no_dropout(training):
     model = decoder(dropout=0.5).train(training)
@@ -96,3 +108,42 @@ def test_validation_leaves_mode_weights_and_gradients_as_they_were_and_uses_no_d
     assert validation(model) == validation(model)
     assert model.training == training
     assert all(p.grad is None and torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+
+class Rows(NamedTuple):
+    """A kind of batch of which nothing is known but that its parts have rows."""
+
+    name: torch.Tensor
+    width: torch.Tensor
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(1, 7), st.integers(1, 5)), min_size=1, max_size=9), st.integers(1, 120))
+def test_a_sample_is_every_kth_row_across_batches_and_as_large_as_asked_for(shapes, n_tokens):
+    batches, n_rows = [], 0
+    for rows, width in shapes:
+        names = torch.arange(n_rows, n_rows + rows)[:, None].expand(rows, width)
+        batches.append(Rows(names, torch.full((rows,), width)))
+        n_rows += rows
+    sample = sample_rows(batches, n_tokens)
+    names = [int(row[0]) for batch in sample for row in batch.name]
+    widths = [int(width) for batch in sample for width in batch.width]
+    every = [width for rows, width in shapes for _ in range(rows)]
+    total = sum(every)
+    k = math.ceil(total / n_tokens)
+    assert names == list(range(0, n_rows, k)) and widths == [every[name] for name in names]
+    assert all(type(batch) is Rows and len(batch.name) for batch in sample)
+    assert (sample is batches) == (total <= n_tokens)
+
+
+@pytest.mark.parametrize("n_tokens", [1, 13, 40, 10_000])
+def test_a_sampled_validation_is_the_loss_of_its_rows_and_claims_no_more(n_tokens):
+    stream, model = stream_of([7, 3, 23, 11, 5, 2, 31]), decoder(n_layers=1)
+    whole = Validation(evaluation_batches(stream, 7, 3), next_token, n_bytes=stream.n_bytes, source_nats=1.0)
+    sampled, again = whole.sampled(n_tokens), whole.sampled(n_tokens)
+    found = sampled(model)
+    assert found == again(model), "the same rows each time, or figures could not be compared"
+    with torch.no_grad():
+        losses = [next_token(model, batch) for batch in sample_rows(whole.batches, n_tokens)]
+    assert found["val_loss"] == pytest.approx(float(sum(x.total for x in losses) / sum(x.count for x in losses)))
+    assert found == (whole(model) if n_tokens == 10_000 else {"val_loss": found["val_loss"]})

@@ -1,11 +1,13 @@
-"""The log of a run, and curves drawn as text."""
+"""The log of a run."""
 
+import io
 import json
-import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from minillm.training.metrics import MetricsLog, read_metrics, save_plot, terminal_plot
+from minillm.training.metrics import MetricsLog, PlainLines, read_metrics, told
 
 
 def test_rows_come_back_as_they_were_written(tmp_path):
@@ -39,37 +41,21 @@ def test_a_new_run_begins_with_an_empty_log_and_no_file_is_no_rows(tmp_path):
     assert path.read_text() == ""
 
 
-def test_a_curve_runs_from_its_highest_value_at_the_top_to_its_lowest_at_the_bottom():
-    falling = [(step, 5.0 - step / 25) for step in range(101)]
-    lines = terminal_plot({"loss": falling, "val": [(0, 5.0), (100, 1.0)]}, width=40, height=9).splitlines()
-    assert len(lines) == 9 + 3
-    assert lines[0].startswith("   5.000 |") and lines[8].startswith("   1.000 |")
-    body = [line[10:] for line in lines[:9]]
-    assert body[0][0] == "v" and body[8][39] == "v"
-    assert [line.index("l") for line in body] == sorted(line.index("l") for line in body)
-    assert lines[-2].split() == ["0", "100"]
-    assert "l = loss, v = val over steps" in lines[-1]
-    assert all(len(line) == 50 for line in lines[:10])
+@given(st.floats(0.1, 7), st.floats(0, 11), st.floats(0.1, 7), st.floats(0, 11))
+def test_each_regret_is_told_in_percent_of_its_own_source(source, regret, test_source, test_regret):
+    metrics = {"val_loss": 2.0, "source_loss": source, "regret": regret, "steps": 3}
+    metrics |= {"test_source_loss": test_source, "test_regret": test_regret}
+    texts = told(metrics)
+    assert list(texts) == list(metrics) and (texts["val_loss"], texts["steps"]) == ("2.0000", "3")
+    assert float(texts["regret"].removesuffix(" %")) == pytest.approx(100 * regret / source, abs=0.06)
+    assert float(texts["test_regret"].removesuffix(" %")) == pytest.approx(100 * test_regret / test_source, abs=0.06)
 
 
-@pytest.mark.parametrize("curves", [{}, {"loss": []}, {"loss": [(1, 2.0)]}])
-def test_too_few_points_are_no_plot(curves):
-    assert terminal_plot(curves) == "(too few points for a plot)"
-
-
-@pytest.mark.parametrize("curve", [[(1, 2.0), (1, 2.0)], [(1, 2.0), (9, 2.0)], [(3, 1.0), (3, 7.0)]])
-def test_flat_and_upright_curves_can_be_drawn(curve):
-    assert "l" in terminal_plot({"loss": curve}).splitlines()[0][10:]
-
-
-def test_without_matplotlib_there_is_no_picture_and_no_error(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
-    assert save_plot({"loss": [(1, 2.0), (2, 1.0)]}, tmp_path / "loss.png") is False
-    assert not (tmp_path / "loss.png").exists()
-
-
-def test_with_matplotlib_the_picture_is_a_png(tmp_path):
-    pytest.importorskip("matplotlib")
-    assert save_plot({"loss": [(i, 1 / (i + 1)) for i in range(200)], "val": [(1, 2.0), (2, 1.0)]}, tmp_path / "loss.png")
-    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+@given(st.lists(st.text("ab \r", max_size=7) | st.just("\n"), max_size=5))
+def test_plain_lines_hold_what_was_written_without_carriage_returns_and_blank_lines(texts):
+    stream = io.StringIO()
+    for text in texts:
+        PlainLines(stream).write(text)
+    written = stream.getvalue()
+    assert "\r" not in written and all(line.strip() for line in written.split("\n")[:-1])
+    assert "".join(written.split()) == "".join("".join(texts).split()) and (not written or written.endswith("\n"))

@@ -65,6 +65,78 @@ def test_adamw_is_the_equation_and_torchs_over_many_steps_of_a_changing_rate(lr,
         assert_equal(a, c)
 
 
+def torchs(params: list[nn.Parameter]) -> torch.optim.AdamW:
+    """AdamW as torch has it, with the same two groups."""
+    groups = [{"params": [p for p in params if p.ndim >= 2], "weight_decay": 0.3}, {"params": [p for p in params if p.ndim < 2]}]
+    return torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
+
+
+@settings(max_examples=20)
+@given(missing=st.lists(st.sets(st.integers(0, 5)), min_size=1, max_size=9))
+def test_adamw_leaves_alone_what_has_no_gradient_and_counts_its_steps_as_torch_does(missing):
+    mine, theirs = parameters(), parameters()
+    one, other = AdamW(mine, 0.01, 0.9, 0.95, 1e-8, 0.3), torchs(theirs)
+    for step, without in enumerate(missing):
+        for some in (mine, theirs):
+            pull(some, step)
+            for i in without:
+                some[i].grad = None
+        one.step()
+        other.step()
+    for a, b in zip(mine, theirs, strict=True):
+        assert_equal(a, b)
+
+
+@settings(max_examples=20)
+@given(missing=st.lists(st.sets(st.integers(0, 3)), min_size=1, max_size=9))
+def test_muon_leaves_alone_what_has_no_gradient(missing):
+    together, alone = parameters()[:4], parameters()[:4]
+    one, each = Muon(together, 0.05, 0.9, 0.2), [Muon([p], 0.05, 0.9, 0.2) for p in alone]
+    for step, without in enumerate(missing):
+        for some in (together, alone):
+            pull(some, step)
+        for i in without:
+            together[i].grad = None
+        one.step(0.5)
+        for i in set(range(4)) - without:
+            each[i].step(0.5)
+    for a, b in zip(together, alone, strict=True):
+        assert_equal(a, b)
+
+
+CONSTRUCTORS = {
+    "adamw": (slice(None), lambda params: AdamW(params, 0.01, 0.9, 0.95, 1e-8, 0.3)),
+    "muon": (slice(4), lambda params: Muon(params, 0.05, 0.9, 0.2)),
+    "together": (slice(None), lambda params: Together([AdamW((p for p in params), 0.01, 0.9, 0.95, 1e-8, 0.3)])),
+}
+
+
+ITERABLES = [list, tuple, iter, dict.fromkeys, lambda params: nn.ParameterList(params).parameters()]
+
+
+@pytest.mark.parametrize(("part", "build"), CONSTRUCTORS.values(), ids=CONSTRUCTORS)
+def test_an_optimizer_steps_the_same_over_any_iterable_of_parameters_and_forgets_their_gradients(part, build):
+    results = []
+    for iterable in ITERABLES:
+        params = parameters()[part]
+        optimizer = build(iterable(params))
+        for step in range(3):
+            optimizer.zero_grad()
+            assert all(p.grad is None for p in params)
+            optimizer.step()  # with no gradient nothing moves
+            pull(params, step)
+            optimizer.step(0.5)
+        assert all(not torch.equal(p, before) for p, before in zip(params, parameters(), strict=False))
+        results.append(params)
+    for others in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], others, strict=True))
+
+
+def test_muon_refuses_what_is_no_matrix():
+    with pytest.raises(ValueError, match=r"a parameter of shape \(5,\): expected two dimensions at least for Muon; give it to AdamW"):
+        Muon(iter(parameters()), 0.05, 0.9, 0.2)
+
+
 def slow_muon(p: torch.Tensor, m: torch.Tensor, lr: float, momentum: float, decay: float) -> None:
     """The update of one matrix, with the momentum as a sum, as it was published."""
     m.mul_(momentum).add_(p.grad)

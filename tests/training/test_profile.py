@@ -1,5 +1,9 @@
 """A profile counts what can be counted by hand, and its parts are the whole."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -46,3 +50,16 @@ def test_traffic_counts_what_is_read_and_written_and_no_views():
 @pytest.mark.parametrize("rate", [lambda: profiling.matmul_rate(torch.float32, n=64), lambda: profiling.copy_rate(n_bytes=2**16)])
 def test_rates_are_positive(rate):
     assert 1e6 < rate() < 1e15
+
+
+QUIET = """
+from tests.training.test_profile import *
+model, text = decoder().float(), tokens(3, 8)
+step = GradientStep(model, next_token, build_optimizer(model, OptimConfig()), lambda step: 1.0, lr=1e-3)
+profiling._shares(step, lambda i: Batch(text[:, :-1], text[:, 1:]), 1, "cpu")
+"""
+
+
+def test_the_profiler_writes_nothing_of_its_own():
+    done = subprocess.run([sys.executable, "-c", QUIET], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,32 @@
+"""The console commands `minillm-train` and `minillm-sample`: the scripts train.py and sample.py, from any folder."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from minillm.folders import SHIPPED
+
+
+def spelled(script: str) -> str:
+    """How the user starts a script: `python train.py` in a clone, `minillm-train` where that was typed or is all there is."""
+    as_command = SHIPPED.name == "shipped" or Path(sys.argv[0]).stem.startswith("minillm-")
+    return f"minillm-{script}" if as_command else f"python {script}.py"
+
+
+def train() -> int:
+    """Run train.py; its exit status."""
+    return _run("train")
+
+
+def sample() -> int:
+    """Run sample.py; its exit status."""
+    return _run("sample")
+
+
+def _run(script: str) -> int:
+    spec = importlib.util.spec_from_file_location(f"minillm_{script}", SHIPPED / f"{script}.py")
+    assert spec is not None and spec.loader is not None, "the scripts are shipped"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for the source of their fields
+    spec.loader.exec_module(module)
+    return module.main()

@@ -1,0 +1,51 @@
+"""The source's own loss: how well the world that wrote the stories of a corpus could predict those that were held out.
+
+    -log p(story | kept) = -log p(story) + log P(kept)
+
+A cleaning that judges each story by itself (its length, its symbols) selects: a model of the stories that are left can know that they
+are among these. P(kept) is the share of stories that pass, counted in the corpus. Where no such formula holds, because a story is cut,
+rewritten or removed for what others say, there is no bound, and none is claimed. Read before: `stories`, `cleaning`.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from minillm.datasets.cleaning import Report
+from minillm.datasets.stories import World
+
+
+class Source(NamedTuple):
+    """A world, conditioned on which of its stories were kept."""
+
+    world: World
+    log_share: float = 0.0  # ln P(kept)
+    error: float = 0.0  # standard error of log_share; 0 where nothing was removed
+
+    def nats(self, stories: Sequence[str]) -> float:
+        """Minus the log probability of stories that were kept."""
+        return len(stories) * self.log_share - math.fsum(map(self.world.log_prob, stories))
+
+
+def find_source(world: World | None, written: Sequence[str], kept: Sequence[str], report: Report | None) -> tuple[Source | None, str]:
+    """The source of the documents that were `kept` of those that were `written`, and a remark; None where there is none to compare with.
+
+    `report` is the account of the cleaning, None where there was none.
+    """
+    if world is None:
+        return None, ""
+    originals = set(written)
+    changed = next((document for document in kept if document not in originals), None)
+    reasons = {
+        "the only story is cut in two, and the source writes whole ones": len(kept) == 1,
+        f"cleaning changed stories ({(changed or '')[:40]!r}...)": changed is not None,
+        "cleaning removed stories that resemble others": report is not None and report.n_repeated > 0,
+    }
+    if reason := next((reason for reason, holds in reasons.items() if holds), ""):
+        return None, f"the source's own loss is not known here, so regret is not measured and no leak is noticed: {reason}"
+    if len(kept) == len(written):
+        return Source(world), ""
+    share = len(kept) / len(written)
+    source = Source(world, math.log(share), math.sqrt((1 - share) / len(kept)))
+    remark = f"the source's own loss is that of the {len(kept):,} of {len(written):,} stories that cleaning kept: "
+    return source, f"{remark}ln {share:.3f} = {source.log_share:.3f} +- {source.error:.3f} nats a story were added to it"

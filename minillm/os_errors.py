@@ -1,0 +1,33 @@
+"""Errors of the operating system as sentences: which path, what is wrong with it, and what to do.
+
+Python says "[Errno 30] Read-only file system: '/mnt/runs'"; a command that ends so leaves its user with a number.
+"""
+
+import errno
+
+ADVICE = {  # errno -> what is wrong, and what to do about it
+    errno.ENOENT: ("expected a file or folder, found none", "check the path"),
+    errno.EACCES: ("expected permission to use it, have none", "name another place, or change its permissions"),
+    errno.EPERM: ("expected permission to use it, have none", "name another place, or change its permissions"),
+    errno.EEXIST: ("expected a folder, or nothing yet, found a file", "name another place, or move the file away"),
+    errno.ENOTDIR: ("expected folders before the last name, found a file", "name another place, or move the file away"),
+    errno.EISDIR: ("expected a file, found a folder", "name a file, or move the folder away"),
+    errno.EROFS: ("expected a place to write to, found a file system that can only be read", "name another place"),
+    errno.ENAMETOOLONG: ("expected a shorter path, as the system takes no name of this length", "shorten it"),
+    errno.ENOSPC: ("the disk is full", "free some space"),
+    errno.EDQUOT: ("the disk's quota is used up", "free some space"),
+    errno.EFBIG: ("the system allows no file of this size", "free some space, or raise the limit (ulimit -f)"),
+}
+
+
+def sentence(e: BaseException) -> str:
+    """One line about an error; of errors that did not come from the operating system, their own text."""
+    if not isinstance(e, OSError) or e.errno is None:
+        return str(e)
+    what, how = advice(e)
+    return f"{e.filename}: {what}; {how}" if e.filename is not None else f"{what}; {how}"
+
+
+def advice(e: OSError) -> tuple[str, str]:
+    """What is wrong, and what to do about it."""
+    return ADVICE.get(e.errno, (str(e.strerror).lower(), "check the path and its permissions"))

@@ -1,0 +1,89 @@
+"""Draw the losses of runs, or compare them (python -m minillm.plot RUN [RUN ...] [--out FILE]).
+
+One run shows its training and validation loss; several show the training loss of each, and a table with one line a run. With
+matplotlib installed (pip install -e ".[plots]") the same goes into a picture, with the validation losses of all runs.
+"""
+
+import sys
+from pathlib import Path
+
+from minillm.flags import Parser
+from minillm.training.curves import TITLES, Curve, curves_of, save_plot, source_loss, terminal_plot
+from minillm.training.metrics import read_metrics
+
+TRAINING, VALIDATION = TITLES["loss"], TITLES["val_loss"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, draw; the exit status."""
+    parser = Parser(prog="python -m minillm.plot", description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run; several are compared")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="picture; default: loss.png of the run, losses.png of several")
+    args = parser.parse(argv)
+    try:
+        print(draw(args.runs, args.out))
+    except (ValueError, OSError) as e:
+        print(f"plot: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def draw(runs: list[Path], out: Path | None = None) -> str:
+    """Save the picture; the plot for the terminal and a line that says where the picture is. Raises ValueError."""
+    names = [run.resolve().name for run in runs]
+    if len(set(names)) < len(names):
+        names = [str(run) for run in runs]
+    rows = {name: read_rows(run) for name, run in zip(names, runs, strict=True)}
+    curves = {name: curves_of(each) for name, each in rows.items()}
+    floors = {source_loss(each) for each in rows.values()}
+    if len(runs) == 1:
+        [shown], table, place = curves.values(), [], out or runs[0] / "loss.png"
+        pictured = shown
+    else:
+        shown = {name: each[TRAINING] for name, each in curves.items() if TRAINING in each}
+        table, place = [compare(rows)], out or Path("losses.png")
+        pictured = {f"{name}, {title}": curve for name, each in curves.items() for title, curve in each.items()}
+    floor = floors.pop() if len(floors) == 1 else None
+    saved = save_plot(pictured, place, floor)
+    said = f"picture in {place}" if saved else 'no picture, since matplotlib is not installed; pip install -e ".[plots]"'
+    return "\n".join([terminal_plot(shown), *table, said])
+
+
+def read_rows(run: Path) -> list[dict]:
+    """The rows of a run's metrics.jsonl. Raises ValueError where there are none."""
+    rows = read_metrics(run / "metrics.jsonl")
+    if not rows:
+        raise ValueError(f"{run}: expected the folder of a run with rows in metrics.jsonl; name one in runs/, or train one first")
+    return rows
+
+
+def compare(rows: dict[str, list[dict]]) -> str:
+    """One line a run: steps, seconds of training, last training loss, best validation loss, and bits per byte beside it.
+
+    Losses per token compare only between runs of one tokenizer; bits per byte compare between all on the same text.
+    """
+    width = max(map(len, rows))
+    lines = [f"{'run':<{width}}  {'steps':>7}  {'seconds':>8}  {'training':>9}  {'validation':>10}  {'bits/byte':>9}"]
+    for name, each in rows.items():
+        curves = curves_of(each)
+        best = min((row for row in each if "val_loss" in row), key=lambda row: row["val_loss"], default={})
+        seconds = max((row["seconds"] for row in each if "seconds" in row), default=0.0)
+        cells = [last(curves.get(TRAINING, [])), number(best.get("val_loss")), number(best.get("bits_per_byte"))]
+        lines.append(
+            f"{name:<{width}}  {each[-1]['step']:>7}  {seconds:>8.1f}  {cells[0]:>9}  {cells[1]:>10}  {cells[2]:>9}"
+        )
+    return "\n".join(lines)
+
+
+def last(curve: Curve) -> str:
+    """The last value of a curve."""
+    return number(curve[-1][1] if curve else None)
+
+
+def number(value: float | None) -> str:
+    """A figure for the table, or a dash."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""How a training begins from what is there: a config, a run to go on with, or a run whose weights a new one takes.
+
+Whatever two of them say must agree. A config says which model it is for by its sections [model] and [tokenizer]; one
+without them, as configs/lora-tiny.toml, is for the model of any run. Read `run_folder` before; `train.py` calls these
+functions.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from minillm import run, run_folder
+from minillm.config import load
+from minillm.datasets.pairs import Pairs
+from minillm.flags import override
+from minillm.run_config import RunConfig, find_config, load_config
+from minillm.run_folder import Base
+from minillm.tasks.base import Data
+from minillm.training.checkpoint import fingerprint
+
+TAKEN = ("model", "tokenizer")  # sections that a new run takes from the one whose weights it starts with
+
+
+def new_config(name: str, missing: Mapping[str, Any] | None = None) -> RunConfig:
+    """The config of that name or path, for a new run: of one in the folder of a run, without that folder."""
+    config = load_config(name, missing)
+    return without_folder(config) if _of_a_run(name) else config
+
+
+def new_name(name: str) -> str:
+    """What a new run of a config is called: as the config, or as the run in whose folder the config lies."""
+    path = find_config(name)
+    return path.resolve().parent.name if _of_a_run(name) else path.stem
+
+
+def without_folder(config: RunConfig) -> RunConfig:
+    """The config for a new run in a folder of its own."""
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, run=""))
+
+
+def _of_a_run(name: str) -> bool:
+    return (find_config(name).parent / "checkpoint").is_dir()
+
+
+def config_from(path: Path, saved: dict, name: str | None, flags: Mapping[str, str]) -> RunConfig:
+    """The config of a new run that starts with the weights of the run `path`: `name`, or that run's, under `flags`.
+
+    Raises ValueError where its model or its tokenizer is another, and where the weights of the run are packed.
+    """
+    if "packed" in saved:
+        raise ValueError(
+            f"--init-from {path}: expected weights to train, found weights packed as {saved['packed']['weights']}; "
+            "name the run that they were packed from"
+        )
+    if name is None:
+        refuse_an_edited_config(path, saved)
+        config = without_folder(saved["config"])
+    else:
+        config = new_config(name, taken(saved))
+    config = override(config, flags)
+    found = differences(config, saved["config"]).items()
+    wrong = {key: values for key, values in found if key.partition(".")[0] in TAKEN}
+    if wrong:
+        raise ValueError(
+            f"{_listed(wrong, 0)}: expected {_listed(wrong, 1)}, as the run of --init-from {path}; give it a config with "
+            "the same [model] and [tokenizer] or without them, or leave --init-from out"
+        )
+    return config
+
+
+def taken(saved: dict) -> dict[str, dict[str, Any]]:
+    """The sections of a run that a config without them takes."""
+    return {section: dataclasses.asdict(getattr(saved["config"], section)) for section in TAKEN}
+
+
+def refuse_an_edited_config(path: Path, saved: dict) -> None:
+    """Raise ValueError where config.toml in the folder of a run differs from its checkpoint, which is what counts."""
+    place = path / "config.toml"
+    if not place.is_file():
+        return
+    edited = differences(load(RunConfig, place), saved["config"])
+    if edited:
+        raise ValueError(
+            f"{place}: expected {_listed(edited, 1)}, as the checkpoint has it, found {_listed(edited, 0)}; delete the "
+            f"file to go on as before, or train a new run by it (--config {place})"
+        )
+
+
+def data_again(path: Path, saved: dict, config: RunConfig) -> Data:
+    """The data of a run that goes on. Raises ValueError where they are others than they were."""
+    try:
+        data = run.build_data(config, saved["tokenizer"])
+    except ValueError as e:
+        moved = f"; if the text of {path} has moved, say where it is by --data.corpus"
+        raise ValueError(f"{e}{moved if 'data.corpus' in str(e) else ''}") from e
+    found = corpus_hash(data)
+    if found != saved["corpus"]:
+        raise ValueError(
+            f"data.corpus = {config.data.corpus}: expected the text that {path} was trained on, of SHA-256 "
+            f"{saved['corpus'][:12]}..., found {found[:12]}...; name that text by --data.corpus, or use --init-from "
+            f"{path}"
+        )
+    return data
+
+
+def starting_point(
+    resume: Path | None, init_from: Path | None, config: RunConfig, saved: dict | None
+) -> tuple[dict[str, Tensor] | None, Base | None]:
+    """Weights for a model to begin with or to carry an adapter; for an adapter also the run that they are of."""
+    if resume:
+        return run_folder.base_weights(resume, saved), saved.get("base") and Base(**saved["base"])
+    if not init_from:
+        return None, None
+    weights = run_folder.whole_weights(init_from, saved)
+    return weights, Base(str(init_from.resolve()), fingerprint(weights)) if config.adapter.rank else None
+
+
+def corpus_hash(data: Data) -> str:
+    """SHA-256 of all that is trained on and validated with: of the corpus as it was cleaned, split and tokenized."""
+    hashed = hashlib.sha256()
+    for part in (data.train, data.val, data.test):
+        streams = (part.source, part.target) if isinstance(part, Pairs) else (part,)
+        for ids in (stream.ids if stream else b"" for stream in streams):
+            hashed.update(f"{len(ids)}\n".encode())
+            hashed.update(ids)
+    return hashed.hexdigest()
+
+
+def differences(one: RunConfig, other: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """The keys whose values differ, with both; of sections of two kinds only the kind."""
+    found = {}
+    for section, ours in dataclasses.asdict(one).items():
+        theirs = dataclasses.asdict(getattr(other, section))
+        keys = ["kind"] if ours.get("kind") != theirs.get("kind") and section == "model" else ours
+        found |= {f"{section}.{key}": (ours[key], theirs[key]) for key in keys if ours[key] != theirs[key]}
+    return found
+
+
+def _listed(found: Mapping[str, tuple[Any, Any]], which: int) -> str:
+    return ", ".join(f"{key} = {values[which]}" for key, values in found.items())

@@ -1,0 +1,103 @@
+"""The source's own loss is that of the stories that were kept: no model can beat it, and the best one reaches it."""
+
+import math
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from minillm.datasets.cleaning import CleaningConfig, clean
+from minillm.datasets.source import find_source
+from minillm.datasets.stories import World
+
+GRAMMAR = """
+words hero
+  Ann, Mia, Rosalind, Tom, Bartholomew
+words thing
+  kite, drum, wheelbarrow, egg, boat, trampoline, cup
+words mood
+  sad, glad, unhappy, merry, unbelievably proud
+rule story
+  - {hero} has {a thing}. {hero} is {mood}.
+  - {thing}! {thing}? {mood}.
+"""
+
+
+@cache
+def small_world() -> World:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "small.txt")
+        path.write_text(GRAMMAR)
+        return World(path)
+
+
+@pytest.fixture
+def world() -> World:
+    return small_world()
+
+
+@cache
+def probabilities() -> dict[str, float]:
+    """Every story and its probability, from enough draws to see all."""
+    stories = set(small_world().generate(40_000, seed=9))
+    assert len(stories) == small_world().n_stories
+    return {story: math.exp(small_world().log_prob(story)) for story in stories}
+
+
+def singly(**changes) -> CleaningConfig:
+    return CleaningConfig(**{"min_chars": 0, "max_symbols": 1.0, "duplicates": False, "near_duplicates": 0.0} | changes)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 30), st.integers(15, 70), st.floats(0.05, 1), st.integers(0, 2**32))
+def test_the_source_of_what_was_kept_is_the_conditional_distribution(least, most, symbols, seed):
+    world, config = small_world(), singly(min_chars=least, max_chars=most, max_symbols=symbols)
+    written = world.generate(1000, seed)
+    kept, report = clean(written, config)
+    assume(len(kept) > 30)
+    source, remark = find_source(world, written, kept, report)
+    share = math.fsum(probabilities()[story] for story in clean(list(probabilities()), config)[0])  # by brute force
+    true = -math.fsum(math.log(probabilities()[story] / share) for story in kept[:101])
+    n = len(kept[:101])
+    assert abs(source.nats(kept[:101]) - true) <= n * (5 * source.error + 0.01)  # 0.01: ten in 1000 were there to be removed
+    assert (source.error == 0) == (remark == "") == (len(kept) == 1000)
+    assert source.error == pytest.approx(math.sqrt(max(0, 1 - share) / share / 1000), rel=0.5, abs=0.01)
+
+
+def test_without_cleaning_the_source_is_the_world(world):
+    written = world.generate(50, seed=1)
+    source, remark = find_source(world, written, written, None)
+    assert source.nats(written) == pytest.approx(-math.fsum(map(world.log_prob, written))) and (source.error, remark) == (0, "")
+    assert find_source(None, written, written, None) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (singly(duplicates=True), "cleaning removed stories that resemble others"),
+        (singly(near_duplicates=0.5, n_words=1), "cleaning removed stories that resemble others"),
+        (singly(max_chars=35, near_duplicates=0.5), "cleaning removed stories that resemble others"),
+    ],
+)
+def test_nothing_is_claimed_where_stories_were_compared(world, config, reason):
+    written = world.generate(400, seed=1)
+    source, remark = find_source(world, written, *clean(written, config))
+    assert source is None and reason in remark and "no leak is noticed" in remark
+
+
+def test_rules_that_compare_and_remove_nothing_change_nothing(world):
+    written = list(dict.fromkeys(world.generate(400, seed=1)))
+    kept, report = clean(written, singly(duplicates=True))
+    assert find_source(world, written, kept, report)[0].nats(kept) == find_source(world, written, written, None)[0].nats(written)
+
+
+def test_nothing_is_claimed_of_a_story_that_is_cut_or_rewritten(world):
+    [story] = written = world.generate(1, seed=1)
+    source, remark = find_source(world, written, written, None)
+    assert source is None and "the only story is cut in two" in remark
+    written = [f"{story} ", *world.generate(3, seed=2)]
+    source, remark = find_source(world, written, *clean(written, singly()))
+    assert source is None and f"cleaning changed stories ({story[:40]!r}" in remark

@@ -1,0 +1,87 @@
+"""A model that knows its text by heart is told from one that knows what the text follows from."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from minillm.datasets.tokens import TokenStream
+from minillm.decoding.generate import generate
+from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
+from minillm.memorization import LEAST, WINDOW, Recital, overfitted, recite, recited
+from tests.tiny import VOCAB, decoder
+
+GREEDY = Sampler(build_pipeline(SamplingConfig(temperature=0.0)))
+
+
+def stream_of(ids: list[int]) -> TokenStream:
+    """One text."""
+    return TokenStream(np.array([0, *ids, 0], np.uint8), np.array([0]), n_bytes=len(ids))
+
+
+class Next(nn.Module):
+    """Says that t + 1 follows t."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, tokens, state=None):
+        return nn.functional.one_hot((tokens + 1) % VOCAB, VOCAB) * self.weight, None
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 99), st.integers(9, 29))
+def test_a_window_is_known_where_greedy_decoding_writes_its_second_half(seed, T):
+    model = decoder(seed % 5, n_layers=1)
+    prompt = np.random.default_rng(seed).integers(1, VOCAB, 2).tolist()
+    [written] = generate(model, [[0, *prompt]], GREEDY, max_new_tokens=26, generators=seeded([0]), end_id=0)
+    ids = [*prompt, *(token for token in written.tokens if token)]
+    wrong = list(ids)
+    wrong[-1] = wrong[-1] % (VOCAB - 1) + 1
+    for text in (ids, wrong):
+        stream = stream_of(text)
+        known = tried = 0
+        for start in range(0, len(stream.ids) - 1, T):
+            row = stream.ids[start : start + T + 1].tolist()
+            if len(row) - 1 < LEAST:
+                continue
+            n_given = (len(row) - 1) // 2 + 1
+            [rest] = generate(model, [row[:n_given]], GREEDY, max_new_tokens=len(row) - n_given, generators=seeded([0]), end_id=None)
+            known, tried = known + (list(rest.tokens) == row[n_given:]), tried + 1
+        assert recite(model, stream, T, False) == (known, tried)
+
+
+def test_a_rule_is_recited_from_text_that_was_never_seen_and_one_wrong_token_is_none():
+    rule = [i % VOCAB for i in range(1, 27 * VOCAB)]  # the END after it follows from the rule too
+    assert recite(Next(), stream_of(rule), 999, False).share == 1.0
+    assert recite(Next(), stream_of(rule[: WINDOW - 2]), 999, False) == (0, 1), "after the last token stands END"
+    assert recite(Next(), stream_of([7] * 10 * WINDOW), 999, False).known == 0
+    assert recite(Next(), stream_of(rule[: LEAST - 2]), 999, False) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "known"),
+    [((60, 64), (0, 8), True), ((32, 64), (2, 8), True), ((31, 64), (0, 8), False), ((60, 64), (5, 8), False), ((9, 9), (0, 0), True),
+     ((0, 0), (0, 0), False)],
+)
+def test_by_heart_is_half_of_the_training_text_and_much_less_of_other_text(train, val, known):
+    said = recited(Recital(*train), Recital(*val))
+    assert ("it has learned the text by heart" in said) == known and (said == "") != known
+    assert not known or (f"{train[0]} of {train[1]}" in said and f"{val[0]} of {val[1]}" in said)
+
+
+def rows(val: dict[int, float], train: float) -> list[dict]:
+    return [{"step": 1, "loss": 9.0}, *({"step": step, "val_loss": loss} for step, loss in val.items()), {"step": max(val), "loss": train}]
+
+
+def test_what_followed_the_best_validation_is_told_by_both_losses():
+    assert overfitted(rows({10: 3.0, 20: 2.0, 30: 1.5}, 0.1), 30) == "", "the best was the last"
+    worse = overfitted(rows({10: 3.0, 20: 2.0, 30: 2.1}, 2.0), 20)
+    assert "best with 2.000 at step 20" in worse and "step 30 had 2.100" in worse and "heart" not in worse
+    heart = overfitted(rows({10: 3.0, 20: 2.0, 30: 4.0}, 1.9), 20)
+    assert heart.startswith("it has learned the text by heart: at step 30 its loss was 1.900 on the training text and 4.000")
+    assert "best was 2.000 at step 20, whose weights are kept" in heart
+    assert overfitted([], 0) == ""
