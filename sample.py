@@ -1,23 +1,18 @@
-"""Write with a trained model: python sample.py --top-p 0.9
-
-Takes the newest run in runs/ unless told otherwise, and starts from the sampling settings of its config. The pipeline in force is printed.
---draft, --beams, --best-of and --explain are other ways to write, --cache and --weights other ways to remember and to hold the model.
-An encoder does not write: it fills in blanks (--fill), finds the sentence that is most like another (--nearest) and, fine-tuned,
-tells labels (--classify).
-"""
+"""Write with a trained model, or ask an encoder. Default: the newest run in runs/, with the sampling settings of its config."""
 
 import argparse
 import dataclasses
-import re
+import random
 import sys
 from pathlib import Path
 from typing import Annotated
 
-from minillm import run, run_folder, writing
+from minillm import reading, run, run_folder, writing
 from minillm.cache.build import CacheConfig
+from minillm.checking import build_check
 from minillm.commands import spelled
 from minillm.config import AtLeast, Count, Positive
-from minillm.datasets.corpus import load_corpus, read_text
+from minillm.decoding.attention_map import attends, check_choice
 from minillm.decoding.beam import FORBIDDING, BeamConfig
 from minillm.decoding.best_of import BestOfConfig
 from minillm.decoding.presets import PRESETS
@@ -28,25 +23,38 @@ from minillm.out_of_memory import told_in_a_sentence
 from minillm.quantization.kernels import lighten
 from minillm.quantization.pack import WEIGHTS
 from minillm.run_folder import OpenRun
-from minillm.text import Cloze, TextClassifier, TextModel, Translator
-from minillm.writing import Memory, Order
+from minillm.text import TextModel
+from minillm.writing import Attention, Memory, Order
 
+EXAMPLES = """\
+python sample.py --top-p 0.9                             # a text by the newest run; the seed is printed
+python sample.py --top-p 0.9 --seed 481516               # the same text again
+python sample.py --run runs/gpt-tiny --prompt "One day" --num-samples 3 --stream
+python sample.py --preset balanced --check               # with stories: whether each is whole and consistent
+python sample.py --beams 4 --num-return 2                # the most probable texts that a search finds
+python sample.py --explain why.json                      # why each token was drawn
+python sample.py --attention                             # what each token looked at
+python sample.py --cache int4 --weights int8             # a smaller memory, smaller weights
+python sample.py --fill "Once there was a clever [MASK] called Anna."   # with an encoder"""
+OFTEN = ["run", "prompt", "num_samples", "max_new_tokens", "seed", "temperature", "top_k", "top_p", "preset", "stop", "stream", "check"]
+N_SEEDS = 10**6  # fresh seeds are short enough to be typed
+MAX_SEED = 2**63 - 1
 PROGRAM = spelled("sample").removeprefix("python ")
 LOWER = "write less at once: lower --beams, --num-samples, --best-of or --max-new-tokens"
-N_SHOWN = 8  # candidates for a blank, or sentences
-N_DOCUMENTS = 200  # of a corpus, whose sentences are searched
 DRAWING = [field.name for field in dataclasses.fields(SamplingConfig) if field.name not in FORBIDDING]
 USELESS = {  # beside the way that is asked for
     "beams": [*DRAWING, "preset", "seed", "num_samples", "stop", "stream", "attention", "draft", "best_of", "explain"],
     "best_of": ["stream", "attention", "draft", "explain"],
     "explain": ["num_samples", "stream", "attention"],
     "draft": ["attention"],
+    "attention": ["num_samples", "stream"],
 }
 NEEDED = {  # for these flags to mean anything
     "draft_tokens": "draft",
     "draft_cost": "draft",
     **dict.fromkeys(("length_penalty", "early_stopping", "num_return"), "beams"),
     **dict.fromkeys(("same_overlap", "same_n"), "best_of"),
+    **dict.fromkeys(("attention_layer", "attention_head"), "attention"),
 }
 
 
@@ -56,37 +64,21 @@ class Request:
 
     num_samples: Positive = 1  # texts to write, each with a seed of its own
     max_new_tokens: Count = 0  # tokens to write at most; 0: as the run's config says
-    seed: Count = 0  # of the first text; the others count up
     draft_tokens: Count = 0  # beside --draft: tokens to draft at once; 0: as many as pay, by those accepted so far
     draft_cost: Annotated[float, AtLeast(0)] = 0.0  # beside --draft: cost of a drafted token in calls of the model, by which sampled
     # text is drafted (greedy text by a clock); 0: by a count of weights and layers
+    attention_layer: Count = 0  # beside --attention: the layer to show, from 1; 0: the last, and a picture of all
+    attention_head: Count = 0  # beside --attention: the head to show, from 1; 0: the mean of all
+
+    @property
+    def attention(self) -> Attention:
+        """Which weights to show."""
+        return Attention(self.attention_layer, self.attention_head)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, build, go; the exit status."""
-    parser = Parser(prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="folder of a run; default: the newest in runs/")
-    parser.add_argument("--adapter", metavar="RUN", type=Path, help="folder of an adapter to put on --run; default of --run: its own base")
-    parser.add_argument("--prompt", help="text to go on from; default: as the run's config says")
-    parser.add_argument("--preset", help=f"named sampling settings, which single flags override: {', '.join(PRESETS)}")
-    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given several times")
-    parser.add_argument("--stream", action="store_true", help="show the text as it is written")
-    parser.add_argument("--attention", action="store_true", help="translators: show which word of the source each word came from")
-    parser.add_argument(
-        "--draft", metavar="RUN", help="write the same but faster, by guesses of a smaller run, of ngram (a table) or of prompt (the text)"
-    )
-    parser.add_argument(
-        "--explain", metavar="FILE", nargs="?", const="", help="say why each token was drawn, and keep all of it in FILE, as JSON, if named"
-    )
-    parser.add_argument("--weights", choices=WEIGHTS, help="format of the weights while writing; default: as they were saved")
-    parser.add_argument("--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps")
-    parser.add_argument("--fill", metavar="TEXT", help="with an encoder: what may stand in each [MASK] of a text")
-    parser.add_argument("--nearest", metavar="TEXT", help="with an encoder: which sentences of --among are most like a text")
-    parser.add_argument("--among", type=Path, metavar="FILE", help="sentences for --nearest, one a line; default: from the run's corpus")
-    parser.add_argument("--classify", metavar="TEXT", help="with a fine-tuned encoder: the probability of each label of a text")
-    for section in (Request, SamplingConfig, CacheConfig, BeamConfig, BestOfConfig):
-        add_flags(parser, section, dashes=True)
-    args = parser.parse(argv)
+    args = build_parser().parse(argv)
     try:
         with told_in_a_sentence(LOWER, limited=run.find_device(args.device) == "cpu"):
             go(args)
@@ -99,37 +91,104 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def build_parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog=PROGRAM, description=__doc__, examples=EXAMPLES.replace("python sample.py", spelled("sample")), often=OFTEN)
+    parser.add_argument("--run", type=Path, help="folder of a run; default: the newest in runs/")
+    parser.add_argument("--adapter", metavar="RUN", type=Path, help="folder of an adapter to put on --run; default of --run: its own base")
+    parser.add_argument("--prompt", metavar="TEXT", help="text to go on from; default: as the run's config says")
+    parser.add_argument("--seed", metavar="N", help="of the first text; the others count up; default: a fresh one, which is printed")
+    parser.add_argument("--preset", metavar="NAME", help=f"named sampling settings, which single flags override: {', '.join(PRESETS)}")
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given several times")
+    parser.add_argument("--stream", action="store_true", help="show the text as it is written")
+    parser.add_argument("--check", action="store_true", help="with stories: say whether each text is a whole, consistent story")
+    parser.add_argument("--attention", action="store_true", help="show what each token looked at; of translators, in the source")
+    parser.add_argument(
+        "--draft", metavar="RUN", help="write the same but faster, by guesses of a smaller run, of ngram (a table) or of prompt (the text)"
+    )
+    parser.add_argument(
+        "--explain", metavar="FILE", nargs="?", const="", help="say why each token was drawn, and keep all of it in FILE, as JSON, if named"
+    )
+    parser.add_argument("--weights", choices=WEIGHTS, help="format of the weights while writing; default: as they were saved")
+    parser.add_argument("--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps")
+    parser.add_argument("--fill", metavar="TEXT", help="with an encoder: what may stand in each [MASK] of a text")
+    parser.add_argument("--nearest", metavar="TEXT", help="with an encoder: which sentences of --among are most like a text")
+    parser.add_argument("--among", type=Path, metavar="FILE", help="sentences for --nearest, one a line; default: from the run's corpus")
+    parser.add_argument("--classify", metavar="TEXT", help="with a fine-tuned encoder: the probability of each label of a text")
+    headings = {
+        "how much": Request,
+        "how the next token is chosen": SamplingConfig,
+        "memory": CacheConfig,
+        "beam search": BeamConfig,
+        "the best of several texts": BestOfConfig,
+    }
+    for heading, cls in headings.items():
+        add_flags(parser, cls, dashes=True, heading=heading)
+    return parser
+
+
 def go(args: argparse.Namespace) -> None:
     """Everything between the command line and the text."""
     given = {name: value for name, value in vars(args).items() if value is not None and value is not False and value != []}
     beams, best_of, request = (section(given, default) for default in (BeamConfig(), BestOfConfig(), Request()))
     opened = open_run(args)
     if not isinstance(opened.text, TextModel) or given.keys() & {"fill", "nearest", "among", "classify"}:
-        return read(args, given, opened)
+        return read(args, given, opened, request)
     refuse_what_would_be_ignored(given)
     if args.preset is not None and args.preset not in PRESETS:
         raise ValueError(f"--preset {args.preset}: expected one of {', '.join(PRESETS)}")
     sampling = section(given, PRESETS[args.preset] if args.preset else opened.config.sampling)
-    prompt = args.prompt if args.prompt is not None else opened.config.text.prompt
     n_tokens = request.max_new_tokens or opened.config.text.max_new_tokens
-    memory = Memory(opened.text, section(given, CacheConfig()) if given.keys() & {"cache", "cache_budget"} else None)
-    order = Order(opened, prompt, sampling, n_tokens, range(request.seed, request.seed + request.num_samples), args.stop, memory)
+    if sampling.min_new_tokens > n_tokens:
+        raise ValueError(
+            f"--min-new-tokens = {sampling.min_new_tokens}: expected at most --max-new-tokens = {n_tokens}, where every text ends; "
+            "lower it or raise the other"
+        )
+    if args.attention:
+        refuse_attention(opened, request)
+    n_rows = max(request.num_samples, beams.beams, best_of.best_of)
+    seed = choose_seed(args.seed, n_rows)
+    order = Order(
+        opened,
+        prompt=args.prompt if args.prompt is not None else opened.config.text.prompt,
+        sampling=sampling,
+        max_new_tokens=n_tokens,
+        seeds=range(seed, seed + request.num_samples),
+        stop=args.stop,
+        memory=Memory(opened.text, section(given, CacheConfig()) if given.keys() & {"cache", "cache_budget"} else None, n_rows),
+        check=build_check(opened.config.data.corpus) if args.check else None,
+    )
     if said := lighten(opened.text.model, args.weights):
         print(said)
+    write(order, args, beams, best_of, request, given)
+
+
+def write(order: Order, args: argparse.Namespace, beams: BeamConfig, best_of: BestOfConfig, request: Request, given: dict) -> None:
+    """Say how, and write."""
+    opened = order.opened
     if beams.beams:
         print(f"run {opened.path} (step {opened.step}); the best of {beams.beams} beams\n", flush=True)
         return writing.by_beams(order, beams)
-    refuse_what_greedy_ignores(sampling, given)
-    print(f"run {opened.path} (step {opened.step}); {opened.text.sampler(sampling, [prompt])}\n", flush=True)
+    greedy = refuse_what_greedy_ignores(order.sampling, given)
+    seed = "" if greedy else f"; seed {order.seeds[0]}" + ("" if args.seed else f" (again: --seed {order.seeds[0]})")
+    print(f"run {opened.path} (step {opened.step}); {opened.text.sampler(order.sampling, [order.prompt])}{seed}\n", flush=True)
     if best_of.best_of:
         return writing.best_of(order, best_of)
     if args.explain is not None:
         return writing.explained(order, Path(args.explain) if args.explain else None, args.draft, request.draft_tokens, request.draft_cost)
     if args.draft:
         return writing.with_draft(order, args.stream, args.draft, request.draft_tokens, request.draft_cost)
-    if args.attention:
-        refuse_attention(opened, request, args.stream)
-    return writing.plainly(order, args.stream, args.attention)
+    return writing.plainly(order, args.stream, request.attention if args.attention else None)
+
+
+def choose_seed(text: str | None, n_texts: int) -> int:
+    """The seed of the first of so many texts: the one that was given, else a fresh one. Raises ValueError."""
+    if text is None:
+        return random.SystemRandom().randrange(N_SEEDS)
+    most = MAX_SEED - n_texts + 1
+    if not (text.isascii() and text.isdigit()) or int(text) > most:
+        raise ValueError(f"--seed = {text!r}: expected int 0 ... {most}; leave it out for a fresh one")
+    return int(text)
 
 
 def section(given: dict, default):
@@ -159,11 +218,11 @@ def refuse_what_would_be_ignored(given: dict) -> None:
             raise ValueError(f"{flag(name)} would be ignored without {flag(needed)}; give both or none")
 
 
-def refuse_what_greedy_ignores(sampling: SamplingConfig, given: dict) -> None:
-    """Raise ValueError for settings that cannot have an effect where the most probable token is always taken."""
+def refuse_what_greedy_ignores(sampling: SamplingConfig, given: dict) -> bool:
+    """Whether the most probable token is always taken. Raises ValueError for settings that cannot have an effect there."""
     greedy = next((name for name, off in {"temperature": 0, "top_p": 0, "top_k": 1}.items() if getattr(sampling, name) == off), None)
     if greedy is None:
-        return
+        return False
     how = f"{flag(greedy)} {getattr(sampling, greedy):g} always takes the most probable token"
     useless = [name for name in ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed") if name in given and name != greedy]
     if useless:
@@ -171,18 +230,18 @@ def refuse_what_greedy_ignores(sampling: SamplingConfig, given: dict) -> None:
     for name in ("num_samples", "best_of"):
         if int(given.get(name, 1)) > 1:
             raise ValueError(f"{flag(name)} {given[name]} would give the same text each time, since {how}; leave one of the two out")
+    return True
 
 
-def refuse_attention(opened: OpenRun, request: Request, stream: bool) -> None:
-    """Raise ValueError where --attention has nothing to show."""
-    if not isinstance(opened.text, Translator):
+def refuse_attention(opened: OpenRun, request: Request) -> None:
+    """Raise ValueError for a run without attention, and for a layer or a head that it does not have."""
+    model = opened.config.model
+    if not attends(opened.text.model):
         raise ValueError(
-            f"--attention: expected a run of a translator, and {opened.path} is a {opened.config.model.kind}; "
-            "train one with train.py --config translate-tiny"
+            f"--attention: expected a model with attention, and {opened.path} is of model.kind = {model.kind}; "
+            "leave it out, or train one with train.py --config gpt-tiny"
         )
-    if stream or request.num_samples > 1:
-        other = "--stream" if stream else f"--num-samples {request.num_samples}"
-        raise ValueError(f"--attention shows one whole translation: expected no {other} beside it; leave one of the two out")
+    check_choice(*request.attention, model.n_layers, model.n_heads)
 
 
 def flag(name: str) -> str:
@@ -190,42 +249,32 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def read(args: argparse.Namespace, given: dict, opened: OpenRun) -> None:
-    """What a model that does not write has to say about a text. Raises ValueError for flags that do not fit the run."""
-    asked, text = [name for name in ("fill", "nearest", "among", "classify") if name in given], opened.text
-    kinds = {Cloze: ["fill", "nearest"], TextClassifier: ["classify"]}
-    possible = kinds.get(type(text), [])
+def read(args: argparse.Namespace, given: dict, opened: OpenRun, request: Request) -> None:
+    """Ask a model that does not write about a text. Raises ValueError for flags that do not fit the run."""
+    asked = [name for name in ("fill", "nearest", "among", "classify") if name in given]
+    possible = reading.QUESTIONS.get(type(opened.text), [])
     able = " or ".join(f"--{name} TEXT" for name in possible) or "--prompt TEXT"
     questions = [name for name in asked if name != "among"]
     if len(questions) != 1 or questions[0] not in possible:
         wrong = f"--{questions[-1]}" if questions else "no text"
         raise ValueError(f"{wrong}: expected {able} for {opened.path}, whose model.kind is {opened.config.model.kind}")
-    useless = [name for name in given if name not in (*asked, "device", "run", "adapter")]
+    shown = ["attention", "attention_layer", "attention_head"] if args.nearest is None else []
+    useless = [name for name in given if name not in (*asked, *shown, "device", "run", "adapter")]
     useless += ["among"] if "among" in asked and "nearest" not in asked else []
     if useless:
         raise ValueError(f"{flag(useless[0])} would be ignored beside --{questions[0]}; leave one of the two out")
+    refuse_what_would_be_ignored(given)
+    if args.attention:
+        refuse_attention(opened, request)
     print(f"run {opened.path} (step {opened.step})\n", flush=True)
     if args.fill is not None:
-        print(text.show(args.fill, N_SHOWN))
+        reading.fill(opened, args.fill)
     elif args.nearest is not None:
-        for sentence, cosine in text.nearest(args.nearest, sentences(args.among, opened), N_SHOWN):
-            print(f"{cosine:7.4f}  {sentence}")
+        reading.find_nearest(opened, args.nearest, args.among)
     else:
-        for label, probability in text.tell(args.classify).items():
-            print(f"{probability:7.4f}  {label}")
-
-
-def sentences(among: Path | None, opened: OpenRun) -> list[str]:
-    """The lines of a file, or the sentences of the first documents of the run's corpus, each once. Raises ValueError for none."""
-    if among is not None:
-        found = read_text(among).split("\n")
-    else:
-        text = "\n".join(load_corpus(opened.config.data).documents[:N_DOCUMENTS])
-        found = re.split(r'(?<=[.!?]) |(?<=[.!?]") |\n', text)
-    found = list(dict.fromkeys(line.strip() for line in found if line.strip()))
-    if not found:
-        raise ValueError(f"--among {among}: expected sentences, one a line, found none; give a file with some")
-    return found
+        reading.classify(opened, args.classify)
+    if args.attention:
+        writing.print_attention(opened, opened.text.attention(given[questions[0]]), request.attention)
 
 
 if __name__ == "__main__":

@@ -31,13 +31,15 @@ from minillm.datasets.tokens import TokenStream
 from minillm.expectations import announce, as_expected
 from minillm.flags import Parser, add_flags, override
 from minillm.memorization import overfitted, recite, recited
+from minillm.models.base import count_parameters
 from minillm.os_errors import sentence
 from minillm.out_of_memory import told_in_a_sentence
 from minillm.run_config import CONFIGS, AboutConfig, RunConfig, load_config
 from minillm.run_folder import OpenRun
 from minillm.run_lock import only_trainer
 from minillm.tasks.base import Data
-from minillm.text import Cloze, TextModel, Translator
+from minillm.text import TextModel, Translator
+from minillm.text_encoders import EXAMPLE, Cloze
 from minillm.training.allocator import keep_freed_memory
 from minillm.training.curves import curves_of, save_plot, source_loss, terminal_plot
 from minillm.training.interruption import Interrupted
@@ -268,9 +270,8 @@ def finish(path: Path, config: RunConfig, data: Data, device: str, progress: Pro
     plotted = save_plot(curves, path / "loss.png", source_loss(rows))
     opened = run_folder.open_run(path, device)
     model = opened.text.model
-    parameters = sum(p.numel() for p in model.parameters()) or sum(table.numel() for table in model.buffers())
     val = run.build_validation(config, data)(model)  # all of it, where training may have looked at a part
-    summary = {"parameters": parameters, "steps": progress.step, "best_step": opened.step, **val}
+    summary = {"parameters": count_parameters(model), "steps": progress.step, "best_step": opened.step, **val}
     if data.test is not None:
         test = run.build_validation(config, data, "test")(model)
         summary |= {f"test_{name.removeprefix('val_')}": value for name, value in test.items()}
@@ -308,7 +309,7 @@ def demonstrate(opened: OpenRun) -> str:
         return f"\neverything is in {opened.path}; tell more with: {SAMPLE} --run {opened.path} --classify TEXT"
     fits = MASK in prompt and len(text.encode(prompt)) <= text.model.context_length
     filled = f"\n{prompt}\n{text.show(prompt, 3)}\n" if fits else ""
-    return f"{filled}\neverything is in {opened.path}; fill in more with: {SAMPLE} --run {opened.path} --fill 'The {MASK} sat'"
+    return f"{filled}\neverything is in {opened.path}; fill in more with: {SAMPLE} --run {opened.path} --fill \"{EXAMPLE}\""
 
 
 if __name__ == "__main__":

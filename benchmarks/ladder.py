@@ -2,11 +2,12 @@
 
 Every model of the ladder learns the same corpus with the same tokenizer for the same time. How many steps fit is found by a short
 trial of the command itself; then each is trained from nothing, one after the other, and asked for whole stories. The n-gram table is
-the exception: it has learned all there is when it has counted every story once. Results go to benchmarks/ladder.json, and
-`python -m benchmarks.readme` copies them into the README.
+the exception: it has learned all there is when it has counted every story once. The table is printed; with --write the results also go
+to benchmarks/ladder.json, from where `python -m benchmarks.readme` copies them into the README.
 """
 
 import json
+import math
 import tempfile
 from pathlib import Path
 
@@ -64,19 +65,25 @@ def table(ladder: dict) -> str:
     return "\n".join([*lines, "", f"{ladder['seconds']:.0f} s of training each, on {ladder['machine']}.", ""])
 
 
-def main() -> None:
-    """Measure the whole ladder and keep it."""
+def main(argv: list[str] | None = None) -> None:
+    """Measure the whole ladder, print it, and keep it if that is wanted."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=100.0, help="of training for each model")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse()
+    parser.add_argument("--seconds", type=float, default=100.0, help="of training for each model (default 100)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default 0)")
+    parser.add_argument("--write", action="store_true", help="keep the results in benchmarks/ladder.json")
+    args = parser.parse(argv)
+    if not 1 <= args.seconds < math.inf:
+        parser.error(f"--seconds {args.seconds:g}: expected a number >= 1, as fewer than a few steps measure nothing; raise it")
+    if not 0 <= args.seed < 2**63:
+        parser.error(f"--seed {args.seed}: expected int 0 ... {2**63 - 1}")
     models = {}
     for name, (config, flags) in RUNGS.items():
         models[name] = measure(config, flags, args.seconds, args.seed)
         print(name, models[name], flush=True)
     ladder = {"machine": machine(), "seconds": args.seconds, "seed": args.seed, "models": models}
-    LADDER.write_text(json.dumps(ladder, indent=2) + "\n", encoding="utf-8")
     print(table(ladder))
+    if args.write:
+        LADDER.write_text(json.dumps(ladder, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

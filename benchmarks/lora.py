@@ -3,7 +3,7 @@
 Trains gpt-tiny, or takes a run of it, and teaches it the diary (configs/lora-tiny.toml) twice: by an adapter, and with every weight,
 at learning rates that suit each. The columns:
 
-    diary, regret     validation loss on the new stories, and its distance from their entropy; "before" is the run as it was
+    diary, regret     validation loss on the new stories, its distance from their entropy in percent; "before" is the run as it was
     stories           validation loss on the stories that the run could tell already: what was forgotten
     trained           parameters with a gradient, and their share
     state             MB of their gradients and of what the optimizer remembers
@@ -32,7 +32,7 @@ from minillm.training.optim import AdamW, Together
 from minillm.training.step import GradientStep
 
 FULL = {"adapter.rank": "0", "optim.kind": "muon", "optim.lr": "3e-3", "optim.muon_lr": "0.01"}
-COLUMNS = {"diary": 4, "regret": 4, "stories": 4, "trained": 0, "share": 2, "state": 2, "kept": 1, "process": 0}  # name -> decimals
+COLUMNS = {"diary": 4, "regret": 1, "stories": 4, "trained": 0, "share": 2, "state": 2, "kept": 1, "process": 0}  # name -> decimals
 
 
 def train(path: Path, words: list[str]) -> float:
@@ -78,7 +78,7 @@ def losses(path: Path, diary: Validation, stories: Validation) -> dict[str, floa
     """What a run knows of the new stories and of the old ones."""
     model = run_folder.open_run(path).text.model
     new = diary(model)
-    return {"diary": new["val_loss"], "regret": new["regret"], "stories": stories(model)["val_loss"]}
+    return {"diary": new["val_loss"], "regret": 100 * new["regret"] / new["source_loss"], "stories": stories(model)["val_loss"]}
 
 
 def main() -> None:

@@ -24,7 +24,8 @@ from minillm.run import assemble, build_task
 from minillm.run_config import RunConfig
 from minillm.run_lock import Taken, only_trainer
 from minillm.tasks.base import Data
-from minillm.text import Cloze, TextClassifier, TextModel
+from minillm.text import TextModel
+from minillm.text_encoders import Cloze, TextClassifier
 from minillm.tokenizers.base import Tokenizer
 from minillm.tokenizers.build import tokenizer_from_dict
 from minillm.training import checkpoint

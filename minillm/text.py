@@ -5,7 +5,6 @@ END, so a prompt there opens with a new line, as a paragraph does.
 """
 
 import inspect
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,16 +15,15 @@ from torch import Tensor, nn
 
 from minillm.cache.base import KVCache
 from minillm.config import Count, validate
-from minillm.datasets.labels import ENDINGS
 from minillm.datasets.masking import MASK
 from minillm.datasets.pairs import spaced
+from minillm.decoding.attention_map import AttentionMap, self_attention
 from minillm.decoding.beam import FORBIDDING, BeamConfig, beam_search
 from minillm.decoding.captured import captured
 from minillm.decoding.generate import Completion, Reason, generate, pad_right
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.stopping import StopText
 from minillm.models.base import LanguageModel, State
-from minillm.models.heads import nearest, sentence_vectors
 from minillm.tokenizers.base import Tokenizer
 
 
@@ -145,6 +143,10 @@ class TextModel:
             raise ValueError(f"cache: expected none beside {type(self.model).__name__}, which keeps no keys and values; leave it out")
         return partial(self.model.start, cache=cache)
 
+    def attention(self, prompt: str, written: str) -> AttentionMap:
+        """Where each token of a text, with what stands before it, looked while it was read. Raises ValueError for a long text."""
+        return read_attention(self.model, self.tokenizer, self.encode(prompt + written))
+
 
 class Translator(TextModel):
     """Text in one language in, text in another out: the prompt is what the encoder reads, and the decoder begins with END."""
@@ -165,94 +167,23 @@ class Translator(TextModel):
         """The memory of these sources."""
         return partial(super().start(prompts, cache) or self.model.start, source=self._sources(prompts))
 
-    def align(self, prompt: str, translation: str) -> tuple[list[str], list[str], Tensor]:
-        """The pieces of a source, those of its translation, and where each one looked when it was written: (L, T, S).
-
-        A mean over the heads of each layer; the rows of the last two sum to 1. END stands for itself.
-        """
-        source, tokens = self._sources([prompt]), [*self.tokenizer.encode(spaced(translation)), self.tokenizer.end_id]
+    def attention(self, prompt: str, written: str) -> AttentionMap:
+        """Where each token of a translation looked in its source when it was written. END stands for itself."""
+        source, tokens = self._sources([prompt]), [*self.tokenizer.encode(spaced(written)), self.tokenizer.end_id]
         read = torch.tensor([[self.tokenizer.end_id, *tokens[:-1]]], device=source.device)
-        weights = self.model.alignment(read, source).mean(2)[:, 0]  # (L, T, S)
         source_pieces, pieces = ([self.tokenizer.decode([i]).strip() or "END" for i in ids] for ids in (source[0].tolist(), tokens))
-        return source_pieces, pieces, weights
+        return AttentionMap(pieces, source_pieces, self.model.alignment(read, source)[:, 0])
 
     def _sources(self, prompts: Sequence[str]) -> Tensor:
         return pad_right([self.encode_source(prompt) for prompt in prompts]).to(self.model.embed.weight.device)
 
 
-class Candidate(NamedTuple):
-    """What may stand in a blank."""
-
-    text: str  # with the space before it, if it has one
-    probability: float
-
-
-class Cloze:
-    """Texts with blanks in, what may stand there out: an encoder and its tokenizer."""
-
-    def __init__(self, model: nn.Module, tokenizer: Tokenizer, documents: bool):
-        """`documents`: whether training text was many documents, or one long text."""
-        self.model, self.tokenizer, self.documents = model, tokenizer, documents
-        pieces = (tokenizer.decode_bytes([token]) for token in range(tokenizer.vocab_size))
-        spaced = any(len(piece) > 1 and piece.startswith(b" ") for piece in pieces)
-        self.blank = re.compile((" ?" if spaced else "") + re.escape(MASK))  # a word brings the space before it along, if words do
-
-    def encode(self, text: str) -> list[int]:
-        """The ids that the model reads, each [MASK] one of them, and so one token: a word, if the tokenizer has it whole."""
-        ids = opening(self.tokenizer, self.documents)
-        for i, part in enumerate(self.blank.split(text)):
-            ids += [*([self.model.mask_id] if i else []), *self.tokenizer.encode(part)]
-        return ids
-
-    @torch.inference_mode()
-    def fill(self, text: str, n: int) -> list[list[Candidate]]:
-        """The n most probable tokens for each [MASK] in a text, given what stands around it. Raises ValueError where there is none.
-
-        Probabilities are over the tokens of texts: neither END nor [MASK] can stand in a blank.
-        """
-        if MASK not in text:
-            raise ValueError(f'"{text}": expected a text with {MASK} in it, as in "The {MASK} sat on the mat"; write {MASK} for each blank')
-        tokens = torch.tensor([self.encode(text)], device=next(self.model.parameters()).device)
-        logits = self.model(tokens)[tokens == self.model.mask_id][:, : self.tokenizer.vocab_size].float()  # (blanks, V)
-        logits[:, self.tokenizer.end_id] = -torch.inf
-        best = logits.softmax(-1).topk(min(n, self.tokenizer.vocab_size - 1))
-        return [
-            [Candidate(self.tokenizer.decode([token]), p) for token, p in zip(*row, strict=True)]
-            for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
-
-    def show(self, text: str, n: int) -> str:
-        """`fill` as a table to print, and the text with the best candidate in each blank."""
-        blanks, lines, written = self.fill(text, n), [], text
-        for i, candidates in enumerate(blanks, start=1):
-            lines += [f"blank {i}"] + [f"  {candidate.probability:7.4f}  {candidate.text!r}" for candidate in candidates]
-            written = self.blank.sub(lambda _, best=candidates[0]: best.text, written, count=1)
-        return "\n".join([*lines, "", written])
-
-    @torch.inference_mode()
-    def nearest(self, text: str, among: Sequence[str], n: int) -> list[tuple[str, float]]:
-        """The n texts whose vectors point most nearly where that of `text` points, with the cosines, the best first."""
-        rows = torch.cat([sentence_vectors(self.model, self._batch(among[i : i + 256])) for i in range(0, len(among), 256)])
-        [query] = sentence_vectors(self.model, self._batch([text]))
-        return [(among[row], cosine) for row, cosine in nearest(query, rows, n)]
-
-    def _batch(self, texts: Sequence[str]) -> Tensor:
-        return pad_right([self.encode(text) for text in texts]).to(next(self.model.parameters()).device)
-
-
-class TextClassifier:
-    """A text in, the probability of each label out."""
-
-    def __init__(self, model: nn.Module, tokenizer: Tokenizer, documents: bool):
-        """`documents`: whether training text was many documents, or one long text."""
-        self.model, self.tokenizer, self.documents = model, tokenizer, documents
-
-    @torch.inference_mode()
-    def tell(self, text: str) -> dict[str, float]:
-        """Label -> probability. Raises ValueError for a text that is longer than the context."""
-        ids = [*opening(self.tokenizer, self.documents), *self.tokenizer.encode(text)]
-        [logits] = self.model(torch.tensor([ids], device=next(self.model.parameters()).device))
-        return dict(zip(ENDINGS, logits.float().softmax(-1).tolist(), strict=True))
+def read_attention(model: nn.Module, tokenizer: Tokenizer, ids: list[int]) -> AttentionMap:
+    """Self-attention over ids that a model reads. END and [MASK] are named, all other tokens shown in quotes."""
+    names = {tokenizer.end_id: "END", tokenizer.vocab_size: MASK}
+    pieces = [names.get(i) or repr(tokenizer.decode([i])) for i in ids]
+    weights = self_attention(model, torch.tensor([ids], device=next(model.parameters()).device))
+    return AttentionMap(pieces, pieces, weights[:, 0].float())
 
 
 def opening(tokenizer: Tokenizer, documents: bool) -> list[int]:

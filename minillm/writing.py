@@ -10,8 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from minillm.cache.build import CacheConfig, build_cache
-from minillm.decoding.attention_map import save_heat_maps, table
+import torch
+
+from minillm.cache.build import PAGE, CacheConfig, build_cache
+from minillm.decoding.attention_map import AttentionMap, save_heat_maps, strongest, table
 from minillm.decoding.beam import BeamConfig
 from minillm.decoding.best_of import BestOfConfig, rank
 from minillm.decoding.draft_length import Tally
@@ -22,23 +24,28 @@ from minillm.decoding.speculative import speculate
 from minillm.models.base import LanguageModel, State
 from minillm.run_drafter import build_drafter
 from minillm.run_folder import OpenRun
-from minillm.text import TextModel
+from minillm.text import TextModel, Translator
 
 BETWEEN = "\n---\n"  # two texts
 N_PLAIN = 64  # tokens that are written without a draft, to compare
 
 
 class Memory:
-    """What generation starts from, in a cache that was asked for; as a text, the bytes that it came to hold."""
+    """The states that generation starts from, in a cache that was asked for; as a text, the bytes that the last one came to hold."""
 
-    def __init__(self, text: TextModel, config: CacheConfig | None):
-        """None: as the model does by itself. Raises ValueError for a cache that cannot be had, or not with this model."""
+    def __init__(self, text: TextModel, config: CacheConfig | None, n_rows: int = 1):
+        """`config` None: as the model does by itself. `n_rows`: rows that a batch comes to have at most.
+
+        Raises ValueError for a cache that cannot be had, or not with this model.
+        """
         self.text, self.config = text, config
-        self.cache = config and build_cache(config)
+        room = -(-(text.model.context_length or 1) // PAGE) * PAGE  # of a row, in whole pages
+        self.cache = config and build_cache(config, n_rows * room)
         self.states: list[State] = []
+        self.prompt = ""
 
     def __call__(self, prompts: Sequence[str]) -> Callable[[int], State]:
-        make = self.text.start(prompts, self.cache) or self.text.model.start
+        make, self.prompt = self.text.start(prompts, self.cache) or self.text.model.start, prompts[0]
 
         def start(batch_size: int) -> State:
             self.states.append(make(batch_size))
@@ -50,12 +57,23 @@ class Memory:
         """What the newest state holds."""
         return self.states[-1].nbytes()
 
+    @torch.inference_mode()
+    def plain_nbytes(self) -> int:
+        """What the plain cache holds for as many rows of as many tokens, or of the model's context where they are more."""
+        lengths, model = self.states[-1].lengths, self.text.model
+        make = self.text.start([self.prompt] * len(lengths)) or model.start
+        _, state = model(lengths.new_zeros(len(lengths), min(int(lengths.max()), model.context_length)), make(len(lengths)))
+        return state.nbytes()
+
     def __str__(self) -> str:
-        if self.config is None:
+        if self.config is None or not self.states:
             return ""
-        n_tokens, rows = int(self.states[-1].lengths.sum()), len(self.states[-1].lengths)
-        held = f"{self.nbytes():,} bytes held at the end"
-        return f"\n{self.config.cache} cache: {held}, where {rows} x {n_tokens // rows} tokens had been read\n"
+        lengths, plain = self.states[-1].lengths, ""
+        if self.config.cache != "contiguous":
+            n_bytes = self.plain_nbytes()
+            plain = f", {self.nbytes() / n_bytes:.0%} of the {n_bytes:,} of the plain cache"
+        held = f"{self.nbytes():,} bytes held at the end{plain}"
+        return f"\n{self.config.cache} cache: {held}, where {len(lengths)} x {int(lengths.sum()) // len(lengths)} tokens had been read\n"
 
 
 class Order(NamedTuple):
@@ -68,6 +86,7 @@ class Order(NamedTuple):
     seeds: Sequence[int]  # one a text
     stop: Sequence[str]
     memory: Memory
+    check: Callable[[str], str] | None = None  # text -> a sentence on it, shown below
 
     @property
     def text(self) -> TextModel:
@@ -83,21 +102,33 @@ class Order(NamedTuple):
         """A text with its prompt."""
         return self.prompt + self.text.joint + written
 
+    def below(self, written: str) -> str:
+        """What stands below a text, on lines of its own."""
+        return f"\n{self.check(self.whole(written))}" if self.check else ""
 
-def plainly(order: Order, stream: bool, attention: bool = False, write: Callable[..., list[Completion]] = generate) -> None:
-    """Token by token, one text after the other if `stream`, else side by side; for a translator, where it looked, if asked."""
+
+class Attention(NamedTuple):
+    """Which weights to show."""
+
+    layer: int  # from 1; 0: the last in print, all of them in the picture
+    head: int  # from 1; 0: the mean
+
+
+def plainly(order: Order, stream: bool, attention: Attention | None = None, write: Callable[..., list[Completion]] = generate) -> None:
+    """Token by token, one text after the other if `stream`, else side by side; and where the model looked, if asked."""
     if stream:
         for i, seed in enumerate(order.seeds):
             print((BETWEEN if i else "") + order.whole(""), end="", flush=True)
-            order.text.generate([order.prompt], seeds=[seed], show=partial(print, end="", flush=True), write=write, **order.how(1))
-            print()
+            show = partial(print, end="", flush=True)
+            [completion] = order.text.generate([order.prompt], seeds=[seed], show=show, write=write, **order.how(1))
+            print(order.below(completion.text))
     else:
         n = len(order.seeds)
         completions = order.text.generate([order.prompt] * n, seeds=order.seeds, write=write, **order.how(n))
-        print(BETWEEN.join(order.whole(completion.text) for completion in completions))
+        print(BETWEEN.join(order.whole(completion.text) + order.below(completion.text) for completion in completions))
     print(order.memory, end="")
     if attention:
-        _show_attention(order, completions[0].text)
+        print_attention(order.opened, order.text.attention(order.prompt, completions[0].text), attention)
 
 
 def with_draft(order: Order, stream: bool, draft: str, n_draft: int, cost: float = 0.0) -> None:
@@ -136,7 +167,7 @@ def by_beams(order: Order, config: BeamConfig) -> None:
     how = {"max_new_tokens": order.max_new_tokens, "start": order.memory([order.prompt])}
     found = order.text.search(order.prompt, config, order.sampling, **how)
     scores = [f"[{each.score:.3f} = {each.logprob:.3f} / {each.length}^{config.length_penalty:g}]" for each in found]
-    print(BETWEEN.join(f"{order.whole(each.text)}\n{score}" for each, score in zip(found, scores, strict=True)))
+    print(BETWEEN.join(f"{order.whole(each.text)}{order.below(each.text)}\n{score}" for each, score in zip(found, scores, strict=True)))
     print(order.memory, end="")
 
 
@@ -152,7 +183,8 @@ def best_of(order: Order, config: BestOfConfig) -> None:
     texts = order.text.generate([order.prompt] * len(seeds), seeds=seeds, write=write, **order.how(len(seeds)))
     ranked = rank(drawn, config)
     best = ranked[: len(order.seeds)]
-    print(BETWEEN.join(f"{order.whole(texts[r.index].text)}\n[{r.score:.3f} nats a token, seed {seeds[r.index]}]" for r in best))
+    shown = {r: order.whole(texts[r.index].text) + order.below(texts[r.index].text) for r in best}
+    print(BETWEEN.join(f"{shown[r]}\n[{r.score:.3f} nats a token, seed {seeds[r.index]}]" for r in best))
     print(f"\n{len(best)} of {len(ranked)} different texts, of {len(seeds)}{order.memory}")
 
 
@@ -173,17 +205,23 @@ def explained(order: Order, path: Path | None, draft: str | None, n_draft: int, 
         return completions
 
     [completion] = order.text.generate([order.prompt], seeds=order.seeds, write=write, **order.how(1))
-    print(f"{order.whole(completion.text)}\n\n{show(choices, lambda token: order.text.tokenizer.decode([token]))}")
+    print(order.whole(completion.text) + order.below(completion.text))
+    print(f"\n{show(choices, lambda token: order.text.tokenizer.decode([token]))}")
     print(order.memory, end="")
     if path is not None:
         path.write_text(to_json(choices, prompt=order.prompt, seed=order.seeds[0], text=completion.text), encoding="utf-8")
         print(f"\nall of it is in {path}; draw it again with: python -m minillm.decoding.explain replay {path}")
 
 
-def _show_attention(order: Order, translation: str) -> None:
-    """Print the last layer's attention to the source, and save a picture of every layer's."""
-    source, target, weights = order.text.align(order.prompt, translation)
-    print(f"\nwhere each word was looked for in the source (layer {len(weights)} of {len(weights)}, mean over heads):\n")
-    print(table(target, source, weights[-1]))
-    if save_heat_maps(target, source, weights, order.opened.path / "attention.png"):
-        print(f"\nevery layer is drawn in {order.opened.path / 'attention.png'}")
+def print_attention(opened: OpenRun, found: AttentionMap, asked: Attention) -> None:
+    """Print one layer's attention, and save a picture of it, or of every layer where none was asked for, in the run's folder."""
+    weights, described = found.choose(*asked)
+    if isinstance(opened.text, Translator):
+        print(f"\nwhere each word was looked for in the source ({described}):\n")
+        print(table(found.rows, found.columns, weights[-1]))
+    else:
+        print(f"\nwhat each token looked at most ({described}):\n")
+        print(strongest(found.rows, found.columns, weights[-1]))
+    path = opened.path / "attention.png"
+    if save_heat_maps(found.rows, found.columns, weights, path, first=asked.layer or 1):
+        print(f"\n{'it' if asked.layer else 'every layer'} is drawn in {path}")

@@ -18,12 +18,13 @@ FLOORS = [
     "objectives decoding adapters quantization interop",
     "training engine parallel",
     "text",
+    "text_encoders",
     "prompting evaluation scaling serving run_config",
     "tasks expectations memorization",
-    "run",
+    "run novelty",
     "run_folder claims sizing",
     "run_drafter run_start quantize plot",
-    "writing",
+    "writing reading checking",
 ]
 FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages.split()}
 

@@ -1,5 +1,6 @@
 """What the benchmarks share: one clock, one twin, and a command that runs them all."""
 
+import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as all_of_them
-from benchmarks import gpt2, readme
+from benchmarks import gpt2, ladder, readme
 from benchmarks.cache_frontier import Row, check_recall, figures
 from benchmarks.timing import in_turns, rates, ratios, span, timed
 from minillm.models.decoder import Decoder
@@ -121,3 +122,40 @@ def test_what_was_never_learned_is_not_called_forgotten(asked, later, enough):
     else:
         with pytest.raises(SystemExit, match="train longer"):
             check_recall(exact)
+
+
+FIGURES = dict.fromkeys(ladder.FIGURES, 1.0)
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_the_ladder_keeps_its_results_only_if_it_is_told_to(write, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ladder, "LADDER", tmp_path / "ladder.json")
+    asked = []
+    monkeypatch.setattr(ladder, "measure", lambda *how: asked.append(how) or FIGURES)
+    ladder.main(["--seconds", "7", "--seed", "3", *(["--write"] if write else [])])
+    assert [how[2:] for how in asked] == [(7.0, 3)] * len(ladder.RUNGS) and "| GPT |" in capsys.readouterr().out
+    assert (tmp_path / "ladder.json").exists() == write
+    if write:
+        kept = json.loads((tmp_path / "ladder.json").read_text())
+        assert (kept["seconds"], kept["seed"], set(kept["models"])) == (7.0, 3, set(ladder.RUNGS))
+
+
+WRONG = {
+    "no time": (["--seconds", "0"], "--seconds 0: expected a number >= 1"),
+    "less than none": (["--seconds", "-5"], "--seconds -5: expected"),
+    "for ever": (["--seconds", "inf"], "--seconds inf: expected"),
+    "no number": (["--seconds", "nan"], "--seconds nan: expected"),
+    "a word": (["--seconds", "long"], "invalid float value: 'long'"),
+    "no seed": (["--seed", "-1"], "--seed -1: expected int 0 ... "),
+    "a large seed": (["--seed", str(2**70)], "expected int 0 ... "),
+    "a slip": (["--second", "3"], "did you mean --seconds"),
+}
+
+
+@pytest.mark.parametrize(("words", "sentence"), WRONG.values(), ids=WRONG)
+def test_a_ladder_that_cannot_be_climbed_is_refused_in_a_sentence_before_anything_is_trained(words, sentence, monkeypatch, capsys):
+    monkeypatch.setattr(ladder, "measure", None)
+    with pytest.raises(SystemExit, match="2"):
+        ladder.main(words)
+    err = capsys.readouterr().err
+    assert sentence in err and err.count("\n") == 1

@@ -7,6 +7,7 @@ import torch
 
 import sample
 import train
+from minillm import reading
 from minillm.training import checkpoint
 from minillm.training.step import GradientStep
 from tests.interruption import ctrl_c_after
@@ -77,7 +78,7 @@ def test_blanks_are_filled_with_candidates_and_probabilities(runs, capsys):
     for block in (first, second):
         lines = block.split("\n\n")[0].splitlines()
         probabilities = [float(line.split()[0]) for line in lines]
-        assert len(lines) == sample.N_SHOWN and probabilities == sorted(probabilities, reverse=True) and sum(probabilities) <= 1
+        assert len(lines) == reading.N_SHOWN and probabilities == sorted(probabilities, reverse=True) and sum(probabilities) <= 1
     assert "[MASK]" not in out.splitlines()[-1]
 
 
@@ -89,7 +90,7 @@ def test_the_nearest_sentences_come_from_the_corpus_or_from_a_file(runs, tmp_pat
     lines = capsys.readouterr().out.splitlines()[2:]
     assert len(lines) == 2 and lines[0] == " 1.0000  The cat sat."
     assert sample.main(words) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2 + sample.N_SHOWN
+    assert len(capsys.readouterr().out.splitlines()) == 2 + reading.N_SHOWN
 
 
 def test_fine_tuning_starts_from_the_encoder_reports_accuracy_and_tells_labels(runs, capsys, tmp_path):

@@ -100,8 +100,8 @@ def test_attention_is_a_table_and_where_matplotlib_is_a_picture(finished, plots,
 
 
 def test_where_a_translation_was_looked_for_sums_to_one(finished):
-    source, target, weights = run_folder.open_run(finished).text.align("je suis étudiant", "I am")
-    assert weights.shape == (1, len(target), len(source)) and source[-1] == target[-1] == "END"
+    target, source, weights = run_folder.open_run(finished).text.attention("je suis étudiant", "I am")
+    assert weights.shape == (1, 2, len(target), len(source)) and source[-1] == target[-1] == "END"
     assert weights.sum(-1).allclose(weights.new_ones(()))
 
 
@@ -123,8 +123,8 @@ def test_a_file_of_pairs_trains_and_translates(tmp_path, capsys):
 BAD = {
     "empty prompt": (["--prompt", " "], "expected a sentence to translate"),
     "long prompt": (["--prompt", "je suis " * 100], "expected at most model.context_length = 64"),
-    "attention of a stream": (["--attention", "--stream"], "expected no --stream"),
-    "attention of many": (["--attention", "--temperature", "1", "--num-samples", "2"], "expected no --num-samples 2"),
+    "attention of a stream": (["--attention", "--stream"], "--stream would be ignored beside --attention"),
+    "attention of many": (["--attention", "--temperature", "1", "--num-samples", "2"], "--num-samples would be ignored beside --attention"),
 }
 
 
@@ -147,16 +147,6 @@ def test_a_translator_that_cannot_be_trained_is_refused(words, sentence, tmp_pat
     monkeypatch.chdir(tmp_path)
     assert train.main(["--config", "translate-tiny", *flags(), *words]) == 2
     assert sentence in capsys.readouterr().err
-
-
-def test_a_decoder_has_no_attention_to_a_source(tmp_path, capsys):
-    (tmp_path / "my.txt").write_text("one long text. " * 400)
-    small = ["--data.corpus", str(tmp_path / "my.txt"), "--train.run", str(tmp_path / "run"), "--train.max_steps", "1"]
-    small += ["--model.n_layers", "1", "--model.context_length", "16", "--tokenizer.vocab_size", "300", "--train.precision", "fp32"]
-    small += ["--schedule.warmup_steps", "1"]
-    assert train.main(["--config", "gpt-tiny", *small]) == 0
-    assert sample.main(["--run", str(tmp_path / "run"), "--attention"]) == 2
-    assert "expected a run of a translator" in capsys.readouterr().err
 
 
 def test_a_table_marks_where_each_row_looks_most_and_a_picture_is_saved(tmp_path):

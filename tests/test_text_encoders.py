@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from minillm.datasets.masking import MASK
-from minillm.text import Cloze, TextClassifier
+from minillm.text_encoders import Cloze, TextClassifier
 from minillm.tokenizers.bpe import BPETokenizer
 from minillm.tokenizers.char import CharTokenizer
 from tests.models.test_encoder import encoder
@@ -42,15 +44,41 @@ def test_a_blank_takes_its_space_along_and_is_one_token_between_the_tokens_aroun
     assert cloze.encode(f"the {MASK}at") == [letters.end_id, *letters.encode("the "), letters.vocab_size, *letters.encode("at")]
 
 
-def test_candidates_come_with_their_probability_among_the_tokens_of_texts_the_best_first():
+def test_candidates_come_with_their_probability_among_the_tokens_that_can_stand_there_the_best_first():
     cloze = Cloze(Fixed(WORDS, {" cat": 2.0, " rat": 1.0, " mat": 0.0}), WORDS, documents=True)
     first, second = cloze.fill(f"the {MASK} sat on the {MASK}", 2)
     expected = torch.tensor([2.0, 1.0, 0.0]).softmax(0)[:2].tolist()
     assert first == second == [(" cat", pytest.approx(expected[0], rel=1e-4)), (" rat", pytest.approx(expected[1], rel=1e-4))]
     everything = cloze.fill(f"the {MASK}", 10**6)[0]
-    assert len(everything) == WORDS.vocab_size - 1 and sum(p for _, p in everything) == pytest.approx(1, abs=1e-5)
+    spaced = [token for token in range(WORDS.vocab_size) if WORDS.decode_bytes([token]).startswith(b" ")]
+    assert len(everything) == len(spaced) and sum(p for _, p in everything) == pytest.approx(1, abs=1e-5)
     shown = cloze.show(f"the {MASK} sat on the {MASK}", 2)
     assert "blank 1\n   0.6652  ' cat'\n   0.2447  ' rat'\nblank 2\n" in shown and shown.endswith("\n\nthe cat sat on the cat")
+
+
+@given(st.lists(st.sampled_from([f" {MASK}", MASK, " the", " cat", "s", "."]), min_size=1, max_size=7))
+def test_a_blank_after_a_space_takes_what_begins_with_one_and_any_other_blank_what_does_not(pieces):
+    text = "the" + "".join(pieces)
+    blanks = [piece for piece in pieces if MASK in piece]
+    if not blanks:
+        return
+    tokens = [WORDS.decode([token]) for token in range(WORDS.vocab_size) if token != WORDS.end_id]
+    cloze = Cloze(Fixed(WORDS, {" cat": 3.0, "s": 9.0}), WORDS, documents=True)
+    found = cloze.fill(text, 10**6)
+    assert len(found) == len(blanks)
+    for blank, candidates in zip(blanks, found, strict=True):
+        assert all(candidate.text.startswith(" ") == blank.startswith(" ") for candidate in candidates)
+        assert sum(candidate.probability for candidate in candidates) == pytest.approx(1, abs=1e-5)
+        assert len(candidates) == sum(piece.startswith(" ") == blank.startswith(" ") for piece in tokens)
+        assert candidates[0].text == (" cat" if blank.startswith(" ") else "s")
+
+
+def test_without_words_in_the_tokenizer_any_token_fills_any_blank():
+    letters = CharTokenizer.train(["the cat sat."])
+    cloze = Cloze(Fixed(letters, {".": 2.0}), letters, documents=True)
+    for text in (f"the {MASK}at", f"the{MASK}"):
+        [candidates] = cloze.fill(text, 10**6)
+        assert len(candidates) == letters.vocab_size - 1 and candidates[0].text == "."
 
 
 def test_a_real_encoder_reads_both_sides_of_a_blank():
@@ -65,7 +93,7 @@ def test_a_real_encoder_reads_both_sides_of_a_blank():
 
 
 def test_a_text_without_a_blank_is_refused_with_an_example():
-    with pytest.raises(ValueError, match=r'"the cat": expected a text with \[MASK\] in it, as in "The \[MASK\] sat on the mat"'):
+    with pytest.raises(ValueError, match=r'"the cat": expected a text with \[MASK\] in it, as in "Once there was a clever \[MASK\] called'):
         Cloze(Fixed(WORDS, {}), WORDS, documents=True).fill("the cat", 3)
 
 

@@ -28,24 +28,29 @@ class CacheConfig:
     """What attention remembers of what was read."""
 
     cache: Literal["contiguous", "paged", "int8", "int4", "streaming", "h2o", "snapkv"] = "contiguous"  # all, rounded, or a choice
-    cache_budget: Count = 0  # tokens that streaming, h2o and snapkv keep of a text, and that paged has room for in all, in each layer
+    cache_budget: Count = 0  # tokens that streaming, h2o and snapkv keep of a text, or paged has room for; 0: of paged, all that fit
 
     def __post_init__(self) -> None:
         validate(self)
-        if self.cache not in COMPLETE and not self.cache_budget:
-            raise ValueError(f"cache_budget = 0: expected the tokens that {self.cache} has room for; add --cache-budget 64")
+        if self.cache in FORGETFUL and not self.cache_budget:
+            raise ValueError(f"cache_budget = 0: expected the tokens that {self.cache} keeps; add --cache-budget 64")
         if self.cache in COMPLETE and self.cache_budget:
             raise ValueError(
                 f"cache_budget = {self.cache_budget} would be ignored by {self.cache}, which keeps every token; leave one of the two out"
             )
 
 
-def build_cache(config: CacheConfig) -> Callable[[], KVCache]:
-    """What makes the cache of one layer. Raises ValueError for a budget that is too small to work with."""
+def build_cache(config: CacheConfig, room: int = 0) -> Callable[[], KVCache]:
+    """What makes the cache of one layer. `room`: tokens that all texts together may hold, for pages without a budget.
+
+    Raises ValueError for a budget that is too small to work with.
+    """
     if config.cache in COMPLETE:
         return COMPLETE[config.cache]
     if config.cache == "paged":
-        return partial(PagedCache, n_pages=-(-config.cache_budget // PAGE), page_size=PAGE)
+        if not (config.cache_budget or room):
+            raise ValueError("cache_budget = 0: expected the tokens that paged has room for, where nobody says how many there can be")
+        return partial(PagedCache, n_pages=-(-(config.cache_budget or room) // PAGE), page_size=PAGE)
     make = partial(FORGETFUL[config.cache], config.cache_budget)
     make()  # a budget that does not do is refused here, before anything is read
     return make

@@ -1,13 +1,88 @@
-"""What attention looked at, for people: a table of weights in the terminal, and a picture of every layer.
+"""Attention maps: how much each token took of each token that it could look at, as text and as a picture.
 
-Each row is a token that was written, each column one that could be looked at. In a translator the dark cells are an alignment of the
-two languages that nobody taught it (Bahdanau et al. 2015): where the order of words differs, they leave the diagonal.
+Each row is a token that looks, each column one that is looked at; the weights of a row sum to 1. `self_attention` reads them from any
+model with attention. In a translator the dark cells are an alignment of the two languages that nobody taught it (Bahdanau et al.
+2015): where the order of words differs, they leave the diagonal. Read `layers/attention.py` before.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from minillm.cache.base import KVView, NoCache, Rotate
+from minillm.layers.attention import Attention
+
+N_STRONGEST = 3  # tokens that are named for each row of a long text
+SIDE = 20.0  # most inches of one picture
+
+
+class AttentionMap(NamedTuple):
+    """The attention weights of one text."""
+
+    rows: list[str]  # pieces of text that look, T of them
+    columns: list[str]  # pieces that are looked at, S of them
+    weights: Tensor  # (L, H, T, S)
+
+    def choose(self, layer: int, head: int) -> tuple[Tensor, str]:
+        """The weights (L', T, S) of a layer, all of them if it is 0, and of a head, their mean if it is 0; and that in words.
+
+        Both count from 1. Raises ValueError for one that the model does not have.
+        """
+        L, H = self.weights.shape[:2]
+        check_choice(layer, head, L, H)
+        weights = self.weights[:, head - 1] if head else self.weights.mean(1)
+        weights = weights[layer - 1 : layer] if layer else weights
+        return weights, f"layer {layer or L} of {L}, {f'head {head} of {H}' if head else f'mean over {H} heads'}"
+
+
+def check_choice(layer: int, head: int, n_layers: int, n_heads: int) -> None:
+    """Raise ValueError for a layer or a head, from 1, that a model does not have; 0 stands for none in particular."""
+    for name, value, n in (("layer", layer, n_layers), ("head", head, n_heads)):
+        if not 0 <= value <= n:
+            raise ValueError(f"attention {name} = {value}: expected at most {n}, as many as the model has; name one from 1 to {n}")
+
+
+class _Watched(NoCache):
+    """`NoCache` that keeps the weights of every query."""
+
+    def __init__(self) -> None:
+        self.weights: list[Tensor] = []
+
+    def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
+        view = super().extend(k, v, positions, dense, rotate)
+        return view._replace(observe=lambda weigh, q, positions: self.weights.append(weigh(q, positions)))
+
+
+def attends(model: nn.Module) -> bool:
+    """Whether a model has attention."""
+    return any(isinstance(module, Attention) for module in model.modules())
+
+
+@torch.no_grad()
+def self_attention(model: nn.Module, tokens: Tensor) -> Tensor:
+    """The weights of each layer's self-attention while a model reads tokens (B, T): (L, B, H, T, T)."""
+    watched, layers = _Watched(), [module for module in model.modules() if isinstance(module, Attention)]
+    hooks = [layer.register_forward_pre_hook(lambda _, args: (*args[:3], watched, *args[4:])) for layer in layers]
+    try:
+        model(tokens)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(watched.weights)
+
+
+def strongest(rows: Sequence[str], columns: Sequence[str], weights: Tensor, n: int = N_STRONGEST) -> str:
+    """weights (T, S) as text: each row with the n columns that it looks at most, and their numbers."""
+    side = max(map(len, rows))
+    best = weights.topk(min(n, weights.shape[1]))
+    lines = []
+    for number, (row, values, places) in enumerate(zip(rows, best.values.tolist(), best.indices.tolist(), strict=True)):
+        cells = "   ".join(f"{value:.2f} {columns[i]} [{i}]" for value, i in zip(values, places, strict=True) if value > 0)
+        lines.append(f"{number:>4}  {row:<{side}}  {cells}")
+    return "\n".join(lines)
 
 
 def table(rows: Sequence[str], columns: Sequence[str], weights: Tensor) -> str:
@@ -21,19 +96,20 @@ def table(rows: Sequence[str], columns: Sequence[str], weights: Tensor) -> str:
     return "\n".join(lines)
 
 
-def save_heat_maps(rows: Sequence[str], columns: Sequence[str], weights: Tensor, path: Path) -> bool:
-    """weights (L, T, S), one picture a layer beside each other; False where matplotlib is not installed."""
+def save_heat_maps(rows: Sequence[str], columns: Sequence[str], weights: Tensor, path: Path, first: int = 1) -> bool:
+    """weights (L, T, S), one picture a layer beside each other, numbered from `first`; False where matplotlib is not installed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         return False
-    figure = Figure(figsize=(1 + 0.5 * len(columns) * len(weights), 1.5 + 0.4 * len(rows)), layout="constrained")
+    width, height = min(0.5, SIDE / len(columns)), min(0.4, SIDE / len(rows))  # inches of a cell
+    figure = Figure(figsize=(1 + width * len(columns) * len(weights), 1.5 + height * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
-    for i, (axes, layer) in enumerate(zip(figure.subplots(1, len(weights), squeeze=False)[0], weights, strict=True), 1):
+    for i, (axes, layer) in enumerate(zip(figure.subplots(1, len(weights), squeeze=False)[0], weights, strict=True), first):
         axes.imshow(layer.tolist(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
         axes.set_title(f"layer {i}")
-        axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right")
-        axes.set_yticks(range(len(rows)), rows)
+        axes.set_xticks(range(len(columns)), columns, rotation=60 if width > 0.2 else 90, ha="right", fontsize=min(10, 60 * width))
+        axes.set_yticks(range(len(rows)), rows, fontsize=min(10, 60 * height))
     figure.savefig(path, dpi=120)
     return True

@@ -28,6 +28,9 @@ from minillm.decoding.speculative import Verification, left_over
 from minillm.decoding.transforms import BANNED, TopP, widen
 
 N_SHOWN = 5  # candidates of each stage
+LEGEND = """\
+u is a uniform number in [0, 1): the token was drawn at which the sum of the probabilities passes it. Each step tells how many tokens it
+left, the probability that it removed (-), and the entropy H of the rest in nats: exp(H) equally probable tokens are as uncertain."""
 NUCLEI = (0.5, 0.7, 0.9, 0.95, 0.99)
 BELIEFS = {  # probabilities over 100 tokens, not yet normalized
     "certain: one token has 0.99": [0.99] + [0.01 / 99] * 99,
@@ -178,7 +181,7 @@ def show(choices: Sequence[Choice], piece: Callable[[int], str]) -> str:
         for stage in choice.stages:
             best = "  ".join(f"{piece(token)!r} {p:.3f}" for token, p in stage.best)
             lines.append(f"      {stage.step:<24} {stage.n_possible:>6} left  -{stage.removed:.3f}  H {stage.entropy:.3f}   {best}")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", LEGEND])
 
 
 def nucleus() -> str:

@@ -63,3 +63,8 @@ def device_of(model: LanguageModel) -> torch.device:
     """Where the model's weights are, or its counts; the CPU for a model without either."""
     held = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
     return held[0].device if held else torch.device("cpu")
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Numbers that a model consists of: its parameters, or the entries of its tables if it counts and has none."""
+    return sum(p.numel() for p in model.parameters()) or sum(table.numel() for table in model.buffers())

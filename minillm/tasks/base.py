@@ -18,7 +18,8 @@ from minillm.datasets.split import Splits
 from minillm.datasets.tokens import TokenStream
 from minillm.objectives.loss import Objective
 from minillm.run_config import RunConfig
-from minillm.text import Cloze, TextClassifier, TextModel
+from minillm.text import TextModel
+from minillm.text_encoders import Cloze, TextClassifier
 from minillm.tokenizers.base import Tokenizer
 from minillm.training.carried import CarriedStep
 from minillm.training.counting import CountingStep

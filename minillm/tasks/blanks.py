@@ -19,7 +19,7 @@ from minillm.objectives.loss import Objective
 from minillm.objectives.masked_token import masked_token, masked_token_and_next_sentence
 from minillm.tasks.base import Batches, Data, Say, Task
 from minillm.tasks.documents import read_texts, tokenized
-from minillm.text import Cloze
+from minillm.text_encoders import Cloze
 from minillm.tokenizers.base import Tokenizer
 from minillm.training.evaluate import Validation
 

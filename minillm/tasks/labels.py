@@ -14,7 +14,7 @@ from minillm.objectives.classification import classification
 from minillm.objectives.loss import Objective
 from minillm.tasks.base import Batches, Data, Say, Task, load_weights
 from minillm.tasks.documents import read_texts, tokenized
-from minillm.text import TextClassifier
+from minillm.text_encoders import TextClassifier
 from minillm.tokenizers.base import Tokenizer
 from minillm.training.evaluate import Validation
 
