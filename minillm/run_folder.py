@@ -204,3 +204,9 @@ def whole_weights(path: Path, contents: dict) -> dict[str, Tensor]:
     model = open_run(path).text.model
     merge(model)
     return model.state_dict()
+
+
+def is_summed_up(path: Path, step: int) -> bool:
+    """Whether the run has the summary of this step; one that was killed between its last save and its summary has not."""
+    summary = path / "summary.json"
+    return summary.is_file() and json.loads(summary.read_text(encoding="utf-8"))["steps"] == step

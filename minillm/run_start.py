@@ -22,7 +22,52 @@ from minillm.run_folder import Base
 from minillm.tasks.base import Data
 from minillm.training.checkpoint import fingerprint
 
+MAY_CHANGE_ON_RESUME = (
+    *("train.max_steps", "train.eval_every", "train.save_every", "train.log_every", "train.patience"),
+    "data.corpus",  # the same text in another place
+)
 TAKEN = ("model", "tokenizer")  # sections that a new run takes from the one whose weights it starts with
+
+
+def resolve(
+    name: str | None, resume: Path | None, init_from: Path | None, flags: Mapping[str, str]
+) -> tuple[RunConfig, dict | None]:
+    """The config of a run and the checkpoint that it starts from: a config, the run `resume`, or the run `init_from`.
+
+    Raises ValueError for flags that would be ignored, and where what is given does not fit together.
+    """
+    if resume:
+        saved = run_folder.read_run(resume, "latest")
+        refuse_an_edited_config(resume, saved)
+        for flag in flags:
+            if flag not in MAY_CHANGE_ON_RESUME:
+                raise ValueError(f"--{flag}: expected only {', '.join(MAY_CHANGE_ON_RESUME)} beside --resume; use --init-from")
+        config = override(saved["config"], flags)
+        if saved["progress"]["step"] >= config.train.max_steps and run_folder.is_summed_up(resume, saved["progress"]["step"]):
+            raise ValueError(f"{resume} has done its {config.train.max_steps} steps; raise --train.max_steps, or use --init-from")
+        return config, saved
+    if not init_from:
+        return refuse_what_would_be_ignored(override(new_config(name), flags), flags, None), None
+    saved = run_folder.read_best(init_from)
+    config = config_from(init_from, saved, name, flags)
+    return refuse_what_would_be_ignored(config, flags, saved), saved
+
+
+def refuse_what_would_be_ignored(config: RunConfig, flags: Mapping[str, str], saved: dict | None) -> RunConfig:
+    """The config, unless it asks for an adapter of nothing, or a flag is for what is not there. Raises ValueError."""
+    rank, ignored = config.adapter.rank, [name for name in flags if name.startswith("adapter.") and name != "adapter.rank"]
+    of_muon = [name for name in flags if name in ("optim.muon_lr", "optim.momentum") and config.optim.kind != "muon"]
+    if rank and saved is None:
+        raise ValueError(f"adapter.rank = {rank}: expected --init-from RUN, since an adapter corrects what was learned; name a trained run")
+    if rank and saved["config"].adapter.rank:
+        raise ValueError(
+            f"adapter.rank = {rank}: expected a run without an adapter in --init-from; name its base, or give --adapter.rank 0"
+        )
+    if ignored and not rank:
+        raise ValueError(f"--{ignored[0]} would be ignored, since adapter.rank = 0 is no adapter; raise --adapter.rank")
+    if of_muon:
+        raise ValueError(f"--{of_muon[0]} would be ignored, since optim.kind = {config.optim.kind}; leave it out, or add --optim.kind muon")
+    return config
 
 
 def new_config(name: str, missing: Mapping[str, Any] | None = None) -> RunConfig:

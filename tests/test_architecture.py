@@ -23,7 +23,7 @@ FLOORS = [
     "tasks expectations memorization",
     "run novelty",
     "run_folder claims sizing",
-    "run_drafter run_start quantize plot",
+    "run_drafter run_report run_start quantize plot",
     "writing reading checking",
 ]
 FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages.split()}
