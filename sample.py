@@ -5,12 +5,13 @@ import dataclasses
 import random
 import sys
 from pathlib import Path
+from typing import Annotated
 
 from minillm import reading, run, run_folder, writing
 from minillm.cache.build import CacheConfig
 from minillm.checking import build_check
 from minillm.commands import spelled
-from minillm.config import Count, Positive
+from minillm.config import AtLeast, Count, Positive
 from minillm.decoding.attention_map import attends, check_choice
 from minillm.decoding.beam import FORBIDDING, BeamConfig
 from minillm.decoding.best_of import BestOfConfig
@@ -18,6 +19,7 @@ from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import SamplingConfig
 from minillm.flags import Parser, add_flags, override
 from minillm.os_errors import sentence
+from minillm.out_of_memory import told_in_a_sentence
 from minillm.quantization.kernels import lighten
 from minillm.quantization.pack import WEIGHTS
 from minillm.run_folder import OpenRun
@@ -38,6 +40,7 @@ OFTEN = ["run", "prompt", "num_samples", "max_new_tokens", "seed", "temperature"
 N_SEEDS = 10**6  # fresh seeds are short enough to be typed
 MAX_SEED = 2**63 - 1
 PROGRAM = spelled("sample").removeprefix("python ")
+LOWER = "write less at once: lower --beams, --num-samples, --best-of or --max-new-tokens"
 DRAWING = [field.name for field in dataclasses.fields(SamplingConfig) if field.name not in FORBIDDING]
 USELESS = {  # beside the way that is asked for
     "beams": [*DRAWING, "preset", "seed", "num_samples", "stop", "stream", "attention", "draft", "best_of", "explain"],
@@ -48,6 +51,7 @@ USELESS = {  # beside the way that is asked for
 }
 NEEDED = {  # for these flags to mean anything
     "draft_tokens": "draft",
+    "draft_cost": "draft",
     **dict.fromkeys(("length_penalty", "early_stopping", "num_return"), "beams"),
     **dict.fromkeys(("same_overlap", "same_n"), "best_of"),
     **dict.fromkeys(("attention_layer", "attention_head"), "attention"),
@@ -61,6 +65,8 @@ class Request:
     num_samples: Positive = 1  # texts to write, each with a seed of its own
     max_new_tokens: Count = 0  # tokens to write at most; 0: as the run's config says
     draft_tokens: Count = 0  # beside --draft: tokens to draft at once; 0: as many as pay, by those accepted so far
+    draft_cost: Annotated[float, AtLeast(0)] = 0.0  # beside --draft: cost of a drafted token in calls of the model, by which sampled
+    # text is drafted (greedy text by a clock); 0: by a count of weights and layers
     attention_layer: Count = 0  # beside --attention: the layer to show, from 1; 0: the last, and a picture of all
     attention_head: Count = 0  # beside --attention: the head to show, from 1; 0: the mean of all
 
@@ -74,7 +80,8 @@ def main(argv: list[str] | None = None) -> int:
     """Parse, build, go; the exit status."""
     args = build_parser().parse(argv)
     try:
-        go(args)
+        with told_in_a_sentence(LOWER, limited=run.find_device(args.device) == "cpu"):
+            go(args)
     except (ValueError, OSError) as e:
         print(f"{PROGRAM}: {sentence(e)}", file=sys.stderr)
         return 2
@@ -168,9 +175,9 @@ def write(order: Order, args: argparse.Namespace, beams: BeamConfig, best_of: Be
     if best_of.best_of:
         return writing.best_of(order, best_of)
     if args.explain is not None:
-        return writing.explained(order, Path(args.explain) if args.explain else None, args.draft, request.draft_tokens)
+        return writing.explained(order, Path(args.explain) if args.explain else None, args.draft, request.draft_tokens, request.draft_cost)
     if args.draft:
-        return writing.with_draft(order, args.stream, args.draft, request.draft_tokens)
+        return writing.with_draft(order, args.stream, args.draft, request.draft_tokens, request.draft_cost)
     return writing.plainly(order, args.stream, request.attention if args.attention else None)
 
 

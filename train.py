@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 import sys
 import textwrap
 import time
@@ -32,6 +33,7 @@ from minillm.flags import Parser, add_flags, override
 from minillm.memorization import overfitted, recite, recited
 from minillm.models.base import count_parameters
 from minillm.os_errors import sentence
+from minillm.out_of_memory import told_in_a_sentence
 from minillm.run_config import CONFIGS, AboutConfig, RunConfig, load_config
 from minillm.run_folder import OpenRun
 from minillm.run_lock import only_trainer
@@ -59,6 +61,7 @@ OFTEN = [
     *("config", "resume", "init_from", "device", "show_batch", "dry_run", "profile"),
     *("data.corpus", "train.run", "train.max_steps", "train.batch_size", "train.seed", "optim.lr"),
 ]
+LOWER = "lower train.batch_size or the sizes in [model], or raise train.n_micro_batches"
 MAY_CHANGE_ON_RESUME = (
     *("train.max_steps", "train.eval_every", "train.save_every", "train.log_every", "train.patience"),
     "data.corpus",  # the same text in another place
@@ -70,7 +73,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     flags = {name: value for name, value in vars(args).items() if "." in name}
     try:
-        go(args, flags)
+        refuse_several_processes()
+        with told_in_a_sentence(LOWER, limited=run.find_device(args.device) == "cpu"):
+            go(args, flags)
     except Interrupted as e:
         return e.status
     except KeyboardInterrupt as e:
@@ -80,6 +85,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{TRAIN.removeprefix('python ')}: {sentence(e)}", file=sys.stderr)
         return 2
     return 0
+
+
+def refuse_several_processes() -> None:
+    """Raise ValueError where torchrun started several processes, which would all train the same run."""
+    n = os.environ.get("WORLD_SIZE", "1")
+    if n != "1":
+        raise ValueError(f"WORLD_SIZE = {n}: expected 1, since this would train {n} equal runs; start train.py without torchrun")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -146,9 +158,9 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
         progress = Progress(**saved["progress"])
     name = run_start.new_name(args.config) if args.config else args.init_from and f"from-{args.init_from.name}"
     path = args.resume or run_folder.new_folder(config.train.run, name, None if only_looks else held)
-    describe(config, data, model, device, None if args.dry_run or args.profile else path)
+    describe(config, data, model, device, None if args.profile else path)
     if args.dry_run:
-        return None
+        return print(f"\n{to_toml(config)}")
     if config.train.compile:
         print(step.compile(batch(0)), flush=True)
     if args.profile:
@@ -223,12 +235,12 @@ def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch | Pa
 
 
 def describe(config: RunConfig, data: Data, model: torch.nn.Module, device: str, path: Path | None) -> None:
-    """The first lines: what is trained, on what, and what to expect; the whole config, where no run folder will hold it."""
+    """The first lines: what is trained, on what, and what to expect."""
     n_parameters = sum(p.numel() for p in model.parameters())
     n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     ragged = data.labels or isinstance(data.train, Pairs)
     per_step = f"{'at most ' if ragged else ''}{config.train.batch_size * config.model.context_length:,}"
-    print(brief(dataclasses.replace(config, about=AboutConfig())) if path else to_toml(config))
+    print(brief(dataclasses.replace(config, about=AboutConfig())))
     what = f"{n_parameters:,} parameters" if n_parameters else "a table to be counted"
     print(f"device {device}, {torch.get_num_threads()} threads, {config.train.precision}; {what}")
     if n_trained < n_parameters:

@@ -1,31 +1,54 @@
 """Expectations of a config: a summary, a loss and a time, which hold for the config as it stands in its file.
 
-A flag, or a text that the config does not fit, makes another training of it. Then the figures that were measured no longer apply, and
-a summary that tells of stories may be wrong. This module decides, for every key of a config, which expectations outlive a change.
-Read `run_config` before.
+A flag, or a text that the config does not fit, makes another training of it. Then the figures that were measured no
+longer apply, and a summary that tells of stories may be wrong. This module decides, for every key of a config, which
+expectations outlive a change. Read `run_config` before.
 """
 
 from dataclasses import asdict, replace
 
 from minillm.run_config import RunConfig
 
-HARMLESS = ("train.run", "train.seed", "train.log_every", "train.save_every", "text.", "sampling.", "about.")  # all stays as measured
-TIME = ("train.precision", "train.compile", "train.keep_memory", "train.n_micro_batches", "train.eval_every", "train.eval_tokens")
-SUBJECT = ("data.corpus", "model.", "labels.", "adapter.")  # what learns, and what it learns; all other keys change loss and time alone
+HARMLESS = (
+    "train.run",
+    "train.seed",
+    "train.log_every",
+    "train.save_every",
+    "text.",
+    "sampling.",
+    "about.",
+)  # all stays as measured
+TIME = (
+    "train.precision",
+    "train.compile",
+    "train.keep_memory",
+    "train.n_micro_batches",
+    "train.eval_every",
+    "train.eval_tokens",
+)
+SUBJECT = (
+    "data.corpus",
+    "model.",
+    "labels.",
+    "adapter.",
+)  # what learns, and what it learns; all other keys change loss and time alone
 
 
 def differences(config: RunConfig, other: RunConfig) -> list[str]:
     """The names, "section.key", of all that two configs do not agree about."""
     one, two = (
-        {f"{section}.{key}": value for section, keys in asdict(c).items() for key, value in keys.items()} for c in (config, other)
+        {f"{section}.{key}": value for section, keys in asdict(c).items() for key, value in keys.items()}
+        for c in (config, other)
     )
-    return [name for name in dict.fromkeys((*one, *two)) if name not in one or name not in two or one[name] != two[name]]
+    return [
+        name for name in dict.fromkeys((*one, *two)) if name not in one or name not in two or one[name] != two[name]
+    ]
 
 
 def as_expected(config: RunConfig, original: RunConfig, fresh: bool = True) -> RunConfig:
     """The config without the expectations that do not hold for it, where they were stated for `original`.
 
-    The figures are those of fresh weights: not `fresh`, a run starts with the weights of another, and none of them applies.
+    The figures are those of fresh weights. A run that is not `fresh` starts with the weights of another: none applies.
     """
     changed = [name for name in differences(config, original) if not name.startswith(HARMLESS)]
     about = config.about
@@ -42,4 +65,8 @@ def announce(config: RunConfig) -> str:
     """What is expected, in a sentence; empty where nothing is."""
     about = config.about
     in_time = f" after about {about.expected_seconds:.0f} s on two CPU cores" if about.expected_seconds else ""
-    return f"expected, as configured in its file: validation loss {about.expected_loss:.3f}{in_time}" if about.expected_loss else ""
+    return (
+        f"expected, as configured in its file: validation loss {about.expected_loss:.3f}{in_time}"
+        if about.expected_loss
+        else ""
+    )

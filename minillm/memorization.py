@@ -1,10 +1,11 @@
 """Memorization: whether a model has learned its text by heart rather than what holds for other text.
 
-A window counts as known by heart when the model, given its first half, writes the second half word for word by greedy decoding
-(Carlini et al. 2021 call such text extractable). One forward pass tells: greedy decoding writes exactly the true tokens if and only if
-each of them is the most probable one after the true tokens before it. A model knows the text by heart when this holds for half of the
-training windows at least, and for at most half as large a share of the validation windows: text that repeats itself, or follows from
-rules, is continued word for word in both.
+A window counts as known by heart when the model, given its first half, writes the second half word for word by greedy
+decoding (Carlini et al. 2021 call such text extractable). One forward pass tells: greedy decoding writes exactly the
+true tokens if and only if each of them is the most probable one after the true tokens before it. A model knows the
+text by heart when this holds for half of the training windows at least, and for at most half as large a share of the
+validation windows: text that repeats itself, or follows from rules, is continued word for word in both. Of weights
+that were not kept the two losses tell as much.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ from minillm.training.evaluate import sample_rows
 WINDOW = 64  # tokens: half of them are given, half are to be written
 LEAST = 8  # tokens of a window that counts
 N_WINDOWS = 64  # that are tried, evenly spread over a text
-FAR = 0.5  # a training loss below this share of the validation loss is far below it
+FAR = 0.5  # a training loss of at most this share of the validation loss: the model begins to learn the text by heart
+BY_HEART = 0.1  # and of this share: it has
 
 
 class Recital(NamedTuple):
@@ -58,8 +60,9 @@ def recited(train: Recital, val: Recital) -> str:
     if train.share < 0.5 or val.share > train.share / 2:
         return ""
     return (
-        "it has learned the text by heart: given the first half of a window, it writes the second half word for word in "
-        f"{train.known} of {train.tried} windows of the training text, and in {val.known} of {val.tried} of the validation text"
+        "it has learned the text by heart: given the first half of a window, it writes the second half word for word "
+        f"in {train.known} of {train.tried} windows of the training text, and in {val.known} of {val.tried} of the "
+        "validation text"
     )
 
 
@@ -73,7 +76,8 @@ def overfitted(rows: Sequence[dict[str, Any]], best_step: int) -> str:
     best = f"{val[best_step]:.3f} at step {best_step:,}, whose weights are kept"
     if losses[-1] > FAR * val[last_step]:
         return f"validation was best with {best}; step {last_step:,} had {val[last_step]:.3f}"
+    learned = "has learned" if losses[-1] <= BY_HEART * val[last_step] else "has begun to learn"
     return (
-        f"it has learned the text by heart: at step {last_step:,} its loss was {losses[-1]:.3f} on the training text and "
+        f"it {learned} the text by heart: at step {last_step:,} its loss was {losses[-1]:.3f} on the training text and "
         f"{val[last_step]:.3f} on the validation text, where the best was {best}; more text is what helps"
     )

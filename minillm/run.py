@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from minillm.adapters.lora import add_lora
+from minillm.datasets.corpus import Corpus
 from minillm.models.decoder import DecoderConfig
 from minillm.models.encoder import EncoderConfig
 from minillm.models.encoder_decoder import EncoderDecoderConfig
@@ -44,9 +45,12 @@ def build_task(config: RunConfig) -> Task:
     return (Labels if config.labels.kind != "none" else TASKS[type(config.model)])(config)
 
 
-def build_data(config: RunConfig, tokenizer: Tokenizer | None = None, say: Say = print) -> Data:
-    """The corpus, split, and tokenized by `tokenizer` or one that is trained on the training part. Raises ValueError."""
-    return build_task(config).data(tokenizer, say)
+def build_data(config: RunConfig, tokenizer: Tokenizer | None = None, say: Say = print, corpus: Corpus | None = None) -> Data:
+    """The corpus, split, and tokenized by `tokenizer` or one that is trained on the training part. Raises ValueError.
+
+    `corpus` stands in for that of the config: `corpus_of` makes one of a list of strings.
+    """
+    return build_task(config).data(tokenizer, say, corpus)
 
 
 def build_batches(config: RunConfig, data: Data) -> Batches:

@@ -16,8 +16,7 @@ from minillm.cache.build import PAGE, CacheConfig, build_cache
 from minillm.decoding.attention_map import AttentionMap, save_heat_maps, strongest, table
 from minillm.decoding.beam import BeamConfig
 from minillm.decoding.best_of import BestOfConfig, rank
-from minillm.decoding.draft_length import Tally, expected_speed_up
-from minillm.decoding.drafts import ModelDrafter
+from minillm.decoding.draft_length import Tally
 from minillm.decoding.explain import Choice, ExplainingSampler, show, to_json
 from minillm.decoding.generate import Completion, generate
 from minillm.decoding.sampler import Sampler, SamplingConfig
@@ -132,9 +131,13 @@ def plainly(order: Order, stream: bool, attention: Attention | None = None, writ
         print_attention(order.opened, order.text.attention(order.prompt, completions[0].text), attention)
 
 
-def with_draft(order: Order, stream: bool, draft: str, n_draft: int) -> None:
-    """The same texts, or texts of the same distribution, by guesses that are checked several at a time; then what that was worth."""
-    drafter = build_drafter(draft, order.opened, [order.prompt] * (1 if stream else len(order.seeds)))
+def with_draft(order: Order, stream: bool, draft: str, n_draft: int, cost: float = 0.0) -> None:
+    """The same texts, or texts of the same distribution, by guesses that are checked several at a time; then what that was worth.
+
+    cost: of a drafted token, as `build_drafter` takes it.
+    """
+    n_rows = 1 if stream else len(order.seeds)
+    drafter = build_drafter(draft, order.opened, [order.prompt] * n_rows, cost)
     tallies: list[Tally] = []
 
     def write(*args: object, **how: object) -> list[Completion]:
@@ -145,22 +148,17 @@ def with_draft(order: Order, stream: bool, draft: str, n_draft: int) -> None:
     began = time.perf_counter()
     plainly(order, stream, write=write)
     seconds, tally = time.perf_counter() - began, sum(tallies, Tally())
-    n_rows = 1 if stream else len(order.seeds)
-
-    def seconds_per_token(alone: TextModel, start: Callable[[int], State] | None) -> float:
-        began = time.perf_counter()
-        how = {"max_new_tokens": min(order.max_new_tokens, N_PLAIN), "seeds": range(n_rows), "stop": order.stop, "start": start}
-        written = alone.generate([order.prompt] * n_rows, order.sampling, **how)
-        return (time.perf_counter() - began) / max(sum(completion.n_tokens for completion in written), 1)
-
-    plain, cost = seconds_per_token(order.text, order.memory([order.prompt] * n_rows)), 0.0
-    if isinstance(drafter, ModelDrafter):
-        cost = seconds_per_token(type(order.text)(drafter.model, order.text.tokenizer, order.text.documents), None) / plain
-    predicted = expected_speed_up(tally.acceptance, tally.mean_length, cost)
+    began = time.perf_counter()
+    how = order.how(n_rows) | {"max_new_tokens": min(order.max_new_tokens, N_PLAIN), "seeds": order.seeds[:n_rows]}
+    written = order.text.generate([order.prompt] * n_rows, **how)
+    plain = (time.perf_counter() - began) / max(sum(completion.n_tokens for completion in written), 1)
+    n_drafted = tally.n_calls - tally.n_plain
+    left_off = f"; nothing was drafted for {tally.n_plain} of {tally.n_calls} calls"
     print(
-        f"\nof each call of the target: {tally.mean_length:.1f} tokens drafted, {tally.tokens_per_call:.2f} written; "
-        f"{tally.acceptance:.0%} of those tested were accepted\nspeed-up: {predicted:.2f} x predicted, where a drafted token costs "
-        f"{cost:.2f} calls; {plain * tally.n_tokens / seconds:.2f} x measured"
+        f"\nof each call of the target with a draft: {tally.n_drafted / max(n_drafted, 1):.1f} tokens drafted, "
+        f"{(tally.n_tokens - tally.n_plain) / max(n_drafted, 1):.2f} written; "
+        f"{tally.acceptance:.0%} of those tested were accepted{left_off}"
+        f"\nspeed-up: {plain * tally.n_tokens / seconds:.2f} x, measured beside {min(order.max_new_tokens, N_PLAIN)} tokens without a draft"
     )
 
 
@@ -190,13 +188,13 @@ def best_of(order: Order, config: BestOfConfig) -> None:
     print(f"\n{len(best)} of {len(ranked)} different texts, of {len(seeds)}{order.memory}")
 
 
-def explained(order: Order, path: Path | None, draft: str | None, n_draft: int) -> None:
+def explained(order: Order, path: Path | None, draft: str | None, n_draft: int, cost: float = 0.0) -> None:
     """One text, and for each of its tokens every distribution on the way to it; also as JSON in `path`, if that is given.
 
     With a `draft`, as `with_draft` writes it, and what became of every guess.
     """
     choices: list[Choice] = []
-    drafter = draft and build_drafter(draft, order.opened, [order.prompt])
+    drafter = draft and build_drafter(draft, order.opened, [order.prompt], cost)
 
     def write(model: LanguageModel, prompts: Sequence[Sequence[int]], sampler: Sampler, **how: object) -> list[Completion]:
         explaining = ExplainingSampler(sampler.pipeline, order.memory.nbytes, choices)

@@ -1,4 +1,4 @@
-"""Ragged reads: the same tokens with EMPTY before, behind or between them, and rows that come on at paces of their own."""
+"""Ragged reads: the same tokens with EMPTY before, behind or between them, and rows that grow at different paces."""
 
 import copy
 from collections.abc import Sequence
@@ -34,10 +34,11 @@ def scattered(model: nn.Module, seed: int) -> nn.Module:
         columns_of = [(row >= 0).nonzero().flatten().tolist() for row in tokens]
         cuts = [chance.randint(0, len(filled)) if state is not None else 0 for filled in columns_of]
         logits = None
-        for parts in zip(*((filled[:cut], filled[cut:]) for filled, cut in zip(columns_of, cuts, strict=True)), strict=True):
-            width = max(map(len, parts)) + chance.randint(0, 2)
+        halves = [(filled[:cut], filled[cut:]) for filled, cut in zip(columns_of, cuts, strict=True)]
+        for parts in zip(*halves, strict=True):
+            width, texts = max(map(len, parts)) + chance.randint(0, 2), zip(tokens, parts, strict=True)
             places = [columns(len(part), width, chance.choice(WHERE)) for part in parts]
-            out, state = read(ragged([row[part].tolist() for row, part in zip(tokens, parts, strict=True)], places, width), state, **more)
+            out, state = read(ragged([row[part].tolist() for row, part in texts], places, width), state, **more)
             logits = out.new_zeros(*tokens.shape, out.shape[-1]) if logits is None else logits
             for b, (part, where) in enumerate(zip(parts, places, strict=True)):
                 logits[b, part] = out[b, where]

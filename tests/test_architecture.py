@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "minillm").rglob("*.py"))
 FLOORS = [
-    "config folders nibbles os_errors registry run_lock",
+    "config folders nibbles os_errors out_of_memory registry run_lock",
     "flags commands",
     "cache tokenizers backprop",
     "layers datasets",

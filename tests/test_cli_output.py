@@ -46,14 +46,18 @@ def test_where_stderr_is_no_terminal_progress_is_a_line_at_a_time(shown):
     assert lines[-2].startswith("12 of 12 steps, ") and "loss=" in lines[-2]
 
 
-@pytest.mark.parametrize("words", [["--dry-run"], ["--profile", "2"]])
-def test_what_makes_no_folder_names_none_and_prints_the_whole_config(words, tmp_path, monkeypatch, capsys):
+def test_a_profile_names_no_folder_since_it_makes_none(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert train.main(["--config", "gpt-tiny", *flags(), *words]) == 0
+    assert train.main(["--config", "gpt-tiny", *flags(), "--profile", "2"]) == 0
+    assert "runs/" not in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_prints_the_whole_config_which_no_folder_will_hold(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["--config", "gpt-tiny", *flags(), "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert "run folder" not in out and "runs/" not in out.replace("runs/ and the config's name", "") and not list(tmp_path.iterdir())
     known = {line.partition(" = ")[0] for line in to_toml(RunConfig()).splitlines()}
-    assert known <= {line.partition(" = ")[0] for line in out.splitlines()}
+    assert known <= {line.partition(" = ")[0] for line in out.splitlines()} and not list(tmp_path.iterdir())
 
 
 def test_a_table_has_no_parameters_before_it_is_counted_and_its_entries_after(tmp_path, capsys):

@@ -100,6 +100,17 @@ def test_a_lock_on_a_file_that_its_holder_has_just_removed_is_taken_again(tmp_pa
             only_trainer(tmp_path).__enter__()
 
 
+def test_a_lock_is_given_back_where_an_open_file_cannot_be_removed(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "The process cannot access the file because it is being used by another process")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    for _ in range(2):
+        with only_trainer(tmp_path):
+            assert (tmp_path / FILE).read_text() == str(os.getpid())
+    assert [p.name for p in tmp_path.iterdir()] == [FILE]
+
+
 def test_a_system_without_fcntl_locks_by_its_own_means(tmp_path, monkeypatch):
     held = set()
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm import run, sizing
+from minillm.datasets.split import Splits
 from minillm.datasets.tokens import TokenStream, token_stream
 from minillm.datasets.windows import Windows
 from minillm.expectations import differences
@@ -53,7 +54,7 @@ def test_a_small_text_gets_sizes_that_fit_and_each_change_is_said(tmp_path, n_se
     config, data, said, asked = fitted(tmp_path, n_sentences)
     n_bytes = n_sentences * len(SENTENCE)
     assert config.data.val_fraction == 0.1 and data.val.n_bytes >= 0.1 * n_bytes
-    most = max(300, (n_bytes + n_sentences) // 40)  # numbers have up to three digits
+    most = max(300, (n_bytes + n_sentences) // 30)  # numbers have up to three digits
     assert data.tokenizer.vocab_size <= config.tokenizer.vocab_size <= most
     windows = Windows(data.train, config.model.context_length, 8, 0, "epochs", data.documents)
     assert windows.rows_per_epoch >= 8 or config.model.context_length == sizing.LEAST_CONTEXT
@@ -94,6 +95,24 @@ def test_a_large_text_changes_nothing():
     assert config == GPT and same is data
 
 
+@pytest.mark.parametrize(
+    ("n_tokens", "fraction", "held_out"), [(87_000, 0.01, 0.1), (89_000, 0.01, 0.01), (87_000, 0.3, 0.3)]
+)
+def test_a_text_that_is_read_more_than_sixteen_times_holds_out_a_tenth_at_least(
+    n_tokens, fraction, held_out, monkeypatch
+):
+    data = of_size(n_tokens)
+    monkeypatch.setattr(run, "build_data", lambda *_: data)
+    config, _ = sizing.fit(override(GPT, {"data.val_fraction": str(fraction)}), data, {}, say=lambda line: None)
+    assert config.data.val_fraction == held_out
+
+
+def test_texts_with_labels_keep_their_context():
+    data = of_size(89_000)._replace(labels=Splits([0] * 9_000, [1], []))
+    asked = override(load_config("encoder-ending"), {"model.context_length": "20000"})
+    assert sizing.fit(asked, data, {"data.val_fraction", "tokenizer.vocab_size"})[0] == asked
+
+
 def test_characters_have_a_vocabulary_of_their_own_and_lanes_get_a_window_each(tmp_path):
     flags = {"tokenizer.kind": "char", "data.order": "contiguous"}
     config, data, said, _ = fitted(tmp_path, 30, flags, "rnn-tiny")
@@ -105,7 +124,10 @@ def test_characters_have_a_vocabulary_of_their_own_and_lanes_get_a_window_each(t
 def test_pairs_keep_their_context_which_sentences_need(tmp_path):
     file = tmp_path / "my.tsv"
     file.write_text("".join(f"mot numéro {i}\tword number {i}\n" for i in range(400)))
-    asked, said = override(load_config("translate-tiny"), {"data.corpus": str(file)}), []
+    asked, said = (
+        override(load_config("translate-tiny"), {"data.corpus": str(file), "model.context_length": "4000"}),
+        [],
+    )
     config, data = sizing.fit(asked, run.build_data(asked), {}, say=said.append)
     assert names(said) == ["data.val_fraction", "tokenizer.vocab_size"]
     assert config.model == asked.model and run.passes(config, data) == 700 * 128 / len(data.train)
@@ -129,7 +151,9 @@ def test_validations_are_often_enough_and_cheap(n_tokens, max_steps, batch_size,
     trained_between = t.eval_every * batch_size * context_length
     assert t.eval_tokens <= max(4096, 0.06 * trained_between), "a forward pass is a third of a step: 2 % of the time"
     assert (t.patience > 0) == (passes > 16)
-    assert sizing.set_cadence(replace(config, train=t), of_size(7)).train == t, "what is decided is decided: on resume it stays"
+    assert sizing.set_cadence(replace(config, train=t), of_size(7)).train == t, (
+        "what is decided is decided: on resume it stays"
+    )
 
 
 def test_what_was_asked_for_is_not_decided_again():
@@ -148,12 +172,18 @@ def test_the_cadence_of_another_run_is_decided_anew_but_for_what_flags_give():
 def test_the_plan_says_how_often_the_text_is_read_and_warns_of_a_small_one():
     def plan(n_tokens: int, **flags: str) -> str:
         data = of_size(n_tokens, 900_000)
-        return sizing.plan(sizing.set_cadence(override(GPT, {f"train.{name}": x for name, x in flags.items()}), data), data)
+        return sizing.plan(
+            sizing.set_cadence(override(GPT, {f"train.{name}": x for name, x in flags.items()}), data), data
+        )
 
     large = plan(2_816_000)
     assert large == "0.5 passes over the text; validation every 125 steps, on about 10,560 of the 900,000 tokens"
     small = plan(3520)
-    assert small.startswith("400 passes") and "\nwarning: in 400 passes" in small and "after 8 validations (40 steps)" in small
+    assert (
+        small.startswith("400 passes")
+        and "\nwarning: in 400 passes" in small
+        and "after 8 validations (40 steps)" in small
+    )
     assert "early" not in plan(3520, patience="0") and "warning" in plan(3520, patience="0")
     assert "warning" not in plan(88_000) and "warning" in plan(87_000), "16 passes"
     assert "on all 900,000 tokens" in plan(3520, eval_tokens="900000")

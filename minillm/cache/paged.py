@@ -134,7 +134,10 @@ class Plan(NamedTuple):
 
 
 def plan(tables: Sequence[PageTable], positions: Tensor, counts: Sequence[int], copies: Sequence[tuple[int, int]] = ()) -> Plan:
-    """Read counts[i] tokens on row i, for which there is room already; they stand where `positions` (B, T) are not EMPTY. Rows grow."""
+    """Plan to read counts[i] tokens on row i, for which there is room already, where `positions` (B, T) are not EMPTY.
+
+    The rows' lengths stay as they are until the tokens are read, so that a reading that fails leaves nothing behind.
+    """
     size, device, filled = tables[0].pool.page_size, positions.device, None
     if any(n < positions.shape[1] for n in counts):
         filled = positions >= 0
@@ -143,14 +146,11 @@ def plan(tables: Sequence[PageTable], positions: Tensor, counts: Sequence[int], 
         for table, n in zip(tables, counts, strict=True)
         for i in range(table.length, table.length + n)
     ]
-    fresh = not any(table.length for table in tables)
-    for table, n in zip(tables, counts, strict=True):
-        table.length += n
     moved = tuple(torch.tensor(copies, device=device).T) if copies else None
     where = torch.tensor(slots, dtype=torch.long, device=device)
-    if fresh:
+    if not any(table.length for table in tables):
         return Plan(moved, where, filled, None, positions[:, None], filled is None)
-    lengths = [table.length for table in tables]
+    lengths = [table.length + n for table, n in zip(tables, counts, strict=True)]
     longest = max(lengths)
     n_pages = -(-longest // size)
     rows = [table.pages[:n_pages] + [0] * (n_pages - len(table.pages)) for table in tables]
@@ -168,19 +168,20 @@ class PagedLayer:
     span = None
     exact = True
     truncates = True
-    plan: Plan
 
     def __init__(self, pool: PagePool):
         self.pool = pool
+        self.plan: Plan | None = None  # of the next reading
         self.memory = torch.empty(0)
 
     def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
         """See `KVCache.extend`. Costs one write of the new tokens and one gathering of the pages that are looked at."""
-        plan, (B, G, _, K) = self.plan, k.shape
+        plan, self.plan, (B, G, _, K) = self.plan, None, k.shape
+        assert plan is not None, "each reading has a plan of its own"
+        if plan.copies is not None:  # first of all: tables name the copies already, whatever fails below
+            self.memory[plan.copies[1]] = self.memory[plan.copies[0]]
         if self.memory.dim() == 1:  # zeros, because what nobody may see is still multiplied by a weight of 0
             self.memory = k.new_zeros(self.pool.n_pages, self.pool.page_size, 2, G, K)
-        if plan.copies is not None:
-            self.memory[plan.copies[1]] = self.memory[plan.copies[0]]
         k = rotate(k, positions)
         new = torch.stack([k, v], 1).permute(0, 3, 1, 2, 4)  # (B, T, 2, G, K)
         new = new.flatten(0, 1) if plan.filled is None else new[plan.filled]
@@ -204,16 +205,23 @@ class PagedCache(PagedLayer):
         self.tables: list[PageTable] = []
 
     def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
-        """See `KVCache.extend`. Raises OutOfPages, and then nothing has been read."""
+        """See `KVCache.extend`. Whatever it raises, such as OutOfPages, nothing has been read then."""
         self.tables = self.tables or [PageTable(self.pool) for _ in range(len(k))]
-        positions = positions.expand(len(k), -1)
-        counts = (positions >= 0).sum(1).tolist()
+        each = positions.expand(len(k), -1)
+        counts = (each >= 0).sum(1).tolist()
         needed = self._needed(counts)
         if needed > self.pool.n_free:
             raise OutOfPages(f"n_pages = {self.pool.n_pages}: expected {needed - self.pool.n_free} more for these texts; give more pages")
         copies = [move for table, n in zip(self.tables, counts, strict=True) for move in table.reserve(n)]
-        self.plan = plan(self.tables, positions, counts, copies)
-        return super().extend(k, v, positions, dense, rotate)
+        try:
+            self.plan = plan(self.tables, each, counts, copies)
+            view = super().extend(k, v, positions, dense, rotate)
+            for table, n in zip(self.tables, counts, strict=True):
+                table.length += n
+        finally:  # after a failure, the pages that were reserved for nothing are free again
+            for table in self.tables:
+                table.truncate(table.length)
+        return view
 
     def reorder(self, rows: Tensor, since: int = 0) -> None:
         """See `KVCache.reorder`. Copies no page: rows that come from the same one share theirs until they write."""

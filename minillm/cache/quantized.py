@@ -83,8 +83,8 @@ class QuantizedCache:
         """See `KVCache.reorder`."""
         self.slots.reorder(rows)
         if len(self.n_groups):
-            self.n_groups = self.n_groups[rows]
             self.k, self.v = (Quantized(*(part.index_select(0, rows) for part in x)) for x in (self.k, self.v))
+            self._count_groups(self.n_groups[rows])
 
     def truncate(self, lengths: Tensor) -> None:
         """See `KVCache.truncate`. Impossible among rounded tokens, whose group is closed, but to nothing."""
@@ -135,6 +135,7 @@ class QuantizedCache:
 
     def _count_groups(self, n_groups: Tensor) -> None:
         """So many of them are in use by each row, (B,); those that no row uses go."""
-        self.n_groups, n = n_groups, int(n_groups.max())
-        self.k, self.v = (Quantized(*(part[:, :, :, :n] for part in x)) for x in (self.k, self.v))
+        self.n_groups, n = n_groups, int(n_groups.max()) if len(n_groups) else 0
+        if n < self.k.codes.shape[3]:  # subtle: a slice alone would hold the memory of all groups
+            self.k, self.v = (Quantized(*(part[:, :, :, :n].clone() for part in x)) for x in (self.k, self.v))
         self.even = bool((n_groups == n).all())

@@ -9,6 +9,8 @@ reads on past its context at constant memory. What fell out of the window is for
 A read sees all that was held before it and itself. Read `slots` before.
 """
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -34,11 +36,12 @@ class StreamingCache:
         """See `KVCache.extend`."""
         if len(self.n_read) != len(k):
             self.n_read = positions.new_zeros(len(k))
-        self.n_read = self.n_read + (positions >= 0).sum(1)
-        dense = self.slots.append(k, v, positions, dense)
-        filled = self.slots.positions[:, :1] >= 0
+        slots = copy(self.slots)  # subtle: keys are turned on the way out, and where that fails nothing has been read
+        dense = slots.append(k, v, positions, dense)
+        filled = slots.positions[:, :1] >= 0
         places = torch.arange(filled.shape[2], device=k.device).where(filled, EMPTY)  # (B, 1, S)
-        view = KVView(rotate(self.slots.k, places[:, 0]), self.slots.v, places, dense)
+        view = KVView(rotate(slots.k, places[:, 0]), slots.v, places, dense)
+        self.slots, self.n_read = slots, self.n_read + (positions >= 0).sum(1)
         if places.shape[2] > self.budget:
             priority = places.masked_fill((places >= 0) & (places < self.sinks), places.shape[2])
             self.slots.drop(rank(priority) >= self.budget, self.budget)

@@ -11,6 +11,7 @@ How a grammar is written down is the subject of `grammar_file`.
 """
 
 import math
+import re
 from typing import NamedTuple
 
 NUMBERS = [
@@ -19,13 +20,16 @@ NUMBERS = [
 ]
 VALUES = {word: value for value, word in enumerate(NUMBERS)}
 
+CONSONANT_SOUND = re.compile(r"uni(?!n|m)|us(?!h)|ut[ei]|uku|eu|one(?!r)|once")  # a unicorn, a one-eyed cat; an uninvited guest
+
 Span = tuple[int, int]  # the least and the greatest value of a remembered number; (0, 0) for what is no number
 
 
 def with_article(word: str) -> str:
     """The word after "a", or after "an" where it begins with the sound of a vowel."""
-    is_vowel = word[0] in "aeiou" and not word.startswith(("uni", "use", "uku", "eu", "one"))
-    return ("an " if is_vowel or word.startswith(("hour", "honest", "heir")) else "a ") + word
+    first = word.lower()
+    is_vowel = first[0] in "aeiou" and not CONSONANT_SOUND.match(first)
+    return ("an " if is_vowel or first.startswith(("hour", "honest", "honor", "heir")) else "a ") + word
 
 
 class Words:

@@ -50,10 +50,10 @@ class GrammarFile:
         for name in (name for name in self.lines if name not in self.rules):
             self._refuse(self.lines[name][0][0], f"rule = {name}: expected a rule that some other rule uses; use or delete it.")
         self.top.check({})
-        if text := find_ambiguity(self.top):
+        if (text := find_ambiguity(self.top)) is not None:
             raise ValueError(
-                f"{self.name}: text = {text!r} (... is any word): expected one way to write it, found two, and then no probability is known; "
-                "reword one of them."
+                f"{self.name}: text = {text!r} (... is any word): expected one way to write it, found two, and so no "
+                "probability is known; reword one of them."
             )
 
     def _refuse(self, where: str, sentence: str) -> NoReturn:

@@ -13,6 +13,7 @@ from typing import NamedTuple, NoReturn
 
 VOWELS = "aàâeéèêëiîïoôœuùûh"  # no h of the file is pronounced
 AVOIR = ("ai", "as", "a", "avons", "avez", "ont")
+PLURAL_IN_S = ("bleu", "pneu", "landau", "bal", "carnaval", "festival", "récital", "chacal", "naval", "fatal", "banal")  # against the rule
 HEADINGS = ("nouns", "adjectives", "verbs", "names", "places", "times")
 
 Forms = dict[tuple[str, bool], str]  # (gender, whether plural) -> form
@@ -140,7 +141,9 @@ def starts_with_vowel(word: str) -> bool:
 
 
 def french_plural(word: str) -> str:
-    """chat -> chats, cheval -> chevaux, gâteau -> gâteaux, heureux -> heureux."""
+    """chat -> chats, cheval -> chevaux, gâteau -> gâteaux, jeu -> jeux, heureux -> heureux; pneu -> pneus, festival -> festivals."""
+    if word in PLURAL_IN_S:
+        return word + "s"
     if word.endswith(("s", "x", "z")):
         return word
     if word.endswith("al"):

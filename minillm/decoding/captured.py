@@ -78,7 +78,8 @@ class OneToken:
 
     def compute(self) -> Tensor:
         """The step itself: nothing in it depends on what the tensors hold, and to repeat it changes nothing."""
-        positions = self.lengths[:, None].where(self.tokens >= 0, EMPTY)
+        with torch.inference_mode(False):  # subtle: as in `positions_of`
+            positions = self.lengths[:, None].where(self.tokens >= 0, EMPTY)
         return self.model.head(self.model.read(self.tokens.clamp(min=0), positions, True, self.caches))
 
     def _record(self) -> None:

@@ -5,7 +5,7 @@
 a is the probability that a guess is accepted, counted as the text is written; c the cost of a drafted token and o that of checking
 a draft at all, in calls of the target. Greedy text is the same for any k, so c and o are measured there, by a clock. A sampled text
 is another one of the same distribution for another k, so that the same seed writes the same text on a busy machine as on an idle
-one only where counts decide alone: there c is stated beforehand and o is 0. Leviathan et al. 2023, section 3.5.
+one only where counts decide alone: there c and o are stated beforehand. Leviathan et al. 2023, section 3.5.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ from typing import NamedTuple, Protocol
 MOST = 16  # tokens that are drafted at once
 TRIALS = 4  # tokens that are drafted to find out what is accepted, and one more for every SPAN tokens that are written
 SPAN = 32
-TIMED = (0, 0, 1, 4, 0, 1, 4)  # lengths of the first rounds, by which a clock learns what the others will cost
+CHECK = 0.3  # calls of the target that checking a draft is stated to take beside the call itself
+TIMED = (0, 1, 4, 0, 4)  # lengths of the first rounds, by which a clock learns what the others will cost
 
 
 @dataclass
@@ -157,7 +158,7 @@ class Measured:
     def cost(self) -> Cost:
         """The line through the seconds of the shortest and of the longest draft that were timed."""
         lengths = sorted(k for k in self.least if k)
-        if len(lengths) < 2 or 0 not in self.least:
+        if len(lengths) < 2 or not self.least.get(0):  # a clock may be too coarse to see anything
             return self.stated
         (short, t), (long, u) = ((k, self.least[k] / self.least[0]) for k in (lengths[0], lengths[-1]))
         token = max(0.0, (u - t) / (long - short))
@@ -168,4 +169,5 @@ def lengths_for(n_draft: int, cost: float, greedy: bool) -> Lengths:
     """The rule for `n_draft` tokens, or for as many as pay where that is 0; `cost` of a token is stated by the drafter."""
     if n_draft:
         return Fixed(n_draft)
-    return Measured(Cost(cost)) if greedy else Counted(Cost(cost))
+    stated = Cost(cost, CHECK)
+    return Measured(stated) if greedy else Counted(stated)

@@ -22,8 +22,11 @@ from minillm.decoding.reader import Reader
 from minillm.decoding.sampler import Sampler
 from minillm.models.base import LanguageModel, State
 from minillm.models.evaluating import evaluating
+from minillm.models.ngram_counts import Level
 
 LEAST_COST = 0.1  # of a drafted token, in calls of the target: neither a call of the smallest model nor reading one more token is free
+LAYER = 20_000  # weights that are read in the time that calling a layer takes
+LOOK_UP = 15  # layers that looking up an n-gram of one length is worth
 
 
 class Draft(NamedTuple):
@@ -103,8 +106,8 @@ class PromptLookup:
 
     vocab_size: Positive  # that of the target
     longest: Positive = 3  # tokens that are looked up first
+    cost: float = LEAST_COST  # of a drafted token, in calls of the target
     context_length = None
-    cost = LEAST_COST
 
     def __post_init__(self) -> None:
         validate(self)
@@ -138,9 +141,19 @@ class PromptLookup:
 
 
 def relative_cost(draft: LanguageModel, target: LanguageModel) -> float:
-    """The cost of a drafted token in calls of the target: the ratio of their weights, LEAST_COST at least.
+    """The cost of a drafted token in calls of the target: the ratio of their efforts, LEAST_COST at least.
 
-    A count and no clock, since what is written depends on it: see `speculative.best_length`.
+    An effort is a count and no clock, since sampled text depends on it (see `draft_length`): a weight is read once, but of
+    an embedding hardly any, and to call a layer takes as long as to read LAYER weights. An n-gram table is looked up once
+    for each of its lengths, and each look-up takes as long as LOOK_UP layers.
     """
-    n_draft, n_target = (sum(p.numel() for p in model.parameters()) if isinstance(model, nn.Module) else 0 for model in (draft, target))
-    return max(LEAST_COST, n_draft / max(n_target, 1))
+    return max(LEAST_COST, _effort(draft) / max(_effort(target), 1))
+
+
+def _effort(model: LanguageModel) -> int:
+    if not isinstance(model, nn.Module):
+        return 0
+    layers = [module for module in model.modules() if any(True for _ in module.parameters(recurse=False))]
+    read = {p for layer in layers if not isinstance(layer, nn.Embedding) for p in layer.parameters(recurse=False)}
+    n_layers = len(layers) + LOOK_UP * sum(isinstance(module, Level) for module in model.modules())
+    return sum(p.numel() for p in read) + LAYER * n_layers

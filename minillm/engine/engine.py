@@ -97,14 +97,16 @@ class Engine:
         if self.model.training:
             raise ValueError("model: expected one in evaluation mode, since dropout would change what it writes; call model.eval()")
         turns = self.scheduler.turns()
+        parts = [turn for turn in turns if turn[1] > 1], [turn for turn in turns if turn[1] == 1]
+        read = [(part, self._read(part)) for part in parts if part]  # with vectors (B, D)
+        for job, n in turns:  # only now, so that where the model raises nobody has read anything
+            self.scheduler.have_read(job, n)
         drawing: list[Job] = []
         vectors: list[Tensor] = []
-        for part in ([turn for turn in turns if turn[1] > 1], [turn for turn in turns if turn[1] == 1]):
-            if part:
-                x = self._read(part)  # (B, D)
-                done = [i for i, (job, _) in enumerate(part) if not job.n_unread]
-                drawing += [part[i][0] for i in done]
-                vectors.append(x if len(done) == len(part) else x[done])
+        for part, x in read:
+            done = [i for i, (job, _) in enumerate(part) if not job.n_unread]
+            drawing += [part[i][0] for i in done]
+            vectors.append(x if len(done) == len(part) else x[done])
         if drawing:
             self._draw(drawing, self.model.head(vectors[0] if len(vectors) == 1 else torch.cat(vectors)))
         return self._deliver()
@@ -134,8 +136,6 @@ class Engine:
         for layer in self.state.caches:
             layer.plan = planned
         x, _ = self.model.hidden(tokens, self.state)
-        for job, n in turns:
-            self.scheduler.have_read(job, n)
         return x[torch.arange(len(jobs)), torch.tensor(counts) - 1] if T > 1 else x[:, 0]
 
     def _draw(self, jobs: Sequence[Job], logits: Tensor) -> None:

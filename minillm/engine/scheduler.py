@@ -59,6 +59,7 @@ class Scheduler:
     def have_read(self, job: Job, n: int) -> None:
         """A job has read n more tokens: the pages that it has filled can be shared from now on."""
         size = self.pool.page_size
+        job.table.length += n
         n_full = job.n_read // size
         if n_full > (job.n_read - n) // size:
             job.chain = digests(job.text[: job.n_read].tolist(), size, job.chain)

@@ -35,7 +35,11 @@ def positions_of(tokens: Tensor, limit: int, lengths: Tensor | None = None, what
     longest = 0 if fits else int(positions.max()) + 1
     if longest > limit:
         raise ValueError(f"{what}{longest} tokens: expected at most model.context_length = {limit}; shorten the text")
-    return (positions if dense else positions.masked_fill(~filled, EMPTY)), dense
+    positions = positions if dense else positions.masked_fill(~filled, EMPTY)
+    if positions.is_inference():  # subtle: `Rotary` knows positions again by their version, which inference tensors do not count
+        with torch.inference_mode(False):
+            positions = positions.clone()
+    return positions, dense
 
 
 class LearnedPositions(nn.Module):
@@ -83,16 +87,19 @@ class Rotary:
         self.cos = torch.cat([angles.cos(), angles.cos()], dim=-1)  # (positions, K)
         self.sin = torch.cat([-angles.sin(), angles.sin()], dim=-1)
         self.at: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
-        self.last = torch.empty(0), torch.float64, torch.empty(0), torch.empty(0)  # positions, dtype, and what stands there in the tables
+        # positions, their version, dtype, and what stands there in the tables
+        self.last = torch.empty(0), 0, torch.float64, torch.empty(0), torch.empty(0)
 
     def __call__(self, x: Tensor, positions: Tensor) -> Tensor:
         """x (B, G, T, K) at positions (B or 1, T) -> the same shape and dtype, turned."""
-        # subtle: all layers turn queries and keys to the same positions, which are looked up once; what was found in inference mode
-        # cannot serve a gradient
-        last, dtype, cos, sin = self.last
-        if last is not positions or dtype is not x.dtype or cos.is_inference() is not torch.is_inference_mode_enabled():
+        # subtle: all layers turn queries and keys to the same positions, which are looked up once, unless they were changed in place.
+        # Inference tensors count no versions, so they are looked up anew; what was found in inference mode cannot serve a gradient
+        last, seen, dtype, cos, sin = self.last
+        version = -1 if positions.is_inference() else positions._version
+        same = last is positions and version == seen >= 0 and dtype is x.dtype
+        if not same or cos.is_inference() is not torch.is_inference_mode_enabled():
             cos, sin = (table[positions.clamp(min=0)][:, None] for table in self._tables(x.device, x.dtype))  # (B or 1, 1, T, K)
-            self.last = positions, x.dtype, cos, sin
+            self.last = positions, version, x.dtype, cos, sin
         return (_Turn.apply if torch.is_grad_enabled() else _turn)(x, cos, sin)
 
     def _tables(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from minillm.datasets.corpus import Corpus
 from minillm.datasets.pairs import Pairs
 from minillm.datasets.split import Splits
 from minillm.datasets.tokens import TokenStream
@@ -55,8 +56,11 @@ class Task(ABC):
         self.config = config
 
     @abstractmethod
-    def data(self, tokenizer: Tokenizer | None, say: Say) -> Data:
-        """The corpus, split, and tokenized by `tokenizer` or one that is trained on the training part; remarks go to `say`."""
+    def data(self, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
+        """The corpus, split, and tokenized by `tokenizer` or one that is trained on the training part; remarks go to `say`.
+
+        `corpus` stands in for that of the config.
+        """
 
     @abstractmethod
     def batches(self, data: Data) -> Batches:

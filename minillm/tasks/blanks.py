@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from minillm.datasets.corpus import Corpus
 from minillm.datasets.masking import Masking
 from minillm.datasets.next_sentence import masked_pairs
 from minillm.datasets.windows import Windows, evaluation_batches
@@ -28,8 +29,8 @@ class Blanks(Task):
 
     text = Cloze
 
-    def data(self, tokenizer: Tokenizer | None, say: Say) -> Data:
-        return tokenized(self.config, read_texts(self.config, say), tokenizer)
+    def data(self, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
+        return tokenized(self.config, read_texts(self.config, say, corpus), tokenizer)
 
     def batches(self, data: Data) -> Batches:
         c, seed, blank = self.config, self.config.train.seed, self._blank(data)

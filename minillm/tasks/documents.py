@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from minillm.datasets.cleaning import clean
-from minillm.datasets.corpus import load_corpus
+from minillm.datasets.corpus import Corpus, load_corpus
 from minillm.datasets.source import Source, find_source
 from minillm.datasets.split import Splits, split
 from minillm.datasets.stories import World
@@ -24,9 +24,14 @@ class Texts(NamedTuple):
     remark: str  # about the source, "" where there is nothing to say
 
 
-def read_texts(config: RunConfig, say: Say) -> Texts:
-    """The documents of the corpus, cleaned if asked for, by what they are for. Raises ValueError where there is nothing to validate on."""
-    corpus = load_corpus(config.data)
+def read_texts(config: RunConfig, say: Say, corpus: Corpus | None = None) -> Texts:
+    """The documents of `corpus`, or else of the config's, cleaned if asked for, by what they are for.
+
+    Raises ValueError where there is nothing to validate on.
+    """
+    corpus = corpus or load_corpus(config.data)
+    if corpus.account:
+        say(corpus.account)
     documents, report = corpus.documents, None
     if config.data.clean:
         documents, report = clean(documents, config.cleaning)

@@ -5,6 +5,7 @@ Labels are facts of the world that wrote the stories, so the corpus must be that
 
 from torch import Tensor, nn
 
+from minillm.datasets.corpus import Corpus
 from minillm.datasets.labels import ENDINGS, LabelledTexts, ending
 from minillm.datasets.split import Splits
 from minillm.models.encoder import Encoder
@@ -23,8 +24,8 @@ class Labels(Task):
 
     text = TextClassifier
 
-    def data(self, tokenizer: Tokenizer | None, say: Say) -> Data:
-        texts = read_texts(self.config, say)
+    def data(self, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
+        texts = read_texts(self.config, say, corpus)
         if texts.world is None:
             kind = self.config.labels.kind
             raise ValueError(f"labels.kind = {kind}: expected data.corpus = stories, whose endings are known; set one of the two")

@@ -6,6 +6,7 @@ Where the source of the text is known, validation says how far the model is from
 
 from torch import nn
 
+from minillm.datasets.corpus import Corpus
 from minillm.datasets.lanes import Lanes
 from minillm.datasets.windows import Windows, evaluation_batches
 from minillm.models.decoder import Decoder, DecoderConfig
@@ -29,8 +30,8 @@ class NextToken(Task):
 
     text = TextModel
 
-    def data(self, tokenizer: Tokenizer | None, say: Say) -> Data:
-        texts = read_texts(self.config, say)
+    def data(self, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
+        texts = read_texts(self.config, say, corpus)
         data = tokenized(self.config, texts, tokenizer)
         if texts.remark:
             say(texts.remark)

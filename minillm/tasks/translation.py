@@ -6,7 +6,7 @@ translator is measured by the sentences that it gets right to the letter. Read `
 
 from torch import nn
 
-from minillm.datasets.corpus import load_pairs
+from minillm.datasets.corpus import Corpus, load_pairs
 from minillm.datasets.pairs import PairBatches, Pairs, evaluation_pairs, spaced, split_pairs
 from minillm.datasets.tokens import token_stream
 from minillm.models.encoder_decoder import EncoderDecoder
@@ -25,8 +25,10 @@ class Translation(Task):
 
     text = Translator
 
-    def data(self, tokenizer: Tokenizer | None, say: Say) -> Data:
+    def data(self, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
         c = self.config.data
+        if corpus is not None:
+            raise ValueError(f"corpus = {corpus.name}: expected none, since pairs are learned here; name a .tsv file in data.corpus")
         if c.clean:
             raise ValueError("data.clean = true: expected false for pairs, since cleaning drops single documents; leave it out")
         splits = split_pairs(load_pairs(c), c.val_fraction, c.test_fraction)

@@ -126,8 +126,9 @@ class BPETokenizer(Tokenizer):
             return bytes(alphabet[char] for char in piece)
 
         pieces = [b"" if token == end_id else to_bytes(piece) for piece, token in sorted(token_of.items(), key=lambda item: item[1])]
-        lines = Path(merges_txt).read_text(encoding="utf-8").splitlines()
-        pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
+        first, *lines = Path(merges_txt).read_text(encoding="utf-8").split("\n")
+        lines = lines if first.startswith("#version:") and len(first.split(" ")) == 2 and first[9] == " " else [first, *lines]
+        pairs = [line.split(" ") for line in lines if line]
         wrong = next((pair for pair in pairs if len(pair) != 2 or "" in pair), None)
         if wrong:
             raise ValueError(f"{merges_txt}: {' '.join(wrong)!r}: expected two pieces and a space between; take the file as published")

@@ -57,7 +57,7 @@ class Validation:
         return metrics
 
     def sampled(self, n_tokens: int) -> "Validation":
-        """The loss on a sample of about `n_tokens` tokens, the same ones each time; on all of them where they are so few.
+        """The loss on a sample of about `n_tokens` tokens, the same ones each time; on all where they are so few.
 
         Bits per byte and regret are known of the whole part only.
         """
@@ -76,7 +76,7 @@ class Validation:
 
 
 def sample_rows(batches: list[Batch], n_tokens: int) -> list[Batch]:
-    """Every k-th row of all batches, the first one included, with the smallest k that leaves about `n_tokens` tokens; or the same list."""
+    """Every k-th row of all batches, the first included, with the least k that leaves about `n_tokens`; or the list."""
     k = -(-sum(batch[0].numel() for batch in batches) // max(n_tokens, 1))
     if k <= 1:
         return batches

@@ -40,10 +40,10 @@ class TrainConfig:
     compile: bool = False  # translate forward and backward once by torch.compile: a minute or more, for faster steps after it
     keep_memory: bool = True  # reuse what a step frees instead of giving it back to the system: faster, where the C library is glibc
     log_every: Positive = 10  # steps between two rows of metrics.jsonl
-    eval_every: Count = 0  # steps between two validations; 0: once in a pass over the text, and eight times a run at least
-    eval_tokens: Count = 0  # choose the best weights on about so many tokens of the validation text; 0: as many as take 2 % of the time
+    eval_every: Count = 0  # steps between two validations; 0: one a pass over the text, and eight a run at least
+    eval_tokens: Count = 0  # of the validation text, to choose the best weights on; 0: what takes 2 % of the time
     save_every: Positive = 200  # steps between two checkpoints
-    patience: Annotated[int, AtLeast(-1)] = -1  # stop after this many validations without a new best; 0: never; -1: 0, or 8 on a small text
+    patience: Annotated[int, AtLeast(-1)] = -1  # stop after so many validations without a best; 0: never; -1: 8 if text is small
 
     def __post_init__(self) -> None:
         validate(self)

@@ -94,6 +94,41 @@ def test_what_cannot_be_taken_back_is_refused_and_nothing_changes(name):
     assert_equal(*(model(tokens(2, 3, seed=2), state)[0] for state in (states[0], fresh)))
 
 
+def test_a_prompt_of_exactly_the_budget_is_not_compressed_beside_a_longer_one():
+    model, text = decoder(n_kv_heads=2), tokens(3, 9)
+    text[0, :2] = text[2, :3] = EMPTY  # 7 tokens, 9, and 6, where the budget is 7
+    state = model.start(3, cache=TIGHT["snapkv"])
+    model(text, state)
+    assert [cache.compressed.tolist() for cache in state.caches] == [[0, 9, 0]] * 2
+    state.truncate(torch.tensor([2, 9, 5]))
+    state.reorder(torch.tensor([0, 2]))
+    assert_reads_on(model, state, [text[0, 2:4].tolist(), text[2, 3:8].tolist()], tokens(2, 3, seed=1))
+
+
+@pytest.mark.parametrize("n_read", [1, 6, 7])
+@every_tight_cache
+def test_up_to_exactly_the_budget_nothing_is_forgotten(cache, n_read):
+    model, rows = decoder(n_kv_heads=2), [[], []]
+    state = model.start(2, cache=cache)
+    assert_reads_on(model, state, rows, tokens(2, n_read))
+    assert_reads_on(model, state, rows, tokens(2, 1, seed=1))
+
+
+def test_the_counts_of_streaming_follow_their_rows_and_say_which_can_go_back():
+    model, text = decoder(), tokens(3, 9)
+    text[1, 7:] = text[2, 2:] = EMPTY  # 9 tokens, 7 and 2, where the budget is 7
+    state = model.start(3, cache=TIGHT["streaming"])
+    model(text, state)
+    state.reorder(torch.tensor([2, 0, 1, 2]))
+    assert [cache.n_read.tolist() for cache in state.caches] == [[2, 9, 7, 2]] * 2
+    for lengths in ([2, 8, 7, 2], [2, 1, 7, 2]):
+        with pytest.raises(ValueError, match=r"expected the tokens read, \[2, 9, 7, 2\], or 0"):
+            state.truncate(torch.tensor(lengths))
+    state.truncate(torch.tensor([1, 0, 3, 2]))  # no token of these rows has left the window
+    kept = [text[2, :1], [], text[1, :3], text[2, :2]]
+    assert_reads_on(model, state, [list(map(int, row)) for row in kept], tokens(4, 4, seed=1))
+
+
 @every_tight_cache
 def test_a_row_that_was_emptied_begins_as_if_it_had_never_read(cache):
     model, text = decoder(n_kv_heads=2), tokens(2, 11, seed=1)

@@ -137,6 +137,57 @@ def test_running_out_of_pages_says_so_and_reads_nothing():
     assert_reads_on(model, state, text.tolist(), tokens(2, 2, seed=1))
 
 
+def test_out_of_pages_by_copies_alone_changes_nothing():
+    model, text = decoder(), tokens(1, 4)
+    state = model.start(1, cache=lambda: PagedCache(3, page_size=3))
+    model(text, state)
+    state.reorder(torch.tensor([0, 0, 0]))  # each has room for two more tokens in a page that two of them must copy
+    [pool], tables = {cache.pool for cache in state.caches[:1]}, state.caches[0].tables
+    before = [table.pages[:] for table in tables], pool.users[:], pool.free[:]
+    with pytest.raises(OutOfPages, match="n_pages = 3: expected 1 more for these texts"):
+        model(tokens(3, 1, seed=1), state)
+    assert before == ([table.pages for table in tables], pool.users, pool.free)
+    state.reorder(torch.tensor([0, 1]))  # now one copy is enough
+    assert_reads_on(model, state, text.repeat(2, 1).tolist(), tokens(2, 2, seed=1))
+
+
+def test_a_table_that_cannot_copy_its_last_page_stays_as_it_was():
+    pool = PagePool(2, page_size=3)
+    table = PageTable(pool)
+    table.reserve(4)
+    table.length = 4
+    other = table.fork()
+    with pytest.raises(OutOfPages, match="1 pages: expected at most the 0 that are free"):
+        other.reserve(1)
+    assert other.pages == table.pages == [1, 0][::-1] and pool.users == [2, 2] and other.length == 4
+
+
+BROKEN = {  # how a read can go wrong: keys, values (B, G, T, K) and the rotation
+    "the rotation": lambda k, v: (k, v, lambda x, positions: x.log(0, 1)),
+    "values of another width": lambda k, v: (k, v[..., :3], lambda x, positions: x),
+    "values of another length": lambda k, v: (k, v[:, :, :2], lambda x, positions: x),
+    "another dtype": lambda k, v: (k.double(), v.double(), lambda x, positions: x),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("rows", [[0, 1], [0, 0], [1]], ids=["own pages", "shared pages", "one row"])
+def test_a_read_that_fails_grows_no_row_and_keeps_no_page(broken, rows):
+    cache, (k, v), B = PagedCache(9, page_size=3), torch.randn(2, 2, 2, 5, 4), len(rows)
+    cache.extend(k, v, torch.arange(5)[None], True, lambda x, positions: x)
+    cache.reorder(torch.tensor(rows))
+    n_free = cache.pool.n_free
+    bad_k, bad_v, rotate = broken(*torch.randn(2, B, 2, 4, 4))
+    with pytest.raises((RuntimeError, TypeError)):
+        cache.extend(bad_k, bad_v, torch.arange(5, 9)[None], True, rotate)
+    n_copies = B - len(set(rows))
+    assert [table.length for table in cache.tables] == [5] * B and cache.pool.n_free == n_free - n_copies
+    new_k, new_v = torch.randn(2, B, 2, 2, 4)
+    view = cache.extend(new_k, new_v, torch.arange(5, 7)[None], True, lambda x, positions: x)
+    for seen, old, new in ((view.k, k, new_k), (view.v, v, new_v)):
+        assert torch.equal(seen, torch.cat([old[rows], new], 2))
+
+
 def test_tokens_taken_back_give_their_pages_back():
     model = decoder()
     state = model.start(2, cache=lambda: PagedCache(9, page_size=3))

@@ -87,6 +87,34 @@ def test_a_rounded_cache_says_nearly_what_an_exact_one_says(bits):
 
 
 @BITS
+@pytest.mark.parametrize("T", [7, 8, 9, 30])
+def test_a_first_read_sees_itself_unrounded_and_the_next_one_sees_it_rounded(bits, T):
+    k, v = torch.randn(2, 2, 3, T, 6, dtype=torch.float64)
+    cache = QuantizedCache(bits, group=6, residual=2)
+    view = read(cache, k, v, chunk=T)
+    assert view.dense and torch.equal(view.k, k) and torch.equal(view.v, v)
+    view = read(cache, *torch.randn(2, 2, 3, 1, 6, dtype=torch.float64), start=T)
+    n = max(0, (T - 2) // 6) * 6
+    assert torch.equal((view.k[:, :, :T] == k).all(3).all(1).all(0), torch.arange(T) >= n)
+
+
+@BITS
+def test_groups_that_no_row_needs_any_more_are_given_back(bits):
+    cache = QuantizedCache(bits, group=4, residual=3)
+    k, v = torch.randn(2, 2, 3, 40, 4)
+    read(cache, k[:, :, :3], v[:, :, :3])
+    small = cache.nbytes()
+    cache.extend(k, v, torch.stack([torch.arange(3, 43), torch.full((40,), EMPTY)]), False, unturned)
+    assert cache.nbytes() > 3 * small
+    cache.reorder(torch.tensor([1, 1]))  # the long row leaves
+    new = torch.randn(2, 3, 0, 4)
+    cache.extend(new, new, torch.empty(1, 0, dtype=torch.long), True, unturned)
+    assert cache.nbytes() == small
+    cache.truncate(torch.zeros(2, dtype=torch.long))
+    assert cache.nbytes() == 2 * 8
+
+
+@BITS
 def test_while_no_group_is_full_a_rounded_cache_is_exact(bits):
     model, rows = decoder(n_kv_heads=2), [[], [], []]
     state = model.start(3, cache=partial(QuantizedCache, bits))

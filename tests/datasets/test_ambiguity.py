@@ -78,7 +78,7 @@ def grammars(draw) -> str:
     return "\n".join([*lines, "rule story", *(f"  - {line}" for line in story), "  - {r}!"])
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(grammars())
 def test_a_grammar_is_refused_exactly_if_two_ways_lead_to_one_text(text):
     world = None

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from minillm.config import keys
 from minillm.datasets import corpus
-from minillm.datasets.corpus import Corpus, DataConfig, load_corpus, load_pairs, read_documents
+from minillm.datasets.corpus import Corpus, DataConfig, corpus_of, load_corpus, load_pairs
+from minillm.datasets.files import read_documents
 
 
 def load(path) -> list[str]:
@@ -33,7 +34,7 @@ def test_the_byte_order_mark_is_dropped_and_line_ends_become_newlines(tmp_path):
 
 
 def test_a_folder_is_read_in_sorted_order_with_its_subfolders_and_only_texts(tmp_path):
-    for name, text in {"b.txt": "B", "a.md": "A", "sub/C.TXT": "C", "sub/deep/d.txt": "D", "x.py": "no", "blank.txt": " \n"}.items():
+    for name, text in {"b.txt": "B", "a.md": "A", "sub/C.TXT": "C", "sub/deep/d.txt": "D", "x.png": "no", "blank.txt": " \n"}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     assert load(tmp_path) == ["A", "B", "C", "D"]
@@ -82,7 +83,7 @@ def test_a_bad_file_in_a_folder_is_named(tmp_path):
 
 
 def test_a_folder_without_texts_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"expected .txt or .md files in it, found none"):
+    with pytest.raises(ValueError, match=r"expected .txt or .md files in it, or source code, found none"):
         load(tmp_path)
     (tmp_path / "blank.txt").write_text("\n")
     with pytest.raises(ValueError, match="found nothing"):
@@ -202,4 +203,35 @@ def test_a_mixture_that_makes_no_sense_is_refused(name, sentence, monkeypatch):
     monkeypatch.setattr(corpus, "shakespeare", lambda: "To be")
     monkeypatch.setattr(corpus, "python_docs", lambda: ["module a", "module b"])
     with pytest.raises(ValueError, match=sentence):
+        load_corpus(DataConfig(corpus=name))
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8")), max_size=9), st.sampled_from([list, tuple, iter, lambda t: (x for x in t)]))
+def test_strings_that_are_at_hand_are_a_corpus_letter_by_letter(texts, kind):
+    if any(map(str.strip, texts)):
+        assert corpus_of(kind(texts), "mine") == Corpus("mine", texts, None)
+    else:
+        with pytest.raises(ValueError, match=f"texts = {len(texts)} blank strings: expected some with words"):
+            corpus_of(kind(texts))
+
+
+@pytest.mark.parametrize(
+    ("texts", "sentence"),
+    [
+        ("one text", r"texts = 'one text': expected a list of strings, .*put it in brackets"),
+        (b"bytes", r"texts = b'bytes': expected a list of strings"),
+        (["fine", 5], r"texts\[1\] = 5: expected a string, found int"),
+        (["fine", b"x"], r"texts\[1\] = b'x': expected a string, found bytes"),
+        ([None], r"texts\[0\] = None: expected a string, found NoneType"),
+        (["a \ud800"], r"text\[2\] = '\\ud800': expected text"),
+    ],
+)
+def test_what_is_no_list_of_strings_is_refused(texts, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        corpus_of(texts)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-this-name/my.txt", "a," + "y" * 5000])
+def test_a_name_that_no_file_can_have_is_refused_in_a_sentence(name):
+    with pytest.raises(ValueError, match=r"data\.corpus = '.*: expected "):
         load_corpus(DataConfig(corpus=name))

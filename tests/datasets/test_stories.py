@@ -93,9 +93,14 @@ def test_stories_are_as_frequent_as_their_probabilities_say(tmp_path):
     assert abs(chi_squared - freedom) < 4 * math.sqrt(2 * freedom)
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return small_world(tmp_path_factory.mktemp("world"), TINY)
+
+
 @given(st.data())
-def test_the_verdict_ends_where_no_story_goes_on(tmp_path_factory, data):
-    world, stories = small_world(tmp_path_factory.mktemp("world"), TINY), sorted(tiny_stories())
+def test_the_verdict_ends_where_no_story_goes_on(tiny, data):
+    world, stories = tiny, sorted(tiny_stories())
     text = data.draw(st.sampled_from(stories))
     position = data.draw(st.integers(0, len(text)))
     text = text[:position] + data.draw(st.text("aehTA .,", max_size=3)) + text[position + data.draw(st.integers(0, 4)) :]
@@ -224,7 +229,12 @@ def test_a_learner_adds_a_word_and_a_sentence_by_a_line(world, tmp_path):
     assert new.is_valid(changed) and not world.is_valid(changed)
 
 
-@pytest.mark.parametrize("word, article", [("owl", "an"), ("uncle", "an"), ("unicorn", "a"), ("hour", "an"), ("horse", "a")])
+SOUNDS = {"one-eyed cat": "a", "once": "a", "useful cup": "a", "European": "a", "ukulele": "a", "usual day": "a", "utensil": "a"}
+SOUNDS |= {"onerous task": "an", "uninvited guest": "an", "unimportant cup": "an", "usher": "an", "honor": "an", "heir": "an"}
+SOUNDS |= {"owl": "an", "uncle": "an", "unicorn": "a", "hour": "an", "horse": "a", "heroic child": "a"}
+
+
+@pytest.mark.parametrize(("word", "article"), SOUNDS.items())
 def test_the_article_goes_by_the_sound(word, article):
     assert with_article(word) == f"{article} {word}"
 

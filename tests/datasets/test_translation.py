@@ -94,6 +94,18 @@ def test_a_sentence_agrees_elides_and_contracts(world, subject, verb, french, en
     assert (join_french(say_french(*case)), join_english(say_english(*case))) == expected
 
 
+def test_an_owner_in_the_plural_takes_an_apostrophe_alone_and_every_other_one_an_s(world, pairs):
+    nouns = [noun.english for nouns in world.words.nouns.values() for noun in nouns]
+    plurals, singulars = {plural for _, plural in nouns}, {singular for singular, _ in nouns}
+    names = {name for names in world.words.names.values() for name in names}
+    owners = [owner for pair in pairs for owner in re.findall(r"(\w+'s?)(?= )", pair.target)]
+    assert sum(owner.endswith("s'") for owner in owners) > 100 < sum(owner.endswith("'s") for owner in owners)
+    for owner in owners:
+        word, s = owner.split("'")
+        assert (s == "") == (word in plurals and word.endswith("s")), owner
+        assert word in plurals | singulars | names
+
+
 def test_a_question_is_asked_with_est_ce_que(pairs):
     asked = [pair for pair in pairs if pair.source.endswith("?")]
     assert 0.15 < len(asked) / len(pairs) < 0.25
@@ -168,6 +180,7 @@ def test_whether_a_sentence_is_held_out_depends_on_nothing_else(pairs):
     ("rule", "words"),
     [
         (french_plural, {"chat": "chats", "cheval": "chevaux", "gâteau": "gâteaux", "heureux": "heureux", "mauvais": "mauvais"}),
+        (french_plural, {"jeu": "jeux", "feu": "feux", "tuyau": "tuyaux", "nez": "nez", "bleu": "bleus", "pneu": "pneus", "bal": "bals"}),
         (english_s, {"cat": "cats", "watch": "watches", "story": "stories", "boy": "boys", "look at": "looks at", "have": "has"}),
         (english_ed, {"work": "worked", "invite": "invited", "carry": "carried", "obey": "obeyed"}),
     ],

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.decoding.draft_length import (
+    CHECK,
     MOST,
     TIMED,
     Cost,
@@ -80,6 +81,16 @@ def test_drafting_costs_little_where_it_does_not_pay_and_gains_where_it_does(rul
         assert tally.n_drafted <= sum(TIMED), "not even a perfect draft pays"
 
 
+@law
+@given(costs)
+def test_a_clock_that_does_not_err_tells_the_costs_exactly(cost):
+    rule = Measured(Cost(9.0))
+    for _ in TIMED:
+        k = rule.choose(Tally())
+        rule.told(k, 7.0 * (1 + (cost.call + cost.token * k if k else 0)))
+    assert rule.cost() == pytest.approx(cost, abs=1e-9)
+
+
 def test_a_clock_starts_anew_for_fewer_rows():
     rule = Measured(Cost(0.3))
     written(rule, 1.0, Cost(0.1, 0.1), 90, random.Random(0))
@@ -90,7 +101,7 @@ def test_a_clock_starts_anew_for_fewer_rows():
 
 def test_only_greedy_text_is_judged_by_a_clock_and_a_number_that_was_asked_for_is_kept():
     assert lengths_for(3, 0.5, True) == lengths_for(3, 0.5, False) == Fixed(3)
-    assert lengths_for(0, 0.5, False) == Counted(Cost(0.5)) and isinstance(lengths_for(0, 0.5, True), Measured)
+    assert lengths_for(0, 0.5, False) == Counted(Cost(0.5, CHECK)) and isinstance(lengths_for(0, 0.5, True), Measured)
     rule = lengths_for(0, 0.2, False)
     before = rule.choose(Tally())
     for k in (0, 1, 2, 0, 5):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.cache.base import EMPTY
-from minillm.decoding.drafts import LEAST_COST, ModelDrafter, PromptLookup, relative_cost
+from minillm.decoding.drafts import LAYER, LEAST_COST, LOOK_UP, ModelDrafter, PromptLookup, relative_cost
 from minillm.decoding.reader import Reader
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline
 from tests import tiny
@@ -114,8 +114,13 @@ def test_the_latest_of_the_longest_matches_wins():
         assert draft.tokens.tolist() == [[first]]
 
 
-def test_a_cost_is_a_count_of_weights():
-    small, large = (tiny.decoder(n_layers=n) for n in (1, 3))
-    weights = [sum(p.numel() for p in model.parameters()) for model in (small, large)]
-    assert relative_cost(small, large) == weights[0] / weights[1]
-    assert relative_cost(MODELS["ngram"], large) == relative_cost(MODELS["markov"], large) == LEAST_COST == PromptLookup(3).cost
+def test_a_cost_is_a_count_of_weights_that_are_read_and_of_layers_that_are_called():
+    small, large = (tiny.decoder(n_layers=n, tied=tied) for n, tied in ((1, False), (3, True)))
+    efforts = []
+    for model in (small, large):
+        named = dict(model.named_parameters(remove_duplicate=False))
+        read = sum(p.numel() for name, p in named.items() if not name.startswith("embed"))
+        efforts.append(read + LAYER * len({name.rpartition(".")[0] for name in named}))
+    assert relative_cost(small, large) == efforts[0] / efforts[1] and relative_cost(large, large) == 1
+    assert relative_cost(MODELS["ngram"], large) == 3 * LOOK_UP * LAYER / efforts[1] > LEAST_COST
+    assert relative_cost(MODELS["markov"], large) == LEAST_COST == PromptLookup(3).cost != PromptLookup(3, cost=0.5).cost

@@ -1,6 +1,8 @@
 """Speculation loses nothing: against a slow one, against every text that plain decoding may write, and for every way to end."""
 
+import itertools
 import math
+import random
 from contextlib import contextmanager
 from functools import partial
 
@@ -312,6 +314,30 @@ def test_drafts_are_verified_in_one_call_of_the_target():
     how = {"drafter": ModelDrafter(MODELS["remembers"]), "max_new_tokens": 9, "generators": seeded([0]), "n_draft": 3}
     news = list(stream(model, [[1, 2, 3]], GREEDY, **how))
     assert model.calls == [(1, 6), (1, 4), (1, 1)] and [len(events) for events in news] == [4, 4, 1]
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(st.sampled_from(list(DRAFTERS)), samplings, st.integers(0, 2**31), st.sampled_from(["remembers", "lstm", "ngram", "rotary"]))
+def test_no_token_depends_on_a_clock(name, sampling, seed, target):
+    """Whatever it says: greedy text is the plain one, and of sampled text not even the number of drafts changes."""
+    noise, prompts, results = random.Random(seed), [[1], [2, 3], [4, 5, 6]], []
+    for clock in (lambda: 0.0, lambda: noise.random() * 1e3, itertools.count(1e9, -1).__next__):
+        tallies, sampler = [Tally() for _ in prompts], sampler_for(sampling, prompts, 2)
+        how = {"max_new_tokens": 9 if DRAFTERS[name].context_length else 40, "drafter": DRAFTERS[name], "tallies": tallies}
+        out = speculate(MODELS[target], prompts, sampler, generators=seeded([seed, 1, 2]), clock=clock, **how)
+        results.append((outcomes(out), None if sampler.greedy else tallies))
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("slow", ["draft", "target"])
+def test_greedy_drafting_is_left_off_where_the_draft_is_slow_and_goes_on_where_the_target_is(slow):
+    """By a clock that ticks whenever one of the two models is called, though each guess is right."""
+    target, draft, tally = Remembers(V).eval(), Remembers(V).eval(), Tally()
+    ticks = {"draft": (0.01, 1.0), "target": (1.0, 0.01)}[slow]
+    how = {"max_new_tokens": 90, "generators": seeded([0]), "tallies": [tally], "drafter": ModelDrafter(draft)}
+    speculate(target, [[1]], GREEDY, clock=lambda: ticks[0] * len(target.calls) + ticks[1] * len(draft.calls), **how)
+    assert tally.acceptance == 1
+    assert tally.n_plain > 70 if slow == "draft" else tally.n_plain < 5 and tally.n_calls < 20
 
 
 def test_tallies_add_up():

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -310,3 +311,58 @@ def test_prompts_of_one_length_write_what_each_writes_alone_whatever_they_share_
             engine.step()  # some of its pages may be known when the others come
             others = engine.run([Request(prompt, 4, SamplingConfig(temperature=0)) for prompt in prompts[1:]])
             assert [first.completion.tokens, *(completion.tokens for completion in others)] == expected
+
+
+@settings(max_examples=30)
+@given(fails=st.sets(st.integers(1, 14), min_size=1), how=engines)
+def test_a_step_in_which_the_model_raises_changes_no_text_and_can_be_repeated(fails, how):
+    class Failing(Sums):
+        n_calls = 0
+
+        def hidden(self, tokens, state):
+            self.n_calls += 1
+            if self.n_calls in fails:
+                super().hidden(tokens, SimpleNamespace(lengths=state.lengths, caches=state.caches[:1]))  # the first of two layers reads
+                raise RuntimeError("out of memory")
+            return super().hidden(tokens, state)
+
+    asked = [Request(prompt, 4, SamplingConfig(temperature=0)) for prompt in ([1, 2, 4, 0], [1, 2, 4, 0, 1], [2])]
+    engine = Engine(Failing(), **{**how, "n_pages": how["n_pages"] + 8})
+    jobs = [engine.add(request) for request in asked]
+    for _ in range(200):
+        try:
+            engine.step()
+        except RuntimeError as error:
+            assert str(error) == "out of memory"
+    assert [job.completion for job in jobs] == Engine(Sums()).run(asked) and not engine.busy
+    assert engine.pool.n_free == engine.pool.n_pages
+
+
+def test_writers_beside_a_long_prompt_leave_it_its_whole_chunk():
+    engine = Engine(Sums(), chunk=3, page_size=2)
+    writers = [engine.add(Request([i], 14, SamplingConfig(temperature=0))) for i in range(4)]
+    while not all(job.n_new for job in writers):
+        engine.step()
+    reader = engine.add(Request([1, 2, 4, 0, 1, 1, 2, 4], 2))
+    for n in (3, 6, 8):
+        before = [job.n_new for job in writers]
+        engine.step()
+        assert reader.n_read == n
+        assert [job.n_new for job in writers] == [n_new + 1 for n_new in before], "and they write on"
+
+
+def test_a_cancelled_job_is_told_nothing_more_even_of_what_has_happened():
+    engine, heard = Engine(Sums()), []
+    jobs = []
+
+    def cancels(event):
+        engine.cancel(jobs[1])
+
+    jobs += [engine.add(Request([1], 4, show=cancels)), engine.add(Request([2], 4, show=heard.append)), engine.add(Request([4], 4))]
+    told = engine.step()
+    assert [event.row for event in told] == [0, 2] and not heard, "its first token was drawn in the same step"
+    while engine.busy:
+        told += engine.step()
+    assert not heard and jobs[1].number not in {event.row for event in told}
+    assert jobs[1].completion.reason == "cancelled" and jobs[1].table is None
+    assert [job.completion for job in jobs[::2]] == Engine(Sums()).run([Request([1], 4), Request([4], 4)])

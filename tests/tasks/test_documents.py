@@ -1,6 +1,7 @@
 """From a corpus to token streams: what is said of the source, and who sees which part."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,10 +10,15 @@ from torch import nn
 from minillm import run
 from minillm.datasets import corpus
 from minillm.datasets.cleaning import clean
+from minillm.datasets.labels import ending
+from minillm.datasets.pairs import split_pairs
 from minillm.datasets.split import split
 from minillm.datasets.stories import World
 from minillm.flags import override
+from minillm.run import build_task
 from minillm.run_config import RunConfig, load_config
+from minillm.tasks import documents, translation
+from minillm.tokenizers.build import train_tokenizer
 from minillm.training.evaluate import LEAK_NATS, Leak
 from tests.datasets.test_source import GRAMMAR
 
@@ -82,6 +88,58 @@ def test_where_the_source_is_no_measure_none_is_stated_and_nothing_is_called_a_l
     assert sum("regret is not measured and no leak is noticed" in line for line in lines) == 1
     metrics = run.build_validation(config, data)(Guess(data.tokenizer.vocab_size))
     assert metrics.keys() == {"val_loss", "bits_per_byte"} and math.isfinite(metrics["val_loss"])
+
+
+TEXTS = [f"{word} and {i} {word}s went home to think." for i in range(40) for word in ("cat", "dog", "snail")]
+
+
+@pytest.mark.parametrize("config", ["gpt-tiny", "ngram-tiny", "encoder-tiny", "lstm-tiny"])
+def test_a_list_of_strings_and_an_iterator_are_learned_from(config):
+    small = {"tokenizer.kind": "byte", "model.context_length": "16", "data.val_fraction": "0.2", "data.test_fraction": "0.2"}
+    config, lines = override(load_config(config), small), []
+    for texts in (TEXTS, iter(TEXTS)):
+        data = run.build_data(config, say=lines.append, corpus=corpus.corpus_of(texts))
+        written = [data.tokenizer.decode(part.ids) for part in (data.train, data.val, data.test)]
+        assert written == ["".join(part) for part in split(TEXTS, 0.2, 0.2)]
+        assert data.documents and data.val_nats is None and lines == []
+        run.build_batches(config, data)(0)
+    with pytest.raises(ValueError, match="corpus = texts: expected none, since pairs are learned here"):
+        run.build_data(load_config("translate-tiny"), corpus=corpus.corpus_of(TEXTS))
+
+
+def test_what_was_read_of_own_files_is_said(tmp_path):
+    (tmp_path / "my.txt").write_text("some words to learn from " * 99)
+    lines = []
+    run.build_data(override(tiny(), {"data.corpus": str(tmp_path / "my.txt")}), say=lines.append)
+    assert lines == [f"{tmp_path / 'my.txt'}: read as one text, {99 * 25:,} characters"]
+
+
+@pytest.mark.parametrize("name", ["gpt-tiny", "ngram-tiny", "encoder-tiny", "encoder-ending", "translate-tiny"])
+def test_a_tokenizer_is_trained_on_the_training_part_alone(name, tmp_path):
+    config = override(load_config(name), {"data.n_stories": "60"})
+    task, seen = build_task(config), []
+    if name == "translate-tiny":
+        (tmp_path / "my.tsv").write_text("".join(f"{text}\t{text[::-1]}\n" for text in TEXTS))
+        config = override(config, {"data.corpus": str(tmp_path / "my.tsv"), "data.val_fraction": "0.2", "data.test_fraction": "0.2"})
+        task = build_task(config)
+        parts = split_pairs(corpus.load_pairs(config.data), 0.2, 0.2)
+        expected = [" " + pair.source for pair in parts.train] + [" " + pair.target for pair in parts.train]
+    elif name == "encoder-ending":
+        texts = documents.read_texts(config, seen.append)
+        expected = [ending(texts.world, story)[0] for story in texts.splits.train]
+    else:
+        config = override(config, {"data.val_fraction": "0.2", "data.test_fraction": "0.2"})
+        task, expected = build_task(config), split(TEXTS, 0.2, 0.2).train
+
+    def watched(given, texts):
+        seen.extend(texts)
+        return train_tokenizer(replace(given, kind="byte"), texts)
+
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (documents, translation):
+            patched.setattr(module, "train_tokenizer", watched)
+        task.data(None, lambda line: None, *([corpus.corpus_of(TEXTS)] if name in ("gpt-tiny", "ngram-tiny", "encoder-tiny") else []))
+    assert seen == expected
 
 
 def test_the_whole_corpus_has_the_source_itself(world):

@@ -160,3 +160,21 @@ def test_a_line_of_merges_that_is_no_pair_is_refused(gpt2_files, tmp_path, line)
     (tmp_path / "merges.txt").write_text("#version: 0.2\n" + line + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match=f"'{line}': expected two pieces"):
         BPETokenizer.from_gpt2(folder / "vocab.json", tmp_path / "merges.txt")
+
+
+@pytest.mark.parametrize("merge", [("#", "#"), ("##", "#"), ("#", "version"), ("#version", ":"), ("#version:", "#")])
+@pytest.mark.parametrize("headed", [True, False])
+def test_only_the_first_line_of_merges_is_a_heading_and_signs_that_look_like_one_are_merged(tmp_path, merge, headed):
+    learned = [*pairwise_merges("##"), *pairwise_merges("###"), *pairwise_merges("version"), *pairwise_merges("#version:#")]
+    merges = list(dict.fromkeys([*learned, merge]))
+    pieces = list(dict.fromkeys([*gpt2_alphabet(), *(left + right for left, right in merges), "<|endoftext|>"]))
+    (tmp_path / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(pieces)}), encoding="utf-8")
+    lines = ["#version: 0.2"] * headed + [" ".join(pair) for pair in merges]
+    (tmp_path / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    tokenizer = BPETokenizer.from_gpt2(tmp_path / "vocab.json", tmp_path / "merges.txt")
+    assert tokenizer.merges == [(left.encode(), right.encode()) for left, right in merges]
+
+
+def pairwise_merges(word: str) -> list[tuple[str, str]]:
+    """The merges that make a word from the left, one character at a time."""
+    return [(word[:i], word[i]) for i in range(1, len(word))]

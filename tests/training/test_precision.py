@@ -1,10 +1,16 @@
 """The trial that chooses a precision."""
 
+from types import SimpleNamespace
+
+import pytest
 import torch
 
+import train
 from minillm.datasets.batch import Batch
 from minillm.objectives.next_token import next_token
-from minillm.training.precision import seconds_per_pass
+from minillm.run_config import RunConfig
+from minillm.training import precision
+from minillm.training.precision import DTYPES, seconds_per_pass
 from tests.tiny import decoder, tokens
 
 
@@ -21,3 +27,18 @@ def test_both_precisions_are_timed_and_the_model_stays_as_it_was():
     assert seen == [torch.float32, torch.bfloat16] * 3
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize(("slow", "fast"), [("fp32", "bf16"), ("bf16", "fp32")])
+def test_the_probe_tells_each_precision_its_own_median_and_auto_takes_the_faster(slow, fast, monkeypatch):
+    now, costs = [0.0], {DTYPES[slow]: [9.0, 3.0, 5.0, 4.0], DTYPES[fast]: [99.0, 2.0, 60.0, 1.0]}  # the first is a warm-up
+
+    def objective(model, batch):
+        now[0] += costs[next(model.parameters()).dtype].pop(0)
+        return next_token(model, batch)
+
+    monkeypatch.setattr(precision, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    batch = Batch(tokens(3, 7), tokens(3, 7))
+    assert seconds_per_pass(decoder().float(), objective, batch) == {slow: 4.0, fast: 2.0}
+    monkeypatch.setattr(train, "seconds_per_pass", lambda *_: {slow: 4.0, fast: 2.0})
+    assert train.settle(RunConfig(), 23, lambda step: batch, "cpu").train.precision == fast
