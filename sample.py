@@ -65,8 +65,7 @@ class Request:
     num_samples: Positive = 1  # texts to write, each with a seed of its own
     max_new_tokens: Count = 0  # tokens to write at most; 0: as the run's config says
     draft_tokens: Count = 0  # beside --draft: tokens to draft at once; 0: as many as pay, by those accepted so far
-    draft_cost: Annotated[float, AtLeast(0)] = 0.0  # beside --draft: cost of a drafted token in calls of the model, by which sampled
-    # text is drafted (greedy text by a clock); 0: by a count of weights and layers
+    draft_cost: Annotated[float, AtLeast(0)] = 0.0  # beside --draft: cost of a drafted token, in calls of the model; 0: estimated
     attention_layer: Count = 0  # beside --attention: the layer to show, from 1; 0: the last, and a picture of all
     attention_head: Count = 0  # beside --attention: the head to show, from 1; 0: the mean of all
 

@@ -84,6 +84,7 @@ class Decoder(nn.Module):
         super().__init__()
         c = config
         self.config, self.vocab_size, self.context_length = c, vocab_size, c.context_length
+        self.embed = nn.Embedding(vocab_size, c.d_model)  # first: a width for which there is no memory fails here, at once
         d_head, n_kv_heads = c.d_head or c.d_model // c.n_heads, c.n_kv_heads or c.n_heads
         rotate = Rotary(d_head, c.context_length, c.rotary_base) if c.positions == "rotary" else no_rotation
         score_bias = Alibi(c.n_heads) if c.positions == "alibi" else no_bias
@@ -116,7 +117,6 @@ class Decoder(nn.Module):
 
         feedforward = mixture if c.n_experts else partial(dense, d_ff)
 
-        self.embed = nn.Embedding(vocab_size, c.d_model)
         self.embed_positions: nn.Module = {
             "learned": partial(LearnedPositions, c.context_length, c.d_model),
             "sinusoidal": partial(SinusoidalPositions, c.context_length, c.d_model),
