@@ -159,17 +159,19 @@ def table(figures: dict, goals: dict | None = None) -> str:
     """The Markdown table of all that was measured, and beside it what was asked for, if `goals` are given."""
     heads = ["measured", "mean", "lowest ... highest", "runs", *(["asked for"] if goals is not None else [])]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    machines = sorted({entry["machine"] for entry in figures.values()})
     for name, rows in ROWS.items():
         measured = figures[name]["figures"] if name in figures else {}
         for what, figure, form in rows:
             if figure in measured:
                 x = measured[figure]
-                cells = [what, form.format(x["mean"]), f"{form.format(x['low'])} ... {form.format(x['high'])}", str(x["n"])]
+                mark = f" [{machines.index(figures[name]['machine']) + 1}]" if len(machines) > 1 else ""
+                cells = [what + mark, form.format(x["mean"]), f"{form.format(x['low'])} ... {form.format(x['high'])}", str(x["n"])]
                 if goals is not None:
                     cells.append(goals[name, figure].judge(x["median"], form) if (name, figure) in goals else "")
                 lines.append(f"| {' | '.join(cells)} |")
-    machines = sorted({entry["machine"] for entry in figures.values()})
-    return "\n".join([*lines, "", f"Measured on {'; '.join(machines)}.", ""])
+    listed = machines if len(machines) == 1 else [f"[{i}] {machine}" for i, machine in enumerate(machines, 1)]
+    return "\n".join([*lines, "", f"Measured on {'; '.join(listed)}.", ""])
 
 
 def first(figures: dict) -> str:

@@ -5,6 +5,7 @@
 
 import json
 import platform
+import re
 import statistics
 from pathlib import Path
 
@@ -15,8 +16,16 @@ FIGURES = ROOT / "benchmarks" / "figures.json"
 
 
 def machine() -> str:
-    """What it was measured on."""
-    return f"{torch.get_num_threads()} CPU threads, {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
+    """The processor, with the widest vectors that torch uses on it, and the versions."""
+    processor = f"{processor_name()} ({torch.backends.cpu.get_cpu_capability()})"
+    return f"{torch.get_num_threads()} CPU threads, {processor}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def processor_name() -> str:
+    """The name of the processor as Linux knows it, or its kind elsewhere."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else []
+    return names[0] if names else platform.machine()
 
 
 def spread(results: list[dict[str, float]]) -> dict[str, dict[str, float]]:

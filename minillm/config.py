@@ -232,11 +232,12 @@ def fit(value: Any, hint: Any, name: str) -> Any:
     """The value as the type wants it, or a ValueError."""
     if typing.get_origin(hint) is Annotated:
         base, *ranges = typing.get_args(hint)
-        value = fit(value, base, name)
+        if base is not int or type(value) is not int:  # of an integer, its range says more than its 64 bits
+            value = fit(value, base, name)
         for allowed in ranges:
             if not allowed.allows(value):
                 raise ValueError(f"{name} = {value!r}: expected {describe(hint)}")
-        return value
+        return fit(value, base, name)
     if typing.get_origin(hint) is Literal:
         if value not in typing.get_args(hint):
             raise ValueError(f"{name} = {value!r}: expected {suggest(str(value), [str(a) for a in typing.get_args(hint)])}")

@@ -42,15 +42,24 @@ def resolve(
         for flag in flags:
             if flag not in MAY_CHANGE_ON_RESUME:
                 raise ValueError(f"--{flag}: expected only {', '.join(MAY_CHANGE_ON_RESUME)} beside --resume; use --init-from")
-        config = override(saved["config"], flags)
+        config = under(saved["config"], flags)
         if saved["progress"]["step"] >= config.train.max_steps and run_folder.is_summed_up(resume, saved["progress"]["step"]):
             raise ValueError(f"{resume} has done its {config.train.max_steps} steps; raise --train.max_steps, or use --init-from")
         return config, saved
     if not init_from:
-        return refuse_what_would_be_ignored(override(new_config(name), flags), flags, None), None
+        return refuse_what_would_be_ignored(under(new_config(name), flags), flags, None), None
     saved = run_folder.read_best(init_from)
     config = config_from(init_from, saved, name, flags)
     return refuse_what_would_be_ignored(config, flags, saved), saved
+
+
+def under(config: RunConfig, flags: Mapping[str, str]) -> RunConfig:
+    """The config under flags. A run that --train.max_steps makes shorter than its warm-up warms up throughout, which is said."""
+    steps, warmup = flags.get("train.max_steps", ""), config.schedule.warmup_steps
+    if "schedule.warmup_steps" not in flags and steps.isdecimal() and int(steps) < warmup and config.model.kind != "ngram":
+        print(f"schedule.warmup_steps = {steps} instead of {warmup}, since the run has no more steps; --schedule.warmup_steps sets it")
+        flags = {**flags, "schedule.warmup_steps": steps}
+    return override(config, flags)
 
 
 def refuse_what_would_be_ignored(config: RunConfig, flags: Mapping[str, str], saved: dict | None) -> RunConfig:
@@ -106,7 +115,7 @@ def config_from(path: Path, saved: dict, name: str | None, flags: Mapping[str, s
         config = without_folder(saved["config"])
     else:
         config = new_config(name, taken(saved))
-    config = override(config, flags)
+    config = under(config, flags)
     found = differences(config, saved["config"]).items()
     wrong = {key: values for key, values in found if key.partition(".")[0] in TAKEN}
     if wrong:

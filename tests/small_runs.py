@@ -19,6 +19,7 @@ SMALL = {
     "model.value_embeddings": "false",
     "train.batch_size": 3,
     "train.max_steps": 6,
+    "schedule.warmup_steps": 2,
     "train.eval_every": 2,
     "train.save_every": 2,
     "train.log_every": 1,

@@ -43,6 +43,15 @@ def test_the_table_says_by_the_median_whether_a_goal_was_reached(median, said):
     assert [Goal("<=", 3).reached(x) for x in (2, 3, 4)] == [True, True, False]
 
 
+def test_each_row_names_its_machine_where_there_are_several():
+    spread = {"mean": 7.0, "median": 7.0, "low": 1.0, "high": 9.0, "n": 5}
+    entry = {"machine": "an abacus", "figures": {"speed_up": spread}}
+    assert "Measured on an abacus.\n" in table({"decode-cache": entry})
+    both = table({"decode-cache": entry, "imports": {"machine": "a rod", "figures": {"more_seconds": spread}}})
+    assert "(`benchmarks.imports`) [1] |" in both and "over one with it [2] |" in both
+    assert "Measured on [1] a rod; [2] an abacus.\n" in both
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.toml")))
 def test_a_config_expects_what_was_measured(name):
     about = load_config(name).about

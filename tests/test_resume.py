@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def test_the_test_figures_are_those_of_the_test_part_by_the_best_model(tmp_path,
 
 
 def test_a_resume_writes_its_changes_into_the_config_at_once(mine, monkeypatch):
-    monkeypatch.setattr(train, "train", lambda *_: (_ for _ in ()).throw(train.Interrupted))
+    monkeypatch.setattr(train, "train", lambda *_: (_ for _ in ()).throw(train.Interrupted(signal.SIGINT)))
     for n in (9, 11):
         assert train.main(["--resume", str(mine), "--train.max_steps", str(n), "--train.save_every", "7"]) == 130
         assert f"max_steps = {n} " in (mine / "config.toml").read_text()
@@ -135,7 +136,7 @@ def test_every_flag_but_the_allowed_ones_is_refused(key, finished, capsys):
 def test_the_allowed_flags_are_obeyed(key, mine, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        train, "train", lambda config, *_: seen.append(config) or (_ for _ in ()).throw(train.Interrupted)
+        train, "train", lambda config, *_: seen.append(config) or (_ for _ in ()).throw(train.Interrupted(signal.SIGINT))
     )
     assert train.main(["--resume", str(mine), "--train.max_steps", "9", f"--{key}", "3"]) == 130
     assert getattr(seen[0], key.split(".")[1]) == 3 and seen[0].max_steps == 9

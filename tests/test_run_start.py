@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import train
 from minillm import quantize, run_folder, run_start
@@ -13,7 +15,7 @@ from minillm.config import to_toml
 from minillm.datasets.pairs import Pairs
 from minillm.datasets.tokens import TokenStream
 from minillm.flags import override
-from minillm.run_config import CONFIGS, load_config
+from minillm.run_config import CONFIGS, RunConfig, load_config
 from minillm.tasks.base import Data
 from minillm.training import checkpoint
 from tests.small_runs import SMALL, TEXT, edit, progress, said, started
@@ -187,3 +189,14 @@ def test_a_corpus_is_known_by_each_of_its_parts():
     ]
     assert len({run_start.corpus_hash(data) for data in datas}) == len(datas)
     assert run_start.corpus_hash(datas[0]) == run_start.corpus_hash(Data(None, False, stream(1, 2, 3), b, c))
+
+
+@given(max_steps=st.integers(1, 60), warmup=st.none() | st.integers(0, 60))
+def test_a_run_made_shorter_by_a_flag_warms_up_throughout_unless_a_flag_says_how_long(max_steps, warmup):
+    flags = {"train.max_steps": str(max_steps)} | ({} if warmup is None else {"schedule.warmup_steps": str(warmup)})
+    if warmup is not None and warmup > max_steps:
+        with pytest.raises(ValueError, match=r"schedule\.warmup_steps"):
+            run_start.under(RunConfig(), flags)
+        return
+    asked = RunConfig().schedule.warmup_steps if warmup is None else warmup
+    assert run_start.under(RunConfig(), flags).schedule.warmup_steps == min(asked, max_steps)

@@ -179,17 +179,22 @@ def orthogonal(x: Tensor, steps: int = 5) -> Tensor:
     """Nearly the nearest matrices with singular values 1: x (N, R, C) -> (N, R, C), singular values 0.68 ... 1.21.
 
     The quintic a s + b s^3 + c s^5 has a slope of 3.4 at 0, so that small singular values grow quickly: all that are larger than
-    1/500 of x's norm get there, still smaller ones remain smaller. In bfloat16, which is exact
-    enough for a direction and twice as fast where the processor has it; float64 stays float64.
+    1/500 of x's norm get there, still smaller ones remain smaller. Bfloat16 is exact enough for a direction and twice as
+    fast where the processor has it; float64 stays float64.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    y = x if x.dtype == torch.float64 else x.bfloat16()
+    y = x if x.dtype == torch.float64 or not _has_bfloat16(x.device) else x.bfloat16()
     y = y.mT if x.shape[1] > x.shape[2] else y
     y = y / (y.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = y @ y.mT
         y = torch.baddbmm(y, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), y, beta=a)
     return (y.mT if x.shape[1] > x.shape[2] else y).to(x.dtype)
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 are faster there; a processor without them takes five times as long."""
+    return device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _forget_gradients(parameters: list[Tensor]) -> None:

@@ -279,7 +279,7 @@ def test_caches_that_count_positions_themselves_are_refused_where_positions_are_
 
 
 REFUSED = {
-    "no budget": (CacheConfig, ("h2o", 0), "cache_budget = 0: expected the tokens that h2o has room for"),
+    "no budget": (CacheConfig, ("h2o", 0), "cache_budget = 0: expected the tokens that h2o keeps"),
     "a useless budget": (CacheConfig, ("int4", 5), "cache_budget = 5 would be ignored by int4"),
     "an unknown cache": (CacheConfig, ("streeming", 5), "did you mean streaming"),
     "fewer than the sinks": (lambda *what: build_cache(CacheConfig(*what)), ("streaming", 4), "budget = 4: expected more than the 4 sinks"),

@@ -40,7 +40,9 @@ SHOWS = {  # a value of each key whose absence would show in what five steps do
     "schedule.decay_fraction": "1.0",
 }
 OF_MUON = ("optim.muon_lr", "optim.momentum")
-OUTSIDE = {"run", "batch_size", "compile", "keep_memory", "log_every", "eval_every", "save_every", "patience"}  # of the step: tested there
+OUTSIDE = {  # of the step: tested there
+    *("run", "batch_size", "compile", "keep_memory", "log_every", "eval_every", "eval_tokens", "save_every", "patience"),
+}
 
 
 def config_of(**changes: str) -> RunConfig:

@@ -178,7 +178,7 @@ def test_a_plateau_is_no_new_best_and_a_new_best_starts_the_count_again(patience
 
 
 def test_whatever_a_step_raises_passes_through_with_nothing_saved():
-    training = Training(TrainConfig(max_steps=9, save_every=2), [1.0], {})
+    training = Training(TrainConfig(max_steps=9, save_every=2, eval_every=9), [1.0], {})
     training.step = lambda i: {"loss": 1.0, "tokens": 1} if i < 4 else 1 // 0
     with pytest.raises(ZeroDivisionError):
         training.run()
