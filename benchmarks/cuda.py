@@ -75,7 +75,7 @@ def apart(name: str, job: Job, limit: float) -> Figures:
 
 
 def failed(figures: Figures) -> bool:
-    """Whether a part has no figures, or one of its tests failed."""
+    """True if a part has no figures, or one of its tests failed."""
     return "error" in figures or bool(figures.get("failed"))
 
 

@@ -44,14 +44,14 @@ Figures = dict[str, object]
 
 
 class Job(NamedTuple):
-    """What a part needs to know."""
+    """Settings of one part."""
 
     device: str
     small: bool
     folder: Path  # for runs
 
     def few(self, n: int) -> int:
-        """How often to do it: n times, or twice where only the way is tried out."""
+        """Number of repeats: n, or 2 where only the plumbing is tried out."""
         return 2 if self.small else n
 
     def config(self, name: str, **more: str) -> RunConfig:
@@ -59,7 +59,7 @@ class Job(NamedTuple):
 
 
 def tests(job: Job) -> Figures:
-    """How many tests passed, and the first line of what each other one says."""
+    """Number of tests that passed, and the first line of each failure or skip."""
     report = job.folder / "tests.xml"
     files = [
         str(path) for path in sorted(ROOT.glob("tests/**/test_*.py")) if "mark.cuda" in path.read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from minillm.folders import SHIPPED
 
 
 def spelled(script: str) -> str:
-    """How the user starts a script: `python train.py` in a clone, `minillm-train` where that was typed or is all there is."""
+    """The command as the user types it: `python train.py` in a clone, `minillm-train` where that was typed or is all there is."""
     as_command = SHIPPED.name == "shipped" or Path(sys.argv[0]).stem.startswith("minillm-")
     return f"minillm-{script}" if as_command else f"python {script}.py"
 

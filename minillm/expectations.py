@@ -62,7 +62,7 @@ def as_expected(config: RunConfig, original: RunConfig, fresh: bool = True) -> R
 
 
 def announce(config: RunConfig) -> str:
-    """What is expected, in a sentence; empty where nothing is."""
+    """The expectations in a sentence; empty where there are none."""
     about = config.about
     in_time = f" after about {about.expected_seconds:.0f} s on two CPU cores" if about.expected_seconds else ""
     return (

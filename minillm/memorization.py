@@ -28,7 +28,7 @@ BY_HEART = 0.1  # and of this share: it has
 
 
 class Recital(NamedTuple):
-    """How many windows of a text a model writes on word for word, of how many."""
+    """Count of windows that a model continues word for word, and of all windows tried."""
 
     known: int
     tried: int

@@ -29,5 +29,5 @@ def sentence(e: BaseException) -> str:
 
 
 def advice(e: OSError) -> tuple[str, str]:
-    """What is wrong, and what to do about it."""
+    """One sentence for an error: the problem and its remedy."""
     return ADVICE.get(e.errno, (str(e.strerror).lower(), "check the path and its permissions"))

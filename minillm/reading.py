@@ -18,7 +18,7 @@ QUESTIONS = {Cloze: ["fill", "nearest"], TextClassifier: ["classify"]}
 
 
 def fill(opened: OpenRun, text: str) -> None:
-    """What may stand in each blank of a text, and the text with the best of it."""
+    """Candidates for each blank of a text, and the text filled with the best ones."""
     answer = opened.text.show(text, N_SHOWN)
     print_novelty(opened, text)
     print(answer)

@@ -64,7 +64,7 @@ def limit_steps(config: RunConfig, data: Data, say: Say = print) -> RunConfig:
 
 
 def passes(config: RunConfig, data: Data) -> float:
-    """How often training reads its text."""
+    """Passes over the text in a training."""
     return build_task(config).passes(data)
 
 

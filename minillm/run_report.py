@@ -1,4 +1,4 @@
-"""What a training says: a plan before the first step, and figures, curves and a sample after the last.
+"""Printed report of a training: a plan before the first step; figures, curves and a sample after the last.
 
 Everything here prints. The figures are also kept in summary.json, beside the log that they come from. Read `run_folder` before.
 """
@@ -98,7 +98,7 @@ def learned_by_heart(opened: OpenRun, data: Data) -> str:
 
 
 def demonstrate(opened: OpenRun) -> str:
-    """What an encoder can do now, and the command for more."""
+    """An example of the encoder at work, and the command for more."""
     text, prompt = opened.text, opened.config.text.prompt
     if not isinstance(text, Cloze):
         return f"\neverything is in {opened.path}; tell more with: {SAMPLE} --run {opened.path} --classify TEXT"

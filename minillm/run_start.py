@@ -1,4 +1,4 @@
-"""How a training begins from what is there: a config, a run to go on with, or a run whose weights a new one takes.
+"""Start of a training: from a config, from a run to resume, or from a run whose weights a new one takes.
 
 Whatever two of them say must agree. A config says which model it is for by its sections [model] and [tokenizer]; one
 without them, as configs/lora-tiny.toml, is for the model of any run. Read `run_folder` before; `train.py` calls these
@@ -86,7 +86,7 @@ def new_config(name: str, missing: Mapping[str, Any] | None = None) -> RunConfig
 
 
 def new_name(name: str) -> str:
-    """What a new run of a config is called: as the config, or as the run in whose folder the config lies."""
+    """Name of a new run: the config's, or that of the run in whose folder the config lies."""
     path = find_config(name)
     return path.resolve().parent.name if _of_a_run(name) else path.stem
 

@@ -90,7 +90,7 @@ def reopen(config: RunConfig, given: Collection[str]) -> RunConfig:
 
 
 def plan(config: RunConfig, data: Data) -> str:
-    """How often the text is read and validated on, with a warning where it is small."""
+    """The number of passes and validations in a line, with a warning where the text is small."""
     t, passes, n_val = config.train, run.passes(config, data), len(data.val.ids)
     n_tokens = "all" if t.eval_tokens >= n_val else f"about {t.eval_tokens:,} of the"
     said = f"{passes:,.0f}" if passes >= 10 else f"{passes:.1f}"

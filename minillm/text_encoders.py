@@ -22,7 +22,7 @@ EXAMPLE = f"Once there was a clever {MASK} called Anna."  # of a text with a bla
 
 
 class Candidate(NamedTuple):
-    """What may stand in a blank."""
+    """Candidates for one blank."""
 
     text: str  # with the space before it, if it has one
     probability: float

@@ -59,7 +59,7 @@ class Memory:
 
     @torch.inference_mode()
     def plain_nbytes(self) -> int:
-        """What the plain cache holds for as many rows of as many tokens, or of the model's context where they are more."""
+        """Bytes of the plain cache for the same rows and tokens, at most the model's context."""
         lengths, model = self.states[-1].lengths, self.text.model
         make = self.text.start([self.prompt] * len(lengths)) or model.start
         _, state = model(lengths.new_zeros(len(lengths), min(int(lengths.max()), model.context_length)), make(len(lengths)))
@@ -103,7 +103,7 @@ class Order(NamedTuple):
         return self.prompt + self.text.joint + written
 
     def below(self, written: str) -> str:
-        """What stands below a text, on lines of its own."""
+        """Remarks printed below a text, on lines of their own."""
         return f"\n{self.check(self.whole(written))}" if self.check else ""
 
 

@@ -20,7 +20,7 @@ TIMED = (0, 1, 4, 0, 4)  # lengths of the first rounds, by which a clock learns 
 
 @dataclass
 class Tally:
-    """What came of the drafts of one row, or of several together."""
+    """Counts of drafted, tested and accepted tokens, of one row or of several together."""
 
     n_calls: int = 0  # of the target
     n_tokens: int = 0  # drawn, END among them
@@ -57,7 +57,7 @@ class Tally:
 
 
 class Cost(NamedTuple):
-    """What drafting costs, in calls of the target."""
+    """Cost of drafting, in calls of the target."""
 
     token: float  # a drafted token
     call: float = 0.0  # checking a draft, beside the call itself
@@ -69,7 +69,7 @@ def expected_tokens(acceptance: float, k: float) -> float:
 
 
 def expected_speed_up(acceptance: float, k: float, cost: Cost) -> float:
-    """Of drafting k tokens against plain decoding; 1 where nothing is drafted."""
+    """Speed-up of drafting k tokens over plain decoding; 1 where nothing is drafted."""
     return expected_tokens(acceptance, k) / (1 + cost.call + cost.token * k) if k else 1.0
 
 
@@ -124,7 +124,7 @@ class Fixed(Untimed):
 
 @dataclass(frozen=True)
 class Counted(Untimed):
-    """As many as pay by the counts of the row alone, at a cost that was stated beforehand."""
+    """The length that pays most by the counts of the row alone, at a stated cost."""
 
     cost: Cost
 
@@ -134,7 +134,7 @@ class Counted(Untimed):
 
 
 class Measured:
-    """As many as pay by the counts of the row and the costs of this batch on this machine, by the least seconds of each length."""
+    """The length that pays most by the counts of the row and the measured cost: the least seconds of each length on this machine."""
 
     def __init__(self, stated: Cost):
         """`stated`: the cost until there are measurements."""

@@ -116,7 +116,7 @@ def stream(
 
 
 class _Round(NamedTuple):
-    """What a call of the target has added to B rows."""
+    """Tokens that one call of the target adds to B rows."""
 
     new: Tensor  # (B, J) long, EMPTY behind each row's last
     logits: Tensor  # (B, J, V), from which each was drawn

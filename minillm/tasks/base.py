@@ -100,7 +100,7 @@ class Task(ABC):
         )
 
     def passes(self, data: Data) -> float:
-        """How often training reads its text."""
+        """Passes over the text in a training."""
         c = self.config
         return c.train.max_steps * c.train.batch_size * c.model.context_length / len(data.train.ids)
 

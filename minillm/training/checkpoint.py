@@ -73,7 +73,7 @@ def _open(data: bytes) -> dict[str, Any]:
 
 
 def _unpickle(data: bytes) -> Any:
-    """What torch.save wrote. Raises ValueError for all else; nothing that is inside is run."""
+    """The object in a file of torch.save. Raises ValueError for any other file; code inside is never run."""
     if not data:
         raise ValueError("expected a checkpoint, found an empty file")
     archive = data.startswith(b"PK")
