@@ -29,6 +29,8 @@ from minillm.layers.value_embedding import NoValueEmbedding, ValueEmbedding
 from minillm.models.base import device_of
 from minillm.models.cached_state import CachedState
 
+OWN_LOGIT = 3.5  # e^3.5 = 33: of hundreds of tokens, the one just read starts a little more probable than the others
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
@@ -170,7 +172,11 @@ class Decoder(nn.Module):
         return self.norm(x)
 
     def _initialize(self) -> None:
-        """Normal weights, zero biases; what projects into the stream starts smaller, so that depth does not add variance."""
+        """Normal weights, zero biases; what projects into the stream starts smaller, so that depth does not add variance.
+
+        A tied head scores a token by the embedding that it was read with. Large embeddings would make each token sure of
+        repeating itself, so the gain of the last norm then starts small: a token's own logit starts at `OWN_LOGIT` at most.
+        """
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
                 continue
@@ -180,6 +186,9 @@ class Decoder(nn.Module):
             nn.init.normal_(parameter, std=std * scale)
             if into_stream and self.config.init_out == "zero":
                 nn.init.zeros_(parameter)
+        own_logit = self.config.init_embed * self.config.d_model  # of a normalized vector and the embedding that it is
+        if self.config.tied and own_logit > OWN_LOGIT and self.config.norm_place == "pre":
+            nn.init.constant_(self.norm.weight, OWN_LOGIT / own_logit)
         for module in self.modules():
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)

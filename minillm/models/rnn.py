@@ -36,8 +36,7 @@ class RNNConfig:
     context_length: Positive = 128  # tokens of a training row: gradients reach no further back; writing has no limit
     tied: bool = True  # the head's weight is the embedding
     dropout: Annotated[float, Between(0, 0.99)] = 0.0  # of embeddings and of what each layer says, never of the state
-    init_embed: Annotated[float, AtLeast(0)] = 0.1  # standard deviation of the normal distribution that embeddings start from
-    init_head: Annotated[float, AtLeast(0)] = 0.02  # the same for a head that is not tied: small, so that the first guess is uniform
+    init_embed: Annotated[float, AtLeast(0)] = 0.1  # of the normal distribution that embeddings and the head start from
 
     def __post_init__(self) -> None:
         validate(self)
@@ -103,7 +102,7 @@ class RNN(nn.Module):
         self.layers = nn.ModuleList(CELLS[c.cell](c.d_hidden if i else d_embed, c.d_hidden) for i in range(c.n_layers))
         self.head = nn.Linear(c.d_hidden, vocab_size, bias=False)
         nn.init.normal_(self.embed.weight, std=c.init_embed)
-        nn.init.normal_(self.head.weight, std=c.init_head)
+        nn.init.normal_(self.head.weight, std=c.init_embed)
         if c.tied:
             self.head.weight = self.embed.weight
 
