@@ -36,7 +36,7 @@ from minillm.training.step import Diverged
 
 TRAIN, SAMPLE = spelled("train"), spelled("sample")
 EXAMPLES = f"""\
-{TRAIN} --config gpt-tiny                           # the first run: two minutes on two CPU cores
+{TRAIN} --config gpt-tiny                           # the first run: two to four minutes on two CPU cores
 {TRAIN} --config gpt-tiny --data.corpus my.txt      # on your own text
 {TRAIN} --config gpt-tiny --model.n_layers 2        # any key of a config is a flag
 {TRAIN} --config gpt-tiny --show-batch              # token -> target, before you wait
