@@ -32,7 +32,8 @@ FIGURES = ["parameters", "steps", "tokens_per_second", "val_loss", "bits_per_byt
 
 def seconds_per_step(config: str, flags: list[str], folder: Path, n_steps: int = 30) -> float:
     """Of the training loop alone, its first steps left out."""
-    measure_training(config, 0, folder, [*flags, "--train.max_steps", str(n_steps), "--train.log_every", "10"], valid=False)
+    steps = ["--train.max_steps", str(n_steps), "--train.eval_every", str(n_steps), "--train.log_every", "10"]
+    measure_training(config, 0, folder, [*flags, *steps], valid=False)
     at = {row["step"]: row["seconds"] for row in read_metrics(folder / f"{config}-0" / "metrics.jsonl") if "seconds" in row}
     return (at[n_steps] - at[10]) / (n_steps - 10)
 
