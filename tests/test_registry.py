@@ -54,7 +54,8 @@ def test_an_activation_that_a_config_allows_and_nobody_wrote_is_a_sentence(make,
 def test_one_edit_adds_an_activation_to_every_model(make, monkeypatch):
     allow(monkeypatch, "swish")
     monkeypatch.setitem(ACTIVATIONS, "swish", torch.nn.functional.silu)
-    make("swish")
+    modules = make("swish").modules()
+    assert any(getattr(module, "activation", None) is torch.nn.functional.silu for module in modules)
 
 
 def test_an_activation_without_a_derivative_by_hand_is_refused_before_the_first_step(monkeypatch):
