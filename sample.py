@@ -36,7 +36,20 @@ python sample.py --explain why.json                      # why each token was dr
 python sample.py --attention                             # what each token looked at
 python sample.py --cache int4 --weights int8             # a smaller memory, smaller weights
 python sample.py --fill "Once there was a clever [MASK] called Anna."   # with an encoder"""
-OFTEN = ["run", "prompt", "num_samples", "max_new_tokens", "seed", "temperature", "top_k", "top_p", "preset", "stop", "stream", "check"]
+OFTEN = [
+    "run",
+    "prompt",
+    "num_samples",
+    "max_new_tokens",
+    "seed",
+    "temperature",
+    "top_k",
+    "top_p",
+    "preset",
+    "stop",
+    "stream",
+    "check",
+]
 N_SEEDS = 10**6  # fresh seeds are short enough to be typed
 MAX_SEED = 2**63 - 1
 PROGRAM = spelled("sample").removeprefix("python ")
@@ -65,7 +78,9 @@ class Request:
     num_samples: Positive = 1  # texts to write, each with a seed of its own
     max_new_tokens: Count = 0  # tokens to write at most; 0: as the run's config says
     draft_tokens: Count = 0  # beside --draft: tokens to draft at once; 0: as many as pay, by those accepted so far
-    draft_cost: Annotated[float, AtLeast(0)] = 0.0  # beside --draft: cost of a drafted token, in calls of the model; 0: estimated
+    draft_cost: Annotated[float, AtLeast(0)] = (
+        0.0  # beside --draft: cost of a drafted token, in calls of the model; 0: estimated
+    )
     attention_layer: Count = 0  # beside --attention: the layer to show, from 1; 0: the last, and a picture of all
     attention_head: Count = 0  # beside --attention: the head to show, from 1; 0: the mean of all
 
@@ -92,28 +107,61 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> Parser:
     """The command line."""
-    parser = Parser(prog=PROGRAM, description=__doc__, examples=EXAMPLES.replace("python sample.py", spelled("sample")), often=OFTEN)
+    parser = Parser(
+        prog=PROGRAM, description=__doc__, examples=EXAMPLES.replace("python sample.py", spelled("sample")), often=OFTEN
+    )
     parser.add_argument("--run", type=Path, help="folder of a run; default: the newest in runs/")
-    parser.add_argument("--adapter", metavar="RUN", type=Path, help="folder of an adapter to put on --run; default of --run: its own base")
+    parser.add_argument(
+        "--adapter",
+        metavar="RUN",
+        type=Path,
+        help="folder of an adapter to put on --run; default of --run: its own base",
+    )
     parser.add_argument("--prompt", metavar="TEXT", help="text to go on from; default: as the run's config says")
-    parser.add_argument("--seed", metavar="N", help="of the first text; the others count up; default: a fresh one, which is printed")
-    parser.add_argument("--preset", metavar="NAME", help=f"named sampling settings, which single flags override: {', '.join(PRESETS)}")
-    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given several times")
+    parser.add_argument(
+        "--seed", metavar="N", help="of the first text; the others count up; default: a fresh one, which is printed"
+    )
+    parser.add_argument(
+        "--preset", metavar="NAME", help=f"named sampling settings, which single flags override: {', '.join(PRESETS)}"
+    )
+    parser.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given several times"
+    )
     parser.add_argument("--stream", action="store_true", help="show the text as it is written")
-    parser.add_argument("--check", action="store_true", help="with stories: say whether each text is a whole, consistent story")
-    parser.add_argument("--attention", action="store_true", help="show what each token looked at; of translators, in the source")
     parser.add_argument(
-        "--draft", metavar="RUN", help="write the same but faster, by guesses of a smaller run, of ngram (a table) or of prompt (the text)"
+        "--check", action="store_true", help="with stories: say whether each text is a whole, consistent story"
     )
     parser.add_argument(
-        "--explain", metavar="FILE", nargs="?", const="", help="say why each token was drawn, and keep all of it in FILE, as JSON, if named"
+        "--attention", action="store_true", help="show what each token looked at; of translators, in the source"
     )
-    parser.add_argument("--weights", choices=WEIGHTS, help="format of the weights while writing; default: as they were saved")
-    parser.add_argument("--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps")
+    parser.add_argument(
+        "--draft",
+        metavar="RUN",
+        help="write the same but faster, by guesses of a smaller run, of ngram (a table) or of prompt (the text)",
+    )
+    parser.add_argument(
+        "--explain",
+        metavar="FILE",
+        nargs="?",
+        const="",
+        help="say why each token was drawn, and keep all of it in FILE, as JSON, if named",
+    )
+    parser.add_argument(
+        "--weights", choices=WEIGHTS, help="format of the weights while writing; default: as they were saved"
+    )
+    parser.add_argument(
+        "--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps"
+    )
     parser.add_argument("--fill", metavar="TEXT", help="with an encoder: what may stand in each [MASK] of a text")
-    parser.add_argument("--nearest", metavar="TEXT", help="with an encoder: which sentences of --among are most like a text")
-    parser.add_argument("--among", type=Path, metavar="FILE", help="sentences for --nearest, one a line; default: from the run's corpus")
-    parser.add_argument("--classify", metavar="TEXT", help="with a fine-tuned encoder: the probability of each label of a text")
+    parser.add_argument(
+        "--nearest", metavar="TEXT", help="with an encoder: which sentences of --among are most like a text"
+    )
+    parser.add_argument(
+        "--among", type=Path, metavar="FILE", help="sentences for --nearest, one a line; default: from the run's corpus"
+    )
+    parser.add_argument(
+        "--classify", metavar="TEXT", help="with a fine-tuned encoder: the probability of each label of a text"
+    )
     headings = {
         "how much": Request,
         "how the next token is chosen": SamplingConfig,
@@ -128,7 +176,9 @@ def build_parser() -> Parser:
 
 def go(args: argparse.Namespace) -> None:
     """Everything between the command line and the text."""
-    given = {name: value for name, value in vars(args).items() if value is not None and value is not False and value != []}
+    given = {
+        name: value for name, value in vars(args).items() if value is not None and value is not False and value != []
+    }
     beams, best_of, request = (section(given, default) for default in (BeamConfig(), BestOfConfig(), Request()))
     opened = open_run(args)
     if not isinstance(opened.text, TextModel) or given.keys() & {"fill", "nearest", "among", "classify"}:
@@ -154,7 +204,9 @@ def go(args: argparse.Namespace) -> None:
         max_new_tokens=n_tokens,
         seeds=range(seed, seed + request.num_samples),
         stop=args.stop,
-        memory=Memory(opened.text, section(given, CacheConfig()) if given.keys() & {"cache", "cache_budget"} else None, n_rows),
+        memory=Memory(
+            opened.text, section(given, CacheConfig()) if given.keys() & {"cache", "cache_budget"} else None, n_rows
+        ),
         check=build_check(opened.config.data.corpus) if args.check else None,
     )
     if said := lighten(opened.text.model, args.weights):
@@ -162,7 +214,9 @@ def go(args: argparse.Namespace) -> None:
     write(order, args, beams, best_of, request, given)
 
 
-def write(order: Order, args: argparse.Namespace, beams: BeamConfig, best_of: BestOfConfig, request: Request, given: dict) -> None:
+def write(
+    order: Order, args: argparse.Namespace, beams: BeamConfig, best_of: BestOfConfig, request: Request, given: dict
+) -> None:
     """Say how, and write."""
     opened = order.opened
     if beams.beams:
@@ -170,11 +224,16 @@ def write(order: Order, args: argparse.Namespace, beams: BeamConfig, best_of: Be
         return writing.by_beams(order, beams)
     greedy = refuse_what_greedy_ignores(order.sampling, given)
     seed = "" if greedy else f"; seed {order.seeds[0]}" + ("" if args.seed else f" (again: --seed {order.seeds[0]})")
-    print(f"run {opened.path} (step {opened.step}); {opened.text.sampler(order.sampling, [order.prompt])}{seed}\n", flush=True)
+    print(
+        f"run {opened.path} (step {opened.step}); {opened.text.sampler(order.sampling, [order.prompt])}{seed}\n",
+        flush=True,
+    )
     if best_of.best_of:
         return writing.best_of(order, best_of)
     if args.explain is not None:
-        return writing.explained(order, Path(args.explain) if args.explain else None, args.draft, request.draft_tokens, request.draft_cost)
+        return writing.explained(
+            order, Path(args.explain) if args.explain else None, args.draft, request.draft_tokens, request.draft_cost
+        )
     if args.draft:
         return writing.with_draft(order, args.stream, args.draft, request.draft_tokens, request.draft_cost)
     return writing.plainly(order, args.stream, request.attention if args.attention else None)
@@ -192,7 +251,11 @@ def choose_seed(text: str | None, n_texts: int) -> int:
 
 def section(given: dict, default):
     """The settings of one dataclass: those that were given, and those of `default`."""
-    return override(default, {field.name: given[field.name] for field in dataclasses.fields(default) if field.name in given}, dashes=True)
+    return override(
+        default,
+        {field.name: given[field.name] for field in dataclasses.fields(default) if field.name in given},
+        dashes=True,
+    )
 
 
 def open_run(args: argparse.Namespace) -> OpenRun:
@@ -200,7 +263,9 @@ def open_run(args: argparse.Namespace) -> OpenRun:
     path, base = args.adapter or args.run or run_folder.newest_run(), args.adapter and args.run
     opened = run_folder.open_run(path, run.find_device(args.device), base)
     if args.adapter and not opened.config.adapter.rank:
-        raise ValueError(f"--adapter {args.adapter}: expected a run that was trained with --adapter.rank; give it as --run")
+        raise ValueError(
+            f"--adapter {args.adapter}: expected a run that was trained with --adapter.rank; give it as --run"
+        )
     return opened
 
 
@@ -211,7 +276,9 @@ def refuse_what_would_be_ignored(given: dict) -> None:
             if way in given and name in given:
                 raise ValueError(f"{flag(name)} would be ignored beside {flag(way)}; leave one of the two out")
     if int(given.get("best_of", 0)) and int(given.get("num_samples", 1)) > int(given["best_of"]):
-        raise ValueError(f"--num-samples {given['num_samples']}: expected at most --best-of {given['best_of']}; write more or show fewer")
+        raise ValueError(
+            f"--num-samples {given['num_samples']}: expected at most --best-of {given['best_of']}; write more or show fewer"
+        )
     for name, needed in NEEDED.items():
         if name in given and needed not in given:
             raise ValueError(f"{flag(name)} would be ignored without {flag(needed)}; give both or none")
@@ -219,16 +286,25 @@ def refuse_what_would_be_ignored(given: dict) -> None:
 
 def refuse_what_greedy_ignores(sampling: SamplingConfig, given: dict) -> bool:
     """Whether the most probable token is always taken. Raises ValueError for settings that cannot have an effect there."""
-    greedy = next((name for name, off in {"temperature": 0, "top_p": 0, "top_k": 1}.items() if getattr(sampling, name) == off), None)
+    greedy = next(
+        (name for name, off in {"temperature": 0, "top_p": 0, "top_k": 1}.items() if getattr(sampling, name) == off),
+        None,
+    )
     if greedy is None:
         return False
     how = f"{flag(greedy)} {getattr(sampling, greedy):g} always takes the most probable token"
-    useless = [name for name in ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed") if name in given and name != greedy]
+    useless = [
+        name
+        for name in ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
+        if name in given and name != greedy
+    ]
     if useless:
         raise ValueError(f"{flag(useless[0])} would be ignored, since {how}; leave one of the two out")
     for name in ("num_samples", "best_of"):
         if int(given.get(name, 1)) > 1:
-            raise ValueError(f"{flag(name)} {given[name]} would give the same text each time, since {how}; leave one of the two out")
+            raise ValueError(
+                f"{flag(name)} {given[name]} would give the same text each time, since {how}; leave one of the two out"
+            )
     return True
 
 

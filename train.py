@@ -72,7 +72,9 @@ def refuse_several_processes() -> None:
     """Raise ValueError where torchrun started several processes, which would all train the same run."""
     n = os.environ.get("WORLD_SIZE", "1")
     if n != "1":
-        raise ValueError(f"WORLD_SIZE = {n}: expected 1, since this would train {n} equal runs; start train.py without torchrun")
+        raise ValueError(
+            f"WORLD_SIZE = {n}: expected 1, since this would train {n} equal runs; start train.py without torchrun"
+        )
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -81,19 +83,34 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     examples = f"{EXAMPLES}\n\nconfigs:\n{textwrap.fill(known, 100, break_on_hyphens=False)}"
     parser = Parser(prog=TRAIN.removeprefix("python "), description=__doc__, examples=examples, often=OFTEN)
     parser.add_argument("--config", metavar="NAME", help="the name of a config, or a .toml file; starts a new run")
-    parser.add_argument("--resume", metavar="RUN", type=Path, help="folder of a run to go on with, from its latest checkpoint")
-    parser.add_argument("--init-from", metavar="RUN", type=Path, help="folder of a run whose weights and tokenizer a new run starts with")
-    parser.add_argument("--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps")
+    parser.add_argument(
+        "--resume", metavar="RUN", type=Path, help="folder of a run to go on with, from its latest checkpoint"
+    )
+    parser.add_argument(
+        "--init-from",
+        metavar="RUN",
+        type=Path,
+        help="folder of a run whose weights and tokenizer a new run starts with",
+    )
+    parser.add_argument(
+        "--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps"
+    )
     looks = parser.add_mutually_exclusive_group()
     looks.add_argument("--show-batch", action="store_true", help="print the first batch, token by token, and stop")
-    looks.add_argument("--dry-run", action="store_true", help="build everything, print the plan and stop before the first step")
-    looks.add_argument("--profile", metavar="STEPS", type=int, help="take so many steps, print where their time goes, and stop")
+    looks.add_argument(
+        "--dry-run", action="store_true", help="build everything, print the plan and stop before the first step"
+    )
+    looks.add_argument(
+        "--profile", metavar="STEPS", type=int, help="take so many steps, print where their time goes, and stop"
+    )
     add_flags(parser, RunConfig)
     args = parser.parse(argv)
     if args.profile is not None and args.profile < 1:
         parser.error(f"--profile {args.profile}: expected a number of steps, 1 at least")
     if args.resume and (args.config or args.init_from):
-        parser.error("--resume goes on with a run as it was configured; use --init-from RUN to start a new run from its weights")
+        parser.error(
+            "--resume goes on with a run as it was configured; use --init-from RUN to start a new run from its weights"
+        )
     if not (args.config or args.resume or args.init_from):
         parser.error(f"expected --config NAME (one of {known}), --resume RUN or --init-from RUN")
     return args
@@ -175,7 +192,11 @@ def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch | Pa
     if config.train.backward == "autograd" and any(True for _ in model.parameters()):
         seconds = seconds_per_pass(model, run.build_objective(config), batch(0))
         faster = min(seconds, key=seconds.__getitem__)
-        print("forward and backward: " + ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in seconds.items()) + f"; taking {faster}")
+        print(
+            "forward and backward: "
+            + ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in seconds.items())
+            + f"; taking {faster}"
+        )
     return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=faster))
 
 

@@ -52,7 +52,11 @@ def trained(command: str) -> list[str]:
 def words(command: str, runs: Path, corpus: str | None) -> list[str]:
     """What to start."""
     given = f" --corpus {shlex.quote(corpus)}" if corpus else ""
-    return [sys.executable, "-m", *shlex.split("benchmarks." + command.format(runs=shlex.quote(str(runs)), corpus=given))]
+    return [
+        sys.executable,
+        "-m",
+        *shlex.split("benchmarks." + command.format(runs=shlex.quote(str(runs)), corpus=given)),
+    ]
 
 
 def succeeds(command: list[str]) -> bool:
@@ -75,9 +79,13 @@ def measure(names: list[str], runs: Path, corpus: str | None) -> list[str]:
 def main() -> None:
     """Measure, write the tables, say what failed."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=COMMANDS, default=list(COMMANDS), metavar="NAME", help=", ".join(COMMANDS))
+    parser.add_argument(
+        "--only", nargs="+", choices=COMMANDS, default=list(COMMANDS), metavar="NAME", help=", ".join(COMMANDS)
+    )
     parser.add_argument("--skip", nargs="+", choices=COMMANDS, default=[], metavar="NAME", help="not these")
-    parser.add_argument("--runs", type=Path, help="folder of trained runs, each named as its config; what it lacks is trained into it")
+    parser.add_argument(
+        "--runs", type=Path, help="folder of trained runs, each named as its config; what it lacks is trained into it"
+    )
     parser.add_argument("--corpus", help="a copy of tiny Shakespeare; default: downloaded once")
     args = parser.parse()
     names = [name for name in args.only if name not in args.skip]

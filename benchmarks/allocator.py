@@ -34,7 +34,9 @@ def main() -> None:
     parser.add_argument("--config", default="gpt-tiny")
     parser.add_argument("--repeats", type=int, default=5, help="processes of each kind")
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--keep", choices=["yes", "no"], help="measure one process, this one, and print its milliseconds")
+    parser.add_argument(
+        "--keep", choices=["yes", "no"], help="measure one process, this one, and print its milliseconds"
+    )
     args = parser.parse()
     if args.keep:
         return print(milliseconds(args.config, args.keep == "yes", args.steps))
@@ -42,7 +44,9 @@ def main() -> None:
     for _ in range(args.repeats):
         command = [sys.executable, "-m", "benchmarks.allocator", "--config", args.config, "--steps", str(args.steps)]
         kept, given_back = (
-            float(subprocess.run([*command, "--keep", keep], check=True, capture_output=True, text=True, cwd=ROOT).stdout)
+            float(
+                subprocess.run([*command, "--keep", keep], check=True, capture_output=True, text=True, cwd=ROOT).stdout
+            )
             for keep in ("yes", "no")
         )
         rows.append({"kept_ms": kept, "given_back_ms": given_back, "time_share": kept / given_back})

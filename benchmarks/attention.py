@@ -72,7 +72,10 @@ def main() -> None:
         table.append(row)
         print(f"{T:>8}" + "".join(f"{x:>12.1f}" for x in row))
     names = [f"{name}_{unit}_exponent" for unit in ("bytes", "time")[: 1 + bool(args.repeats)] for name in ROADS]
-    record("attention", [{name: exponent(args.lengths, costs) for name, costs in zip(names, zip(*table, strict=True), strict=True)}])
+    record(
+        "attention",
+        [{name: exponent(args.lengths, costs) for name, costs in zip(names, zip(*table, strict=True), strict=True)}],
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,9 @@ from minillm.flags import Parser
 from minillm.models.decoder import Decoder
 
 VOCAB = 1700
-MODEL = replace(GPT2, init_std=0.1, init_embed=0.2)  # sharper than fresh weights: transformers adds log probabilities up in float32
+MODEL = replace(
+    GPT2, init_std=0.1, init_embed=0.2
+)  # sharper than fresh weights: transformers adds log probabilities up in float32
 BEAMS = BeamConfig(beams=4, length_penalty=1.0, early_stopping="likely")
 THEIRS = {"num_beams": 4, "length_penalty": 1.0, "early_stopping": False}  # the same in their words
 

@@ -86,7 +86,9 @@ def training_text(n_rows: int, n_tokens: int, g: torch.Generator) -> Tensor:
 def facts_alone(n_rows: int, g: torch.Generator) -> Tensor:
     """Facts, and then the question and the answer of each, in another order."""
     text = torch.zeros(n_rows, 3 * N_FACTS, dtype=torch.long)
-    facts = plant(text, 0, N_FACTS, g).gather(2, torch.rand(n_rows, 1, N_FACTS, generator=g).argsort(-1).expand(-1, 2, -1))
+    facts = plant(text, 0, N_FACTS, g).gather(
+        2, torch.rand(n_rows, 1, N_FACTS, generator=g).argsort(-1).expand(-1, 2, -1)
+    )
     text[:, N_FACTS::2], text[:, N_FACTS + 1 :: 2] = QUESTION + facts[:, 0], VALUE + facts[:, 1]
     return text
 
@@ -179,7 +181,9 @@ def check_recall(exact: Row) -> None:
     """End the measurement where the model recalls too little with the exact cache for the others to show what they forget."""
     if min(exact.asked, exact.later) < LEAST_RECALL:
         told = f"the exact cache recalls {exact.asked:.0%} and {exact.later:.0%} of the facts"
-        raise SystemExit(f"{told}: expected {LEAST_RECALL:.0%} at least, or nothing can be forgotten; train longer, with --steps")
+        raise SystemExit(
+            f"{told}: expected {LEAST_RECALL:.0%} at least, or nothing can be forgotten; train longer, with --steps"
+        )
 
 
 def plot(rows: list[Row], path: Path) -> bool:
@@ -207,7 +211,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500, help="of training")
     parser.add_argument("--texts", type=int, default=128, help="to recall from")
     parser.add_argument("--seeds", type=int, default=1, help="repeats, each with a model of its own")
-    parser.add_argument("--plot", type=Path, default=Path("runs/cache_frontier.png"), help="where the picture goes, if matplotlib is there")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        default=Path("runs/cache_frontier.png"),
+        help="where the picture goes, if matplotlib is there",
+    )
     args = parser.parse()
     torch.set_num_threads(1)
     kept = []
@@ -217,7 +226,9 @@ def main() -> None:
         kept.append(figures(rows))
         print(f"{'cache':>12}{'share':>8}{'asked':>8}{'later':>8}{'loss':>8}{'bytes':>10}{'tokens/s':>10}")
         for row in rows:
-            print(f"{row.cache:>12}{row.share:>8.3f}{row.asked:>8.2f}{row.later:>8.2f}{row.loss:>8.3f}{row.bytes:>10.0f}{row.speed:>10.0f}")
+            print(
+                f"{row.cache:>12}{row.share:>8.3f}{row.asked:>8.2f}{row.later:>8.2f}{row.loss:>8.3f}{row.bytes:>10.0f}{row.speed:>10.0f}"
+            )
     record("cache-frontier", kept)
     if plot(rows, args.plot):
         print(f"drawn in {args.plot}, of the last seed")

@@ -38,7 +38,9 @@ def against_transformers(n_prompt: int, n_new: int, repeats: int) -> list[dict[s
     model = Decoder(GPT2, VOCAB).eval()
     other, prompts = twin(model), [prompt(n_prompt)]
     roads: dict[str, Callable[[], list[list[int]]]] = {
-        "ours": lambda: [c.tokens for c in generate(model, prompts, GREEDY, max_new_tokens=n_new, generators=seeded([0]))],
+        "ours": lambda: [
+            c.tokens for c in generate(model, prompts, GREEDY, max_new_tokens=n_new, generators=seeded([0]))
+        ],
         "transformers": lambda: write(other, prompts, n_new),
     }
     check_roads([model, other], roads)
@@ -56,9 +58,13 @@ def against_no_cache(length: int, n_new: int) -> list[dict[str, float]]:
         return stream(model, prompts, GREEDY, max_new_tokens=n_new, generators=seeded([0]), use_cache=use_cache)
 
     ways = {"cached": True, "uncached": False}
-    check_roads([model], {name: lambda how=how: [events[0].token for events in begin(how)] for name, how in ways.items()})
+    check_roads(
+        [model], {name: lambda how=how: [events[0].token for events in begin(how)] for name, how in ways.items()}
+    )
     texts = {name: begin(how) for name, how in ways.items()}
-    seconds = in_turns({name: lambda text=text: next(text) for name, text in texts.items()}, n_new - 1, time.process_time)
+    seconds = in_turns(
+        {name: lambda text=text: next(text) for name, text in texts.items()}, n_new - 1, time.process_time
+    )
     rows = zip(seconds["cached"], seconds["uncached"], ratios(seconds["uncached"], seconds["cached"]), strict=True)
     return [{"cached_ms": 1000 * a, "uncached_ms": 1000 * b, "speed_up": c} for a, b, c in rows]
 

@@ -53,7 +53,9 @@ def main() -> None:
     times = in_turns(roads, args.repeats, time.process_time)
     print(f"{'road':<14}{'tokens/s, median (lowest ... highest)':<42}together is faster by")
     for name, taken in times.items():
-        print(f"{name:<14}{span(rates(args.n_requests * args.n_new, taken)):<42}{span(ratios(taken, times['together']), 2)}")
+        print(
+            f"{name:<14}{span(rates(args.n_requests * args.n_new, taken)):<42}{span(ratios(taken, times['together']), 2)}"
+        )
     speeds = rates(args.n_requests * args.n_new, times["together"])
     gains = [ratios(times[name], times["together"]) for name in ("one by one", "transformers")]
     rows = zip(speeds, *gains, strict=True)

@@ -24,7 +24,9 @@ def measure_training(config: str, seed: int, folder: Path, more: list[str], vali
     path = folder / f"{config}-{seed}"
     began = time.perf_counter()
     command = [sys.executable, ROOT / "train.py", "--config", config, "--train.run", path, "--train.seed", seed, *more]
-    subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+    subprocess.run(
+        [str(word) for word in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder
+    )
     result = {"seconds": time.perf_counter() - began, **json.loads((path / "summary.json").read_text())}
     if "regret" in result:
         result["regret_percent"] = 100 * result["regret"] / result["source_loss"]
@@ -45,7 +47,9 @@ def measure_cold_start(path: Path, folder: Path) -> dict[str, float]:
     """Seconds from `python sample.py` to the first character of the text, and to its last, as from the second start on."""
     began = time.perf_counter()
     command = [sys.executable, str(ROOT / "sample.py"), "--run", str(path), "--top-p", "0.9", "--stream"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=folder, env=with_bytecode(folder / "bytecode")) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, cwd=folder, env=with_bytecode(folder / "bytecode")
+    ) as process:
         process.stdout.readline()  # the pipeline in force
         process.stdout.readline()  # an empty line
         process.stdout.read(1)
@@ -59,7 +63,9 @@ def main() -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("names", nargs="+", help="configs to train, or cold-start (after gpt-tiny, on the run it left)")
     parser.add_argument("--seeds", type=int, default=1, help="repeats, each with another seed")
-    parser.add_argument("--corpus", help="a file to train on instead of the config's corpus, such as a copy of tiny Shakespeare")
+    parser.add_argument(
+        "--corpus", help="a file to train on instead of the config's corpus, such as a copy of tiny Shakespeare"
+    )
     args = parser.parse()
     more = ["--data.corpus", str(Path(args.corpus).resolve())] if args.corpus else []
     with tempfile.TemporaryDirectory() as folder:

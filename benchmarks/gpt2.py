@@ -27,8 +27,13 @@ def twin(model: Decoder) -> nn.Module:
     for i in range(c.n_layers):
         a, b = f"blocks.{i}.", f"transformer.h.{i}."
         for kind in ("weight", "bias"):
-            weights[f"{b}ln_1.{kind}"], weights[f"{b}ln_2.{kind}"] = mine[f"{a}norm_1.{kind}"], mine[f"{a}norm_2.{kind}"]
-            weights[f"{b}attn.c_attn.{kind}"] = torch.cat([mine[f"{a}attention.{to}.{kind}"] for to in ("to_q", "to_k", "to_v")]).t()
+            weights[f"{b}ln_1.{kind}"], weights[f"{b}ln_2.{kind}"] = (
+                mine[f"{a}norm_1.{kind}"],
+                mine[f"{a}norm_2.{kind}"],
+            )
+            weights[f"{b}attn.c_attn.{kind}"] = torch.cat(
+                [mine[f"{a}attention.{to}.{kind}"] for to in ("to_q", "to_k", "to_v")]
+            ).t()
             weights[f"{b}attn.c_proj.{kind}"] = mine[f"{a}attention.to_out.{kind}"].t()
             weights[f"{b}mlp.c_fc.{kind}"] = mine[f"{a}feedforward.up.{kind}"].t()
             weights[f"{b}mlp.c_proj.{kind}"] = mine[f"{a}feedforward.down.{kind}"].t()

@@ -37,7 +37,10 @@ def main() -> None:
     ours, theirs = (peak_bytes(road) / 1e6 for road in roads.values())
     memory = {"megabytes": ours, "torch_megabytes": theirs, "memory_share": ours / theirs}
     times = in_turns(roads, args.repeats) if args.repeats else {}
-    record("head", [memory | {"speed_ratio": ratio} for ratio in ratios(times["torch"], times["ours"])] if times else [memory])
+    record(
+        "head",
+        [memory | {"speed_ratio": ratio} for ratio in ratios(times["torch"], times["ours"])] if times else [memory],
+    )
 
 
 if __name__ == "__main__":

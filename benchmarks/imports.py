@@ -23,9 +23,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
 
         def start(module: str) -> None:
-            subprocess.run([sys.executable, "-c", f"import {module}"], check=True, cwd=ROOT, env=with_bytecode(Path(folder)))
+            subprocess.run(
+                [sys.executable, "-c", f"import {module}"], check=True, cwd=ROOT, env=with_bytecode(Path(folder))
+            )
 
-        times = in_turns({module: lambda module=module: start(module) for module in ("minillm.run", "torch")}, args.repeats)
+        times = in_turns(
+            {module: lambda module=module: start(module) for module in ("minillm.run", "torch")}, args.repeats
+        )
     rows = zip(*times.values(), strict=True)
     record("imports", [{"seconds": a, "torch_seconds": b, "more_seconds": a - b} for a, b in rows])
 

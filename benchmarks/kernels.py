@@ -70,7 +70,10 @@ def main() -> None:
     for name, roads in KERNELS.items():
         times = in_turns(roads(), args.repeats)
         rows = zip(times["ours"], times["other"], ratios(times["other"], times["ours"]), strict=True)
-        record(f"kernel-{name}", [{"ms": 1000 * ours, "other_ms": 1000 * other, "ratio": ratio} for ours, other, ratio in rows])
+        record(
+            f"kernel-{name}",
+            [{"ms": 1000 * ours, "other_ms": 1000 * other, "ratio": ratio} for ours, other, ratio in rows],
+        )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,14 @@ from minillm.run_config import load_config
 from minillm.training.metrics import read_metrics
 
 LADDER = ROOT / "benchmarks" / "ladder.json"
-EXPERTS = ["--model.n_experts", "8", "--model.n_experts_per_token", "2", "--model.d_ff", "256"]  # as many active parameters
+EXPERTS = [
+    "--model.n_experts",
+    "8",
+    "--model.n_experts_per_token",
+    "2",
+    "--model.d_ff",
+    "256",
+]  # as many active parameters
 RUNGS = {  # what it is -> (config, flags)
     "n-gram table": ("ngram-tiny", []),
     "RNN": ("rnn-tiny", []),
@@ -27,14 +34,27 @@ RUNGS = {  # what it is -> (config, flags)
     "GPT": ("gpt-tiny", []),
     "GPT with experts": ("gpt-tiny", EXPERTS),
 }
-FIGURES = ["parameters", "steps", "tokens_per_second", "val_loss", "bits_per_byte", "regret_percent", "valid_percent", "train_seconds"]
+FIGURES = [
+    "parameters",
+    "steps",
+    "tokens_per_second",
+    "val_loss",
+    "bits_per_byte",
+    "regret_percent",
+    "valid_percent",
+    "train_seconds",
+]
 
 
 def seconds_per_step(config: str, flags: list[str], folder: Path, n_steps: int = 30) -> float:
     """Of the training loop alone, its first steps left out."""
     steps = ["--train.max_steps", str(n_steps), "--train.eval_every", str(n_steps), "--train.log_every", "10"]
     measure_training(config, 0, folder, [*flags, *steps], valid=False)
-    at = {row["step"]: row["seconds"] for row in read_metrics(folder / f"{config}-0" / "metrics.jsonl") if "seconds" in row}
+    at = {
+        row["step"]: row["seconds"]
+        for row in read_metrics(folder / f"{config}-0" / "metrics.jsonl")
+        if "seconds" in row
+    }
     return (at[n_steps] - at[10]) / (n_steps - 10)
 
 
@@ -74,7 +94,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--write", action="store_true", help="keep the results in benchmarks/ladder.json")
     args = parser.parse(argv)
     if not 1 <= args.seconds < math.inf:
-        parser.error(f"--seconds {args.seconds:g}: expected a number >= 1, as fewer than a few steps measure nothing; raise it")
+        parser.error(
+            f"--seconds {args.seconds:g}: expected a number >= 1, as fewer than a few steps measure nothing; raise it"
+        )
     if not 0 <= args.seed < 2**63:
         parser.error(f"--seed {args.seed}: expected int 0 ... {2**63 - 1}")
     models = {}

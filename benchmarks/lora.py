@@ -32,7 +32,16 @@ from minillm.training.optim import AdamW, Together
 from minillm.training.step import GradientStep
 
 FULL = {"adapter.rank": "0", "optim.kind": "muon", "optim.lr": "3e-3", "optim.muon_lr": "0.01"}
-COLUMNS = {"diary": 4, "regret": 1, "stories": 4, "trained": 0, "share": 2, "state": 2, "kept": 1, "process": 0}  # name -> decimals
+COLUMNS = {
+    "diary": 4,
+    "regret": 1,
+    "stories": 4,
+    "trained": 0,
+    "share": 2,
+    "state": 2,
+    "kept": 1,
+    "process": 0,
+}  # name -> decimals
 
 
 def train(path: Path, words: list[str]) -> float:
@@ -78,7 +87,11 @@ def losses(path: Path, diary: Validation, stories: Validation) -> dict[str, floa
     """What a run knows of the new stories and of the old ones."""
     model = run_folder.open_run(path).text.model
     new = diary(model)
-    return {"diary": new["val_loss"], "regret": 100 * new["regret"] / new["source_loss"], "stories": stories(model)["val_loss"]}
+    return {
+        "diary": new["val_loss"],
+        "regret": 100 * new["regret"] / new["source_loss"],
+        "stories": stories(model)["val_loss"],
+    }
 
 
 def main() -> None:
@@ -94,25 +107,49 @@ def main() -> None:
             base = folder / "gpt-tiny"
             train(base, ["--config", "gpt-tiny"])
         saved = run_folder.read_best(base)
-        new, old = (run.build_data(config, saved["tokenizer"]) for config in (load_config("lora-tiny"), saved["config"]))
+        new, old = (
+            run.build_data(config, saved["tokenizer"]) for config in (load_config("lora-tiny"), saved["config"])
+        )
         validations = run.build_validation(saved["config"], new), run.build_validation(saved["config"], old)
         rows = {"before": [losses(base, *validations)], "LoRA": [], "full": []}
         for seed in range(args.seeds):
             for way, flags in {"LoRA": {}, "full": FULL}.items():
-                path, flags = folder / f"{way}-{seed}", flags | {"train.seed": str(seed), "train.precision": args.precision}
-                words = ["--config", "lora-tiny", "--init-from", str(base), *(word for k, v in flags.items() for word in (f"--{k}", v))]
+                path, flags = (
+                    folder / f"{way}-{seed}",
+                    flags | {"train.seed": str(seed), "train.precision": args.precision},
+                )
+                words = [
+                    "--config",
+                    "lora-tiny",
+                    "--init-from",
+                    str(base),
+                    *(word for k, v in flags.items() for word in (f"--{k}", v)),
+                ]
                 process = train(path, words)
-                row = losses(path, *validations) | memory(run_folder.read_best(path)["config"], new) | {"process": process}
+                row = (
+                    losses(path, *validations)
+                    | memory(run_folder.read_best(path)["config"], new)
+                    | {"process": process}
+                )
                 rows[way].append(row)
                 print(json.dumps({"way": way, "seed": seed, **row}), flush=True)
     ways = ("LoRA", "full")
     record(
-        "lora", [{f"{way}_{column}": row[column] for way in ways for row in [rows[way][i]] for column in row} for i in range(args.seeds)]
+        "lora",
+        [
+            {f"{way}_{column}": row[column] for way in ways for row in [rows[way][i]] for column in row}
+            for i in range(args.seeds)
+        ],
     )
     print(f"\n{'':8}" + "".join(f"{column:>10}" for column in COLUMNS))
     for way, found in rows.items():
         means = {column: statistics.fmean(row[column] for row in found) for column in found[0]}
-        print(f"{way:8}" + "".join(f"{means[column]:10,.{COLUMNS[column]}f}" if column in means else f"{'':10}" for column in COLUMNS))
+        print(
+            f"{way:8}"
+            + "".join(
+                f"{means[column]:10,.{COLUMNS[column]}f}" if column in means else f"{'':10}" for column in COLUMNS
+            )
+        )
 
 
 if __name__ == "__main__":

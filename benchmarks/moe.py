@@ -20,7 +20,14 @@ def pair(config: RunConfig) -> dict[str, RunConfig]:
     """The mixture and its dense counterpart."""
     model = config.model
     width = model.d_ff * (model.n_experts_per_token + model.n_shared_experts)
-    routing = ("n_experts_per_token", "n_shared_experts", "capacity_factor", "balance_loss", "balance_rate", "router_z_loss")
+    routing = (
+        "n_experts_per_token",
+        "n_shared_experts",
+        "capacity_factor",
+        "balance_loss",
+        "balance_rate",
+        "router_z_loss",
+    )
     defaults = {f"model.{name}": str(getattr(DecoderConfig, name)) for name in routing}
     return {"experts": config, "dense": override(config, defaults | {"model.n_experts": "0", "model.d_ff": str(width)})}
 
@@ -39,7 +46,11 @@ def race(config: RunConfig) -> dict[str, float]:
             metrics, seconds = timed(lambda step=step, now=now: step(now))
             times[name].append(seconds)
             if (i + 1) % 100 == 0:
-                print(f"step {i + 1:>5}  {name:<8}", "  ".join(f"{key} {value:.3f}" for key, value in metrics.items()), flush=True)
+                print(
+                    f"step {i + 1:>5}  {name:<8}",
+                    "  ".join(f"{key} {value:.3f}" for key, value in metrics.items()),
+                    flush=True,
+                )
     losses = {f"{name}_loss": run.build_validation(c, data)(models[name])["val_loss"] for name, c in configs.items()}
     low, middle, high = statistics.quantiles(ratios(times["experts"][5:], times["dense"][5:]), n=4)
     return losses | {"time_ratio": middle, "time_ratio_lower_quartile": low, "time_ratio_upper_quartile": high}
@@ -49,7 +60,9 @@ def main() -> None:
     """Train both with each seed and keep what they reach."""
     parser = Parser(description=__doc__)
     parser.add_argument("--steps", type=int, default=400, help="optimizer updates of each, more than ten")
-    parser.add_argument("--seeds", type=int, default=1, help="repeats, each with other weights and another order of the batches")
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="repeats, each with other weights and another order of the batches"
+    )
     parser.add_argument("--corpus", help="instead of the config's")
     args = parser.parse()
     flags = {"train.max_steps": str(args.steps)} | ({"data.corpus": args.corpus} if args.corpus else {})

@@ -38,15 +38,21 @@ def main() -> None:
     while n_counted < args.tokens:
         width = min(WIDTH, -(-(args.tokens - n_counted) // ROWS))
         uniforms = np.random.default_rng(step).random((ROWS, width + 1), np.float32)
-        ids = torch.from_numpy(np.searchsorted(chances.cumsum() / chances.sum(), uniforms).clip(max=args.vocab_size - 1))
-        (n, cpu), wall = timed(lambda ids=ids: timed(lambda: model.count(Batch(ids[:, :-1], ids[:, 1:])), time.process_time))
+        ids = torch.from_numpy(
+            np.searchsorted(chances.cumsum() / chances.sum(), uniforms).clip(max=args.vocab_size - 1)
+        )
+        (n, cpu), wall = timed(
+            lambda ids=ids: timed(lambda: model.count(Batch(ids[:, :-1], ids[:, 1:])), time.process_time)
+        )
         n_counted, seconds, busy = n_counted + n, seconds + wall, busy + cpu
         step += 1
     sizes = [len(level.keys) for level in model.counts.levels]
     n_bytes = sum(buffer.nbytes for buffer in model.counts.buffers())
     counting = peak()
     ready = timed(lambda: model(ids[:1, :8]))[1]
-    print(f"{n_counted:,} tokens of {args.vocab_size:,}, order {args.order}: {sum(sizes):,} n-grams {sizes}, {n_bytes / 1e6:.0f} MB")
+    print(
+        f"{n_counted:,} tokens of {args.vocab_size:,}, order {args.order}: {sum(sizes):,} n-grams {sizes}, {n_bytes / 1e6:.0f} MB"
+    )
     print(f"{before:.0f} MB before the first token")
     print(f"first look-up {ready:.1f} s (it works out what smoothing needs); peak memory {peak():.0f} MB")
     record("ngram-counting", [{"seconds": seconds, "cpu_seconds": busy, "peak_megabytes": counting}])

@@ -49,7 +49,11 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
         ("blanks of held-out stories that it fills in rightly", "test_masked_accuracy", "{:.1%}"),
     ],
     "finetuning": [
-        ("endings that it tells after fine-tuning on 400 stories (`benchmarks.finetuning`)", "fine_tuned_accuracy", "{:.1%}"),
+        (
+            "endings that it tells after fine-tuning on 400 stories (`benchmarks.finetuning`)",
+            "fine_tuned_accuracy",
+            "{:.1%}",
+        ),
         ("the same from nothing, without what it learned from blanks", "from_nothing_accuracy", "{:.1%}"),
     ],
     "moe": [
@@ -58,7 +62,11 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
         ("time of a step with experts over that of the dense model", "time_ratio", "{:.2f} x"),
     ],
     "specialization": [
-        ("bits that an expert tells about the source of its tokens, of 1.58 (`benchmarks.specialization`)", "none_bits", "{:.2f}"),
+        (
+            "bits that an expert tells about the source of its tokens, of 1.58 (`benchmarks.specialization`)",
+            "none_bits",
+            "{:.2f}",
+        ),
         ("with a balancing loss", "loss_bits", "{:.2f}"),
         ("with a balancing bias", "bias_bits", "{:.2f}"),
     ],
@@ -67,7 +75,13 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
         ("the same with all weights", "full_diary", "{:.3f}"),
         ("parameters that the adapter trains", "LoRA_share", "{:.2f} %"),
     ],
-    "recurrent-lstm": [("training throughput of an LSTM, 2 x 256, over `torch.nn.LSTM`'s (`benchmarks.recurrent`)", "ratio", "{:.2f} x")],
+    "recurrent-lstm": [
+        (
+            "training throughput of an LSTM, 2 x 256, over `torch.nn.LSTM`'s (`benchmarks.recurrent`)",
+            "ratio",
+            "{:.2f} x",
+        )
+    ],
     "recurrent-gru": [("of a GRU over `torch.nn.GRU`'s", "ratio", "{:.2f} x")],
     "recurrent-rnn": [("of a vanilla network over `torch.nn.RNN`'s", "ratio", "{:.2f} x")],
     "ngram-counting": [
@@ -75,28 +89,52 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
         ("memory of the whole process then", "peak_megabytes", "{:.0f} MB"),
     ],
     "shakespeare-race": [
-        ("time to 1.886 nats by the classic recipe, over that by `gpt-shakespeare` (`benchmarks.shakespeare`)", "ratio", "{:.1f} x"),
+        (
+            "time to 1.886 nats by the classic recipe, over that by `gpt-shakespeare` (`benchmarks.shakespeare`)",
+            "ratio",
+            "{:.1f} x",
+        ),
         ("seconds of `gpt-shakespeare` until there", "seconds", "{:.0f} s"),
     ],
     "throughput": [
-        ("training throughput of the shape of `gpt-nano` over transformers' in float32 (`benchmarks.throughput`)", "over_fp32", "{:.2f} x"),
+        (
+            "training throughput of the shape of `gpt-nano` over transformers' in float32 (`benchmarks.throughput`)",
+            "over_fp32",
+            "{:.2f} x",
+        ),
         ("over the faster of theirs, float32 or bfloat16 autocast", "over_faster", "{:.2f} x"),
     ],
     "utilization": [
-        ("operations of a training step at 10.7 million parameters, of what a large matrix product reaches", "share", "{:.0%}"),
+        (
+            "operations of a training step at 10.7 million parameters, of what a large matrix product reaches",
+            "share",
+            "{:.0%}",
+        ),
         ("the products of its linear layers by themselves", "products_share", "{:.0%}"),
     ],
     "decode": [
-        ("tokens a second of a GPT of 0.8 million parameters, one text (`benchmarks.decode`)", "tokens_per_second", "{:,.0f}"),
+        (
+            "tokens a second of a GPT of 0.8 million parameters, one text (`benchmarks.decode`)",
+            "tokens_per_second",
+            "{:,.0f}",
+        ),
         ("over transformers with the same weights", "over_transformers", "{:.2f} x"),
     ],
     "decode-cache": [("a token at 1,024 without the KV cache, over one with it", "speed_up", "{:.1f} x")],
     "beam-alone": [
-        ("beam search, four beams, over transformers', one prompt at a time (`benchmarks.beam`)", "over_transformers", "{:.2f} x"),
+        (
+            "beam search, four beams, over transformers', one prompt at a time (`benchmarks.beam`)",
+            "over_transformers",
+            "{:.2f} x",
+        ),
     ],
     "beam-together": [("the same, eight prompts in a batch", "over_transformers", "{:.2f} x")],
     "engine": [
-        ("32 requests in the engine together, over one after the other (`benchmarks.engine`)", "over_one_by_one", "{:.2f} x"),
+        (
+            "32 requests in the engine together, over one after the other (`benchmarks.engine`)",
+            "over_one_by_one",
+            "{:.2f} x",
+        ),
         ("over transformers' `generate`, one padded batch", "over_transformers", "{:.2f} x"),
     ],
     "speculative-greedy": [
@@ -108,7 +146,11 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
         ("drafted tokens that are accepted then", "acceptance", "{:.0%}"),
     ],
     "weights": [
-        ("tokens a second of a 124M GPT-2 in bfloat16, over transformers' (`benchmarks.weights`)", "bf16_ratio", "{:.2f} x"),
+        (
+            "tokens a second of a 124M GPT-2 in bfloat16, over transformers' (`benchmarks.weights`)",
+            "bf16_ratio",
+            "{:.2f} x",
+        ),
         ("in int8, over transformers' bfloat16", "int8_ratio", "{:.2f} x"),
         ("in int4, over transformers' bfloat16", "int4_ratio", "{:.2f} x"),
     ],
@@ -119,13 +161,22 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
     "cache-frontier": [
         (f"facts that the cache {cache} recalls at a quarter of the bytes, {when}", f"{cache}_25_{figure}", "{:.0%}")
         for cache in FORGETFUL
-        for figure, when in {"asked": "asked in the prompt", "later": "asked later (`benchmarks.cache_frontier`)"}.items()
+        for figure, when in {
+            "asked": "asked in the prompt",
+            "later": "asked later (`benchmarks.cache_frontier`)",
+        }.items()
     ],
     "attention": [
-        ("memory of attention grows with this power of the length, written out (`benchmarks.attention`)", "plain_bytes_exponent", "{:.2f}"),
+        (
+            "memory of attention grows with this power of the length, written out (`benchmarks.attention`)",
+            "plain_bytes_exponent",
+            "{:.2f}",
+        ),
         ("in tiles", "tiled_bytes_exponent", "{:.2f}"),
     ],
-    "kernel-attention-64": [("attention in bfloat16 written out, 64 tokens, over fused (`benchmarks.kernels`)", "ratio", "{:.2f} x")],
+    "kernel-attention-64": [
+        ("attention in bfloat16 written out, 64 tokens, over fused (`benchmarks.kernels`)", "ratio", "{:.2f} x")
+    ],
     **{f"kernel-attention-{n}": [(f"the same, {n:,} tokens", "ratio", "{:.2f} x")] for n in (192, 512, 1024, 2048)},
     "kernel-cross-entropy": [("cross-entropy in tiles, times the speed of all rows at once", "ratio", "{:.2f} x")],
     "kernel-rms-norm": [("RMSNorm differentiated by hand, times autograd's speed", "ratio", "{:.2f} x")],
@@ -134,9 +185,23 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
         for kind in CLASSES
     },
     "tokenizer-default": [("the default tokenizer reads MB a second of the stories of gpt-tiny", "encode", "{:.1f}")],
-    "imports": [("seconds of `import minillm.run` beyond those of `import torch` (`benchmarks.imports`)", "more_seconds", "{:.2f} s")],
-    "allocator": [("time of a training step where freed memory is kept, over one where it is not", "time_share", "{:.2f} x")],
-    "head": [("memory of head and cross-entropy at vocabulary 50,000 over torch's (`benchmarks.head`)", "memory_share", "{:.2f}")],
+    "imports": [
+        (
+            "seconds of `import minillm.run` beyond those of `import torch` (`benchmarks.imports`)",
+            "more_seconds",
+            "{:.2f} s",
+        )
+    ],
+    "allocator": [
+        ("time of a training step where freed memory is kept, over one where it is not", "time_share", "{:.2f} x")
+    ],
+    "head": [
+        (
+            "memory of head and cross-entropy at vocabulary 50,000 over torch's (`benchmarks.head`)",
+            "memory_share",
+            "{:.2f}",
+        )
+    ],
     "cold-start": [("`sample.py`, from command to the first character", "first_character_seconds", "{:.1f} s")],
 }
 
@@ -166,7 +231,12 @@ def table(figures: dict, goals: dict | None = None) -> str:
             if figure in measured:
                 x = measured[figure]
                 mark = f" [{machines.index(figures[name]['machine']) + 1}]" if len(machines) > 1 else ""
-                cells = [what + mark, form.format(x["mean"]), f"{form.format(x['low'])} ... {form.format(x['high'])}", str(x["n"])]
+                cells = [
+                    what + mark,
+                    form.format(x["mean"]),
+                    f"{form.format(x['low'])} ... {form.format(x['high'])}",
+                    str(x["n"]),
+                ]
                 if goals is not None:
                     cells.append(goals[name, figure].judge(x["median"], form) if (name, figure) in goals else "")
                 lines.append(f"| {' | '.join(cells)} |")

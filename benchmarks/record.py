@@ -44,4 +44,6 @@ def record(name: str, results: list[dict[str, float]]) -> None:
     kept[name] = {"machine": machine(), "figures": spread(results)}
     FIGURES.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for figure, x in kept[name]["figures"].items():
-        print(f"{name:>14}  {figure:<24} {x['mean']:10.4f}  {x['low']:.4f} ... {x['high']:.4f}  n = {x['n']}", flush=True)
+        print(
+            f"{name:>14}  {figure:<24} {x['mean']:10.4f}  {x['low']:.4f} ... {x['high']:.4f}  n = {x['n']}", flush=True
+        )

@@ -46,7 +46,10 @@ def main() -> None:
     for cell in a.cells:
         times = measure(cell, a.batch_size, a.length, a.d_hidden, a.n_layers, a.repeats)
         ours, theirs = (rates(a.batch_size * a.length, seconds) for seconds in times.values())
-        rows = [{"tokens_per_second": x, "torch_tokens_per_second": y, "ratio": x / y} for x, y in zip(ours, theirs, strict=True)]
+        rows = [
+            {"tokens_per_second": x, "torch_tokens_per_second": y, "ratio": x / y}
+            for x, y in zip(ours, theirs, strict=True)
+        ]
         record(f"recurrent-{cell}", rows)
 
 

@@ -82,7 +82,9 @@ def race(configs: dict[str, RunConfig], data: Data, args: argparse.Namespace) ->
 def main() -> None:
     """Race with every seed and keep what was found."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--corpus", default="shakespeare", help="a file with the plays; default: as the configs have it")
+    parser.add_argument(
+        "--corpus", default="shakespeare", help="a file with the plays; default: as the configs have it"
+    )
     parser.add_argument("--seeds", type=int, default=5, help="repeats, each with other weights and batches")
     parser.add_argument("--loss", type=float, default=1.886, help="nats per character to reach")
     parser.add_argument("--steps", type=int, help="length of the fast recipe's schedule; default: the config's")

@@ -59,8 +59,15 @@ def report(name: str, counts: Tensor, loss: float) -> dict[str, float]:
     bits = [mutual_information(of_layer) for of_layer in counts]
     loads = [load_metrics(of_layer.sum(0, keepdim=True))["load_entropy"] for of_layer in counts]
     for layer, (information, load) in enumerate(zip(bits, loads, strict=True)):
-        print(f"{name:<8} layer {layer}  {information:.3f} bits  load entropy {load:.3f}  validation loss {loss:.4f}", flush=True)
-    return {f"{name}_bits": statistics.fmean(bits), f"{name}_load_entropy": statistics.fmean(loads), f"{name}_loss": loss}
+        print(
+            f"{name:<8} layer {layer}  {information:.3f} bits  load entropy {load:.3f}  validation loss {loss:.4f}",
+            flush=True,
+        )
+    return {
+        f"{name}_bits": statistics.fmean(bits),
+        f"{name}_load_entropy": statistics.fmean(loads),
+        f"{name}_loss": loss,
+    }
 
 
 def main() -> None:
@@ -82,7 +89,9 @@ def main() -> None:
         step = run.build_step(changed, model)
         for i in range(args.steps):
             step(batch(i))
-        found |= report(name, choices(model.eval(), changed, data), run.build_validation(changed, data)(model)["val_loss"])
+        found |= report(
+            name, choices(model.eval(), changed, data), run.build_validation(changed, data)(model)["val_loss"]
+        )
     record("specialization", [found])
 
 

@@ -31,10 +31,17 @@ N_WORDS = 5  # of a document, to go on from
 
 
 def written(
-    text: TextModel, prompt: str, sampling: SamplingConfig, seed: int, n: int, write: Callable[..., list[Completion]] = generate
+    text: TextModel,
+    prompt: str,
+    sampling: SamplingConfig,
+    seed: int,
+    n: int,
+    write: Callable[..., list[Completion]] = generate,
 ) -> tuple[str, float]:
     """A text, and its tokens per second."""
-    [completion], seconds = timed(lambda: text.generate([prompt], sampling, max_new_tokens=n, seeds=[seed], write=write))
+    [completion], seconds = timed(
+        lambda: text.generate([prompt], sampling, max_new_tokens=n, seeds=[seed], write=write)
+    )
     return completion.text, completion.n_tokens / seconds
 
 
@@ -43,7 +50,9 @@ def main() -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="the target's run")
     parser.add_argument("--draft", required=True, help="the draft's run, or ngram, or prompt")
-    parser.add_argument("--draft-tokens", type=int, default=0, help=f"tokens to draft at once, 1 ... {MOST}; 0: as many as pay")
+    parser.add_argument(
+        "--draft-tokens", type=int, default=0, help=f"tokens to draft at once, 1 ... {MOST}; 0: as many as pay"
+    )
     parser.add_argument("--max-new-tokens", type=int, default=150, help="tokens of a text at most")
     parser.add_argument("--repeats", type=int, default=15, help="texts of each kind")
     parser.add_argument("--precision", choices=list(DTYPES), default="fp32", help="of both models")
@@ -52,12 +61,19 @@ def main() -> None:
     torch.set_num_threads(args.threads)
 
     opened = open_run(args.run)
-    prompts = [" ".join(document.split()[:N_WORDS]) for document in load_corpus(opened.config.data).documents[: args.repeats]]
+    prompts = [
+        " ".join(document.split()[:N_WORDS]) for document in load_corpus(opened.config.data).documents[: args.repeats]
+    ]
     drafter = build_drafter(args.draft, opened, prompts[:1])
     models = [opened.text.model, *([drafter.model] if isinstance(drafter, ModelDrafter) else [])]
-    texts = [type(opened.text)(model.to(DTYPES[args.precision]), opened.text.tokenizer, opened.text.documents) for model in models]
+    texts = [
+        type(opened.text)(model.to(DTYPES[args.precision]), opened.text.tokenizer, opened.text.documents)
+        for model in models
+    ]
     sizes = " and ".join(f"{sum(p.numel() for p in model.parameters()):,}" for model in models)
-    print(f"{args.threads} threads, {args.precision}, {sizes} parameters, {args.repeats} texts of at most {args.max_new_tokens} tokens")
+    print(
+        f"{args.threads} threads, {args.precision}, {sizes} parameters, {args.repeats} texts of at most {args.max_new_tokens} tokens"
+    )
 
     for name, sampling in {"greedy": SamplingConfig(temperature=0), "sampled": opened.config.sampling}.items():
         target, drafted, alone, accepted, equal, whole = [], [], [], [], 0, Tally()
@@ -72,13 +88,18 @@ def main() -> None:
                 equal, whole, accepted = equal + (plain == ours), whole + tally, [*accepted, tally.acceptance]
         cost = statistics.median(target) / statistics.median(alone)
         gains = ratios(drafted, target)
-        print(f"\n{name}: {opened.text.sampler(sampling, prompts[:1])}" + (f"; {equal} of {args.repeats} texts equal" * (name == "greedy")))
+        print(
+            f"\n{name}: {opened.text.sampler(sampling, prompts[:1])}"
+            + (f"; {equal} of {args.repeats} texts equal" * (name == "greedy"))
+        )
         print(f"  tokens/s  plain {span(target, 1)}   drafted {span(drafted, 1)}")
         told = f"{whole.mean_length:.2f} drafted and {whole.tokens_per_call:.2f} written a call, a drafted token costs {cost:.3f} calls"
         print(f"  accepted {whole.acceptance:.1%}, {told}")
         predicted = expected_speed_up(whole.acceptance, whole.mean_length, Cost(cost))
         median = statistics.median(drafted) / statistics.median(target)
-        print(f"  speed-up {median:.2f} x of medians, {min(gains):.2f} ... {max(gains):.2f} text by text; predicted {predicted:.2f} x")
+        print(
+            f"  speed-up {median:.2f} x of medians, {min(gains):.2f} ... {max(gains):.2f} text by text; predicted {predicted:.2f} x"
+        )
         rows = zip(drafted, gains, accepted, strict=True)
         record(f"speculative-{name}", [{"tokens_per_second": a, "speed_up": b, "acceptance": c} for a, b, c in rows])
 

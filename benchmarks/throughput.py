@@ -85,7 +85,14 @@ def against_transformers(repeats: int) -> list[dict[str, float]]:
     print(f"ours in {config.train.precision}, {sum(p.numel() for p in model.parameters()):,} parameters")
     speeds = {name: rates(batch.tokens.numel(), taken) for name, taken in seconds.items()}
     over = {name: ratios(seconds[name], seconds["ours"]) for name in theirs}
-    names = ("tokens_per_second", "fp32_tokens_per_second", "bf16_tokens_per_second", "over_fp32", "over_bf16", "over_faster")
+    names = (
+        "tokens_per_second",
+        "fp32_tokens_per_second",
+        "bf16_tokens_per_second",
+        "over_fp32",
+        "over_bf16",
+        "over_faster",
+    )
     columns = [*speeds.values(), *over.values(), map(min, *over.values())]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
@@ -109,14 +116,21 @@ def against_the_machine(repeats: int) -> list[dict[str, float]]:
     sizes = {f"model.{name}": str(size) for name, size in LARGER.items()}
     config = override(load_config("gpt-nano"), {**sizes, "train.batch_size": "8", "train.precision": "bf16"})
     model, batch, c = run.build_model(config, VOCAB), random_batch(config), config.model
-    n_multiplying = sum(p.numel() for name, p in model.named_parameters() if "positions" not in name)  # the embedding, as the head, too
+    n_multiplying = sum(
+        p.numel() for name, p in model.named_parameters() if "positions" not in name
+    )  # the embedding, as the head, too
     operations = batch.tokens.numel() * (6 * n_multiplying + 12 * c.n_layers * c.d_model * c.context_length)
     step, products, rows = run.build_step(config, model), Products(model, batch.tokens.numel()), []
     for i in range(repeats + 1):
         achieved, bound = operations / timed(lambda: step(batch))[1], matmul_rate(torch.bfloat16)
         alone = products.operations / timed(products)[1]
         if i:  # the first step warms up
-            row = {"gflops": achieved / 1e9, "matmul_gflops": bound / 1e9, "share": achieved / bound, "products_share": alone / bound}
+            row = {
+                "gflops": achieved / 1e9,
+                "matmul_gflops": bound / 1e9,
+                "share": achieved / bound,
+                "products_share": alone / bound,
+            }
             rows.append(row)
     return rows
 

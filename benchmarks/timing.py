@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TypeVar
 
 Result = TypeVar("Result")
-Clock = Callable[[], float]  # seconds: `time.perf_counter`, or `time.process_time`, which other processes do not take away
+Clock = Callable[
+    [], float
+]  # seconds: `time.perf_counter`, or `time.process_time`, which other processes do not take away
 
 
 def timed(work: Callable[[], Result], clock: Clock = time.perf_counter) -> tuple[Result, float]:
@@ -18,7 +20,9 @@ def timed(work: Callable[[], Result], clock: Clock = time.perf_counter) -> tuple
     return result, clock() - began
 
 
-def in_turns(roads: dict[str, Callable[[], object]], repeats: int, clock: Clock = time.perf_counter) -> dict[str, list[float]]:
+def in_turns(
+    roads: dict[str, Callable[[], object]], repeats: int, clock: Clock = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of each road, one after the other in every round; the first round warms up and does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in roads}
     for i in range(repeats + 1):

@@ -48,12 +48,16 @@ def main() -> None:
             fresh = anew(tokenizer)
             documents, seconds = timed(lambda fresh=fresh: fresh.encode_many(texts))
             encode.append(seconds)
-            decode.append(timed(lambda fresh=fresh, documents=documents: [fresh.decode(tokens) for tokens in documents])[1])
+            decode.append(
+                timed(lambda fresh=fresh, documents=documents: [fresh.decode(tokens) for tokens in documents])[1]
+            )
         density = 1e6 * megabytes / sum(map(len, documents))
         encoded, decoded = rates(megabytes, encode), rates(megabytes, decode)
         speeds = f"{statistics.median(encoded):13.1f}{statistics.median(decoded):13.1f}"
         print(f"{kind:22}{train:9.2f}{speeds}{tokenizer.vocab_size:8}{density:13.2f}")
-        found[kind] = [{"encode": a, "decode": b, "train_seconds": train} for a, b in zip(encoded, decoded, strict=True)]
+        found[kind] = [
+            {"encode": a, "decode": b, "train_seconds": train} for a, b in zip(encoded, decoded, strict=True)
+        ]
     for kind, rows in found.items():
         record(f"tokenizer-{kind}", rows)
     stories = load_corpus(DataConfig()).documents

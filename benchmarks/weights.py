@@ -42,7 +42,11 @@ def ours(weights: str, n_tokens: int) -> tuple[Callable[[], object], int, str]:
     pack(model, weights)
     kernels = ", ".join(accelerate(model))
     sampler, generators = Sampler(build_pipeline(SamplingConfig(temperature=0))), seeded([0])
-    return lambda: generate(model, [PROMPT], sampler, max_new_tokens=n_tokens, generators=generators), nbytes(model), kernels
+    return (
+        lambda: generate(model, [PROMPT], sampler, max_new_tokens=n_tokens, generators=generators),
+        nbytes(model),
+        kernels,
+    )
 
 
 def theirs(n_tokens: int) -> tuple[Callable[[], object], int, str]:
@@ -91,7 +95,9 @@ def main() -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("--run", type=Path, help="a trained run, whose loss is measured instead of speed")
     parser.add_argument("--batches", type=int, default=16, help="of 64 rows, for the loss")
-    parser.add_argument("--weights", nargs="+", default=["bf16", "int8", "int4"], choices=WEIGHTS, help="formats to time")
+    parser.add_argument(
+        "--weights", nargs="+", default=["bf16", "int8", "int4"], choices=WEIGHTS, help="formats to time"
+    )
     parser.add_argument("--tokens", type=int, default=64, help="new tokens a text")
     parser.add_argument("--rounds", type=int, default=9, help="repeats")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="that torch may use")

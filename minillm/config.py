@@ -122,7 +122,9 @@ def from_dict(cls: type[C], tree: Mapping[str, Any], where: str = "") -> C:
     hints = typing.get_type_hints(cls, include_extras=True)
     for name in tree:
         if name not in hints:
-            raise ValueError(f"{where}{name}: unknown {'key' if where else 'section'}; expected {suggest(name, list(hints))}")
+            raise ValueError(
+                f"{where}{name}: unknown {'key' if where else 'section'}; expected {suggest(name, list(hints))}"
+            )
     values = {}
     for name, value in tree.items():
         if kinds_of(hints[name]):
@@ -175,13 +177,19 @@ def brief(config: object) -> str:
 
 def _written(value: Any) -> str:
     """A value without quotes, where nobody could take it for something else."""
-    return value if isinstance(value, str) and value and value.isprintable() and not set(value) & set(' ,"') else literal(value)
+    return (
+        value
+        if isinstance(value, str) and value and value.isprintable() and not set(value) & set(' ,"')
+        else literal(value)
+    )
 
 
 def suggest(name: str, known: list[str]) -> str:
     """ "did you mean" for an unknown name: the nearest known ones, or all of them when nothing is near."""
     stem, tail = name.lstrip("-"), _tail(name)
-    near = [k for k in known if len(stem) > 1 and k.lstrip("-").startswith(stem)]  # a beginning is no slip of the finger
+    near = [
+        k for k in known if len(stem) > 1 and k.lstrip("-").startswith(stem)
+    ]  # a beginning is no slip of the finger
     near = near or [k for k in known if len(tail) > 1 and _tail(k).startswith(tail)]
     if not near:
         tails = {_tail(k): k for k in known}
@@ -240,7 +248,9 @@ def fit(value: Any, hint: Any, name: str) -> Any:
         return fit(value, base, name)
     if typing.get_origin(hint) is Literal:
         if value not in typing.get_args(hint):
-            raise ValueError(f"{name} = {value!r}: expected {suggest(str(value), [str(a) for a in typing.get_args(hint)])}")
+            raise ValueError(
+                f"{name} = {value!r}: expected {suggest(str(value), [str(a) for a in typing.get_args(hint)])}"
+            )
         return value
     if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
         items = typing.get_args(hint)

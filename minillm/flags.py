@@ -65,7 +65,9 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             flags = [option for action in self._actions for option in action.option_strings]
             name = unknown[0].split("=")[0]
-            self.error(f"{name}: unknown {'flag' if name.startswith('-') else 'argument'}; expected {suggest(name, flags)}")
+            self.error(
+                f"{name}: unknown {'flag' if name.startswith('-') else 'argument'}; expected {suggest(name, flags)}"
+            )
         return known
 
     def error(self, message: str) -> NoReturn:
@@ -75,7 +77,9 @@ class Parser(argparse.ArgumentParser):
         """Refuse a value that is not among the choices of a flag, with the nearest ones; argparse calls this."""
         if action.choices is not None and value not in action.choices:
             expected = suggest(str(value), list(map(str, action.choices)))
-            raise argparse.ArgumentError(None, f"{'/'.join(action.option_strings) or action.dest} {value}: expected {expected}")
+            raise argparse.ArgumentError(
+                None, f"{'/'.join(action.option_strings) or action.dest} {value}: expected {expected}"
+            )
 
 
 def _program() -> str:
@@ -106,7 +110,9 @@ class _HelpAll(argparse.Action):
         parser.exit()
 
 
-def add_flags(parser: argparse.ArgumentParser, cls: type, prefix: str = "", dashes: bool = False, heading: str = "") -> None:
+def add_flags(
+    parser: argparse.ArgumentParser, cls: type, prefix: str = "", dashes: bool = False, heading: str = ""
+) -> None:
     """Give a parser one flag a leaf, with type, default and comment in its help; absent flags stay out of the namespace.
 
     `dashes` writes names the way that commands do (--top-p) instead of the way that configs do (--train.max_steps). `heading` stands
@@ -130,7 +136,11 @@ def override(config: C, flags: Mapping[str, str], dashes: bool = False) -> C:
     tree = dataclasses.asdict(config)  # type: ignore[call-overload]
     for name, text in flags.items():
         section, _, leaf = name.rpartition(".")
-        if leaf == "kind" and len(kinds_of(typing.get_type_hints(type(config)).get(section))) > 1 and tree[section]["kind"] != text:
+        if (
+            leaf == "kind"
+            and len(kinds_of(typing.get_type_hints(type(config)).get(section))) > 1
+            and tree[section]["kind"] != text
+        ):
             tree[section] = {"kind": text}  # another kind starts from its own defaults
     leaves = {key.name: key for key in keys(type(config), tree=tree)}
     for name, text in flags.items():

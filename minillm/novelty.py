@@ -51,11 +51,19 @@ class Novelty:
         """A sentence on what is novel in a text with or without blanks; empty where it is like held-out text."""
         parts = text.split(MASK)  # subtle: nothing is known of what neighbors a blank
         found = [word for part in parts for word in words(part)], [pair for part in parts for pair in pairs(part)]
-        for name, units, seen, usual in zip(("words", "pairs of neighboring words"), found, (self.words, self.pairs),
-                                            (self.new_words, self.new_pairs), strict=True):
+        for name, units, seen, usual in zip(
+            ("words", "pairs of neighboring words"),
+            found,
+            (self.words, self.pairs),
+            (self.new_words, self.new_pairs),
+            strict=True,
+        ):
             new, most = [unit for unit in units if unit not in seen], most_usual(usual, len(units))
             if len(new) > most:
-                shown = ", ".join(f'"{unit if isinstance(unit, str) else " ".join(unit)}"' for unit in list(dict.fromkeys(new))[:N_SHOWN])
+                shown = ", ".join(
+                    f'"{unit if isinstance(unit, str) else " ".join(unit)}"'
+                    for unit in list(dict.fromkeys(new))[:N_SHOWN]
+                )
                 return (
                     f"note: this text is unlike the training text, so the answer means little: {len(new)} of its {len(units)} {name} never "
                     f"occur there ({shown}{', ...' if len(set(new)) > N_SHOWN else ''}); {most} at most are usual in {USUAL:.0%} of "

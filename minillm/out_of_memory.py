@@ -66,7 +66,9 @@ def _limited() -> Iterator[int]:
 def free_bytes() -> int:
     """Memory that Linux could still give this process, swap included, at most what a container may have."""
     free = _kilobytes("/proc/meminfo")
-    return max(0, min([free["MemAvailable"] + free["SwapFree"], *(limit - _held_bytes() for limit in _container_limits())]))
+    return max(
+        0, min([free["MemAvailable"] + free["SwapFree"], *(limit - _held_bytes() for limit in _container_limits())])
+    )
 
 
 def _held_bytes() -> int:

@@ -18,7 +18,9 @@ def main(argv: list[str] | None = None) -> int:
     """Parse, draw; the exit status."""
     parser = Parser(prog="python -m minillm.plot", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run; several are compared")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="picture; default: loss.png of the run, losses.png of several")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="picture; default: loss.png of the run, losses.png of several"
+    )
     args = parser.parse(argv)
     try:
         print(draw(args.runs, args.out))
@@ -45,7 +47,9 @@ def draw(runs: list[Path], out: Path | None = None) -> str:
         pictured = {f"{name}, {title}": curve for name, each in curves.items() for title, curve in each.items()}
     floor = floors.pop() if len(floors) == 1 else None
     saved = save_plot(pictured, place, floor)
-    said = f"picture in {place}" if saved else 'no picture, since matplotlib is not installed; pip install -e ".[plots]"'
+    said = (
+        f"picture in {place}" if saved else 'no picture, since matplotlib is not installed; pip install -e ".[plots]"'
+    )
     return "\n".join([terminal_plot(shown), *table, said])
 
 
@@ -53,7 +57,9 @@ def read_rows(run: Path) -> list[dict]:
     """The rows of a run's metrics.jsonl. Raises ValueError where there are none."""
     rows = read_metrics(run / "metrics.jsonl")
     if not rows:
-        raise ValueError(f"{run}: expected the folder of a run with rows in metrics.jsonl; name one in runs/, or train one first")
+        raise ValueError(
+            f"{run}: expected the folder of a run with rows in metrics.jsonl; name one in runs/, or train one first"
+        )
     return rows
 
 

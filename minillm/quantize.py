@@ -28,7 +28,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="folder of a trained run")
     parser.add_argument("--weights", choices=WEIGHTS, required=True, help="the format")
     parser.add_argument("--group", type=int, help="inputs that share a scale, in int4 and nf4; default: 64")
-    parser.add_argument("--calibrate", type=int, default=0, metavar="N", help="batches of training text to calibrate on; 0: none")
+    parser.add_argument(
+        "--calibrate", type=int, default=0, metavar="N", help="batches of training text to calibrate on; 0: none"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the new run")
     args = parser.parse(argv)
     try:
@@ -44,19 +46,28 @@ def save(path: Path, weights: str, out: Path, group: int | None = None, n_batche
     if out.exists():
         raise ValueError(f"--out {out}: expected a folder that is not there yet; name another")
     if group is not None and weights not in ("int4", "nf4"):
-        raise ValueError(f"--group {group} would be ignored: expected --weights int4 or nf4, whose scales are shared; leave it out")
+        raise ValueError(
+            f"--group {group} would be ignored: expected --weights int4 or nf4, whose scales are shared; leave it out"
+        )
     contents, opened = read_best(path), open_run(path)
     model, config = opened.text.model, opened.config
     merge(model)
     before, how = nbytes(model), {"weights": weights, "group": group or 64}
     if n_batches:
         if not isinstance(model, Decoder):
-            raise ValueError(f"--calibrate {n_batches}: expected model.kind = decoder, not {config.model.kind}; leave it out")
+            raise ValueError(
+                f"--calibrate {n_batches}: expected model.kind = decoder, not {config.model.kind}; leave it out"
+            )
         batch = build_batches(config, build_data(config, contents["tokenizer"]))
         calibrate(model, [batch(i).tokens for i in range(n_batches)], **how)
     pack(model, **how)
     tokenizer = contents["tokenizer"]
-    changed = {"config": to_toml(without_adapter(config)), "tokenizer": tokenizer.to_dict(), "base": None, "packed": how}
+    changed = {
+        "config": to_toml(without_adapter(config)),
+        "tokenizer": tokenizer.to_dict(),
+        "base": None,
+        "packed": how,
+    }
     write_readable(out, without_adapter(config), tokenizer)
     place = out / "checkpoint" / "best.pt"
     checkpoint.save(place, contents | changed | {"step": {"model": model.state_dict()}})

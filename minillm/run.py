@@ -45,7 +45,9 @@ def build_task(config: RunConfig) -> Task:
     return (Labels if config.labels.kind != "none" else TASKS[type(config.model)])(config)
 
 
-def build_data(config: RunConfig, tokenizer: Tokenizer | None = None, say: Say = print, corpus: Corpus | None = None) -> Data:
+def build_data(
+    config: RunConfig, tokenizer: Tokenizer | None = None, say: Say = print, corpus: Corpus | None = None
+) -> Data:
     """The corpus, split, and tokenized by `tokenizer` or one that is trained on the training part. Raises ValueError.
 
     `corpus` stands in for that of the config: `corpus_of` makes one of a list of strings.
@@ -83,7 +85,9 @@ def build_step(config: RunConfig, model: nn.Module) -> GradientStep | CountingSt
     return build_task(config).step(model)
 
 
-def build_model(config: RunConfig, vocab_size: int, device: str = "cpu", weights: dict[str, Tensor] | None = None) -> nn.Module:
+def build_model(
+    config: RunConfig, vocab_size: int, device: str = "cpu", weights: dict[str, Tensor] | None = None
+) -> nn.Module:
     """A model to train: `assemble` with the seed of the config, from which dropout goes on drawing."""
     torch.manual_seed(config.train.seed)
     return assemble(config, vocab_size, weights).to(device)
@@ -101,10 +105,12 @@ def assemble(config: RunConfig, vocab_size: int, weights: dict[str, Tensor] | No
 
 
 def find_device(name: str) -> str:
-    """"auto" is CUDA where there is one, else the CPU; anything else is taken at its word. Raises ValueError if it is not there."""
+    """ "auto" is CUDA where there is one, else the CPU; anything else is taken at its word. Raises ValueError if it is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     there = {"cpu": lambda: True, "cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
     if not there.get(name.partition(":")[0], lambda: False)():
-        raise ValueError(f"--device {name}: expected auto, cpu, cuda or mps, and one that this machine has; leave it out")
+        raise ValueError(
+            f"--device {name}: expected auto, cpu, cuda or mps, and one that this machine has; leave it out"
+        )
     return name

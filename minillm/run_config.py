@@ -51,7 +51,9 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    model: DecoderConfig | RNNConfig | EncoderConfig | EncoderDecoderConfig | NgramConfig = field(default_factory=DecoderConfig)
+    model: DecoderConfig | RNNConfig | EncoderConfig | EncoderDecoderConfig | NgramConfig = field(
+        default_factory=DecoderConfig
+    )
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
@@ -64,15 +66,21 @@ class RunConfig:
     def __post_init__(self) -> None:
         labels, order, smoothing, kind = self.labels.kind, self.data.order, self.train.label_smoothing, self.model.kind
         if labels != "none" and kind != "encoder":
-            raise ValueError(f"labels.kind = {labels}: expected model.kind = encoder, which alone is fine-tuned to labels")
+            raise ValueError(
+                f"labels.kind = {labels}: expected model.kind = encoder, which alone is fine-tuned to labels"
+            )
         if self.masking != MaskingConfig() and (labels != "none" or kind != "encoder"):
-            raise ValueError("masking: expected only beside model.kind = encoder and labels.kind = none, as blanks are made there; drop it")
+            raise ValueError(
+                "masking: expected only beside model.kind = encoder and labels.kind = none, as blanks are made there; drop it"
+            )
         if smoothing and kind == "encoder":
             raise ValueError(f"train.label_smoothing = {smoothing}: expected 0 beside model.kind = encoder; drop it")
         if self.train.compile:
             self._refuse_what_cannot_be_compiled()
         if order == "contiguous" and kind != "rnn":
-            raise ValueError(f"data.order = contiguous: expected model.kind = rnn, whose state is carried, not {kind}; use epochs")
+            raise ValueError(
+                f"data.order = contiguous: expected model.kind = rnn, whose state is carried, not {kind}; use epochs"
+            )
         warmup, n_steps = self.schedule.warmup_steps, self.train.max_steps
         if warmup > n_steps and kind != "ngram":
             raise ValueError(
@@ -80,7 +88,9 @@ class RunConfig:
                 f"lower it, for example with --schedule.warmup_steps {n_steps // 10}"
             )
         if order == "contiguous" and self.train.backward == "manual":
-            raise ValueError("data.order = contiguous: expected epochs or random beside train.backward = manual; change one of the two")
+            raise ValueError(
+                "data.order = contiguous: expected epochs or random beside train.backward = manual; change one of the two"
+            )
 
     def _refuse_what_cannot_be_compiled(self) -> None:
         n_experts = getattr(self.model, "n_experts", 0)
@@ -107,5 +117,3 @@ def find_config(name: str) -> Path:
 def load_config(name: str, missing: Mapping[str, Any] | None = None) -> RunConfig:
     """The config of that name or path; `missing` holds the sections that it may leave out. Raises ValueError."""
     return load(RunConfig, find_config(name), missing)
-
-

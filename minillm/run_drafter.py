@@ -36,7 +36,9 @@ def build_drafter(name: str, opened: OpenRun, prompts: Sequence[str], cost: floa
         return ModelDrafter(model, cost or relative_cost(model, target.model))
     other = open_run(Path(name), str(device_of(target.model))).text
     if type(other) is not type(target):
-        raise ValueError(f"--draft {name}: expected a run that writes as {opened.path} does, not a {type(other).__name__}; name another")
+        raise ValueError(
+            f"--draft {name}: expected a run that writes as {opened.path} does, not a {type(other).__name__}; name another"
+        )
     if other.tokenizer.to_dict() != target.tokenizer.to_dict():
         raise ValueError(
             f"--draft {name}: expected the tokenizer of {opened.path}, found another, whose ids mean other texts; "
@@ -52,7 +54,9 @@ def ngram_table(opened: OpenRun) -> Ngram:
     source = f"{DRAFT_ORDER} {to_toml(opened.config)} {_stamp(opened)} {tokenizer}"
     source = hashlib.sha256(source.encode()).hexdigest()
     model = Ngram(NgramConfig(order=DRAFT_ORDER), opened.text.model.vocab_size)
-    with contextlib.suppress(ValueError):  # subtle: where none was kept, or one that cannot be read, there is nothing to lose
+    with contextlib.suppress(
+        ValueError
+    ):  # subtle: where none was kept, or one that cannot be read, there is nothing to lose
         kept = checkpoint.load(path)
         if kept["source"] == source:
             model.load_state_dict(kept["counts"])
@@ -73,7 +77,9 @@ def _stamp(opened: OpenRun) -> str:
 def count_ngrams(opened: OpenRun) -> Ngram:
     """The n-grams of the text that a run was trained on, in its own tokens. Raises ValueError for a run that learned from pairs."""
     if opened.config.model.kind == "encoder_decoder":
-        raise ValueError(f"--draft ngram: expected a run that learned from texts, and {opened.path} learned from pairs; use another draft")
+        raise ValueError(
+            f"--draft ngram: expected a run that learned from texts, and {opened.path} learned from pairs; use another draft"
+        )
     data = build_data(opened.config, opened.text.tokenizer, say=lambda line: None)
     model = Ngram(NgramConfig(order=DRAFT_ORDER), opened.text.model.vocab_size)
     text = SinglePass(data.train, model.config.context_length, 1024, DRAFT_ORDER - 1)

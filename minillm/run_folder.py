@@ -90,7 +90,9 @@ def newest_run() -> Path:
     """The folder in runs/ that was written to last. Raises ValueError where there is none."""
     runs = [path.parent.parent for path in RUNS.glob("*/checkpoint/latest.pt")]
     if not runs:
-        raise ValueError(f"{RUNS}/: expected a run, found none; train one with train.py --config gpt-tiny, or name one with --run")
+        raise ValueError(
+            f"{RUNS}/: expected a run, found none; train one with train.py --config gpt-tiny, or name one with --run"
+        )
     return max(runs, key=lambda path: (path / "checkpoint" / "latest.pt").stat().st_mtime)
 
 
@@ -187,7 +189,9 @@ def base_weights(path: Path, contents: dict, base: Path | None = None) -> dict[s
     places = [base] if base else [Path(known.path), path.parent / Path(known.path).name]
     place = next((place for place in places if place.is_dir()), None)
     if place is None:
-        raise ValueError(f"{path}: expected the run that it adapts in {places[0]}, found none; put it there, or beside {path}")
+        raise ValueError(
+            f"{path}: expected the run that it adapts in {places[0]}, found none; put it there, or beside {path}"
+        )
     weights = read_best(place)["step"]["model"]
     if fingerprint(weights) != known.sha256:
         raise ValueError(

@@ -52,7 +52,9 @@ def describe(config: RunConfig, data: Data, model: nn.Module, device: str, path:
     if expected := announce(config):
         print(expected)
     if data.val_nats is not None:
-        print(f"the source itself has loss {data.val_nats / (len(data.val.ids) - 1):.3f} on the validation text: no model can do better")
+        print(
+            f"the source itself has loss {data.val_nats / (len(data.val.ids) - 1):.3f} on the validation text: no model can do better"
+        )
     print(sizing.plan(config, data))
     if path:
         print(f"run folder {path}; its config.toml holds every key", flush=True)
@@ -81,9 +83,13 @@ def finish(path: Path, config: RunConfig, data: Data, device: str, progress: Pro
         return print(*filter(None, (demonstrate(opened), overfitted(rows, opened.step))), sep="\n")
     sampling, limit = config.sampling, min(config.text.max_new_tokens, config.model.context_length)
     [sample] = opened.text.generate([config.text.prompt], sampling, max_new_tokens=limit, seeds=[config.train.seed])
-    print(f"\na sample ({opened.text.sampler(sampling, [config.text.prompt])}):\n{sample.prompt}{opened.text.joint}{sample.text}\n")
-    print(f"everything is in {path}: checkpoint/ config.toml tokenizer.json metrics.jsonl summary.json{' loss.png' if plotted else ''}")
-    how = "--attention --prompt \"...\"" if isinstance(opened.text, Translator) else "--top-p 0.9"
+    print(
+        f"\na sample ({opened.text.sampler(sampling, [config.text.prompt])}):\n{sample.prompt}{opened.text.joint}{sample.text}\n"
+    )
+    print(
+        f"everything is in {path}: checkpoint/ config.toml tokenizer.json metrics.jsonl summary.json{' loss.png' if plotted else ''}"
+    )
+    how = '--attention --prompt "..."' if isinstance(opened.text, Translator) else "--top-p 0.9"
     print(f"write more with: {SAMPLE} --run {path} {how}")
     if remark := learned_by_heart(opened, data) or overfitted(rows, opened.step):
         print(remark)
@@ -93,7 +99,10 @@ def learned_by_heart(opened: OpenRun, data: Data) -> str:
     """A sentence, if the best model knows its training text by heart."""
     if not isinstance(data.train, TokenStream) or run.passes(opened.config, data) <= 1:
         return ""
-    train, val = (recite(opened.text.model, part, opened.config.model.context_length, data.documents) for part in (data.train, data.val))
+    train, val = (
+        recite(opened.text.model, part, opened.config.model.context_length, data.documents)
+        for part in (data.train, data.val)
+    )
     return recited(train, val)
 
 
@@ -104,4 +113,6 @@ def demonstrate(opened: OpenRun) -> str:
         return f"\neverything is in {opened.path}; tell more with: {SAMPLE} --run {opened.path} --classify TEXT"
     fits = MASK in prompt and len(text.encode(prompt)) <= text.model.context_length
     filled = f"\n{prompt}\n{text.show(prompt, 3)}\n" if fits else ""
-    return f"{filled}\neverything is in {opened.path}; fill in more with: {SAMPLE} --run {opened.path} --fill \"{EXAMPLE}\""
+    return (
+        f'{filled}\neverything is in {opened.path}; fill in more with: {SAMPLE} --run {opened.path} --fill "{EXAMPLE}"'
+    )

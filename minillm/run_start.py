@@ -41,10 +41,16 @@ def resolve(
         refuse_an_edited_config(resume, saved)
         for flag in flags:
             if flag not in MAY_CHANGE_ON_RESUME:
-                raise ValueError(f"--{flag}: expected only {', '.join(MAY_CHANGE_ON_RESUME)} beside --resume; use --init-from")
+                raise ValueError(
+                    f"--{flag}: expected only {', '.join(MAY_CHANGE_ON_RESUME)} beside --resume; use --init-from"
+                )
         config = under(saved["config"], flags)
-        if saved["progress"]["step"] >= config.train.max_steps and run_folder.is_summed_up(resume, saved["progress"]["step"]):
-            raise ValueError(f"{resume} has done its {config.train.max_steps} steps; raise --train.max_steps, or use --init-from")
+        if saved["progress"]["step"] >= config.train.max_steps and run_folder.is_summed_up(
+            resume, saved["progress"]["step"]
+        ):
+            raise ValueError(
+                f"{resume} has done its {config.train.max_steps} steps; raise --train.max_steps, or use --init-from"
+            )
         return config, saved
     if not init_from:
         return refuse_what_would_be_ignored(under(new_config(name), flags), flags, None), None
@@ -56,18 +62,30 @@ def resolve(
 def under(config: RunConfig, flags: Mapping[str, str]) -> RunConfig:
     """The config under flags. A run that --train.max_steps makes shorter than its warm-up warms up throughout, which is said."""
     steps, warmup = flags.get("train.max_steps", ""), config.schedule.warmup_steps
-    if "schedule.warmup_steps" not in flags and steps.isdecimal() and int(steps) < warmup and config.model.kind != "ngram":
-        print(f"schedule.warmup_steps = {steps} instead of {warmup}, since the run has no more steps; --schedule.warmup_steps sets it")
+    if (
+        "schedule.warmup_steps" not in flags
+        and steps.isdecimal()
+        and int(steps) < warmup
+        and config.model.kind != "ngram"
+    ):
+        print(
+            f"schedule.warmup_steps = {steps} instead of {warmup}, since the run has no more steps; --schedule.warmup_steps sets it"
+        )
         flags = {**flags, "schedule.warmup_steps": steps}
     return override(config, flags)
 
 
 def refuse_what_would_be_ignored(config: RunConfig, flags: Mapping[str, str], saved: dict | None) -> RunConfig:
     """The config, unless it asks for an adapter of nothing, or a flag is for what is not there. Raises ValueError."""
-    rank, ignored = config.adapter.rank, [name for name in flags if name.startswith("adapter.") and name != "adapter.rank"]
+    rank, ignored = (
+        config.adapter.rank,
+        [name for name in flags if name.startswith("adapter.") and name != "adapter.rank"],
+    )
     of_muon = [name for name in flags if name in ("optim.muon_lr", "optim.momentum") and config.optim.kind != "muon"]
     if rank and saved is None:
-        raise ValueError(f"adapter.rank = {rank}: expected --init-from RUN, since an adapter corrects what was learned; name a trained run")
+        raise ValueError(
+            f"adapter.rank = {rank}: expected --init-from RUN, since an adapter corrects what was learned; name a trained run"
+        )
     if rank and saved["config"].adapter.rank:
         raise ValueError(
             f"adapter.rank = {rank}: expected a run without an adapter in --init-from; name its base, or give --adapter.rank 0"
@@ -75,7 +93,9 @@ def refuse_what_would_be_ignored(config: RunConfig, flags: Mapping[str, str], sa
     if ignored and not rank:
         raise ValueError(f"--{ignored[0]} would be ignored, since adapter.rank = 0 is no adapter; raise --adapter.rank")
     if of_muon:
-        raise ValueError(f"--{of_muon[0]} would be ignored, since optim.kind = {config.optim.kind}; leave it out, or add --optim.kind muon")
+        raise ValueError(
+            f"--{of_muon[0]} would be ignored, since optim.kind = {config.optim.kind}; leave it out, or add --optim.kind muon"
+        )
     return config
 
 

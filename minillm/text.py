@@ -73,7 +73,9 @@ class TextModel:
         """The pipeline in force for these prompts: print it."""
         lengths = [len(self.encode(prompt)) for prompt in prompts]
         vocab_size = self.tokenizer.vocab_size if self.tokenizer.vocab_size < self.model.vocab_size else None
-        return Sampler(build_pipeline(sampling, vocab_size=vocab_size, end_id=self.tokenizer.end_id, prompt_lengths=lengths))
+        return Sampler(
+            build_pipeline(sampling, vocab_size=vocab_size, end_id=self.tokenizer.end_id, prompt_lengths=lengths)
+        )
 
     def generate(
         self,
@@ -128,11 +130,19 @@ class TextModel:
         `start` as in `generate`. Raises ValueError for a prompt that cannot be read.
         """
         forbidding = SamplingConfig(**{name: getattr(sampling, name) for name in FORBIDDING})
-        how = {"max_new_tokens": max_new_tokens, "end_id": self.tokenizer.end_id, "start": start or self.start([prompt])}
+        how = {
+            "max_new_tokens": max_new_tokens,
+            "end_id": self.tokenizer.end_id,
+            "start": start or self.start([prompt]),
+        }
         [found] = beam_search(self.model, [self.encode(prompt)], beams, self.sampler(forbidding, [prompt]), **how)
-        return [TextHypothesis(self.tokenizer.decode(each.tokens), each.score, each.logprob, each.length) for each in found]
+        return [
+            TextHypothesis(self.tokenizer.decode(each.tokens), each.score, each.logprob, each.length) for each in found
+        ]
 
-    def start(self, prompts: Sequence[str], cache: Callable[[], KVCache] | None = None) -> Callable[[int], State] | None:
+    def start(
+        self, prompts: Sequence[str], cache: Callable[[], KVCache] | None = None
+    ) -> Callable[[int], State] | None:
         """What makes the state that generation starts from, with `cache()` for each layer; None: the model alone.
 
         Raises ValueError for the cache of a model that keeps no keys and values.
@@ -140,7 +150,9 @@ class TextModel:
         if cache is None:
             return None
         if "cache" not in inspect.signature(self.model.start).parameters:
-            raise ValueError(f"cache: expected none beside {type(self.model).__name__}, which keeps no keys and values; leave it out")
+            raise ValueError(
+                f"cache: expected none beside {type(self.model).__name__}, which keeps no keys and values; leave it out"
+            )
         return partial(self.model.start, cache=cache)
 
     def attention(self, prompt: str, written: str) -> AttentionMap:
@@ -171,7 +183,9 @@ class Translator(TextModel):
         """Where each token of a translation looked in its source when it was written. END stands for itself."""
         source, tokens = self._sources([prompt]), [*self.tokenizer.encode(spaced(written)), self.tokenizer.end_id]
         read = torch.tensor([[self.tokenizer.end_id, *tokens[:-1]]], device=source.device)
-        source_pieces, pieces = ([self.tokenizer.decode([i]).strip() or "END" for i in ids] for ids in (source[0].tolist(), tokens))
+        source_pieces, pieces = (
+            [self.tokenizer.decode([i]).strip() or "END" for i in ids] for ids in (source[0].tolist(), tokens)
+        )
         return AttentionMap(pieces, source_pieces, self.model.alignment(read, source)[:, 0])
 
     def _sources(self, prompts: Sequence[str]) -> Tensor:

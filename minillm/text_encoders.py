@@ -36,7 +36,9 @@ class Cloze:
         self.model, self.tokenizer, self.documents = model, tokenizer, documents
         pieces = [tokenizer.decode_bytes([token]) for token in range(tokenizer.vocab_size)]
         spaced = any(len(piece) > 1 and piece.startswith(b" ") for piece in pieces)
-        self.blank = re.compile((" ?" if spaced else "") + re.escape(MASK))  # a word brings the space before it along, if words do
+        self.blank = re.compile(
+            (" ?" if spaced else "") + re.escape(MASK)
+        )  # a word brings the space before it along, if words do
         self.after_space = torch.tensor([spaced and piece.startswith(b" ") for piece in pieces])  # (V,)
 
     def encode(self, text: str) -> list[int]:
@@ -54,30 +56,45 @@ class Cloze:
         stands before the blank. So a blank of its own takes a word, and one that is attached takes an ending or a mark.
         """
         if MASK not in text:
-            raise ValueError(f'"{text}": expected a text with {MASK} in it, as in "{EXAMPLE}"; write {MASK} for each blank')
+            raise ValueError(
+                f'"{text}": expected a text with {MASK} in it, as in "{EXAMPLE}"; write {MASK} for each blank'
+            )
         tokens = torch.tensor([self.encode(text)], device=next(self.model.parameters()).device)
         logits = self.model(tokens)[tokens == self.model.mask_id][:, : self.tokenizer.vocab_size].float()  # (blanks, V)
         spaced = torch.tensor([blank.startswith(" ") for blank in self.blank.findall(text)])  # (blanks,)
         possible = spaced[:, None] == self.after_space
         possible[:, self.tokenizer.end_id] = False
-        best = logits.masked_fill(~possible.to(logits.device), -torch.inf).softmax(-1).topk(min(n, self.tokenizer.vocab_size))
+        best = (
+            logits.masked_fill(~possible.to(logits.device), -torch.inf)
+            .softmax(-1)
+            .topk(min(n, self.tokenizer.vocab_size))
+        )
         return [
             [Candidate(self.tokenizer.decode([token]), p) for token, p, fits in zip(*row, strict=True) if fits]
-            for row in zip(best.indices.tolist(), best.values.tolist(), possible.gather(1, best.indices.cpu()).tolist(), strict=True)
+            for row in zip(
+                best.indices.tolist(),
+                best.values.tolist(),
+                possible.gather(1, best.indices.cpu()).tolist(),
+                strict=True,
+            )
         ]
 
     def show(self, text: str, n: int) -> str:
         """`fill` as a table to print, and the text with the best candidate in each blank."""
         blanks, lines, written = self.fill(text, n), [], text
         for i, candidates in enumerate(blanks, start=1):
-            lines += [f"blank {i}"] + [f"  {candidate.probability:7.4f}  {candidate.text!r}" for candidate in candidates]
+            lines += [f"blank {i}"] + [
+                f"  {candidate.probability:7.4f}  {candidate.text!r}" for candidate in candidates
+            ]
             written = self.blank.sub(lambda _, best=candidates[0]: best.text, written, count=1)
         return "\n".join([*lines, "", written])
 
     @torch.inference_mode()
     def nearest(self, text: str, among: Sequence[str], n: int) -> list[tuple[str, float]]:
         """The n texts whose vectors point most nearly where that of `text` points, with the cosines, the best first."""
-        rows = torch.cat([sentence_vectors(self.model, self._batch(among[i : i + 256])) for i in range(0, len(among), 256)])
+        rows = torch.cat(
+            [sentence_vectors(self.model, self._batch(among[i : i + 256])) for i in range(0, len(among), 256)]
+        )
         [query] = sentence_vectors(self.model, self._batch([text]))
         return [(among[row], cosine) for row, cosine in nearest(query, rows, n)]
 

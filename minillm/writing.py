@@ -62,7 +62,9 @@ class Memory:
         """Bytes of the plain cache for the same rows and tokens, at most the model's context."""
         lengths, model = self.states[-1].lengths, self.text.model
         make = self.text.start([self.prompt] * len(lengths)) or model.start
-        _, state = model(lengths.new_zeros(len(lengths), min(int(lengths.max()), model.context_length)), make(len(lengths)))
+        _, state = model(
+            lengths.new_zeros(len(lengths), min(int(lengths.max()), model.context_length)), make(len(lengths))
+        )
         return state.nbytes()
 
     def __str__(self) -> str:
@@ -114,7 +116,9 @@ class Attention(NamedTuple):
     head: int  # from 1; 0: the mean
 
 
-def plainly(order: Order, stream: bool, attention: Attention | None = None, write: Callable[..., list[Completion]] = generate) -> None:
+def plainly(
+    order: Order, stream: bool, attention: Attention | None = None, write: Callable[..., list[Completion]] = generate
+) -> None:
     """Token by token, one text after the other if `stream`, else side by side; and where the model looked, if asked."""
     if stream:
         for i, seed in enumerate(order.seeds):
@@ -167,7 +171,12 @@ def by_beams(order: Order, config: BeamConfig) -> None:
     how = {"max_new_tokens": order.max_new_tokens, "start": order.memory([order.prompt])}
     found = order.text.search(order.prompt, config, order.sampling, **how)
     scores = [f"[{each.score:.3f} = {each.logprob:.3f} / {each.length}^{config.length_penalty:g}]" for each in found]
-    print(BETWEEN.join(f"{order.whole(each.text)}{order.below(each.text)}\n{score}" for each, score in zip(found, scores, strict=True)))
+    print(
+        BETWEEN.join(
+            f"{order.whole(each.text)}{order.below(each.text)}\n{score}"
+            for each, score in zip(found, scores, strict=True)
+        )
+    )
     print(order.memory, end="")
 
 
@@ -196,11 +205,15 @@ def explained(order: Order, path: Path | None, draft: str | None, n_draft: int, 
     choices: list[Choice] = []
     drafter = draft and build_drafter(draft, order.opened, [order.prompt], cost)
 
-    def write(model: LanguageModel, prompts: Sequence[Sequence[int]], sampler: Sampler, **how: object) -> list[Completion]:
+    def write(
+        model: LanguageModel, prompts: Sequence[Sequence[int]], sampler: Sampler, **how: object
+    ) -> list[Completion]:
         explaining = ExplainingSampler(sampler.pipeline, order.memory.nbytes, choices)
         if drafter is None:
             return generate(model, prompts, explaining, **how)
-        completions = speculate(model, prompts, sampler, **how, drafter=drafter, n_draft=n_draft, watch=explaining.watch)
+        completions = speculate(
+            model, prompts, sampler, **how, drafter=drafter, n_draft=n_draft, watch=explaining.watch
+        )
         del choices[len(completions[0].logprobs) :]  # what was accepted behind the end of the text was never said
         return completions
 
@@ -209,7 +222,9 @@ def explained(order: Order, path: Path | None, draft: str | None, n_draft: int, 
     print(f"\n{show(choices, lambda token: order.text.tokenizer.decode([token]))}")
     print(order.memory, end="")
     if path is not None:
-        path.write_text(to_json(choices, prompt=order.prompt, seed=order.seeds[0], text=completion.text), encoding="utf-8")
+        path.write_text(
+            to_json(choices, prompt=order.prompt, seed=order.seeds[0], text=completion.text), encoding="utf-8"
+        )
         print(f"\nall of it is in {path}; draw it again with: python -m minillm.decoding.explain replay {path}")
 
 

@@ -36,7 +36,9 @@ def imported(path: Path) -> set[str]:
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     assert not any(isinstance(node, ast.ImportFrom) and node.level for node in nodes), "imports are written in full"
     names = [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
-    names += [f"{node.module}.{alias.name}" for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names]
+    names += [
+        f"{node.module}.{alias.name}" for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names
+    ]
     names += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     return {name.split(".")[1] for name in names if name.startswith("minillm.")}
 
@@ -53,24 +55,32 @@ def test_imports_only_go_down(path):
         return
     assert package in FLOOR, f"say in FLOORS where {package} lives"
     for other in imported(path) - {package}:
-        assert FLOOR[other] < FLOOR[package], f"{package} (floor {FLOOR[package]}) imports {other} (floor {FLOOR[other]})"
+        assert FLOOR[other] < FLOOR[package], (
+            f"{package} (floor {FLOOR[package]}) imports {other} (floor {FLOOR[other]})"
+        )
 
 
 def test_the_rule_finds_an_import_that_goes_up_or_sideways(tmp_path):
     file = tmp_path / "x.py"
-    file.write_text("import minillm.run\ndef f():\n    from minillm.models.decoder import Decoder\n    from minillm import text\n")
+    file.write_text(
+        "import minillm.run\ndef f():\n    from minillm.models.decoder import Decoder\n    from minillm import text\n"
+    )
     assert imported(file) == {"run", "models", "text"}
 
 
 @each_file
 def test_every_file_says_what_it_is_for(path):
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    assert docstring and docstring.splitlines()[0].endswith((".", ":", "?", ")", "py")), "a docstring opens with a sentence"
+    assert docstring and docstring.splitlines()[0].endswith((".", ":", "?", ")", "py")), (
+        "a docstring opens with a sentence"
+    )
 
 
 @each_file
 def test_no_file_is_named_after_nothing(path):
-    assert not {"utils", "util", "common", "helpers", "misc"} & {part.removesuffix(".py") for part in path.relative_to(ROOT).parts}
+    assert not {"utils", "util", "common", "helpers", "misc"} & {
+        part.removesuffix(".py") for part in path.relative_to(ROOT).parts
+    }
 
 
 @each_file
@@ -83,7 +93,16 @@ def test_packages_pass_nothing_on(path):
 def test_importing_everything_prints_nothing_and_loads_nothing_that_only_some_runs_need():
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in FILES]
     modules = [module for module in modules if not module.endswith("__main__")]
-    seldom = ["transformers", "matplotlib", "pytest", "hypothesis", "safetensors", "sacrebleu", "rouge_score", "sentencepiece"]
+    seldom = [
+        "transformers",
+        "matplotlib",
+        "pytest",
+        "hypothesis",
+        "safetensors",
+        "sacrebleu",
+        "rouge_score",
+        "sentencepiece",
+    ]
     code = f"import sys, {', '.join(modules)}; print([name for name in {seldom} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -100,7 +100,9 @@ def test_runs_are_trained_once_and_a_failure_does_not_keep_the_others_from_runni
         return "weights" not in command[2]
 
     monkeypatch.setattr(all_of_them, "succeeds", succeeds)
-    assert all_of_them.measure(["weights-loss", "lora", "shakespeare-race"], tmp_path, "/some where/plays.txt") == ["weights-loss"]
+    assert all_of_them.measure(["weights-loss", "lora", "shakespeare-race"], tmp_path, "/some where/plays.txt") == [
+        "weights-loss"
+    ]
     assert started == [
         f"train.py --config gpt-tiny --train.run {tmp_path}/gpt-tiny",
         f"-m benchmarks.weights --run {tmp_path}/gpt-tiny",
@@ -111,7 +113,9 @@ def test_runs_are_trained_once_and_a_failure_does_not_keep_the_others_from_runni
 
 def test_what_is_trained_first_is_a_config():
     needed = {run for command in all_of_them.COMMANDS.values() for run in all_of_them.trained(command)}
-    assert needed == {"gpt-tiny", "gpt-target", "gpt-draft"} and all((CONFIGS / f"{run}.toml").exists() for run in needed)
+    assert needed == {"gpt-tiny", "gpt-target", "gpt-draft"} and all(
+        (CONFIGS / f"{run}.toml").exists() for run in needed
+    )
 
 
 @pytest.mark.parametrize(("asked", "later", "enough"), [(0.9, 0.5, True), (0.9, 0.06, False), (0.06, 0.9, False)])
@@ -153,7 +157,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("words", "sentence"), WRONG.values(), ids=WRONG)
-def test_a_ladder_that_cannot_be_climbed_is_refused_in_a_sentence_before_anything_is_trained(words, sentence, monkeypatch, capsys):
+def test_a_ladder_that_cannot_be_climbed_is_refused_in_a_sentence_before_anything_is_trained(
+    words, sentence, monkeypatch, capsys
+):
     monkeypatch.setattr(ladder, "measure", None)
     with pytest.raises(SystemExit, match="2"):
         ladder.main(words)

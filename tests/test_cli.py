@@ -86,7 +86,10 @@ def test_training_says_what_it_does_and_leaves_a_whole_run(finished):
     said = ("device cpu", "parameters", "tokens a step", "ln 700 = 6.551", "regret", "a sample", "runs/gpt-tiny")
     assert all(text in out for text in said)
     names = {"config.toml", "tokenizer.json", "metrics.jsonl", "summary.json", "checkpoint"}
-    assert names <= {p.name for p in path.iterdir()} and {p.name for p in (path / "checkpoint").iterdir()} == {"latest.pt", "best.pt"}
+    assert names <= {p.name for p in path.iterdir()} and {p.name for p in (path / "checkpoint").iterdir()} == {
+        "latest.pt",
+        "best.pt",
+    }
     steps = [json.loads(line)["step"] for line in (path / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps) and steps[-1] == 12
     summary = json.loads((path / "summary.json").read_text())
@@ -98,7 +101,10 @@ def test_sampling_takes_the_newest_run_without_a_network(finished):
     process = start("sample.py", "--top-p", "0.9", "--num-samples", "2", cwd=path.parents[1])
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert re.match(r"run runs/gpt-tiny \(step 12\); top-p 0.9 -> draw; seed (\d+) \(again: --seed \1\)\n", out) and "\n---\n" in out
+    assert (
+        re.match(r"run runs/gpt-tiny \(step 12\); top-p 0.9 -> draw; seed (\d+) \(again: --seed \1\)\n", out)
+        and "\n---\n" in out
+    )
 
 
 def test_streamed_text_is_the_text(finished, capsys):
@@ -117,7 +123,19 @@ CACHES = {"contiguous": [], "paged": [], "int8": [], "int4": [], "streaming": ["
 def test_a_text_is_written_with_the_cache_that_is_asked_for_and_its_bytes_are_told(finished, capsys, cache):
     path, _ = finished
     budget = [word for n in CACHES[cache] for word in ("--cache-budget", n)]
-    words = ["--run", str(path), "--prompt", "One day", "--max-new-tokens", "60", "--seed", "3", "--cache", cache, *budget]
+    words = [
+        "--run",
+        str(path),
+        "--prompt",
+        "One day",
+        "--max-new-tokens",
+        "60",
+        "--seed",
+        "3",
+        "--cache",
+        cache,
+        *budget,
+    ]
     assert sample.main(words) == 0
     out = capsys.readouterr().out
     plain = "" if cache == "contiguous" else r", \d+% of the [\d,]+ of the plain cache"
@@ -168,18 +186,24 @@ def test_the_end_of_a_batch_job_and_of_a_terminal_save_as_ctrl_c_does(tmp_path, 
     stopped = tmp_path / "stopped"
     with ctrl_c_after(GradientStep, 3, signum):
         assert train.main(["--config", "gpt-tiny", *flags(train__run=stopped)]) == status
-    assert f"interrupted at step 3, all saved; go on with: python train.py --resume {stopped}" in capsys.readouterr().out
+    assert (
+        f"interrupted at step 3, all saved; go on with: python train.py --resume {stopped}" in capsys.readouterr().out
+    )
     assert checkpoint.load(stopped / "checkpoint" / "latest.pt")["progress"]["step"] == 3
 
 
 @pytest.mark.parametrize("earlier", [None, 8, 12])
-def test_a_run_that_was_killed_before_its_summary_is_summed_up_by_resuming_it_and_only_then_refused(tmp_path, capsys, earlier):
+def test_a_run_that_was_killed_before_its_summary_is_summed_up_by_resuming_it_and_only_then_refused(
+    tmp_path, capsys, earlier
+):
     path, words = tmp_path / "run", flags()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train.run_report, "finish", lambda *_: None)
         assert train.main(["--config", "gpt-tiny", *words, "--train.run", str(path)]) == 0
     if earlier:
-        (path / "summary.json").write_text(json.dumps({"steps": earlier}))  # of the same run, when it had fewer steps to take
+        (path / "summary.json").write_text(
+            json.dumps({"steps": earlier})
+        )  # of the same run, when it had fewer steps to take
     before = weights(path)
     status = train.main(["--resume", str(path)])
     if earlier == 12:
@@ -194,7 +218,10 @@ def test_a_run_that_was_killed_before_its_summary_is_summed_up_by_resuming_it_an
 def test_ctrl_c_during_the_summary_names_the_command_that_goes_on(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(train.run_report, "finish", lambda *_: signal.raise_signal(signal.SIGINT))
     assert train.main(["--config", "gpt-tiny", *flags(train__run=tmp_path / "run")]) == 130
-    assert f"stopped at once; go on from the last save with: python train.py --resume {tmp_path / 'run'}" in capsys.readouterr().err
+    assert (
+        f"stopped at once; go on from the last save with: python train.py --resume {tmp_path / 'run'}"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_it_whole(finished, tmp_path):
@@ -239,8 +266,25 @@ def test_leaked_validation_text_stops_the_run(tmp_path, capsys, monkeypatch):
 def test_a_new_run_starts_from_the_weights_of_another(finished, tmp_path, monkeypatch):
     path, _ = finished
     monkeypatch.chdir(tmp_path)
-    assert train.main(["--init-from", str(path), "--train.max_steps", "1", "--optim.lr", "1e-12", "--optim.min_lr", "1e-13",
-                       "--optim.muon_lr", "1e-12", "--train.seed", "9"]) == 0
+    assert (
+        train.main(
+            [
+                "--init-from",
+                str(path),
+                "--train.max_steps",
+                "1",
+                "--optim.lr",
+                "1e-12",
+                "--optim.min_lr",
+                "1e-13",
+                "--optim.muon_lr",
+                "1e-12",
+                "--train.seed",
+                "9",
+            ]
+        )
+        == 0
+    )
     new = checkpoint.load(tmp_path / "runs" / "from-gpt-tiny" / "checkpoint" / "latest.pt")["step"]["model"]
     old = checkpoint.load(path / "checkpoint" / "best.pt")["step"]["model"]
     assert all(torch.allclose(new[name], old[name], atol=1e-6) for name in old)
@@ -248,7 +292,12 @@ def test_a_new_run_starts_from_the_weights_of_another(finished, tmp_path, monkey
 
 def test_the_first_batch_is_shown_token_by_token(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert train.main(["--config", "gpt-tiny", *flags(model__context_length=150, tokenizer__vocab_size=1500), "--show-batch"]) == 0
+    assert (
+        train.main(
+            ["--config", "gpt-tiny", *flags(model__context_length=150, tokenizer__vocab_size=1500), "--show-batch"]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert "<|end|>" in out and "counted" in out and not (tmp_path / "runs").exists()
 
@@ -286,11 +335,17 @@ BAD_TRAINING = {
     "no config": ([], "--config"),
     "unknown key": (["--config", "gpt-tiny", "--model.n_layer", "2"], "did you mean --model.n_layers"),
     "wrong type": (["--config", "gpt-tiny", "--model.n_layers", "two"], "expected int >= 1"),
-    "out of range": (["--config", "gpt-tiny", "--model.dropout", "1.5"], "--model.dropout = 1.5: expected float 0 ... 0.99"),
+    "out of range": (
+        ["--config", "gpt-tiny", "--model.dropout", "1.5"],
+        "--model.dropout = 1.5: expected float 0 ... 0.99",
+    ),
     "missing corpus": (["--config", "gpt-tiny", "--data.corpus", "nothing.txt"], "nothing.txt"),
     "misspelled corpus": (["--config", "gpt-tiny", "--data.corpus", "storys"], "did you mean stories"),
     "empty corpus": (["--config", "gpt-tiny", "--data.corpus", "empty.txt"], "found nothing"),
-    "short text": (["--config", "gpt-tiny", "--data.corpus", "short.txt", "--model.context_length", "176"], "lower model.context_length"),
+    "short text": (
+        ["--config", "gpt-tiny", "--data.corpus", "short.txt", "--model.context_length", "176"],
+        "lower model.context_length",
+    ),
     "hardly a word": (["--config", "gpt-tiny", "--data.corpus", "word.txt"], "expected at least 17"),
     "wrong encoding": (["--config", "gpt-tiny", "--data.corpus", "latin.txt"], "expected UTF-8"),
     "absent run": (["--resume", "nowhere"], "nowhere"),
@@ -300,8 +355,14 @@ BAD_TRAINING = {
     "heads that do not divide": (["--config", "gpt-tiny", "--model.n_heads", "7"], "n_heads = 7"),
     "odd rotary heads": (["--config", "gpt-tiny", "--model.d_head", "7"], "d_head = 7"),
     "absent device": (["--config", "gpt-tiny", "--device", "warp"], "--device warp"),
-    "muon on gates": (["--config", "gru-tiny", "--optim.kind", "muon", "--train.precision", "fp32"], "expected linear layers to train"),
-    "muon's rate without muon": (["--config", "gru-tiny", "--optim.muon_lr", "0.1"], "--optim.muon_lr would be ignored"),
+    "muon on gates": (
+        ["--config", "gru-tiny", "--optim.kind", "muon", "--train.precision", "fp32"],
+        "expected linear layers to train",
+    ),
+    "muon's rate without muon": (
+        ["--config", "gru-tiny", "--optim.muon_lr", "0.1"],
+        "--optim.muon_lr would be ignored",
+    ),
 }
 
 
@@ -314,7 +375,12 @@ def test_bad_input_to_training_is_one_sentence_and_status_2(words, sentence, tmp
     Path("latin.txt").write_bytes("caf\xe9 ".encode("latin-1") * 1000)
     Path("damaged/checkpoint").mkdir(parents=True)
     Path("damaged/checkpoint/latest.pt").write_bytes(b"not a checkpoint")
-    quick = [word for name in ("data.n_stories", "tokenizer.vocab_size") if "--config" in words for word in (f"--{name}", str(SMALL[name]))]
+    quick = [
+        word
+        for name in ("data.n_stories", "tokenizer.vocab_size")
+        if "--config" in words
+        for word in (f"--{name}", str(SMALL[name]))
+    ]
     try:
         status = train.main([*words, *(quick if "--resume" not in words else [])])
     except SystemExit as e:
@@ -336,7 +402,10 @@ BAD_SAMPLING = {
     "a budget alone": (["--cache-budget", "9"], "would be ignored by contiguous"),
     "a cache without a budget": (["--cache", "h2o"], "add --cache-budget"),
     "a budget of sinks": (["--cache", "streaming", "--cache-budget", "4"], "expected more than the 4 sinks"),
-    "a budget beyond the context": (["--cache", "streaming", "--cache-budget", "32"], "expected less than model.context_length = 32"),
+    "a budget beyond the context": (
+        ["--cache", "streaming", "--cache-budget", "32"],
+        "expected less than model.context_length = 32",
+    ),
 }
 
 
@@ -359,7 +428,9 @@ def test_sampling_without_any_run_says_how_to_get_one(tmp_path, monkeypatch, cap
 
 def test_characters_that_the_tokenizer_lacks_are_named(tmp_path, capsys):
     (tmp_path / "my.txt").write_text("abc abd\n" * 500)
-    words = flags(data__corpus=tmp_path / "my.txt", train__run=tmp_path / "run", tokenizer__kind="char", train__max_steps=2)
+    words = flags(
+        data__corpus=tmp_path / "my.txt", train__run=tmp_path / "run", tokenizer__kind="char", train__max_steps=2
+    )
     assert train.main(["--config", "gpt-tiny", *words]) == 0
     capsys.readouterr()
     assert sample.main(["--run", str(tmp_path / "run"), "--prompt", "aéb"]) == 2

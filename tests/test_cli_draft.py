@@ -23,7 +23,9 @@ SMALL = {
     "train.precision": "fp32",
 }
 flags = partial(tiny.flags, SMALL)  # of a run that takes a second
-RECURRENT = {name: value for name, value in SMALL.items() if name not in ("model.d_model", "model.n_heads")} | {"model.d_hidden": 16}
+RECURRENT = {name: value for name, value in SMALL.items() if name not in ("model.d_model", "model.n_heads")} | {
+    "model.d_hidden": 16
+}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,9 @@ def folder(tmp_path_factory):
 
 
 def write(folder, *words):
-    return sample.main(["--run", str(folder / "target"), "--prompt", "One day", "--max-new-tokens", "20", *map(str, words)])
+    return sample.main(
+        ["--run", str(folder / "target"), "--prompt", "One day", "--max-new-tokens", "20", *map(str, words)]
+    )
 
 
 @pytest.mark.parametrize("draft", ["draft", "target", "lstm", "ngram", "prompt"])

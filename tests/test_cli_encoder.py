@@ -39,7 +39,15 @@ def runs(tmp_path_factory):
     commands = {
         "encoder": ["--config", "encoder-tiny", *small(train__run=folder / "encoder")],
         "decoder": ["--config", "gpt-tiny", *small(train__run=folder / "decoder", train__max_steps=1)],
-        "ending": ["--config", "encoder-ending", "--init-from", str(folder / "encoder"), "--train.run", str(folder / "ending"), *finetune],
+        "ending": [
+            "--config",
+            "encoder-ending",
+            "--init-from",
+            str(folder / "encoder"),
+            "--train.run",
+            str(folder / "ending"),
+            *finetune,
+        ],
     }
     for name, words in commands.items():
         with pytest.MonkeyPatch.context() as patch:
@@ -78,7 +86,11 @@ def test_blanks_are_filled_with_candidates_and_probabilities(runs, capsys):
     for block in (first, second):
         lines = block.split("\n\n")[0].splitlines()
         probabilities = [float(line.split()[0]) for line in lines]
-        assert len(lines) == reading.N_SHOWN and probabilities == sorted(probabilities, reverse=True) and sum(probabilities) <= 1
+        assert (
+            len(lines) == reading.N_SHOWN
+            and probabilities == sorted(probabilities, reverse=True)
+            and sum(probabilities) <= 1
+        )
     assert "[MASK]" not in out.splitlines()[-1]
 
 
@@ -97,11 +109,19 @@ def test_fine_tuning_starts_from_the_encoder_reports_accuracy_and_tells_labels(r
     folder, outs = runs
     assert "a uniform guess has loss ln 2 = 0.693" in outs["ending"] and "--classify TEXT" in outs["ending"]
     summary = json.loads((folder / "ending" / "summary.json").read_text())
-    assert {"val_accuracy", "test_accuracy"} <= set(summary) and "bits_per_byte" not in summary and "regret" not in summary
+    assert (
+        {"val_accuracy", "test_accuracy"} <= set(summary) and "bits_per_byte" not in summary and "regret" not in summary
+    )
     assert sample.main(["--run", str(folder / "ending"), "--classify", "They ran to the bench, and there it was!"]) == 0
     probabilities = {line.split()[1]: float(line.split()[0]) for line in capsys.readouterr().out.splitlines()[2:]}
     assert set(probabilities) == {"bad", "good"} and sum(probabilities.values()) == pytest.approx(1, abs=2e-4)
-    words = ["--train.max_steps=1", "--data.n_stories=60", "--optim.lr=1e-12", "--optim.min_lr=1e-13", f"--train.run={tmp_path / 'still'}"]
+    words = [
+        "--train.max_steps=1",
+        "--data.n_stories=60",
+        "--optim.lr=1e-12",
+        "--optim.min_lr=1e-13",
+        f"--train.run={tmp_path / 'still'}",
+    ]
     words.append("--schedule.warmup_steps=1")
     assert train.main(["--config", "encoder-ending", "--init-from", str(folder / "encoder"), *SHAPE, *words]) == 0
     old = checkpoint.load(folder / "encoder" / "checkpoint" / "best.pt")["step"]["model"]
@@ -131,14 +151,34 @@ BAD = {
     "blanks for a decoder": ("decoder", ["--fill", "The [MASK] sat"], "--fill: expected --prompt TEXT"),
     "a prompt for an encoder": ("encoder", ["--prompt", "The"], "no text: expected --fill TEXT or --nearest TEXT"),
     "nothing for an encoder": ("encoder", [], "expected --fill TEXT or --nearest TEXT"),
-    "sampling beside fill": ("encoder", ["--fill", "The [MASK]", "--top-p", "0.9"], "--top-p would be ignored beside --fill"),
+    "sampling beside fill": (
+        "encoder",
+        ["--fill", "The [MASK]", "--top-p", "0.9"],
+        "--top-p would be ignored beside --fill",
+    ),
     "seed beside fill": ("encoder", ["--fill", "The [MASK]", "--seed", "1"], "--seed would be ignored beside --fill"),
     "stream beside fill": ("encoder", ["--fill", "The [MASK]", "--stream"], "--stream would be ignored beside --fill"),
-    "preset beside fill": ("encoder", ["--fill", "The [MASK]", "--preset", "factual"], "--preset would be ignored beside --fill"),
-    "among beside fill": ("encoder", ["--fill", "The [MASK]", "--among", "x.txt"], "--among would be ignored beside --fill"),
-    "two questions": ("encoder", ["--fill", "The [MASK]", "--nearest", "The"], "--nearest: expected --fill TEXT or --nearest TEXT"),
+    "preset beside fill": (
+        "encoder",
+        ["--fill", "The [MASK]", "--preset", "factual"],
+        "--preset would be ignored beside --fill",
+    ),
+    "among beside fill": (
+        "encoder",
+        ["--fill", "The [MASK]", "--among", "x.txt"],
+        "--among would be ignored beside --fill",
+    ),
+    "two questions": (
+        "encoder",
+        ["--fill", "The [MASK]", "--nearest", "The"],
+        "--nearest: expected --fill TEXT or --nearest TEXT",
+    ),
     "a long text": ("encoder", ["--fill", "The [MASK] " * 100], "expected at most model.context_length = 64"),
-    "labels of an encoder": ("encoder", ["--classify", "The cat"], "--classify: expected --fill TEXT or --nearest TEXT"),
+    "labels of an encoder": (
+        "encoder",
+        ["--classify", "The cat"],
+        "--classify: expected --fill TEXT or --nearest TEXT",
+    ),
     "blanks for a classifier": ("ending", ["--fill", "The [MASK]"], "--fill: expected --classify TEXT"),
     "nowhere to search": ("encoder", ["--nearest", "The", "--among", "nothing.txt"], "nothing.txt"),
 }
@@ -152,12 +192,27 @@ def test_what_cannot_be_asked_is_one_sentence_and_status_2(runs, name, words, se
 
 
 BAD_TRAINING = {
-    "labels for a decoder": (["--config", "gpt-tiny", "--labels.kind", "ending"], "labels.kind = ending: expected model.kind = encoder"),
-    "blanks for a decoder": (["--config", "gpt-tiny", "--masking.fraction", "0.3"], "masking: expected only beside model.kind = encoder"),
-    "blanks beside labels": (["--config", "encoder-ending", "--masking.fraction", "0.3"], "masking: expected only beside"),
-    "labels of other texts": (["--config", "encoder-ending", "--data.corpus", "my.txt"], "expected data.corpus = stories"),
+    "labels for a decoder": (
+        ["--config", "gpt-tiny", "--labels.kind", "ending"],
+        "labels.kind = ending: expected model.kind = encoder",
+    ),
+    "blanks for a decoder": (
+        ["--config", "gpt-tiny", "--masking.fraction", "0.3"],
+        "masking: expected only beside model.kind = encoder",
+    ),
+    "blanks beside labels": (
+        ["--config", "encoder-ending", "--masking.fraction", "0.3"],
+        "masking: expected only beside",
+    ),
+    "labels of other texts": (
+        ["--config", "encoder-ending", "--data.corpus", "my.txt"],
+        "expected data.corpus = stories",
+    ),
     "fine-tuning a decoder": (["--config", "encoder-ending", "--init-from", "{decoder}"], "model.kind = encoder"),
-    "another encoder": (["--config", "encoder-ending", "--init-from", "{encoder}"], "model.n_layers = 4, model.d_model"),
+    "another encoder": (
+        ["--config", "encoder-ending", "--init-from", "{encoder}"],
+        "model.n_layers = 4, model.d_model",
+    ),
     "a classifier as encoder": (
         ["--config", "encoder-tiny", "--init-from", "{ending}", *SHAPE],
         "expected the weights of another Encoder",

@@ -31,7 +31,11 @@ def test_before_the_first_result_stands_what_is_not_the_default_and_where_the_re
     before = shown[0].partition("\nstep ")[0].splitlines()
     assert len(before) < 25
     text = "\n".join(before)
-    assert "[model]      kind decoder, n_layers 1, d_model 16," in text and "max_steps 12" in text and "grad_clip" not in text
+    assert (
+        "[model]      kind decoder, n_layers 1, d_model 16," in text
+        and "max_steps 12" in text
+        and "grad_clip" not in text
+    )
     assert "[about]" not in text and "runs/gpt-tiny; its config.toml holds every key" in text
 
 

@@ -57,12 +57,16 @@ def test_a_stopped_translator_goes_on_to_the_same_bits(finished, tmp_path):
     with ctrl_c_after(GradientStep, 3):
         assert train.main(["--config", "translate-tiny", *flags(train__run=tmp_path / "stopped")]) == 130
     assert train.main(["--resume", str(tmp_path / "stopped")]) == 0
-    one, other = (checkpoint.load(path / "checkpoint" / "latest.pt")["step"]["model"] for path in (finished, tmp_path / "stopped"))
+    one, other = (
+        checkpoint.load(path / "checkpoint" / "latest.pt")["step"]["model"] for path in (finished, tmp_path / "stopped")
+    )
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_translator_trains_by_the_schedule_of_the_paper(tmp_path):
-    words = flags(train__run=tmp_path / "run", train__log_every=1, schedule__kind="inverse_sqrt", schedule__warmup_steps=2)
+    words = flags(
+        train__run=tmp_path / "run", train__log_every=1, schedule__kind="inverse_sqrt", schedule__warmup_steps=2
+    )
     assert train.main(["--config", "translate-tiny", *words]) == 0
     rates = [row["lr"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "lr" in row]
     assert max(rates) == rates[1] and rates[1:] == sorted(rates[1:], reverse=True)
@@ -114,7 +118,9 @@ def test_the_first_batch_is_shown_with_its_source(tmp_path, monkeypatch, capsys)
 
 def test_a_file_of_pairs_trains_and_translates(tmp_path, capsys):
     (tmp_path / "my.tsv").write_text("".join(f"un {i}\tone {i}\n" for i in range(200)), encoding="utf-8")
-    words = flags(data__corpus=tmp_path / "my.tsv", train__run=tmp_path / "run", tokenizer__kind="byte", data__test_fraction=0.0)
+    words = flags(
+        data__corpus=tmp_path / "my.tsv", train__run=tmp_path / "run", tokenizer__kind="byte", data__test_fraction=0.0
+    )
     assert train.main(["--config", "translate-tiny", *words]) == 0
     assert "test_loss" not in json.loads((tmp_path / "run" / "summary.json").read_text())
     assert sample.main(["--run", str(tmp_path / "run"), "--prompt", "un 3"]) == 0
@@ -124,7 +130,10 @@ BAD = {
     "empty prompt": (["--prompt", " "], "expected a sentence to translate"),
     "long prompt": (["--prompt", "je suis " * 100], "expected at most model.context_length = 64"),
     "attention of a stream": (["--attention", "--stream"], "--stream would be ignored beside --attention"),
-    "attention of many": (["--attention", "--temperature", "1", "--num-samples", "2"], "--num-samples would be ignored beside --attention"),
+    "attention of many": (
+        ["--attention", "--temperature", "1", "--num-samples", "2"],
+        "--num-samples would be ignored beside --attention",
+    ),
 }
 
 

@@ -27,7 +27,9 @@ def test_one_beam_is_greedy_and_more_are_at_least_as_probable(trained, capsys):
     greedy = asked(trained, capsys, "--temperature", "0").rstrip("\n")
     one = asked(trained, capsys, "--beams", "1", "--length-penalty", "0").rstrip("\n")
     assert one.startswith(greedy + "\n[")
-    several = asked(trained, capsys, "--beams", "4", "--num-return", "3", "--length-penalty", "0", "--early-stopping", "never")
+    several = asked(
+        trained, capsys, "--beams", "4", "--num-return", "3", "--length-penalty", "0", "--early-stopping", "never"
+    )
     scores = [float(score) for score in re.findall(r"\[(-[\d.]+) = -[\d.]+ / \d+\^0\]", several)]
     assert len(scores) == 3 and scores == sorted(scores, reverse=True) and several.count("One day") == 3
     assert scores[0] >= float(re.search(r"\[(-[\d.]+) =", one)[1])
@@ -71,7 +73,10 @@ def test_the_verdict_on_every_guess_is_told_and_changes_nothing(trained, capsys,
 
 
 BAD = {
-    "beams and a temperature": (["--beams", "2", "--temperature", "0.7"], "--temperature would be ignored beside --beams"),
+    "beams and a temperature": (
+        ["--beams", "2", "--temperature", "0.7"],
+        "--temperature would be ignored beside --beams",
+    ),
     "beams and a seed": (["--beams", "2", "--seed", "1"], "--seed would be ignored beside --beams"),
     "beams and a stream": (["--beams", "2", "--stream"], "--stream would be ignored beside --beams"),
     "beams and a preset": (["--beams", "2", "--preset", "factual"], "--preset would be ignored beside --beams"),
@@ -83,7 +88,10 @@ BAD = {
     "more than compete": (["--best-of", "2", "--num-samples", "3"], "--num-samples 3: expected at most --best-of 2"),
     "an overlap without a best": (["--same-overlap", "0.5"], "--same-overlap would be ignored without --best-of"),
     "reasons for several": (["--explain", "--num-samples", "2"], "--num-samples would be ignored beside --explain"),
-    "reasons for tokens drafted by nobody": (["--explain", "--draft-tokens", "2"], "--draft-tokens would be ignored without --draft"),
+    "reasons for tokens drafted by nobody": (
+        ["--explain", "--draft-tokens", "2"],
+        "--draft-tokens would be ignored without --draft",
+    ),
 }
 
 

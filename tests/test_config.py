@@ -97,7 +97,9 @@ class Drawing:
     small_one: Small = field(default_factory=Small)
 
 
-texts = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(['"', "\\", "a\nb", "\t#'", '"""', "é\u2028\x00", "true", "1"])
+texts = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
+    ['"', "\\", "a\nb", "\t#'", '"""', "é\u2028\x00", "true", "1"]
+)
 ints, floats = st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False)
 somes = st.builds(
     Some,
@@ -124,7 +126,9 @@ def test_a_config_written_as_toml_is_read_back_as_it_was(config):
 @given(wholes)
 def test_a_config_given_as_flags_is_read_back_as_it_was(config):
     values = {f"some.{name}": value for name, value in dataclasses.asdict(config.some).items() if name != "names"}
-    flags = {name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value) for name, value in values.items()}
+    flags = {
+        name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value) for name, value in values.items()
+    }
     flags["some.yes"] = flags["some.yes"].lower()
     assert override(Whole(), flags).some == dataclasses.replace(config.some, names=())
 
@@ -133,7 +137,9 @@ def test_the_config_of_a_run_survives_a_trip_through_a_file_and_flags_win(tmp_pa
     path = tmp_path / "run.toml"
     path.write_text(to_toml(RunConfig()), encoding="utf-8")
     assert load(RunConfig, path) == RunConfig()
-    changed = override(load(RunConfig, path), {"train.max_steps": "70", "model.tied": "false", "sampling.banned_tokens": "3, 5"})
+    changed = override(
+        load(RunConfig, path), {"train.max_steps": "70", "model.tied": "false", "sampling.banned_tokens": "3, 5"}
+    )
     assert (changed.train.max_steps, changed.model.tied, changed.sampling.banned_tokens) == (70, False, (3, 5))
     assert dataclasses.replace(changed.train, max_steps=RunConfig().train.max_steps) == RunConfig().train
 
@@ -150,7 +156,11 @@ def test_a_brief_config_tells_the_values_that_are_not_the_default_and_no_others(
     told = brief(config)
     for section in ("some", "small_one"):
         value, default = getattr(config, section), getattr(Whole(), section)
-        changed = [field.name for field in dataclasses.fields(value) if getattr(value, field.name) != getattr(default, field.name)]
+        changed = [
+            field.name
+            for field in dataclasses.fields(value)
+            if getattr(value, field.name) != getattr(default, field.name)
+        ]
         line = next((line for line in told.split("\n") if line.startswith(f"[{section}]")), "")
         assert bool(line) == bool(changed) and [name for name in changed if f" {name} " not in line] == []
     assert told.count("\n") < 2 and (config != Whole() or told == "")
@@ -236,14 +246,22 @@ def test_a_flag_that_does_not_fit_is_refused_as_it_was_written(flag, text, sente
 def test_a_section_of_several_kinds_is_read_back_as_the_kind_that_it_was(shape):
     drawing = Drawing(shape)
     assert from_dict(Drawing, tomllib.loads(to_toml(drawing))) == drawing
-    assert override(drawing, {"small_one.n": "4", "shape.color": "green"}).shape == dataclasses.replace(shape, color="green")
+    assert override(drawing, {"small_one.n": "4", "shape.color": "green"}).shape == dataclasses.replace(
+        shape, color="green"
+    )
 
 
 def test_the_kind_may_be_a_flag_and_another_kind_starts_from_its_own_defaults():
     assert override(Drawing(Round(color="green")), {"shape.side": "3", "shape.kind": "square"}).shape == Square(side=3)
     assert override(Drawing(Round(color="green")), {"shape.kind": "round"}).shape == Round(color="green")
     assert from_dict(Drawing, {"shape": {"radius": 3}}).shape == Round(radius=3)
-    assert [key.name for key in keys(Drawing)] == ["shape.kind", "shape.color", "shape.radius", "shape.side", "small_one.n"]
+    assert [key.name for key in keys(Drawing)] == [
+        "shape.kind",
+        "shape.color",
+        "shape.radius",
+        "shape.side",
+        "small_one.n",
+    ]
     assert next(keys(Drawing)).describe_type() == "one of round, square"
 
 
@@ -316,7 +334,9 @@ def test_names_that_go_on_as_an_unknown_one_begins_are_suggested_and_no_others(k
             if len(goes_on) <= 3:
                 assert suggest(unknown, known) == f"one of {len(known)} names; did you mean {' or '.join(goes_on)}?"
     tails = {k: k.rpartition(".")[2].lstrip("-") for k in known}
-    assert suggest("--temp", known).endswith(f"did you mean {' or '.join(k for k, t in tails.items() if t.startswith('temp'))}?")
+    assert suggest("--temp", known).endswith(
+        f"did you mean {' or '.join(k for k, t in tails.items() if t.startswith('temp'))}?"
+    )
     assert "did you mean" in suggest("--temprature", known)
 
 
@@ -336,7 +356,13 @@ def test_help_is_one_short_page_with_the_examples_before_the_flags_that_are_used
         page().parse([flag])
     out = capsys.readouterr().out
     assert stopped.value.code == 0
-    order = ["What it does.", "prog --n 3   # three", "--names X", "--n X", f"prog --help-all lists all {len(list(keys(Some)))} flags."]
+    order = [
+        "What it does.",
+        "prog --n 3   # three",
+        "--names X",
+        "--n X",
+        f"prog --help-all lists all {len(list(keys(Some)))} flags.",
+    ]
     assert [out.index(text) for text in order] == sorted(out.index(text) for text in order) and "--share" not in out
 
 
@@ -357,8 +383,14 @@ def test_only_flags_that_were_given_are_passed_on():
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["--train.max_step", "3"], "prog: --train.max_step: unknown flag; expected one of {n} names; did you mean --train.max_steps"),
-        (["--max_steps=3"], "prog: --max_steps: unknown flag; expected one of {n} names; did you mean --train.max_steps"),
+        (
+            ["--train.max_step", "3"],
+            "prog: --train.max_step: unknown flag; expected one of {n} names; did you mean --train.max_steps",
+        ),
+        (
+            ["--max_steps=3"],
+            "prog: --max_steps: unknown flag; expected one of {n} names; did you mean --train.max_steps",
+        ),
         (["--train.max", "3"], "prog: --train.max: unknown flag; expected one of {n} names"),
         (["stray"], "prog: stray: unknown argument; expected one of {n} names"),
         (["--train.max_steps"], "prog: argument --train.max_steps: expected one argument"),
@@ -385,7 +417,9 @@ def test_a_choice_that_is_none_of_those_there_are_is_refused_in_a_sentence(word,
 def test_every_command_tells_its_version(capsys):
     with pytest.raises(SystemExit) as stopped:
         Parser(prog="prog").parse(["--version"])
-    assert stopped.value.code == 0 and capsys.readouterr().out.startswith(f"minillm {version()} (torch {torch.__version__}, Python ")
+    assert stopped.value.code == 0 and capsys.readouterr().out.startswith(
+        f"minillm {version()} (torch {torch.__version__}, Python "
+    )
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 2**70])

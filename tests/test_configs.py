@@ -57,8 +57,18 @@ def test_a_config_that_ships_trains_two_steps_on_a_tiny_text(name, tmp_path, mon
     config, data = on_a_tiny_text(name, tmp_path, monkeypatch, quick)
     model, rows = run.build_model(config, data.tokenizer.vocab_size), []
     step, validation = run.build_step(config, model), run.build_validation(config, data)
-    train(config.train, step, run.build_batches(config, data), lambda: validation(model), lambda *_: None, rows.append, Progress())
-    assert [row["step"] for row in rows if "loss" in row] == [row["step"] for row in rows if "val_loss" in row] == [1, 2]
+    train(
+        config.train,
+        step,
+        run.build_batches(config, data),
+        lambda: validation(model),
+        lambda *_: None,
+        rows.append,
+        Progress(),
+    )
+    assert (
+        [row["step"] for row in rows if "loss" in row] == [row["step"] for row in rows if "val_loss" in row] == [1, 2]
+    )
     assert all(math.isfinite(value) for row in rows for value in row.values())
     assert config.about.summary
 

@@ -62,7 +62,9 @@ def test_a_batch_of_any_kind_moves_whole():
     batch = batch_of()
     there = moved(batch, torch.device("meta"))
     assert type(there) is Batch and all(part.device.type == "meta" for part in there)
-    assert all(a is b for a, b in zip(moved(batch, torch.device("cpu")), batch, strict=True)), "nothing is copied for nothing"
+    assert all(a is b for a, b in zip(moved(batch, torch.device("cpu")), batch, strict=True)), (
+        "nothing is copied for nothing"
+    )
 
 
 @without_one
@@ -105,8 +107,15 @@ def test_a_batch_reaches_cuda_and_the_trial_of_precisions_runs_there():
 @pytest.mark.cuda
 def test_a_run_trains_resumes_profiles_and_writes_on_cuda(tmp_path, capsys):
     path, device = str(tmp_path / "run"), "cuda"
-    assert train.main(["--config", "gpt-tiny", "--device", device, *flags(train__run=path, train__precision="auto")]) == 0
+    assert (
+        train.main(["--config", "gpt-tiny", "--device", device, *flags(train__run=path, train__precision="auto")]) == 0
+    )
     assert "taking" in capsys.readouterr().out
     assert train.main(["--resume", path, "--device", device, "--train.max_steps", "5"]) == 0
-    assert train.main(["--config", "gpt-tiny", "--device", device, *flags(train__run=tmp_path / "other"), "--profile", "2"]) == 0
+    assert (
+        train.main(
+            ["--config", "gpt-tiny", "--device", device, *flags(train__run=tmp_path / "other"), "--profile", "2"]
+        )
+        == 0
+    )
     assert sample.main(["--run", path, "--device", device, "--max-new-tokens", "5"]) == 0

@@ -68,8 +68,13 @@ def test_one_long_text_and_every_smoothing_work_too(tmp_path):
     (tmp_path / "my.txt").write_text("the cat sat on the mat, and the dog sat on the cat. " * 60)
     for smoothing, order in (("add-k", 1), ("stupid-backoff", 5)):
         words = flags(data__corpus=tmp_path / "my.txt", train__run=tmp_path / smoothing, tokenizer__kind="char")
-        assert train.main(["--config", "ngram-tiny", *words, "--model.smoothing", smoothing, "--model.order", str(order)]) == 0
-    losses = [json.loads((tmp_path / name / "summary.json").read_text())["val_loss"] for name in ("add-k", "stupid-backoff")]
+        assert (
+            train.main(["--config", "ngram-tiny", *words, "--model.smoothing", smoothing, "--model.order", str(order)])
+            == 0
+        )
+    losses = [
+        json.loads((tmp_path / name / "summary.json").read_text())["val_loss"] for name in ("add-k", "stupid-backoff")
+    ]
     assert losses[1] < 0.6 < 2 < losses[0]
 
 

@@ -27,12 +27,17 @@ MESSAGES = {
 @pytest.mark.parametrize("error", [RuntimeError, MemoryError, torch.OutOfMemoryError])
 def test_the_bytes_that_an_allocator_was_asked_for_are_told(message, n_bytes, error):
     needed = f"{n_bytes:,} bytes were needed at once" if n_bytes else "more was needed"
-    with pytest.raises(ValueError, match=f"^out of memory: {needed}; ask for less$"), told_in_a_sentence("ask for less", limited=False):
+    with (
+        pytest.raises(ValueError, match=f"^out of memory: {needed}; ask for less$"),
+        told_in_a_sentence("ask for less", limited=False),
+    ):
         raise error(message)
     assert bytes_asked(message) == n_bytes
 
 
-@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), KeyError("x"), ValueError("y")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), KeyError("x"), ValueError("y")]
+)
 def test_other_errors_pass_as_they_are(error):
     with pytest.raises(type(error)) as raised, told_in_a_sentence("", limited=False):
         raise error
@@ -60,7 +65,11 @@ def test_an_allocation_that_fails_leaves_a_script_with_status_2_and_one_sentence
         monkeypatch.setattr(script, "go", lambda *_: torch.empty(10**15))
         assert script.main(["--config", "gpt-tiny", "--device", "cpu"] if script is train else ["--device", "cpu"]) == 2
         err = capsys.readouterr().err
-        assert "out of memory: 4,000,000,000,000,000 bytes were needed at once" in err and advice in err and err.count("\n") == 1
+        assert (
+            "out of memory: 4,000,000,000,000,000 bytes were needed at once" in err
+            and advice in err
+            and err.count("\n") == 1
+        )
 
 
 def test_several_processes_would_train_equal_runs_and_are_refused(monkeypatch, capsys):

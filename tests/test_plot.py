@@ -11,7 +11,9 @@ def make_run(path, losses, val):
     path.mkdir()
     rows = [{"step": i + 1, "seconds": 2.0 * (i + 1), "loss": loss} for i, loss in enumerate(losses)]
     rows += [{"step": step, "val_loss": loss, "bits_per_byte": loss / 2, "source_loss": 0.25} for step, loss in val]
-    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sorted(rows, key=lambda row: row["step"])))
+    (path / "metrics.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in sorted(rows, key=lambda row: row["step"]))
+    )
     return path
 
 
@@ -31,7 +33,9 @@ def test_several_runs_are_compared_by_their_best_validation(tmp_path, capsys):
     out = tmp_path / "both.png"
     assert main([str(first), str(second), "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    of_first, of_second = (next(line.split() for line in lines if line.startswith(f"{run} ")) for run in ("first", "second"))
+    of_first, of_second = (
+        next(line.split() for line in lines if line.startswith(f"{run} ")) for run in ("first", "second")
+    )
     assert "f = first, s = second over steps" in "\n".join(lines)
     assert of_first[1:] == ["3", "6.0", "1.0000", "1.2500", "0.6250"]
     assert of_second[1:] == ["2", "4.0", "3.0000", "-", "-"]

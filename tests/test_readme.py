@@ -32,7 +32,11 @@ def test_every_goal_is_that_of_a_row():
 
 @pytest.mark.parametrize(
     ("median", "said"),
-    [(2.9, ">= 3.00 x: not reached, median 2.90 x"), (3, ">= 3.00 x: reached, median 3.00 x"), (3.1, ">= 3.00 x: reached, median 3.10 x")],
+    [
+        (2.9, ">= 3.00 x: not reached, median 2.90 x"),
+        (3, ">= 3.00 x: reached, median 3.00 x"),
+        (3.1, ">= 3.00 x: reached, median 3.10 x"),
+    ],
 )
 def test_the_table_says_by_the_median_whether_a_goal_was_reached(median, said):
     spread = {"mean": 7.0, "median": median, "low": 1.0, "high": 9.0, "n": 5}

@@ -136,7 +136,9 @@ def test_every_flag_but_the_allowed_ones_is_refused(key, finished, capsys):
 def test_the_allowed_flags_are_obeyed(key, mine, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        train, "train", lambda config, *_: seen.append(config) or (_ for _ in ()).throw(train.Interrupted(signal.SIGINT))
+        train,
+        "train",
+        lambda config, *_: seen.append(config) or (_ for _ in ()).throw(train.Interrupted(signal.SIGINT)),
     )
     assert train.main(["--resume", str(mine), "--train.max_steps", "9", f"--{key}", "3"]) == 130
     assert getattr(seen[0], key.split(".")[1]) == 3 and seen[0].max_steps == 9

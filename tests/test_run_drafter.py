@@ -40,7 +40,10 @@ def trained(folder, name, letters):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
-    return {name: trained(folder, name, letters) for name, letters in (("a", "abcdefghijklmnopqrst"), ("b", "bcdefghijklmnopqrstu"))}
+    return {
+        name: trained(folder, name, letters)
+        for name, letters in (("a", "abcdefghijklmnopqrst"), ("b", "bcdefghijklmnopqrstu"))
+    }
 
 
 def test_a_draft_whose_ids_mean_other_texts_is_refused_although_there_are_as_many(runs):
@@ -71,9 +74,13 @@ def test_a_table_is_counted_once_for_a_run_and_anew_for_another_text(runs, monke
     a, b, c = (open_run(runs[name].path) for name in "aba")
     tables = [ngram_table(opened) for opened in (a, b, c)]
     assert counted == [a.path, b.path]
-    assert all(torch.equal(x, y) for x, y in zip(tables[0].state_dict().values(), tables[2].state_dict().values(), strict=True))
+    assert all(
+        torch.equal(x, y) for x, y in zip(tables[0].state_dict().values(), tables[2].state_dict().values(), strict=True)
+    )
     prompt = torch.tensor([[1, 2, 3]])
-    assert torch.equal(tables[0](prompt)[0], tables[2](prompt)[0]) and not torch.equal(tables[0](prompt)[0], tables[1](prompt)[0])
+    assert torch.equal(tables[0](prompt)[0], tables[2](prompt)[0]) and not torch.equal(
+        tables[0](prompt)[0], tables[1](prompt)[0]
+    )
     (a.path / "checkpoint" / "ngrams.pt").write_bytes(b"damaged")
     ngram_table(a)
     corpus = runs["a"].path.with_suffix(".txt")

@@ -109,7 +109,9 @@ def test_a_seed_that_no_generator_takes_is_refused(seed, capsys):
 def test_a_flag_wins_over_the_preset_and_a_preset_over_the_config_and_each_leaves_the_rest(name, preset):
     value = OTHERS[name]
     told = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    config = dataclasses.replace(CONFIG, sampling=SamplingConfig(**({"top_p": 0.95, "min_p": 0.01} | {name: value}) if preset else {}))
+    config = dataclasses.replace(
+        CONFIG, sampling=SamplingConfig(**({"top_p": 0.95, "min_p": 0.01} | {name: value}) if preset else {})
+    )
     words = ["--preset", preset] if preset else []
     base = PRESETS[preset] if preset else config.sampling
     assert order_of(*words, run=opened(config)).sampling == base
@@ -148,10 +150,14 @@ def test_the_bytes_of_a_cache_are_those_of_the_last_state_beside_a_plain_one_of_
     _, plain = MODEL(torch.zeros(3, n, dtype=torch.long), MODEL.start(3))
     told = str(memory)
     assert f" {state.nbytes():,} bytes held" in told and f"where 3 x {n} tokens" in told
-    assert (f"{state.nbytes() / plain.nbytes():.0%} of the {plain.nbytes():,} of the plain cache" in told) == (cache != "contiguous")
+    assert (f"{state.nbytes() / plain.nbytes():.0%} of the {plain.nbytes():,} of the plain cache" in told) == (
+        cache != "contiguous"
+    )
 
 
-@pytest.mark.parametrize("words", [["--num-samples", 5], ["--beams", 6], ["--best-of", 3], ["--stream", "--num-samples", 2]])
+@pytest.mark.parametrize(
+    "words", [["--num-samples", 5], ["--beams", 6], ["--best-of", 3], ["--stream", "--num-samples", 2]]
+)
 @pytest.mark.parametrize("context", [7, 16, 17, 31])
 def test_pages_without_a_budget_have_room_for_all_that_the_context_holds(words, context):
     shape = tiny.config(n_kv_heads=2, context_length=context)
@@ -168,13 +174,26 @@ def test_an_explained_draft_tells_one_choice_a_token_each_with_its_own_history(d
     if draft == "itself":  # every guess is accepted, those behind END too
         monkeypatch.setattr(writing, "build_drafter", lambda *_: ModelDrafter(MODEL, 0.1))
     path, prompt = tmp_path / "why.json", "abcabcab"
-    words = ["--prompt", prompt, "--seed", seed, "--repetition-penalty", 1.8, "--frequency-penalty", 0.3, "--draft", draft]
+    words = [
+        "--prompt",
+        prompt,
+        "--seed",
+        seed,
+        "--repetition-penalty",
+        1.8,
+        "--frequency-penalty",
+        0.3,
+        "--draft",
+        draft,
+    ]
     words += ["--draft-tokens", 3, "--max-new-tokens", 20]
     [text] = written(*words, "--explain", path)
     text = text.split("\n")[0].removeprefix(prompt)
     choices = from_json(path.read_text())
     tokens = [choice.token for choice in choices]
-    assert LETTERS.decode([token for token in tokens if token != LETTERS.end_id]) == text and len(tokens) - len(text) in (0, 1)
+    assert LETTERS.decode([token for token in tokens if token != LETTERS.end_id]) == text and len(tokens) - len(
+        text
+    ) in (0, 1)
     assert LETTERS.end_id not in tokens[:-1] and (len(tokens) == len(text)) == (len(text) == 20)
     run = opened()
     sampling = SamplingConfig(repetition_penalty=1.8, frequency_penalty=0.3)
@@ -183,12 +202,19 @@ def test_an_explained_draft_tells_one_choice_a_token_each_with_its_own_history(d
         history = torch.tensor([ids + tokens[:i]])
         expected = explaining._stages(MODEL(history)[0][:, -1], history)[0]
         for stage, wanted in zip(choice.stages, expected, strict=False):
-            assert (stage.step, stage.n_possible) == (wanted.step, wanted.n_possible) and stage.entropy == pytest.approx(wanted.entropy)
+            assert (stage.step, stage.n_possible) == (
+                wanted.step,
+                wanted.n_possible,
+            ) and stage.entropy == pytest.approx(wanted.entropy)
 
 
 def test_the_shortest_text_is_no_longer_than_the_longest(capsys):
-    assert "--min-new-tokens = 12: expected at most --max-new-tokens = 11" in refused(["--min-new-tokens", "12"], capsys)
-    assert "expected at most --max-new-tokens = 5" in refused(["--min-new-tokens", "6", "--max-new-tokens", "5"], capsys)
+    assert "--min-new-tokens = 12: expected at most --max-new-tokens = 11" in refused(
+        ["--min-new-tokens", "12"], capsys
+    )
+    assert "expected at most --max-new-tokens = 5" in refused(
+        ["--min-new-tokens", "6", "--max-new-tokens", "5"], capsys
+    )
     assert len(written("--min-new-tokens", 11)[0]) == len("abc") + 11
 
 
@@ -205,12 +231,19 @@ def test_attention_is_shown_of_the_layer_and_the_head_that_are_asked_for(tmp_pat
     n = len("abc") + 11
     out = asked("--attention", "--banned-tokens", END, "--seed", 1, path=str(tmp_path))
     lines = out.partition("(layer 2 of 2, mean over 6 heads):\n\n")[2].splitlines()[: n + 1]
-    assert [line.split()[0] for line in lines] == [str(i) for i in range(n + 1)] and lines[0].split()[1:] == ["END", "1.00", "END", "[0]"]
+    assert [line.split()[0] for line in lines] == [str(i) for i in range(n + 1)] and lines[0].split()[1:] == [
+        "END",
+        "1.00",
+        "END",
+        "[0]",
+    ]
     one = asked("--attention", "--attention-layer", 1, "--attention-head", 4, "--seed", 1, path=str(tmp_path))
     assert "(layer 1 of 2, head 4 of 6)" in one
 
 
-RECURRENT = opened(dataclasses.replace(CONFIG, model=RNNConfig(d_hidden=5)), RNN(RNNConfig(d_hidden=5), LETTERS.vocab_size).eval())
+RECURRENT = opened(
+    dataclasses.replace(CONFIG, model=RNNConfig(d_hidden=5)), RNN(RNNConfig(d_hidden=5), LETTERS.vocab_size).eval()
+)
 WRONG = {
     "a layer beyond": (["--attention", "--attention-layer", "3"], "attention layer = 3: expected at most 2", None),
     "a head beyond": (["--attention", "--attention-head", "7"], "attention head = 7: expected at most 6", None),

@@ -142,7 +142,10 @@ def steps(every: int, max_steps: int) -> int:
 @given(st.integers(30, 3_000_000), st.integers(1, 3000), st.integers(1, 64), st.integers(1, 300))
 def test_validations_are_often_enough_and_cheap(n_tokens, max_steps, batch_size, context_length):
     train = replace(GPT.train, max_steps=max_steps, batch_size=batch_size)
-    how = {"model": replace(GPT.model, context_length=context_length), "schedule": replace(GPT.schedule, warmup_steps=0)}
+    how = {
+        "model": replace(GPT.model, context_length=context_length),
+        "schedule": replace(GPT.schedule, warmup_steps=0),
+    }
     config = replace(GPT, train=train, **how)
     data = of_size(n_tokens)
     t, passes = sizing.set_cadence(config, data).train, run.passes(config, data)

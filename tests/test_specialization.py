@@ -36,7 +36,13 @@ def test_each_choice_of_each_held_out_token_is_counted_once_under_its_source(mon
     for module in (documents, specialization):
         monkeypatch.setattr(module, "load_corpus", lambda config: mixed)
         monkeypatch.setattr(module, "token_stream", lambda texts, tokenizer: token_stream(texts, tokenizer, tmp_path))
-    small = {"model.d_model": "16", "model.d_ff": "8", "model.context_length": "64", "tokenizer.kind": "byte", "data.val_fraction": "0.2"}
+    small = {
+        "model.d_model": "16",
+        "model.d_ff": "8",
+        "model.context_length": "64",
+        "tokenizer.kind": "byte",
+        "data.val_fraction": "0.2",
+    }
     config = override(load_config("moe-tiny"), small)
     data = run.build_data(config, say=lambda line: None)
     counts = choices(run.build_model(config, data.tokenizer.vocab_size).eval(), config, data)
@@ -49,6 +55,8 @@ def test_each_choice_of_each_held_out_token_is_counted_once_under_its_source(mon
 def test_the_dense_model_has_as_many_active_parameters():
     experts, dense = (c.model for c in pair(load_config("moe-tiny")).values())
     assert dense.n_experts == 0 and dense.d_ff == experts.d_ff * experts.n_experts_per_token
-    sizes = [sum(p.numel() for p in run.build_model(c, 50).parameters()) for c in pair(load_config("moe-tiny")).values()]
+    sizes = [
+        sum(p.numel() for p in run.build_model(c, 50).parameters()) for c in pair(load_config("moe-tiny")).values()
+    ]
     idle = experts.n_layers * (experts.n_experts - experts.n_experts_per_token) * 2 * experts.d_model * experts.d_ff
     assert sizes[0] - idle - experts.n_layers * experts.n_experts * experts.d_model == sizes[1]

@@ -30,7 +30,9 @@ def test_a_text_that_fits_is_the_same_with_every_cache(name):
     assert written(text, ["a cat", "two dogs ran"], cache) == written(text, ["a cat", "two dogs ran"])
     if name != "streaming":
         sizes = {"n_layers": 1, "d_model": 12, "n_heads": 3, "context_length": 40}
-        translator = Translator(EncoderDecoder(EncoderDecoderConfig(**sizes), BYTES.vocab_size).double(), BYTES, documents=True)
+        translator = Translator(
+            EncoderDecoder(EncoderDecoderConfig(**sizes), BYTES.vocab_size).double(), BYTES, documents=True
+        )
         assert written(translator, ["a cat", "two dogs ran"], cache) == written(translator, ["a cat", "two dogs ran"])
 
 

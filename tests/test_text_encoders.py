@@ -41,19 +41,30 @@ def test_a_blank_takes_its_space_along_and_is_one_token_between_the_tokens_aroun
     assert cloze.encode(f"{MASK}{MASK} on {MASK}") == [WORDS.end_id, m, m, *WORDS.encode(" on"), m]
     letters = CharTokenizer.train(["the cat sat"])
     cloze = Cloze(Fixed(letters, {"c": 0.0}), letters, documents=True)
-    assert cloze.encode(f"the {MASK}at") == [letters.end_id, *letters.encode("the "), letters.vocab_size, *letters.encode("at")]
+    assert cloze.encode(f"the {MASK}at") == [
+        letters.end_id,
+        *letters.encode("the "),
+        letters.vocab_size,
+        *letters.encode("at"),
+    ]
 
 
 def test_candidates_come_with_their_probability_among_the_tokens_that_can_stand_there_the_best_first():
     cloze = Cloze(Fixed(WORDS, {" cat": 2.0, " rat": 1.0, " mat": 0.0}), WORDS, documents=True)
     first, second = cloze.fill(f"the {MASK} sat on the {MASK}", 2)
     expected = torch.tensor([2.0, 1.0, 0.0]).softmax(0)[:2].tolist()
-    assert first == second == [(" cat", pytest.approx(expected[0], rel=1e-4)), (" rat", pytest.approx(expected[1], rel=1e-4))]
+    assert (
+        first
+        == second
+        == [(" cat", pytest.approx(expected[0], rel=1e-4)), (" rat", pytest.approx(expected[1], rel=1e-4))]
+    )
     everything = cloze.fill(f"the {MASK}", 10**6)[0]
     spaced = [token for token in range(WORDS.vocab_size) if WORDS.decode_bytes([token]).startswith(b" ")]
     assert len(everything) == len(spaced) and sum(p for _, p in everything) == pytest.approx(1, abs=1e-5)
     shown = cloze.show(f"the {MASK} sat on the {MASK}", 2)
-    assert "blank 1\n   0.6652  ' cat'\n   0.2447  ' rat'\nblank 2\n" in shown and shown.endswith("\n\nthe cat sat on the cat")
+    assert "blank 1\n   0.6652  ' cat'\n   0.2447  ' rat'\nblank 2\n" in shown and shown.endswith(
+        "\n\nthe cat sat on the cat"
+    )
 
 
 @given(st.lists(st.sampled_from([f" {MASK}", MASK, " the", " cat", "s", "."]), min_size=1, max_size=7))
@@ -93,7 +104,10 @@ def test_a_real_encoder_reads_both_sides_of_a_blank():
 
 
 def test_a_text_without_a_blank_is_refused_with_an_example():
-    with pytest.raises(ValueError, match=r'"the cat": expected a text with \[MASK\] in it, as in "Once there was a clever \[MASK\] called'):
+    with pytest.raises(
+        ValueError,
+        match=r'"the cat": expected a text with \[MASK\] in it, as in "Once there was a clever \[MASK\] called',
+    ):
         Cloze(Fixed(WORDS, {}), WORDS, documents=True).fill("the cat", 3)
 
 

@@ -8,23 +8,49 @@ VOCAB = 23
 N_HEADS = 6
 
 SHAPES = {  # one of each mechanism, and each in more than one company
-    "gpt": {"positions": "learned", "norm": "layernorm", "feedforward": "gelu", "bias": True, "d_model": 30, "d_head": 0},
+    "gpt": {
+        "positions": "learned",
+        "norm": "layernorm",
+        "feedforward": "gelu",
+        "bias": True,
+        "d_model": 30,
+        "d_head": 0,
+    },
     "llama": {"feedforward": "swiglu", "n_kv_heads": 2, "tied": False, "norm_eps": 1e-3},
     "normed queries": {"qk_norm": True, "n_kv_heads": 1},
-    "post-norm": {"positions": "sinusoidal", "norm_place": "post", "norm": "layernorm", "feedforward": "relu", "n_kv_heads": 3},
+    "post-norm": {
+        "positions": "sinusoidal",
+        "norm_place": "post",
+        "norm": "layernorm",
+        "feedforward": "relu",
+        "n_kv_heads": 3,
+    },
     "no positions": {"positions": "none", "bias": True},
     "alibi": {"positions": "alibi", "n_kv_heads": 3},
     "window": {"window": 5, "n_kv_heads": 2},
     "value embeddings": {"value_embeddings": True, "n_kv_heads": 3},
     "n-gram embeddings": {"ngram_rows": 53, "n_kv_heads": 2},
     "experts": {"n_experts": 5, "n_experts_per_token": 2, "n_kv_heads": 2},
-    "one expert and a shared one": {"feedforward": "swiglu", "n_experts": 3, "n_experts_per_token": 1, "n_shared_experts": 1},
+    "one expert and a shared one": {
+        "feedforward": "swiglu",
+        "n_experts": 3,
+        "n_experts_per_token": 1,
+        "n_shared_experts": 1,
+    },
 }
 
 
 def config(**changes) -> DecoderConfig:
     """Two layers of six heads of four, in a stream of ten."""
-    sizes = {"n_layers": 2, "d_model": 10, "n_heads": N_HEADS, "d_head": 4, "d_ff": 17, "context_length": 32, "init_std": 0.4}
+    sizes = {
+        "n_layers": 2,
+        "d_model": 10,
+        "n_heads": N_HEADS,
+        "d_head": 4,
+        "d_ff": 17,
+        "context_length": 32,
+        "init_std": 0.4,
+    }
     return DecoderConfig(**(sizes | changes))
 
 

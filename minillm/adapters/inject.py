@@ -19,13 +19,17 @@ def linear_layers(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Line
 
     Raises ValueError for a target that names no linear layer, and for no target at all.
     """
-    layers = {path: module for path, module in model.named_modules(remove_duplicate=False) if isinstance(module, nn.Linear)}
+    layers = {
+        path: module for path, module in model.named_modules(remove_duplicate=False) if isinstance(module, nn.Linear)
+    }
     if not targets:
         raise ValueError("targets = (nothing): expected names of linear layers, such as to_q; name some")
     for target in targets:
         if not any(_names(target, path) for path in layers):
             tails = list(dict.fromkeys(path.rpartition(".")[2] for path in layers))
-            raise ValueError(f"target = {target!r}: expected the name of a linear layer of this model, {suggest(target, tails)}")
+            raise ValueError(
+                f"target = {target!r}: expected the name of a linear layer of this model, {suggest(target, tails)}"
+            )
     chosen: dict[nn.Linear, str] = {}
     for path, layer in layers.items():
         if any(_names(target, path) for target in targets):

@@ -26,13 +26,18 @@ class AdapterConfig:
 
     rank: Count = 0  # of the correction that each target gets; 0: no adapter, all weights are trained
     alpha: Annotated[float, Above(0)] = 16.0  # strength: corrections are multiplied by alpha / rank
-    targets: tuple[str, ...] = ("to_q", "to_v")  # linear layers that get one, by the end of their path; * and ? stand for anything
+    targets: tuple[str, ...] = (
+        "to_q",
+        "to_v",
+    )  # linear layers that get one, by the end of their path; * and ? stand for anything
     dropout: Annotated[float, Between(0, 0.99)] = 0.0  # of what the correction reads
 
     def __post_init__(self) -> None:
         validate(self)
         if self.rank and not self.targets:
-            raise ValueError("adapter.targets = []: expected names of linear layers beside adapter.rank, such as to_q,to_v; name some")
+            raise ValueError(
+                "adapter.targets = []: expected names of linear layers beside adapter.rank, such as to_q,to_v; name some"
+            )
 
 
 class LoRA(nn.Module):
@@ -67,7 +72,9 @@ class LoRA(nn.Module):
 def add_lora(model: nn.Module, config: AdapterConfig) -> None:
     """Freeze a model and give each of `config.targets` a correction. Raises ValueError, and then the model is as it was."""
     if lora_layers(model):
-        raise ValueError("the model carries an adapter already: expected one without; merge that one first, or load the model afresh")
+        raise ValueError(
+            "the model carries an adapter already: expected one without; merge that one first, or load the model afresh"
+        )
     inject(model, config.targets, lambda layer: LoRA(layer, config.rank, config.alpha, config.dropout))
 
 
@@ -84,7 +91,11 @@ def merge(model: nn.Module) -> dict[nn.Module, LoRA]:
     stop being tied, and a model that is saved or loaded as a tied one would lose either the correction or the embedding.
     """
     layers, modules = lora_layers(model), list(model.named_modules())
-    weights = [(f"{path}.{name}", module, weight) for path, module in modules for name, weight in module.named_parameters(recurse=False)]
+    weights = [
+        (f"{path}.{name}", module, weight)
+        for path, module in modules
+        for name, weight in module.named_parameters(recurse=False)
+    ]
     for path, layer in layers.items():
         others = [name for name, module, weight in weights if weight is layer.base.weight and module is not layer.base]
         if others:

@@ -11,7 +11,9 @@ from torch import Tensor
 from minillm.backprop.linear import linear, linear_backward
 
 
-def lora(x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float = 1.0) -> tuple[Tensor, tuple]:
+def lora(
+    x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float = 1.0
+) -> tuple[Tensor, tuple]:
     """x (..., D), frozen weight (F, D) and bias (F,), a (rank, D), b (F, rank) -> y (..., F), kept."""
     y, _ = linear(x, weight, bias)
     narrow, kept_a = linear(x, a)

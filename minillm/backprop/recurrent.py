@@ -90,7 +90,13 @@ CELLS = {
 
 
 def unroll(
-    cell: Cell, x: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
+    cell: Cell,
+    x: Tensor,
+    state: State,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
 ) -> tuple[tuple[Tensor, State], tuple]:
     """One layer over T steps: x (B, T, D), w_ih (n_gates H, D), w_hh (n_gates H, H) -> (y (B, T, H), the last state), kept."""
     given, kept_given = linear(x, w_ih, b_ih)
@@ -104,7 +110,9 @@ def unroll(
     return (h[:, 1:], states[-1]), (cell, kept_given, kept_steps, (h[:, :-1], w_hh, b_hh is not None))
 
 
-def unroll_backward(dy: Tensor, dstate: State, kept: tuple) -> tuple[Tensor, State, Tensor, Tensor, Tensor | None, Tensor | None]:
+def unroll_backward(
+    dy: Tensor, dstate: State, kept: tuple
+) -> tuple[Tensor, State, Tensor, Tensor, Tensor | None, Tensor | None]:
     """dy (B, T, H), dstate of the last state -> dx (B, T, D), dstate of the first, dw_ih, dw_hh, db_ih, db_hh."""
     cell, kept_given, kept_steps, kept_recalled = kept
     w_hh, dgiven, drecalled = kept_recalled[1], [], []

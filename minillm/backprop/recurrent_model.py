@@ -17,7 +17,13 @@ Weights = tuple[Tensor, Tensor, Tensor | None, Tensor | None]  # w_ih, w_hh, b_i
 
 
 def recurrent_model(
-    cell: Cell, tokens: Tensor, states: list[State], table: Tensor, layers: list[Weights], head: Tensor, head_bias: Tensor | None = None
+    cell: Cell,
+    tokens: Tensor,
+    states: list[State],
+    table: Tensor,
+    layers: list[Weights],
+    head: Tensor,
+    head_bias: Tensor | None = None,
 ) -> tuple[tuple[Tensor, list[State]], tuple]:
     """tokens (B, T), one state a layer, table (V, D), head (V, H) -> (logits (B, T, V), the last states), kept."""
     x, kept_table = embedding(tokens, table)

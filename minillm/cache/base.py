@@ -13,7 +13,9 @@ from torch import Tensor
 EMPTY = -1  # where no token stands: an id in a ragged batch, a position in an unused slot
 
 Rotate = Callable[[Tensor, Tensor], Tensor]  # (x (B, G, T, K), positions (B, T)) -> x turned to those positions
-Weigh = Callable[[Tensor, Tensor], Tensor]  # (queries (B, H, T, K), their positions (B or 1, T)) -> their weights (B, H, T, S)
+Weigh = Callable[
+    [Tensor, Tensor], Tensor
+]  # (queries (B, H, T, K), their positions (B or 1, T)) -> their weights (B, H, T, S)
 
 
 def nobody(weigh: Weigh, q: Tensor, positions: Tensor) -> None:

@@ -20,15 +20,23 @@ COMPLETE: dict[str, Callable[[], KVCache]] = {  # these hold every token
     "int4": partial(QuantizedCache, bits=4),
 }
 PAGE = 16  # tokens
-FORGETFUL: dict[str, Callable[[int], KVCache]] = {"streaming": StreamingCache, "h2o": H2OCache, "snapkv": SnapKVCache}  # so many of them
+FORGETFUL: dict[str, Callable[[int], KVCache]] = {
+    "streaming": StreamingCache,
+    "h2o": H2OCache,
+    "snapkv": SnapKVCache,
+}  # so many of them
 
 
 @dataclass(frozen=True)
 class CacheConfig:
     """What attention remembers of what was read."""
 
-    cache: Literal["contiguous", "paged", "int8", "int4", "streaming", "h2o", "snapkv"] = "contiguous"  # all, rounded, or a choice
-    cache_budget: Count = 0  # tokens that streaming, h2o and snapkv keep of a text, or paged has room for; 0: of paged, all that fit
+    cache: Literal["contiguous", "paged", "int8", "int4", "streaming", "h2o", "snapkv"] = (
+        "contiguous"  # all, rounded, or a choice
+    )
+    cache_budget: Count = (
+        0  # tokens that streaming, h2o and snapkv keep of a text, or paged has room for; 0: of paged, all that fit
+    )
 
     def __post_init__(self) -> None:
         validate(self)
@@ -49,7 +57,9 @@ def build_cache(config: CacheConfig, room: int = 0) -> Callable[[], KVCache]:
         return COMPLETE[config.cache]
     if config.cache == "paged":
         if not (config.cache_budget or room):
-            raise ValueError("cache_budget = 0: expected the tokens that paged has room for, where nobody says how many there can be")
+            raise ValueError(
+                "cache_budget = 0: expected the tokens that paged has room for, where nobody says how many there can be"
+            )
         return partial(PagedCache, n_pages=-(-(config.cache_budget or room) // PAGE), page_size=PAGE)
     make = partial(FORGETFUL[config.cache], config.cache_budget)
     make()  # a budget that does not do is refused here, before anything is read

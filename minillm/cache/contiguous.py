@@ -42,7 +42,11 @@ class ContiguousCache:
             return
         if since and len(rows) == len(self.k):
             changed = slice(since, self.n_slots)
-            parts = [self.k[:, :, changed], self.v[:, :, changed], *([] if self.dense else [self.positions[:, changed]])]
+            parts = [
+                self.k[:, :, changed],
+                self.v[:, :, changed],
+                *([] if self.dense else [self.positions[:, changed]]),
+            ]
             for part in parts:
                 part.copy_(part.index_select(0, rows))
         else:

@@ -27,7 +27,9 @@ class H2OCache:
     def __init__(self, budget: int):
         """`budget`: tokens held after every read, half of them the last ones."""
         if budget < 2:
-            raise ValueError(f"budget = {budget}: expected 2 tokens at least, a recent one and a heavy hitter; raise it")
+            raise ValueError(
+                f"budget = {budget}: expected 2 tokens at least, a recent one and a heavy hitter; raise it"
+            )
         self.budget, self.recent = budget, budget // 2
         self.slots, self.whole = Slots(), True  # whole: nothing was forgotten
         self.scores = torch.empty(0)  # (B, G, S), float32 at least
@@ -44,7 +46,9 @@ class H2OCache:
     def _observe(self, weigh: Weigh, q: Tensor, positions: Tensor) -> None:
         """Add up who was looked at, and forget down to the budget."""
         held = self.slots.positions
-        self.scores = self.scores + reduce(weigh(q, positions).to(self.scores.dtype), "B (G h) T S -> B G S", "sum", G=held.shape[1])
+        self.scores = self.scores + reduce(
+            weigh(q, positions).to(self.scores.dtype), "B (G h) T S -> B G S", "sum", G=held.shape[1]
+        )
         if held.shape[2] <= self.budget:
             return
         recent = held >= (self.slots.ends() - self.recent)[:, None, None]

@@ -42,7 +42,9 @@ class PagePool:
     def take(self) -> int:
         """A page for one user, who may write into it."""
         if not self.n_free:
-            raise OutOfPages(f"n_pages = {self.n_pages}: expected more, since all are in use; give more or read fewer texts at once")
+            raise OutOfPages(
+                f"n_pages = {self.n_pages}: expected more, since all are in use; give more or read fewer texts at once"
+            )
         page = self._room()
         self.users[page] = 1
         return page
@@ -96,7 +98,9 @@ class PageTable:
         copied = last < len(self.pages) and pool.copies(self.pages[last], 1)
         missing = self.missing(n)
         if missing + copied > pool.n_free:
-            raise OutOfPages(f"{missing + copied} pages: expected at most the {pool.n_free} that are free; give more, or read fewer texts")
+            raise OutOfPages(
+                f"{missing + copied} pages: expected at most the {pool.n_free} that are free; give more, or read fewer texts"
+            )
         moves = []
         if copied:
             old, new = self.pages[last], pool.take()
@@ -128,12 +132,16 @@ class Plan(NamedTuple):
     copies: tuple[Tensor, Tensor] | None  # pages (from, to), done before anything is written
     slots: Tensor  # (N,) places of the new tokens, page * page_size + place within, in the order of rows
     filled: Tensor | None  # (B, T), where a token stands; None: everywhere
-    pages: Tensor | None  # (B P,) to look at; None: no row has read anything before, so each looks at its own new tokens
+    pages: (
+        Tensor | None
+    )  # (B P,) to look at; None: no row has read anything before, so each looks at its own new tokens
     positions: Tensor  # (B, 1, S), EMPTY beyond the end of a row
     dense: bool  # see KVView
 
 
-def plan(tables: Sequence[PageTable], positions: Tensor, counts: Sequence[int], copies: Sequence[tuple[int, int]] = ()) -> Plan:
+def plan(
+    tables: Sequence[PageTable], positions: Tensor, counts: Sequence[int], copies: Sequence[tuple[int, int]] = ()
+) -> Plan:
     """Plan to read counts[i] tokens on row i, for which there is room already, where `positions` (B, T) are not EMPTY.
 
     The rows' lengths stay as they are until the tokens are read, so that a reading that fails leaves nothing behind.
@@ -156,7 +164,9 @@ def plan(tables: Sequence[PageTable], positions: Tensor, counts: Sequence[int], 
     rows = [table.pages[:n_pages] + [0] * (n_pages - len(table.pages)) for table in tables]
     places, level = torch.arange(longest, device=device)[None], min(lengths) == longest
     seen = places if level else places.masked_fill(places >= torch.tensor(lengths, device=device)[:, None], EMPTY)
-    return Plan(moved, where, filled, torch.tensor(rows, device=device).flatten(), seen[:, None], level and filled is None)
+    return Plan(
+        moved, where, filled, torch.tensor(rows, device=device).flatten(), seen[:, None], level and filled is None
+    )
 
 
 class PagedLayer:
@@ -211,7 +221,9 @@ class PagedCache(PagedLayer):
         counts = (each >= 0).sum(1).tolist()
         needed = self._needed(counts)
         if needed > self.pool.n_free:
-            raise OutOfPages(f"n_pages = {self.pool.n_pages}: expected {needed - self.pool.n_free} more for these texts; give more pages")
+            raise OutOfPages(
+                f"n_pages = {self.pool.n_pages}: expected {needed - self.pool.n_free} more for these texts; give more pages"
+            )
         copies = [move for table, n in zip(self.tables, counts, strict=True) for move in table.reserve(n)]
         try:
             self.plan = plan(self.tables, each, counts, copies)
@@ -239,5 +251,9 @@ class PagedCache(PagedLayer):
         """Pages that rows take in growing by `counts`, copies of shared ones included."""
         size = self.pool.page_size
         growing = [(table, n) for table, n in zip(self.tables, counts, strict=True) if n]
-        written = Counter(table.pages[table.length // size] for table, _ in growing if table.length // size < len(table.pages))
-        return sum(table.missing(n) for table, n in growing) + sum(self.pool.copies(page, n) for page, n in written.items())
+        written = Counter(
+            table.pages[table.length // size] for table, _ in growing if table.length // size < len(table.pages)
+        )
+        return sum(table.missing(n) for table, n in growing) + sum(
+            self.pool.copies(page, n) for page, n in written.items()
+        )

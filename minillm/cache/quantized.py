@@ -36,7 +36,9 @@ def quantize(x: Tensor, dim: int, bits: int) -> Quantized:
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     low, high = x.aminmax(dim=dim, keepdim=True)
     scale = (high - low) / (2**bits - 1)
-    codes = ((x - low) / scale.masked_fill(scale == 0, 1.0)).round().clamp(0, 2**bits - 1).to(torch.uint8)  # all equal: all zero
+    codes = (
+        ((x - low) / scale.masked_fill(scale == 0, 1.0)).round().clamp(0, 2**bits - 1).to(torch.uint8)
+    )  # all equal: all zero
     return Quantized(pack_nibbles(codes) if bits == 4 else codes, scale, low)
 
 
@@ -65,14 +67,18 @@ class QuantizedCache:
         self.slots = Slots()  # not yet rounded
         self.k: Quantized  # (B, G, K, N, group) before packing, so that two tokens share a byte: N groups, with scales (B, G, K, N, 1)
         self.v: Quantized  # the same, with scales (B, G, 1, N, group)
-        self.n_groups = torch.zeros(0, dtype=torch.long)  # (B,) how many of the N each row has; it holds nothing in the others
+        self.n_groups = torch.zeros(
+            0, dtype=torch.long
+        )  # (B,) how many of the N each row has; it holds nothing in the others
         self.even = True  # each row has all N
 
     def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
         """See `KVCache.extend`."""
         if len(self.n_groups) != len(k):
             self.n_groups = positions.new_zeros(len(k))
-            self.k, self.v = self._quantize(k.new_empty(*k.shape[:2], 0, k.shape[3]), v.new_empty(*v.shape[:2], 0, v.shape[3]))
+            self.k, self.v = self._quantize(
+                k.new_empty(*k.shape[:2], 0, k.shape[3]), v.new_empty(*v.shape[:2], 0, v.shape[3])
+            )
         dense = self.slots.append(rotate(k, positions), v, positions, dense)
         view = self._show(dense)
         while self.slots.positions.shape[2] >= self.residual + self.group:
@@ -107,9 +113,13 @@ class QuantizedCache:
     def _show(self, dense: bool) -> KVView:
         """All of it, rounded or not; `dense` says it of the slots."""
         slots, n_rounded = self.slots, self.group * self.k.codes.shape[3]
-        k, v = (rearrange(dequantize(x, self.bits), "B G K N S -> B G (N S) K").to(slots.k.dtype) for x in (self.k, self.v))
+        k, v = (
+            rearrange(dequantize(x, self.bits), "B G K N S -> B G (N S) K").to(slots.k.dtype) for x in (self.k, self.v)
+        )
         places = torch.arange(n_rounded, device=slots.k.device)
-        places = places.where(places < self.group * self.n_groups[:, None], EMPTY)[:, None].expand(-1, slots.positions.shape[1], -1)
+        places = places.where(places < self.group * self.n_groups[:, None], EMPTY)[:, None].expand(
+            -1, slots.positions.shape[1], -1
+        )
         positions = torch.cat([places, slots.positions], dim=2)
         return KVView(torch.cat([k, slots.k], dim=2), torch.cat([v, slots.v], dim=2), positions, self.even and dense)
 

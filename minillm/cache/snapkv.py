@@ -29,7 +29,9 @@ class SnapKVCache:
     def __init__(self, budget: int, window: int = 8, kernel: int = 5):
         """`budget`: tokens kept of a prompt; `window`: the last ones, which vote and are kept; `kernel`: width of the pooling, odd."""
         if budget <= window:
-            raise ValueError(f"budget = {budget}: expected more than the window = {window} that votes and is kept; raise it")
+            raise ValueError(
+                f"budget = {budget}: expected more than the window = {window} that votes and is kept; raise it"
+            )
         assert kernel % 2 == 1, "neighbours on either side"
         self.budget, self.window, self.kernel = budget, window, kernel
         self.slots, self.whole = Slots(), True  # whole: nothing was forgotten
@@ -39,7 +41,9 @@ class SnapKVCache:
         """See `KVCache.extend`."""
         if len(self.compressed) != len(k):
             self.compressed = positions.new_zeros(len(k))
-        begins = self.slots.ends() == 0 if self.slots.k.dim() == 4 else torch.ones_like(self.compressed, dtype=torch.bool)
+        begins = (
+            self.slots.ends() == 0 if self.slots.k.dim() == 4 else torch.ones_like(self.compressed, dtype=torch.bool)
+        )
         dense = self.slots.append(rotate(k, positions), v, positions, dense)
         too_long = begins & (self.slots.ends() > self.budget)  # (B,)
         observe = partial(self._vote, too_long) if k.shape[2] > self.budget and bool(too_long.any()) else nobody

@@ -27,7 +27,9 @@ class StreamingCache:
     def __init__(self, budget: int, sinks: int = 4):
         """`budget`: tokens held after every read, the `sinks` among them."""
         if budget <= sinks:
-            raise ValueError(f"budget = {budget}: expected more than the {sinks} sinks, which are always kept; raise it")
+            raise ValueError(
+                f"budget = {budget}: expected more than the {sinks} sinks, which are always kept; raise it"
+            )
         self.budget, self.sinks, self.span = budget, sinks, budget
         self.slots = Slots()
         self.n_read = torch.zeros(0, dtype=torch.long)  # (B,)

@@ -65,7 +65,9 @@ class Place:
         """Where each alternative of this rule begins."""
         rule = _rule(self.node)
         if not self._inside:
-            self._inside = {n: Place(nodes, 0, self) if nodes else self.after for n, nodes in enumerate(rule.alternatives)}
+            self._inside = {
+                n: Place(nodes, 0, self) if nodes else self.after for n, nodes in enumerate(rule.alternatives)
+            }
         return list(self._inside.values())
 
 
@@ -129,10 +131,20 @@ def _step(pair: Pair) -> Iterator[tuple[Pair, str]]:
         if _rule(one) or isinstance(one, Note):
             yield from ((Pair(side, other, "", True), "") for side, other, _ in _moves(ahead, behind, ""))
             return
-        if isinstance(one, Draw) and isinstance(two, Draw) and one.column == two.column and _words_of(one) is _words_of(two):
+        if (
+            isinstance(one, Draw)
+            and isinstance(two, Draw)
+            and one.column == two.column
+            and _words_of(one) is _words_of(two)
+        ):
             yield from _draw_together(pair)
             return
-        if isinstance(one, Copy) and isinstance(two, Copy) and one.column == two.column and _copied(ahead) == _copied(behind):
+        if (
+            isinstance(one, Copy)
+            and isinstance(two, Copy)
+            and one.column == two.column
+            and _copied(ahead) == _copied(behind)
+        ):
             yield Pair(_pass(ahead), _pass(behind), "", True), "..."
             return
     if behind.place:
@@ -152,7 +164,10 @@ def _step_together(pair: Pair) -> Iterator[tuple[Pair, str]]:
     if rule := _rule(node):
         begins = a.place.inside()
         yield from ((Pair(a.go(begin), b.go(begin), "", parted), "") for begin in begins)
-        yield from ((Pair(a.go(begins[i]), b.go(begins[j]), "", True), "") for i, j in permutations(range(len(rule.alternatives)), 2))
+        yield from (
+            (Pair(a.go(begins[i]), b.go(begins[j]), "", True), "")
+            for i, j in permutations(range(len(rule.alternatives)), 2)
+        )
     elif isinstance(node, Draw):
         yield from _draw_together(pair)
     elif isinstance(node, Remembered) and parted and not (isinstance(node, Copy) and _copied(a) == _copied(b)):
@@ -171,8 +186,14 @@ def _draw_together(pair: Pair) -> Iterator[tuple[Pair, str]]:
     yield Pair(a.go(a.place.after, one.name, value), b.go(b.place.after, two.name, value), "", parted), "..."
     for longer, shorter in _beginnings(one):
         form, lead = shorter[one.column], longer[one.column][len(shorter[one.column]) :]
-        yield Pair(a.go(a.place.after, one.name, Word(longer)), b.go(b.place.after, two.name, Word(shorter)), lead, True), form
-        yield Pair(b.go(b.place.after, two.name, Word(longer)), a.go(a.place.after, one.name, Word(shorter)), lead, True), form
+        yield (
+            Pair(a.go(a.place.after, one.name, Word(longer)), b.go(b.place.after, two.name, Word(shorter)), lead, True),
+            form,
+        )
+        yield (
+            Pair(b.go(b.place.after, two.name, Word(longer)), a.go(a.place.after, one.name, Word(shorter)), lead, True),
+            form,
+        )
 
 
 def _moves(side: Side, other: Side, lead: str) -> Iterator[tuple[Side, Side, str]]:
@@ -213,7 +234,9 @@ def _known(side: Side, other: Side, names: tuple[str, ...]) -> Iterator[tuple[Si
 
 def _serial(name: str | None, memory: Memory) -> int:
     """A number for a new variable of this name, which no other in memory has."""
-    return 1 + max((found.serial for _, value in memory for found in _variables(value) if found.name == name), default=-1)
+    return 1 + max(
+        (found.serial for _, value in memory for found in _variables(value) if found.name == name), default=-1
+    )
 
 
 def _copied(side: Side) -> object:

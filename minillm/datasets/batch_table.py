@@ -24,5 +24,7 @@ def batch_table(batch: Batch | LabelBatch | PairBatch, tokenizer: Tokenizer) -> 
         lines += ["source  " + " ".join(name(token) for token in batch.source[0].tolist() if token >= 0), ""]
     lines += [f"{'position':>8}  {'token':>6}  {'':<20}  {'target':>6}  {'':<20}  counted"]
     for i, (token, target) in enumerate(zip(batch.tokens[0].tolist(), batch.targets[0].tolist(), strict=True)):
-        lines += [f"{i:>8}  {token:>6}  {name(token):<20}  {target:>6}  {name(target):<20}  {'yes' if target != IGNORE else 'no'}"]
+        lines += [
+            f"{i:>8}  {token:>6}  {name(token):<20}  {target:>6}  {name(target):<20}  {'yes' if target != IGNORE else 'no'}"
+        ]
     return "\n".join(lines)

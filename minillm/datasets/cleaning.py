@@ -23,7 +23,10 @@ from minillm.config import Count, Fraction, Positive, validate
 
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # all of category Cc that is not white space
 LINE_ENDS = re.compile(r"\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
-DUPLICATES, NEAR_DUPLICATES = "duplicates", "near-duplicates"  # rules that compare documents; all others judge each by itself
+DUPLICATES, NEAR_DUPLICATES = (
+    "duplicates",
+    "near-duplicates",
+)  # rules that compare documents; all others judge each by itself
 MISSES = 0.001  # a pair that is exactly as near as near_duplicates goes unnoticed with at most this probability
 
 
@@ -33,9 +36,13 @@ class CleaningConfig:
 
     min_chars: Count = 20  # remove documents with fewer characters
     max_chars: Positive = 10_000_000  # remove documents with more characters
-    max_symbols: Fraction = 0.3  # remove documents with a larger share of punctuation and symbols among what is not white space
+    max_symbols: Fraction = (
+        0.3  # remove documents with a larger share of punctuation and symbols among what is not white space
+    )
     duplicates: bool = True  # remove documents that are equal to an earlier one
-    near_duplicates: Fraction = 0.8  # remove documents that share this much of their word n-grams with an earlier one (Jaccard); 0: none
+    near_duplicates: Fraction = (
+        0.8  # remove documents that share this much of their word n-grams with an earlier one (Jaccard); 0: none
+    )
     n_words: Positive = 5  # words in an n-gram
     n_hashes: Positive = 128  # numbers in a signature: more of them find more pairs where near_duplicates is low
 
@@ -64,7 +71,9 @@ class Report(NamedTuple):
     @property
     def n_repeated(self) -> int:
         """Documents that were removed for what others say."""
-        return sum(removal.n_documents for removal in self.removals if removal.rule.startswith((DUPLICATES, NEAR_DUPLICATES)))
+        return sum(
+            removal.n_documents for removal in self.removals if removal.rule.startswith((DUPLICATES, NEAR_DUPLICATES))
+        )
 
     def __str__(self) -> str:
         rows = [("", "documents", "bytes", "for example")]
@@ -125,7 +134,9 @@ def near_duplicates(documents: Sequence[str], config: CleaningConfig) -> list[bo
     generator = np.random.default_rng(0)
     multipliers = generator.integers(2**63, size=(config.n_hashes, 1), dtype=np.uint64) * 2 + 1
     offsets = generator.integers(2**63, size=(config.n_hashes, 1), dtype=np.uint64)
-    bands: dict[tuple[int, bytes], list[int]] = defaultdict(list)  # (which band, its numbers) -> documents that are kept
+    bands: dict[tuple[int, bytes], list[int]] = defaultdict(
+        list
+    )  # (which band, its numbers) -> documents that are kept
     sets: dict[int, np.ndarray] = {}
     verdicts = []
     for i, document in enumerate(documents):
@@ -148,7 +159,9 @@ def shingles(text: str, n_words: int) -> np.ndarray:
     hashes = np.array([word_hash(word) for word in words], np.uint64)
     weights = np.random.default_rng(n).integers(2**63, size=n, dtype=np.uint64) * 2 + 1
     # subtle: products wrap around at 2^64, which is what a hash wants
-    return np.unique(_mixed((np.lib.stride_tricks.sliding_window_view(hashes, n) * weights).sum(axis=1, dtype=np.uint64)))
+    return np.unique(
+        _mixed((np.lib.stride_tricks.sliding_window_view(hashes, n) * weights).sum(axis=1, dtype=np.uint64))
+    )
 
 
 @lru_cache(maxsize=1 << 16)
@@ -159,8 +172,12 @@ def word_hash(word: str) -> int:
 
 def signature(found: np.ndarray, multipliers: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """The smallest of a set's shingles under each of k random orders: h -> (a h + b mod 2^64) / 2^32. (k,) uint32"""
-    parts = np.array_split(found, -(-len(found) // 4096))  # so that a long document takes no more memory than a short one
-    return np.min([((part * multipliers + offsets) >> np.uint64(32)).min(axis=1) for part in parts], axis=0).astype(np.uint32)
+    parts = np.array_split(
+        found, -(-len(found) // 4096)
+    )  # so that a long document takes no more memory than a short one
+    return np.min([((part * multipliers + offsets) >> np.uint64(32)).min(axis=1) for part in parts], axis=0).astype(
+        np.uint32
+    )
 
 
 def jaccard(a: np.ndarray, b: np.ndarray) -> float:
@@ -184,7 +201,12 @@ def _mixed(x: np.ndarray) -> np.ndarray:
 
 def _normalized(before: Sequence[str], after: Sequence[str]) -> Removal:
     changed = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
-    return Removal("normalized", 0, _n_bytes(a for a, _ in changed) - _n_bytes(b for _, b in changed), _excerpt([a for a, _ in changed]))
+    return Removal(
+        "normalized",
+        0,
+        _n_bytes(a for a, _ in changed) - _n_bytes(b for _, b in changed),
+        _excerpt([a for a, _ in changed]),
+    )
 
 
 def _n_bytes(documents: Iterable[str]) -> int:

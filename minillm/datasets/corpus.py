@@ -37,9 +37,13 @@ class DataConfig:
     n_pairs: Positive = 40_000  # how many sentences to make up, where corpus is "translation" or "french"
     seed: Seed = 0  # which stories or sentences they are
     clean: bool = False  # normalize the text and remove junk and near-duplicates, by section [cleaning]
-    val_fraction: Fraction = 0.05  # share of documents to validate on; a single text gives its last val_fraction + test_fraction
+    val_fraction: Fraction = (
+        0.05  # share of documents to validate on; a single text gives its last val_fraction + test_fraction
+    )
     test_fraction: Fraction = 0.05  # share of documents that are kept for the end
-    order: Literal["epochs", "random", "contiguous"] = "epochs"  # windows once an epoch, at random, or with the state carried (rnn)
+    order: Literal["epochs", "random", "contiguous"] = (
+        "epochs"  # windows once an epoch, at random, or with the state carried (rnn)
+    )
 
     def __post_init__(self) -> None:
         validate(self)
@@ -74,7 +78,9 @@ def load_corpus(config: DataConfig) -> Corpus:
         lines = [pair.source for pair in TranslationWorld().generate(config.n_pairs, config.seed)]
         return Corpus(name, ["\n".join(lines[i : i + PAGE]) for i in range(0, len(lines), PAGE)], None)
     if name == "translation" or name.endswith(".tsv"):
-        raise ValueError(f"data.corpus = {name!r}: expected texts, and these are pairs; translate them with --model.kind encoder_decoder")
+        raise ValueError(
+            f"data.corpus = {name!r}: expected texts, and these are pairs; translate them with --model.kind encoder_decoder"
+        )
     documents, account = read_with_account(_find(name))
     return Corpus(name, documents, None, account=account)
 
@@ -85,14 +91,20 @@ def corpus_of(texts: Iterable[str], name: str = "texts") -> Corpus:
     Raises ValueError for a single string, for what is no string, and where there is no text.
     """
     if isinstance(texts, str | bytes):
-        raise ValueError(f"texts = {texts[:40]!r}: expected a list of strings, one a document; put it in brackets: [text]")
+        raise ValueError(
+            f"texts = {texts[:40]!r}: expected a list of strings, one a document; put it in brackets: [text]"
+        )
     documents = list(texts)
     for i, document in enumerate(documents):
         if not isinstance(document, str):
-            raise ValueError(f"texts[{i}] = {document!r:.40}: expected a string, found {type(document).__name__}; convert or drop it")
+            raise ValueError(
+                f"texts[{i}] = {document!r:.40}: expected a string, found {type(document).__name__}; convert or drop it"
+            )
         to_utf8(document)  # refuses what is not text
     if not any(document.strip() for document in documents):
-        raise ValueError(f"texts = {len(documents)} blank strings: expected some with words in them; check where they come from")
+        raise ValueError(
+            f"texts = {len(documents)} blank strings: expected some with words in them; check where they come from"
+        )
     return Corpus(name, documents, None)
 
 
@@ -102,7 +114,9 @@ def load_pairs(config: DataConfig) -> list[Pair]:
     if name == "translation":
         return TranslationWorld().generate(config.n_pairs, config.seed)
     if not name.endswith(".tsv"):
-        raise ValueError(f"data.corpus = {name!r}: expected translation, or a .tsv file with a source, a tab and a target on each line")
+        raise ValueError(
+            f"data.corpus = {name!r}: expected translation, or a .tsv file with a source, a tab and a target on each line"
+        )
     path = _find(name)
     return read_pairs(path, read_text(path))
 
@@ -120,7 +134,9 @@ def _find(name: str) -> Path:
         path = Path(name).expanduser()
         exists = bool(name) and path.exists()
     except (OSError, RuntimeError) as e:  # a name that is too long, a user who does not exist
-        raise ValueError(f"data.corpus = {name[:60]!r}: expected a file or folder, got an error ({e}); check the path") from e
+        raise ValueError(
+            f"data.corpus = {name[:60]!r}: expected a file or folder, got an error ({e}); check the path"
+        ) from e
     if not exists:
         near = difflib.get_close_matches(name, BUILT_IN, n=1)
         raise ValueError(
@@ -136,6 +152,8 @@ def _mix(config: DataConfig) -> Corpus:
     for part in parts:
         if names.count(part.name) > 1 or len(part.documents) == 1:
             found = "it twice" if names.count(part.name) > 1 else "one document, which could not be split"
-            raise ValueError(f"data.corpus = {config.corpus!r}: expected parts of many documents, each once; of {part.name} found {found}")
+            raise ValueError(
+                f"data.corpus = {config.corpus!r}: expected parts of many documents, each once; of {part.name} found {found}"
+            )
     account = "; ".join(part.account for part in parts if part.account)
     return Corpus(config.corpus, [document for part in parts for document in part.documents], None, parts, account)

@@ -15,8 +15,45 @@ from pathlib import Path
 
 PROSE = (".txt", ".md", ".rst", ".tex", ".org", ".text", ".markdown")
 CODE = (
-    *(".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".cs", ".java", ".kt", ".scala", ".js", ".jsx", ".ts", ".tsx", ".go", ".rs"),
-    *(".rb", ".php", ".swift", ".jl", ".r", ".lua", ".pl", ".hs", ".ml", ".ex", ".erl", ".clj", ".lisp", ".sql", ".sh", ".toml", ".yaml"),
+    *(
+        ".py",
+        ".pyi",
+        ".c",
+        ".h",
+        ".cc",
+        ".cpp",
+        ".hpp",
+        ".cu",
+        ".cs",
+        ".java",
+        ".kt",
+        ".scala",
+        ".js",
+        ".jsx",
+        ".ts",
+        ".tsx",
+        ".go",
+        ".rs",
+    ),
+    *(
+        ".rb",
+        ".php",
+        ".swift",
+        ".jl",
+        ".r",
+        ".lua",
+        ".pl",
+        ".hs",
+        ".ml",
+        ".ex",
+        ".erl",
+        ".clj",
+        ".lisp",
+        ".sql",
+        ".sh",
+        ".toml",
+        ".yaml",
+    ),
 )
 LINES = (".jsonl", ".ndjson")  # a JSON object a line
 IN_FOLDERS = (*PROSE, *CODE, *LINES)
@@ -45,7 +82,9 @@ def read_text(path: Path) -> str:
         _refuse_what_is_no_file(path)
         data = path.read_bytes()
     except OSError as e:
-        raise ValueError(f"{path}: expected a file that can be read, got {e.strerror}; check the path and its permissions") from e
+        raise ValueError(
+            f"{path}: expected a file that can be read, got {e.strerror}; check the path and its permissions"
+        ) from e
     if data[:2] == GZIP or path.suffix.lower() == ".gz":
         try:
             data = gzip.decompress(data)
@@ -103,7 +142,9 @@ def _read_folder(folder: Path) -> tuple[list[str], str]:
     documents = [document for path in paths for document in _read_file(path)[0]]
     kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(map(suffix, paths)).most_common())
     account = f"read {len(paths)} files ({kinds})" + (f"; left out {left_out}" if left_out else "")
-    return [document for document in documents if document.strip()], account  # a blank file holds nothing that could be lost
+    return [
+        document for document in documents if document.strip()
+    ], account  # a blank file holds nothing that could be lost
 
 
 def _walk(folder: Path, seen: set[tuple[int, int]]) -> list[Path]:
@@ -115,7 +156,9 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> list[Path]:
         seen.add((here.st_dev, here.st_ino))
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as e:
-        raise ValueError(f"{folder}: expected a folder that can be read, got {e.strerror}; check its permissions") from e
+        raise ValueError(
+            f"{folder}: expected a folder that can be read, got {e.strerror}; check its permissions"
+        ) from e
     files: list[Path] = []
     for entry in entries:
         if not entry.name.startswith("."):
@@ -130,7 +173,9 @@ def _read_json(path: Path, text: str) -> list[str] | None:
     except (ValueError, RecursionError):
         return _read_lines(path, text)
     records = found if isinstance(found, list) else [found]
-    if not records or not all(isinstance(r, str) or (isinstance(r, dict) and isinstance(r.get("text"), str)) for r in records):
+    if not records or not all(
+        isinstance(r, str) or (isinstance(r, dict) and isinstance(r.get("text"), str)) for r in records
+    ):
         return None
     texts = [record if isinstance(record, str) else record["text"] for record in records]
     return [_unicode(document, f"{path}, entry {number}") for number, document in enumerate(texts, 1)]
@@ -158,5 +203,7 @@ def _unicode(text: str, where: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as e:
-        raise ValueError(f'{where}: expected Unicode, found half of a surrogate pair at character {e.start} of "text"; repair it') from e
+        raise ValueError(
+            f'{where}: expected Unicode, found half of a surrogate pair at character {e.start} of "text"; repair it'
+        ) from e
     return text

@@ -20,7 +20,9 @@ NUMBERS = [
 ]
 VALUES = {word: value for value, word in enumerate(NUMBERS)}
 
-CONSONANT_SOUND = re.compile(r"uni(?!n|m)|us(?!h)|ut[ei]|uku|eu|one(?!r)|once")  # a unicorn, a one-eyed cat; an uninvited guest
+CONSONANT_SOUND = re.compile(
+    r"uni(?!n|m)|us(?!h)|ut[ei]|uku|eu|one(?!r)|once"
+)  # a unicorn, a one-eyed cat; an uninvited guest
 
 Span = tuple[int, int]  # the least and the greatest value of a remembered number; (0, 0) for what is no number
 
@@ -140,7 +142,9 @@ class Draw(Node):
         return found
 
     def check(self, known):
-        return {**known, self.name: (VALUES.get(self.forms[0], 0), VALUES.get(self.forms[-1], 0))} if self.name else known
+        return (
+            {**known, self.name: (VALUES.get(self.forms[0], 0), VALUES.get(self.forms[-1], 0))} if self.name else known
+        )
 
 
 class Remembered(Node):

@@ -45,10 +45,14 @@ class GrammarFile:
         self._read_lines(path, [])
         self.remembered = self._find_remembered()
         if "story" not in self.lines:
-            raise ValueError(f"{self.name}: rule = story: expected a rule of this name, where every story starts; add 'rule story'.")
+            raise ValueError(
+                f"{self.name}: rule = story: expected a rule of this name, where every story starts; add 'rule story'."
+            )
         self.top = self._rule("story", self.name)
         for name in (name for name in self.lines if name not in self.rules):
-            self._refuse(self.lines[name][0][0], f"rule = {name}: expected a rule that some other rule uses; use or delete it.")
+            self._refuse(
+                self.lines[name][0][0], f"rule = {name}: expected a rule that some other rule uses; use or delete it."
+            )
         self.top.check({})
         if (text := find_ambiguity(self.top)) is not None:
             raise ValueError(
@@ -70,7 +74,9 @@ class GrammarFile:
             if include := INCLUDE.fullmatch(line):
                 other = path.parent / include[1]
                 if not other.is_file() or other in (path, *above):
-                    self._refuse(where, f"include = {include[1]}: expected another file in the same folder; correct the name.")
+                    self._refuse(
+                        where, f"include = {include[1]}: expected another file in the same folder; correct the name."
+                    )
                 before = {*self.words, *self.lines}
                 self._read_lines(other, [*above, path])
                 old |= {*self.words, *self.lines} - before
@@ -98,10 +104,17 @@ class GrammarFile:
             elif line.strip().startswith("- "):
                 self.lines[inside].append((where, line.strip()[2:]))
             else:
-                self._refuse(where, f"line = {line.strip()[:40]!r}: expected '- ' before each alternative of a rule; put it there.")
-        empty = [name for name in self.words if not self.words[name].entries] + [name for name in self.lines if not self.lines[name]]
+                self._refuse(
+                    where,
+                    f"line = {line.strip()[:40]!r}: expected '- ' before each alternative of a rule; put it there.",
+                )
+        empty = [name for name in self.words if not self.words[name].entries] + [
+            name for name in self.lines if not self.lines[name]
+        ]
         if empty:
-            raise ValueError(f"{self.name}: {empty[0]} = (nothing): expected an indented line below its name; add one or delete it.")
+            raise ValueError(
+                f"{self.name}: {empty[0]} = (nothing): expected an indented line below its name; add one or delete it."
+            )
 
     def _add_words(self, words: Words, where: str, line: str) -> None:
         names, *shared = (part.strip() for part in line.split("|"))
@@ -113,7 +126,9 @@ class GrammarFile:
             )
         for name in (name.strip() for name in names.removesuffix(",").split(",")):
             if not name or any(name == entry[0] for entry in words.entries):
-                self._refuse(where, f"word = {name!r}: expected a word that is not yet in {words.name}; delete it and its comma.")
+                self._refuse(
+                    where, f"word = {name!r}: expected a word that is not yet in {words.name}; delete it and its comma."
+                )
             words.entries.append([name, *(field.replace("~", name) for field in shared)])
 
     def _find_remembered(self) -> dict[str, Words | None]:
@@ -130,7 +145,9 @@ class GrammarFile:
     def _rule(self, name: str, where: str) -> Rule:
         if name in self.opened:
             way = " > ".join([*self.opened, name])
-            self._refuse(where, f"rule = {name}: expected a rule that does not lead back to itself ({way}); stories must end.")
+            self._refuse(
+                where, f"rule = {name}: expected a rule that does not lead back to itself ({way}); stories must end."
+            )
         if name not in self.rules:
             self.opened.append(name)
             self.rules[name] = Rule([self._nodes(where, alternative) for where, alternative in self.lines[name]])
@@ -148,7 +165,10 @@ class GrammarFile:
             elif part:
                 nodes.append(Text(part))
         if re.search(r"\b[aA] \{", line):
-            self._refuse(where, "text = 'a {...}': expected {a ...}, which knows where 'an' is right; move the article into the slot.")
+            self._refuse(
+                where,
+                "text = 'a {...}': expected {a ...}, which knows where 'an' is right; move the article into the slot.",
+            )
         return nodes
 
     def _slot(self, where: str, body: str) -> Node:
@@ -157,20 +177,27 @@ class GrammarFile:
             return Note(*note.groups())
         slot = SLOT.fullmatch(f":{body}" if SUM.fullmatch(body) else body)
         if not slot or not (slot[2] or slot[4]):
-            self._refuse(where, f"slot = {{{body}}}: expected {{word}}, {{name.field}}, {{name:class}} or {{a word}}; correct it.")
+            self._refuse(
+                where,
+                f"slot = {{{body}}}: expected {{word}}, {{name.field}}, {{name:class}} or {{a word}}; correct it.",
+            )
         article, name, field, kind = slot.groups()
         form = ("a" if article else "", (article or name or "a")[0].isupper())
         name = name and name[0].lower() + name[1:]
         if kind is None and name in self.remembered:
             if not (words := self.remembered[name]):
-                self._refuse(where, f"slot = {{{body}}}: expected a word or a number, but {name} is a fact; rename the fact.")
+                self._refuse(
+                    where, f"slot = {{{body}}}: expected a word or a number, but {name} is a fact; rename the fact."
+                )
             return Copy((name,), words, self._column(where, words, field, form), None, where)
         if kind is None:
             name, kind = None, f"{name}.{field}" if field else name
         if span := SPAN.fullmatch(kind):
             low, high = map(int, span.groups())
             if not low <= high < len(NUMBERS):
-                self._refuse(where, f"range = {kind}: expected two numbers in order, up to {len(NUMBERS) - 1}; change it.")
+                self._refuse(
+                    where, f"range = {kind}: expected two numbers in order, up to {len(NUMBERS) - 1}; change it."
+                )
             column = self.words["number"].column("name", *form)
             return Draw(Words("number", ["name"], self.words["number"].entries[low : high + 1]), column, name)
         if total := SUM.fullmatch(kind):
@@ -193,5 +220,7 @@ class GrammarFile:
     def _column(self, where: str, words: Words, field: str | None, form: tuple[str, bool]) -> int:
         field = field or words.fields[0]
         if field not in words.fields:
-            self._refuse(where, f"field = {field}: expected {' or '.join(words.fields)}, the fields of {words.name}; change it.")
+            self._refuse(
+                where, f"field = {field}: expected {' or '.join(words.fields)}, the fields of {words.name}; change it."
+            )
         return words.column(field, *form)

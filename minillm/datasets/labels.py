@@ -71,7 +71,10 @@ class LabelledTexts:
 
         def deal(step: int) -> LabelBatch:
             epochs, places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), n)
-            chosen = [np.random.default_rng((seed, epoch)).permutation(n)[places[epochs == epoch]] for epoch in np.unique(epochs)]
+            chosen = [
+                np.random.default_rng((seed, epoch)).permutation(n)[places[epochs == epoch]]
+                for epoch in np.unique(epochs)
+            ]
             return self.rows(torch.from_numpy(np.concatenate(chosen)))
 
         def draw(step: int) -> LabelBatch:

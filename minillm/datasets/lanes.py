@@ -30,7 +30,9 @@ class Lanes(Windows):
     epoch, since each one begins at another place of the text. Raises ValueError for a text that has fewer rows than a batch.
     """
 
-    def __init__(self, stream: TokenStream, context_length: int, batch_size: int, seed: int, whole_documents: bool = True):
+    def __init__(
+        self, stream: TokenStream, context_length: int, batch_size: int, seed: int, whole_documents: bool = True
+    ):
         super().__init__(stream, context_length, batch_size, seed, whole_documents=whole_documents)
         if len(self._rows) < batch_size:
             raise ValueError(
@@ -57,4 +59,6 @@ class Lanes(Windows):
         epoch, place = divmod(step, self.steps_per_epoch)
         generator = np.random.default_rng((self.seed, epoch))
         rows = np.roll(self._rows, -generator.integers(len(self._rows))) if len(self._openings) else self._rows
-        return rows[: self.batch_size * self.steps_per_epoch].reshape(self.batch_size, -1)[:, place] + generator.integers(self._n_offsets)
+        return rows[: self.batch_size * self.steps_per_epoch].reshape(self.batch_size, -1)[
+            :, place
+        ] + generator.integers(self._n_offsets)

@@ -13,7 +13,19 @@ from typing import NamedTuple, NoReturn
 
 VOWELS = "aàâeéèêëiîïoôœuùûh"  # no h of the file is pronounced
 AVOIR = ("ai", "as", "a", "avons", "avez", "ont")
-PLURAL_IN_S = ("bleu", "pneu", "landau", "bal", "carnaval", "festival", "récital", "chacal", "naval", "fatal", "banal")  # against the rule
+PLURAL_IN_S = (
+    "bleu",
+    "pneu",
+    "landau",
+    "bal",
+    "carnaval",
+    "festival",
+    "récital",
+    "chacal",
+    "naval",
+    "fatal",
+    "banal",
+)  # against the rule
 HEADINGS = ("nouns", "adjectives", "verbs", "names", "places", "times")
 
 Forms = dict[tuple[str, bool], str]  # (gender, whether plural) -> form
@@ -96,7 +108,11 @@ class Lexicon:
         singular, _, plural = (part.strip() for part in english.partition(","))
         word, second = french
         both = {"m": word, "f": word} if second in ("m", "f") else {"m": word, "f": second}
-        forms = {(gender, many): french_plural(form) if many else form for gender, form in both.items() for many in (False, True)}
+        forms = {
+            (gender, many): french_plural(form) if many else form
+            for gender, form in both.items()
+            for many in (False, True)
+        }
         return Noun(kind, second if second in ("m", "f") else "mf", forms, (singular, plural or english_s(singular)))
 
     def _adjective(self, before: bool, kinds: tuple[str, ...], french: list[str], english: str) -> Adjective:
@@ -117,8 +133,15 @@ class Lexicon:
         takes_be, infinitive = infinitive.endswith("*"), infinitive.removesuffix("*")
         stem = infinitive.removesuffix("er")
         if not parts and stem == infinitive:
-            self._refuse(french, "the forms of a verb that does not end in -er: / six of the present / participle / stem of the future")
-        present, participle, future = parts or [f"{stem}e {stem}es {stem}e {stem}ons {stem}ez {stem}ent", f"{stem}é", infinitive]
+            self._refuse(
+                french,
+                "the forms of a verb that does not end in -er: / six of the present / participle / stem of the future",
+            )
+        present, participle, future = parts or [
+            f"{stem}e {stem}es {stem}e {stem}ons {stem}ez {stem}ent",
+            f"{stem}é",
+            infinitive,
+        ]
         return Verb(
             tuple(kind for kind in objects if kind != "-"),
             goals[0] if goals else "",
@@ -132,7 +155,9 @@ class Lexicon:
         )
 
     def _refuse(self, text: str, expected: str) -> NoReturn:
-        raise ValueError(f"{self.path.name} line {self.line}: {text[:60].strip()!r}: expected {expected}; see the top of the file")
+        raise ValueError(
+            f"{self.path.name} line {self.line}: {text[:60].strip()!r}: expected {expected}; see the top of the file"
+        )
 
 
 def starts_with_vowel(word: str) -> bool:
@@ -153,7 +178,10 @@ def french_plural(word: str) -> str:
 
 def english_s(word: str) -> str:
     """The plural of a noun, the third person of a verb: cat -> cats, watch -> watches, story -> stories, look at -> looks at."""
-    return _first(word, lambda w: {"have": "has"}.get(w) or (w[:-1] + "ies" if _consonant_y(w) else w + ("es" if _hisses(w) else "s")))
+    return _first(
+        word,
+        lambda w: {"have": "has"}.get(w) or (w[:-1] + "ies" if _consonant_y(w) else w + ("es" if _hisses(w) else "s")),
+    )
 
 
 def english_ed(word: str) -> str:

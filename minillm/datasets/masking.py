@@ -32,7 +32,9 @@ class MaskingConfig:
     def __post_init__(self) -> None:
         validate(self)
         if self.masked + self.random > 1:
-            raise ValueError(f"masking.masked + masking.random = {self.masked + self.random:g}: expected at most 1; lower one of them")
+            raise ValueError(
+                f"masking.masked + masking.random = {self.masked + self.random:g}: expected at most 1; lower one of them"
+            )
 
 
 class Masking:
@@ -51,7 +53,9 @@ class Masking:
         """
         c, generator = self.config, np.random.default_rng(seed)
         word = self.words(tokens)
-        lot, fate = (torch.from_numpy(generator.random(tokens.shape)).gather(1, word) for _ in range(2))  # (B, T), one for each word
+        lot, fate = (
+            torch.from_numpy(generator.random(tokens.shape)).gather(1, word) for _ in range(2)
+        )  # (B, T), one for each word
         other = torch.from_numpy(generator.integers(self.mask_id - 1, size=tokens.shape))
         other = other + (other >= self.end_id)  # any token but END
         free = (tokens >= 0) & (tokens != self.end_id)

@@ -51,7 +51,9 @@ class Pairs:
     def __init__(self, source: TokenStream, target: TokenStream):
         self.source, self.target = source, target
         self.ids, self.n_bytes = target.ids, target.n_bytes  # of what is to be written
-        self.source_borders, self.target_borders = (np.append(stream.starts, len(stream.ids) - 1) for stream in (source, target))
+        self.source_borders, self.target_borders = (
+            np.append(stream.starts, len(stream.ids) - 1) for stream in (source, target)
+        )
 
     def __len__(self) -> int:
         return len(self.target.starts)
@@ -82,10 +84,20 @@ class PairBatches:
     "random" draws every pair by (seed, step) alone. Raises ValueError for a pair that is longer than the context.
     """
 
-    def __init__(self, pairs: Pairs, context_length: int, batch_size: int, seed: int, order: Literal["epochs", "random"] = "epochs"):
+    def __init__(
+        self,
+        pairs: Pairs,
+        context_length: int,
+        batch_size: int,
+        seed: int,
+        order: Literal["epochs", "random"] = "epochs",
+    ):
         self.pairs, self.batch_size, self.seed, self.order = pairs, batch_size, seed, order
         self.lengths = check_lengths(pairs, context_length)
-        self._dealt: tuple[int, list[np.ndarray]] = (-1, [])  # the epoch that was needed last: remembered for speed only
+        self._dealt: tuple[int, list[np.ndarray]] = (
+            -1,
+            [],
+        )  # the epoch that was needed last: remembered for speed only
 
     @property
     def steps_per_epoch(self) -> int:
@@ -94,7 +106,9 @@ class PairBatches:
     def batch(self, step: int) -> PairBatch:
         """The batch of a step, counted from 0."""
         if self.order == "random":
-            return self.pairs.batch(np.random.default_rng((self.seed, step)).integers(len(self.pairs), size=self.batch_size))
+            return self.pairs.batch(
+                np.random.default_rng((self.seed, step)).integers(len(self.pairs), size=self.batch_size)
+            )
         epoch, place_in_epoch = divmod(step, self.steps_per_epoch)
         if self._dealt[0] != epoch:
             self._dealt = epoch, self._deal(epoch)
@@ -122,7 +136,9 @@ def check_lengths(pairs: Pairs, context_length: int) -> np.ndarray:
     lengths = pairs.lengths()
     longest = int(lengths.max())
     if longest > context_length:
-        raise ValueError(f"the longest sentence = {longest} tokens: expected at most model.context_length = {context_length}; raise it")
+        raise ValueError(
+            f"the longest sentence = {longest} tokens: expected at most model.context_length = {context_length}; raise it"
+        )
     return lengths
 
 
@@ -133,7 +149,9 @@ def split_pairs(pairs: Sequence[Pair], val_fraction: float, test_fraction: float
     Raises ValueError where training or validation would be empty.
     """
     if val_fraction + test_fraction >= 1:
-        raise ValueError(f"data.val_fraction + data.test_fraction = {val_fraction + test_fraction:g}: expected less than 1")
+        raise ValueError(
+            f"data.val_fraction + data.test_fraction = {val_fraction + test_fraction:g}: expected less than 1"
+        )
     known = {name: place(name) for name in sorted({name for pair in pairs for name in pair.combinations})}
     parts: Splits = Splits([], [], [])
     for pair in pairs:
@@ -142,7 +160,9 @@ def split_pairs(pairs: Sequence[Pair], val_fraction: float, test_fraction: float
         (parts.test if test else parts.val if val else parts.train).append(pair)
     for part, name in ((parts.train, "train"), (parts.val, "validate")):
         if not part:
-            raise ValueError(f"{len(pairs)} pairs: expected some to {name} on; give more, or change data.val_fraction = {val_fraction:g}")
+            raise ValueError(
+                f"{len(pairs)} pairs: expected some to {name} on; give more, or change data.val_fraction = {val_fraction:g}"
+            )
     return Splits(parts.train, list(dict.fromkeys(parts.val)), list(dict.fromkeys(parts.test)))
 
 
@@ -154,7 +174,9 @@ def read_pairs(path: Path, text: str) -> list[Pair]:
             continue
         source, *targets = (part.strip() for part in line.split("\t"))
         if len(targets) != 1 or not source or not targets[0]:
-            raise ValueError(f"{path}, line {number}: expected a sentence, a tab and its translation; write source<TAB>target")
+            raise ValueError(
+                f"{path}, line {number}: expected a sentence, a tab and its translation; write source<TAB>target"
+            )
         pairs.append(Pair(source, targets[0], frozenset([source])))
     return pairs
 

@@ -17,9 +17,38 @@ from pathlib import Path
 
 NOT_LIBRARY = {"test", "tests", "idlelib", "turtledemo", "lib2to3", "pydoc_data"}
 COMPILED = [
-    "array", "binascii", "builtins", "bz2", "cmath", "collections", "datetime", "decimal", "errno", "functools", "gc", "io",
-    "itertools", "lzma", "marshal", "math", "mmap", "operator", "os", "pickle", "select", "signal", "socket", "sqlite3", "ssl",
-    "struct", "sys", "threading", "time", "unicodedata", "weakref", "zlib",
+    "array",
+    "binascii",
+    "builtins",
+    "bz2",
+    "cmath",
+    "collections",
+    "datetime",
+    "decimal",
+    "errno",
+    "functools",
+    "gc",
+    "io",
+    "itertools",
+    "lzma",
+    "marshal",
+    "math",
+    "mmap",
+    "operator",
+    "os",
+    "pickle",
+    "select",
+    "signal",
+    "socket",
+    "sqlite3",
+    "ssl",
+    "struct",
+    "sys",
+    "threading",
+    "time",
+    "unicodedata",
+    "weakref",
+    "zlib",
 ]
 Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -33,7 +62,9 @@ def python_docs() -> list[str]:
             titled.setdefault(title, text)  # what has a source was read there, with its signature
     documents = [*_topics(), *(f"{title}\n\n{text.strip()}\n" for title, text in titled.items())]
     if not documents:
-        raise ValueError(f"python-docs = {library}: expected the standard library's sources, found none; choose another data.corpus")
+        raise ValueError(
+            f"python-docs = {library}: expected the standard library's sources, found none; choose another data.corpus"
+        )
     return list(dict.fromkeys(documents))
 
 
@@ -49,7 +80,9 @@ def _sources(library: Path) -> Iterator[Path]:
     """The source files of public modules, sorted."""
     for folder, folders, names in os.walk(library):
         # what cannot be imported by its name (site-packages, config-3.11) is no module
-        folders[:] = sorted(name for name in folders if name.isidentifier() and name[0] != "_" and name not in NOT_LIBRARY)
+        folders[:] = sorted(
+            name for name in folders if name.isidentifier() and name[0] != "_" and name not in NOT_LIBRARY
+        )
         for name in sorted(names):
             if name.endswith(".py") and (name[0] != "_" or name == "__init__.py"):
                 yield Path(folder, name)
@@ -90,7 +123,9 @@ def _asked(module: str) -> Iterator[tuple[str, str]]:
         return
     for name, value in sorted(members.items()):
         foreign = getattr(value, "__module__", None) not in (module, f"_{module}", "posix", "nt")
-        if foreign or name.startswith("_") or name.endswith("hook"):  # subtle: sys.excepthook is whatever the program has put there
+        if (
+            foreign or name.startswith("_") or name.endswith("hook")
+        ):  # subtle: sys.excepthook is whatever the program has put there
             continue
         if isinstance(value, type):
             yield from _described(f"class {module}.{name}", value)

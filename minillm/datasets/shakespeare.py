@@ -30,7 +30,9 @@ def shakespeare(path: Path | None = None, url: str = URL) -> str:
         try:
             write_atomically(path, data)
         except OSError as e:
-            raise ValueError(f"{path}: cannot be written ({e.strerror}); make the folder writable, or put the file there by hand") from e
+            raise ValueError(
+                f"{path}: cannot be written ({e.strerror}); make the folder writable, or put the file there by hand"
+            ) from e
     data = path.read_bytes()
     _verify(data, f"{path}: the file", "delete it, and the next run downloads it again")
     return data.decode()
@@ -38,7 +40,9 @@ def shakespeare(path: Path | None = None, url: str = URL) -> str:
 
 def _verify(data: bytes, what: str, remedy: str) -> None:
     if hashlib.sha256(data).hexdigest() != SHA256:
-        raise ValueError(f"{what} is damaged ({len(data)} bytes): expected {N_BYTES} bytes with SHA-256 {SHA256[:8]}...; {remedy}")
+        raise ValueError(
+            f"{what} is damaged ({len(data)} bytes): expected {N_BYTES} bytes with SHA-256 {SHA256[:8]}...; {remedy}"
+        )
 
 
 def _download(url: str, path: Path) -> bytes:

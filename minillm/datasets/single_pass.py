@@ -21,7 +21,9 @@ class SinglePass:
         """Raises ValueError where rows are too short for anything but the overlap."""
         fresh = context_length - overlap  # targets that a row counts
         if fresh < 1:
-            raise ValueError(f"model.context_length = {context_length}: expected more than model.order - 1 = {overlap}; raise it")
+            raise ValueError(
+                f"model.context_length = {context_length}: expected more than model.order - 1 = {overlap}; raise it"
+            )
         borders = np.append(stream.starts, len(stream.ids) - 1)
         n_rows = -(-np.diff(borders) // fresh)  # of each document
         first_rows = np.repeat(np.cumsum(n_rows) - n_rows, n_rows)
@@ -38,7 +40,9 @@ class SinglePass:
     def batch(self, step: int) -> Batch:
         """The batch of a step, counted from 0. Raises ValueError beyond the end of the text."""
         if step >= self.n_steps:
-            raise ValueError(f"step {step + 1}: expected at most {self.n_steps}, which read the whole text; lower train.max_steps")
+            raise ValueError(
+                f"step {step + 1}: expected at most {self.n_steps}, which read the whole text; lower train.max_steps"
+            )
         rows = slice(step * self.batch_size, (step + 1) * self.batch_size)
         starts = self._starts[rows, None]
         places = starts + self._places

@@ -27,7 +27,9 @@ class Source(NamedTuple):
         return len(stories) * self.log_share - math.fsum(map(self.world.log_prob, stories))
 
 
-def find_source(world: World | None, written: Sequence[str], kept: Sequence[str], report: Report | None) -> tuple[Source | None, str]:
+def find_source(
+    world: World | None, written: Sequence[str], kept: Sequence[str], report: Report | None
+) -> tuple[Source | None, str]:
     """The source of the documents that were `kept` of those that were `written`, and a remark; None where there is none to compare with.
 
     `report` is the account of the cleaning, None where there was none.
@@ -42,10 +44,16 @@ def find_source(world: World | None, written: Sequence[str], kept: Sequence[str]
         "cleaning removed stories that resemble others": report is not None and report.n_repeated > 0,
     }
     if reason := next((reason for reason, holds in reasons.items() if holds), ""):
-        return None, f"the source's own loss is not known here, so regret is not measured and no leak is noticed: {reason}"
+        return (
+            None,
+            f"the source's own loss is not known here, so regret is not measured and no leak is noticed: {reason}",
+        )
     if len(kept) == len(written):
         return Source(world), ""
     share = len(kept) / len(written)
     source = Source(world, math.log(share), math.sqrt((1 - share) / len(kept)))
     remark = f"the source's own loss is that of the {len(kept):,} of {len(written):,} stories that cleaning kept: "
-    return source, f"{remark}ln {share:.3f} = {source.log_share:.3f} +- {source.error:.3f} nats a story were added to it"
+    return (
+        source,
+        f"{remark}ln {share:.3f} = {source.log_share:.3f} +- {source.error:.3f} nats a story were added to it",
+    )

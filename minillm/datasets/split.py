@@ -28,19 +28,27 @@ def split(documents: Sequence[str], val_fraction: float = 0.05, test_fraction: f
     """
     held_out = val_fraction + test_fraction
     if held_out >= 1:
-        raise ValueError(f"data.val_fraction + data.test_fraction = {held_out:g}: expected less than 1; leave something to train on")
+        raise ValueError(
+            f"data.val_fraction + data.test_fraction = {held_out:g}: expected less than 1; leave something to train on"
+        )
     if not documents:
-        raise ValueError("the corpus has no documents: expected at least one; give more text or remove less of it by cleaning")
+        raise ValueError(
+            "the corpus has no documents: expected at least one; give more text or remove less of it by cleaning"
+        )
     if len(documents) == 1:
         return _cut(documents[0], held_out)
     places = {document: place(document) for document in documents}
-    sides = {document: "val" if u < val_fraction else "test" if u < held_out else "train" for document, u in places.items()}
+    sides = {
+        document: "val" if u < val_fraction else "test" if u < held_out else "train" for document, u in places.items()
+    }
     if "train" not in sides.values():
         sides[max(places, key=places.__getitem__)] = "train"
     if val_fraction > 0 and "val" not in sides.values():
         sides[min(places, key=places.__getitem__)] = "val"
     if "train" not in sides.values():
-        raise ValueError(f"the corpus = {len(documents)} times the same document: expected different ones to train and to validate on")
+        raise ValueError(
+            f"the corpus = {len(documents)} times the same document: expected different ones to train and to validate on"
+        )
     return Splits(*([document for document in documents if sides[document] == side] for side in Splits._fields))
 
 
@@ -52,5 +60,7 @@ def place(document: str) -> float:
 def _cut(text: str, held_out: float) -> Splits:
     at = int(len(text) * (1 - held_out))
     if at == 0:
-        raise ValueError(f"the only document = {len(text)} characters: expected enough to train and to validate on; give more text")
+        raise ValueError(
+            f"the only document = {len(text)} characters: expected enough to train and to validate on; give more text"
+        )
     return Splits([text[:at]], [text[at:]] if at < len(text) else [], [])

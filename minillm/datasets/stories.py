@@ -90,7 +90,11 @@ class World:
         misses = [(start, form) for start, forms in page.misses for form in forms] + [(end, "") for end in ends]
         far = max(start + n_equal(form, text, start) for start, form in misses)
         # subtle: a form that the text has whole was no miss; what had to follow it is another miss
-        offsets = [(form, far - start) for start, form in misses if far - start < len(form) and text.startswith(form[: far - start], start)]
+        offsets = [
+            (form, far - start)
+            for start, form in misses
+            if far - start < len(form) and text.startswith(form[: far - start], start)
+        ]
         expected = list(dict.fromkeys(word_at(form, offset) for form, offset in offsets if offset >= 0))
         return Verdict(False, far, one_of(expected + [THE_END] * (far in ends)))
 
@@ -155,12 +159,16 @@ def main() -> None:
     distinct = {word.strip('.,!?":;').removesuffix("'s").lower() for story in stories for word in story.split()}
     mean, error = world.entropy(5000, seed=1)
     print(f"stories           10^{math.log10(world.n_stories):.1f} different ones")
-    print(f"words per story   {n_words:.1f}; seen {min(lengths)} to {max(lengths)}, possible {world.min_words} to {world.max_words}")
+    print(
+        f"words per story   {n_words:.1f}; seen {min(lengths)} to {max(lengths)}, possible {world.min_words} to {world.max_words}"
+    )
     print(f"distinct words    {len(distinct)}")
     print(f"entropy           {world.nats:.2f} nats per story (sampled: {mean:.2f} +- {error:.2f})")
     print(f"                  {world.nats / n_words:.3f} nats per word, {world.nats / n_bytes:.4f} nats per byte")
     print(f"constraints       {world.n_constraints:.1f} words per story follow from earlier ones")
-    print(f"speed             {n_bytes * len(stories) / writing / 1e6:.1f} MB/s written, {500 / reading:.0f} stories/s read")
+    print(
+        f"speed             {n_bytes * len(stories) / writing / 1e6:.1f} MB/s written, {500 / reading:.0f} stories/s read"
+    )
 
 
 if __name__ == "__main__":

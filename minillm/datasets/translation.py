@@ -25,14 +25,23 @@ WORDS = SHIPPED / "data" / "translation.txt"
 PEOPLE, THINGS = ("job", "person"), ("animal", "food", "text", "object", "place")
 
 PRONOUNS = [  # French, English, person, genders, numbers that it may have
-    *(("je", "I", 0, "mf", (False,)), ("tu", "you", 1, "mf", (False,)), ("il", "he", 2, "m", (False,)), ("elle", "she", 2, "f", (False,))),
+    *(
+        ("je", "I", 0, "mf", (False,)),
+        ("tu", "you", 1, "mf", (False,)),
+        ("il", "he", 2, "m", (False,)),
+        ("elle", "she", 2, "f", (False,)),
+    ),
     *(("nous", "we", 3, "mf", (True,)), ("vous", "you", 4, "mf", (False, True))),
     *(("ils", "they", 5, "m", (True,)), ("elles", "they", 5, "f", (True,))),
 ]
 THE, A = ("le", "la", "les", "the", "the"), ("un", "une", "des", "a", "")
 DETERMINERS = [  # masculine, feminine, plural; English singular and plural
     *(THE, THE, THE, A, A, A, ("mon", "ma", "mes", "my", "my"), ("ton", "ta", "tes", "your", "your")),
-    *(("notre", "notre", "nos", "our", "our"), ("votre", "votre", "vos", "your", "your"), ("ce", "cette", "ces", "this", "these")),
+    *(
+        ("notre", "notre", "nos", "our", "our"),
+        ("votre", "votre", "vos", "your", "your"),
+        ("ce", "cette", "ces", "this", "these"),
+    ),
 ]
 BE = {
     "present": (("suis", "es", "est", "sommes", "êtes", "sont"), ("am", "are", "is", "are", "are", "are")),
@@ -96,7 +105,10 @@ class _Sentence:
         shape = self.one(["job", "state", "thing's state", "where", "verb", "verb", "verb", "verb"])
         subject = self.noun_phrase(THINGS) if shape == "thing's state" else self.subject()
         predicate = {"job": self.job, "where": self.where, "verb": self.action}.get(shape, self.state)(subject, negated)
-        french, english = say_french(subject, predicate, tense, negated, asked), say_english(subject, predicate, tense, negated, asked)
+        french, english = (
+            say_french(subject, predicate, tense, negated, asked),
+            say_english(subject, predicate, tense, negated, asked),
+        )
         if self.chance(0.25):
             when = self.one(self.words.times[tense])
             french, english = [*french, *when[0].split()], [*english, when[1]]
@@ -124,7 +136,14 @@ class _Sentence:
             a, b = self.name(), self.name()
             gender = "m" if "m" in (a.gender, b.gender) else "f"
             if a.head != b.head:
-                return Phrase([*a.french, "et", *b.french], [*a.english, "and", *b.english], f"{a.head} and {b.head}", 5, gender, True)
+                return Phrase(
+                    [*a.french, "et", *b.french],
+                    [*a.english, "and", *b.english],
+                    f"{a.head} and {b.head}",
+                    5,
+                    gender,
+                    True,
+                )
         return self.noun_phrase(PEOPLE)
 
     def name(self) -> Phrase:
@@ -158,7 +177,9 @@ class _Sentence:
             ending = "'" if owner.plural and owner.english[-1].endswith("s") else "'s"
             the = [*owner.english[:-1], owner.english[-1] + ending]
             french = [*french, "de", *owner.french]
-        return Phrase([article, *french], [*filter(None, the), *english], head, 5 if plural else 2, gender, plural, noun.kind)
+        return Phrase(
+            [article, *french], [*filter(None, the), *english], head, 5 if plural else 2, gender, plural, noun.kind
+        )
 
     def job(self, subject: Phrase, negated: bool) -> Predicate:
         noun = self.one(self.words.nouns["job"])
@@ -195,7 +216,10 @@ class _Sentence:
         if verb.preposition:
             goal = self.noun_phrase(verb.goals, owned=not verb.objects)
             self.combine(verb.english, goal.head)
-            french, english = [*french, verb.preposition, *goal.french], [*english, *["to"] * bool(verb.objects), *goal.english]
+            french, english = (
+                [*french, verb.preposition, *goal.french],
+                [*english, *["to"] * bool(verb.objects), *goal.english],
+            )
         return Predicate(verb, french, english)
 
 
@@ -233,7 +257,11 @@ def say_english(subject: Phrase, predicate: Predicate, tense: str, negated: bool
 
 def join_french(words: list[str]) -> str:
     """The words as they are written beside each other: de le -> du, de des -> de, le ami -> l'ami, ce ami -> cet ami."""
-    words = [word for before, word in zip(["", *words], words, strict=False) if not (before == "de" and word in ("des", "de"))]
+    words = [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if not (before == "de" and word in ("des", "de"))
+    ]
     out: list[str] = []
     for word, following in zip(words, [*words[1:], ""], strict=True):
         vowel = starts_with_vowel(following)

@@ -50,7 +50,10 @@ class Windows:
         else:
             self._rows, self._n_offsets = np.arange(len(self._ring) // context_length) * context_length, len(self._ring)
         self._starts = {"epochs": self._starts_in_epochs, "random": self._starts_at_random}[order]
-        self._dealt = (-1, self._rows)  # the epoch whose order was needed last, and that order: remembered for speed only
+        self._dealt = (
+            -1,
+            self._rows,
+        )  # the epoch whose order was needed last, and that order: remembered for speed only
 
     @property
     def rows_per_epoch(self) -> int:
@@ -69,7 +72,9 @@ class Windows:
 
     def _starts_in_epochs(self, step: int) -> np.ndarray:
         epochs, places = np.divmod(np.arange(step * self.batch_size, (step + 1) * self.batch_size), len(self._rows))
-        return np.concatenate([self._deal(epoch)[places[epochs == epoch]] for epoch in range(epochs[0], epochs[-1] + 1)])
+        return np.concatenate(
+            [self._deal(epoch)[places[epochs == epoch]] for epoch in range(epochs[0], epochs[-1] + 1)]
+        )
 
     def _deal(self, epoch: int) -> np.ndarray:
         if self._dealt[0] != epoch:
@@ -94,7 +99,9 @@ def row_starts(stream: TokenStream, context_length: int) -> np.ndarray:
     return np.array(rows[:-1], np.int64)
 
 
-def evaluation_batches(stream: TokenStream, context_length: int, batch_size: int, whole_documents: bool = True) -> list[Batch]:
+def evaluation_batches(
+    stream: TokenStream, context_length: int, batch_size: int, whole_documents: bool = True
+) -> list[Batch]:
     """One pass over a stream, always the same, in which each of its ids but the first is a target exactly once.
 
     Each row counts up to where the next one begins; the rest of it is EMPTY and IGNORE. The last batch may have fewer rows.

@@ -42,7 +42,9 @@ def check_choice(layer: int, head: int, n_layers: int, n_heads: int) -> None:
     """Raise ValueError for a layer or a head, from 1, that a model does not have; 0 stands for none in particular."""
     for name, value, n in (("layer", layer, n_layers), ("head", head, n_heads)):
         if not 0 <= value <= n:
-            raise ValueError(f"attention {name} = {value}: expected at most {n}, as many as the model has; name one from 1 to {n}")
+            raise ValueError(
+                f"attention {name} = {value}: expected at most {n}, as many as the model has; name one from 1 to {n}"
+            )
 
 
 class _Watched(NoCache):
@@ -80,7 +82,9 @@ def strongest(rows: Sequence[str], columns: Sequence[str], weights: Tensor, n: i
     best = weights.topk(min(n, weights.shape[1]))
     lines = []
     for number, (row, values, places) in enumerate(zip(rows, best.values.tolist(), best.indices.tolist(), strict=True)):
-        cells = "   ".join(f"{value:.2f} {columns[i]} [{i}]" for value, i in zip(values, places, strict=True) if value > 0)
+        cells = "   ".join(
+            f"{value:.2f} {columns[i]} [{i}]" for value, i in zip(values, places, strict=True) if value > 0
+        )
         lines.append(f"{number:>4}  {row:<{side}}  {cells}")
     return "\n".join(lines)
 
@@ -92,7 +96,9 @@ def table(rows: Sequence[str], columns: Sequence[str], weights: Tensor) -> str:
     lines = [" " * side + "".join(f"{column:>{width}} " for column, width in zip(columns, widths, strict=True))]
     for row, values in zip(rows, weights.tolist(), strict=True):
         cells = [f"[{value:.2f}]" if value == max(values) else f"{value:.2f} " for value in values]
-        lines.append(f"{row:<{side}}" + "".join(f"{cell:>{width + 1}}" for cell, width in zip(cells, widths, strict=True)))
+        lines.append(
+            f"{row:<{side}}" + "".join(f"{cell:>{width + 1}}" for cell, width in zip(cells, widths, strict=True))
+        )
     return "\n".join(lines)
 
 
@@ -106,10 +112,14 @@ def save_heat_maps(rows: Sequence[str], columns: Sequence[str], weights: Tensor,
     width, height = min(0.5, SIDE / len(columns)), min(0.4, SIDE / len(rows))  # inches of a cell
     figure = Figure(figsize=(1 + width * len(columns) * len(weights), 1.5 + height * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
-    for i, (axes, layer) in enumerate(zip(figure.subplots(1, len(weights), squeeze=False)[0], weights, strict=True), first):
+    for i, (axes, layer) in enumerate(
+        zip(figure.subplots(1, len(weights), squeeze=False)[0], weights, strict=True), first
+    ):
         axes.imshow(layer.tolist(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
         axes.set_title(f"layer {i}")
-        axes.set_xticks(range(len(columns)), columns, rotation=60 if width > 0.2 else 90, ha="right", fontsize=min(10, 60 * width))
+        axes.set_xticks(
+            range(len(columns)), columns, rotation=60 if width > 0.2 else 90, ha="right", fontsize=min(10, 60 * width)
+        )
         axes.set_yticks(range(len(rows)), rows, fontsize=min(10, 60 * height))
     figure.savefig(path, dpi=120)
     return True

@@ -33,14 +33,20 @@ class BeamConfig:
     """Beam search, where it is asked for."""
 
     beams: Count = 0  # beginnings that are kept at each step; 0: no beam search, 1: greedy
-    length_penalty: Annotated[float, Between(-10, 10)] = 1.0  # alpha of logprob / length^alpha: 0 favors short texts, more longer ones
-    early_stopping: Literal["always", "likely", "never"] = "likely"  # when as many ended: stop; stop if no other is better; if none can be
+    length_penalty: Annotated[float, Between(-10, 10)] = (
+        1.0  # alpha of logprob / length^alpha: 0 favors short texts, more longer ones
+    )
+    early_stopping: Literal["always", "likely", "never"] = (
+        "likely"  # when as many ended: stop; stop if no other is better; if none can be
+    )
     num_return: Positive = 1  # texts to return, the best first
 
     def __post_init__(self) -> None:
         validate(self)
         if self.num_return > max(self.beams, 1):
-            raise ValueError(f"num_return = {self.num_return}: expected at most beams = {self.beams}; return fewer or keep more")
+            raise ValueError(
+                f"num_return = {self.num_return}: expected at most beams = {self.beams}; return fewer or keep more"
+            )
 
 
 class Hypothesis(NamedTuple):
@@ -114,12 +120,17 @@ class _Search:
             if token == self.end_id or n_new == self.n_most:
                 if rank < self.config.beams:
                     ends = token == self.end_id
-                    tokens, reason = texts[beginning].tolist() + ([] if ends else [token]), "end" if ends else self.limit_reason
+                    tokens, reason = (
+                        texts[beginning].tolist() + ([] if ends else [token]),
+                        "end" if ends else self.limit_reason,
+                    )
                     self.ended.append(Hypothesis(tokens, logprob, self.score(logprob, n_new), reason))
             elif len(going) < self.config.beams:
                 going.append((logprob, beginning, token))
         if not going and not self.ended:
-            raise ValueError("every token is banned: expected one at least that may be written; loosen what forbids them")
+            raise ValueError(
+                "every token is banned: expected one at least that may be written; loosen what forbids them"
+            )
         self.ended = sorted(self.ended, key=lambda hypothesis: -hypothesis.score)[: self.config.beams]
         return [] if self._is_over(going, n_new) else going
 
@@ -143,8 +154,12 @@ def _search(
 ) -> None:
     """Search for all of those rows until every search is over. A prompt is read once, and then has N rows of the batch."""
     n_beams = searches[0].config.beams
-    history, width = pad_left([prompts[row] for row in rows], room=max(search.n_most for search in searches), device=device_of(model))
-    logprobs = torch.zeros(len(rows), 1, dtype=torch.float64, device=history.device)  # (B, N) of the hypotheses, but 1 column at first
+    history, width = pad_left(
+        [prompts[row] for row in rows], room=max(search.n_most for search in searches), device=device_of(model)
+    )
+    logprobs = torch.zeros(
+        len(rows), 1, dtype=torch.float64, device=history.device
+    )  # (B, N) of the hypotheses, but 1 column at first
     read, began, n_new = 0, width, 0  # columns of history: those that the state has read, and where all prompts end
     while rows:
         n_new += 1
@@ -153,12 +168,16 @@ def _search(
         values, places = best(_continuations(logits[:, -1], logprobs, history[:, :width], sampler, rows), 2 * n_beams)
         N, V, texts = logprobs.shape[1], logits.shape[-1], history[:, began:width]
         staying, kept = [], []  # rows, and of each N (logprob, row of the batch, token)
-        for i, (row, *candidates) in enumerate(zip(rows, *torch.stack([values, places.double()]).tolist(), strict=True)):
+        for i, (row, *candidates) in enumerate(
+            zip(rows, *torch.stack([values, places.double()]).tolist(), strict=True)
+        ):
             found = [(value, i * N + int(place) // V, int(place) % V) for value, place in zip(*candidates, strict=True)]
             going = searches[row].divide(found, n_new, texts)
             if going:
                 staying.append(row)
-                kept += going + [(-math.inf, *going[-1][1:])] * (n_beams - len(going))  # rows without a hypothesis, which never win
+                kept += going + [(-math.inf, *going[-1][1:])] * (
+                    n_beams - len(going)
+                )  # rows without a hypothesis, which never win
         rows = staying
         if rows:
             values, parents, tokens = torch.tensor(kept, dtype=torch.float64, device=history.device).T
@@ -191,6 +210,8 @@ def _agreement(before: Tensor, after: Tensor) -> int:
 def best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k best of scores (B, M) and their places, in order; all where M < k. Of those that tie, the ones with the lower place."""
     values, places = scores.topk(min(k + 1, scores.shape[1]))
-    if bool(((values[:, 1:] == values[:, :-1]) & (values[:, 1:] > -math.inf)).any()):  # topk promises no order among equals
+    if bool(
+        ((values[:, 1:] == values[:, :-1]) & (values[:, 1:] > -math.inf)).any()
+    ):  # topk promises no order among equals
         values, places = scores.sort(dim=1, descending=True, stable=True)
     return values[:, :k], places[:, :k]

@@ -24,7 +24,9 @@ class BestOfConfig:
     """How many texts compete, and which are the same."""
 
     best_of: Count = 0  # write so many texts and show the best, by log-probability per token; 0: off
-    same_overlap: Fraction = 0.9  # beside --best-of: texts that share this much of their n-grams are one candidate; 1: only equal texts
+    same_overlap: Fraction = (
+        0.9  # beside --best-of: texts that share this much of their n-grams are one candidate; 1: only equal texts
+    )
     same_n: Positive = 3  # beside --best-of: length of those n-grams
 
     def __post_init__(self) -> None:
@@ -50,7 +52,9 @@ def rank(completions: Sequence[Completion], config: BestOfConfig, score: Scorer 
     """
     scores = [score(completion) for completion in completions]
     if any(math.isnan(s) for s in scores):
-        raise ValueError(f"score = nan of completion {[math.isnan(s) for s in scores].index(True)}: expected a number; mend the scorer")
+        raise ValueError(
+            f"score = nan of completion {[math.isnan(s) for s in scores].index(True)}: expected a number; mend the scorer"
+        )
     kept: list[Ranked] = []
     for i in sorted(range(len(completions)), key=lambda i: (-scores[i], completions[i].tokens)):
         overlaps = (overlap(completions[i].tokens, completions[other.index].tokens, config.same_n) for other in kept)

@@ -47,7 +47,11 @@ class Captured(nn.Module):
 
     def forward(self, tokens: Tensor, state: CapturedState | None = None) -> tuple[Tensor, CapturedState | None]:
         """See `LanguageModel.__call__`. Where a token is read alone, the caller sees to it that no row outgrows the context."""
-        if state is None or tokens.shape[1] != 1 or not all(isinstance(cache, FixedCache) and cache.k.dim() == 4 for cache in state.caches):
+        if (
+            state is None
+            or tokens.shape[1] != 1
+            or not all(isinstance(cache, FixedCache) and cache.k.dim() == 4 for cache in state.caches)
+        ):
             return self.model(tokens, state)
         if state.step is None or not state.step.fits(tokens, state):
             state.step = OneToken(self.model, tokens, state)
@@ -66,7 +70,9 @@ class OneToken:
 
     def fits(self, tokens: Tensor, state: CachedState) -> bool:
         """Whether it reads as many rows, and their caches have not moved."""
-        return len(tokens) == len(self.tokens) and all(cache.k is k for cache, k in zip(state.caches, self.held, strict=True))
+        return len(tokens) == len(self.tokens) and all(
+            cache.k is k for cache, k in zip(state.caches, self.held, strict=True)
+        )
 
     def __call__(self, tokens: Tensor, state: CachedState) -> Tensor:
         """The logits (B, 1, V) after tokens (B, 1), EMPTY where none is read; the state has read them."""

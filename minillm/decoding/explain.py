@@ -74,7 +74,9 @@ class Choice(NamedTuple):
     uniform: float  # in [0, 1): the token whose share of the line holds it was drawn
     token: int  # the one
     nbytes: int  # what the model's state held then
-    draft: Verdict | None = None  # on the token that was guessed for this place, if any; accepted, it is the one, and nothing is drawn
+    draft: Verdict | None = (
+        None  # on the token that was guessed for this place, if any; accepted, it is the one, and nothing is drawn
+    )
 
 
 def describe_belief(step: str, logits: Tensor, before: Tensor | None) -> Stage:
@@ -84,7 +86,13 @@ def describe_belief(step: str, logits: Tensor, before: Tensor | None) -> Stage:
     removed = 0.0 if before is None else float(before[~possible].sum())
     best = probs.topk(min(N_SHOWN, int(possible.sum())))
     entropy = -float(torch.special.xlogy(probs, probs).sum())
-    return Stage(step, int(possible.sum()), removed, entropy + 0.0, list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
+    return Stage(
+        step,
+        int(possible.sum()),
+        removed,
+        entropy + 0.0,
+        list(zip(best.indices.tolist(), best.values.tolist(), strict=True)),
+    )
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,9 @@ class ExplainingSampler(Sampler):
     def __call__(self, logits: Tensor, history: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """See `Sampler`. Raises ValueError for more rows than one."""
         if len(logits) != 1:
-            raise ValueError(f"{len(logits)} rows: expected one, since an explanation follows a single text; explain them one by one")
+            raise ValueError(
+                f"{len(logits)} rows: expected one, since an explanation follows a single text; explain them one by one"
+            )
         stages, logits = self._stages(logits, history)
         numbers = uniforms(generators, logits.device)
         drawn = invert(logits, numbers)
@@ -132,7 +142,9 @@ class ExplainingSampler(Sampler):
     def _keep(self, stages: list[Stage], logits: Tensor, uniform: float, token: int, draft: Verdict | None) -> None:
         possible = (logits[0] > BANNED).nonzero()[:, 0]
         left = widen(logits)[0, possible].tolist()
-        self.choices.append(Choice(stages, logits.shape[1], possible.tolist(), left, uniform, token, self.nbytes(), draft))
+        self.choices.append(
+            Choice(stages, logits.shape[1], possible.tolist(), left, uniform, token, self.nbytes(), draft)
+        )
 
     def for_rows(self, rows: Sequence[int]) -> "ExplainingSampler":
         """Itself: there is one row."""
@@ -151,7 +163,8 @@ def redraw(choice: Choice) -> int:
 def to_json(choices: Sequence[Choice], **more: object) -> str:
     """An explanation as text; `more` says what it explains. Numbers keep every bit."""
     rows = [
-        choice._asdict() | {"stages": [stage._asdict() for stage in choice.stages], "draft": choice.draft and choice.draft._asdict()}
+        choice._asdict()
+        | {"stages": [stage._asdict() for stage in choice.stages], "draft": choice.draft and choice.draft._asdict()}
         for choice in choices
     ]
     return json.dumps(more | {"choices": rows}, ensure_ascii=False, indent=1) + "\n"
@@ -161,11 +174,16 @@ def from_json(text: str) -> list[Choice]:
     """The choices of an explanation. Raises ValueError where it is none."""
     try:
         rows = json.loads(text)["choices"]
-        stages = [[Stage(**stage | {"best": [tuple(pair) for pair in stage["best"]]}) for stage in row["stages"]] for row in rows]
+        stages = [
+            [Stage(**stage | {"best": [tuple(pair) for pair in stage["best"]]}) for stage in row["stages"]]
+            for row in rows
+        ]
         verdicts = [row["draft"] and Verdict(**row["draft"]) for row in rows]
         return [Choice(**row | {"stages": a, "draft": b}) for row, a, b in zip(rows, stages, verdicts, strict=True)]
     except (ValueError, KeyError, TypeError) as e:
-        raise ValueError(f"explanation: expected the JSON that sample.py --explain FILE wrote, got an error ({e}); write it again") from e
+        raise ValueError(
+            f"explanation: expected the JSON that sample.py --explain FILE wrote, got an error ({e}); write it again"
+        ) from e
 
 
 def show(choices: Sequence[Choice], piece: Callable[[int], str]) -> str:
@@ -177,10 +195,14 @@ def show(choices: Sequence[Choice], piece: Callable[[int], str]) -> str:
         if choice.draft is not None:
             token, q, p, u = choice.draft
             verdict = "accepted, since" if choice.draft.accepted else "rejected, since not"
-            lines.append(f"      the draft said {piece(token)!r} with {q:.3f}, {verdict} {u:.4f} x {q:.3f} < {p:.3f} of the target")
+            lines.append(
+                f"      the draft said {piece(token)!r} with {q:.3f}, {verdict} {u:.4f} x {q:.3f} < {p:.3f} of the target"
+            )
         for stage in choice.stages:
             best = "  ".join(f"{piece(token)!r} {p:.3f}" for token, p in stage.best)
-            lines.append(f"      {stage.step:<24} {stage.n_possible:>6} left  -{stage.removed:.3f}  H {stage.entropy:.3f}   {best}")
+            lines.append(
+                f"      {stage.step:<24} {stage.n_possible:>6} left  -{stage.removed:.3f}  H {stage.entropy:.3f}   {best}"
+            )
     return "\n".join([*lines, "", LEGEND])
 
 
@@ -209,7 +231,10 @@ def main(words: Sequence[str]) -> int:
         print(f"explain replay {words[1]}: {e}", file=sys.stderr)
         return 2
     changed = [number for number, choice in enumerate(choices, start=1) if redraw(choice) != choice.token]
-    print(f"{len(choices) - len(changed)} of {len(choices)} tokens were drawn again" + (f"; not number {changed[0]}" if changed else ""))
+    print(
+        f"{len(choices) - len(changed)} of {len(choices)} tokens were drawn again"
+        + (f"; not number {changed[0]}" if changed else "")
+    )
     return 1 if changed else 0
 
 

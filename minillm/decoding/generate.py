@@ -28,7 +28,9 @@ class Completion:
     """What one row has written, and why it stopped."""
 
     tokens: list[int] = field(default_factory=list)  # the new ones, END not among them
-    logprobs: list[float] = field(default_factory=list)  # nats, of each draw under the untransformed model; END's last if drawn
+    logprobs: list[float] = field(
+        default_factory=list
+    )  # nats, of each draw under the untransformed model; END's last if drawn
     reason: Reason | None = None  # END drawn | a stop string | max_new_tokens | the model's context is full
 
 
@@ -107,7 +109,9 @@ def _stream(
         if not rows:
             return
         sampler = sampler.for_rows(rows)
-        history, width = pad_left([prompts[row] for row in rows], room=max(n for n, _ in limits), device=device_of(model))
+        history, width = pad_left(
+            [prompts[row] for row in rows], room=max(n for n, _ in limits), device=device_of(model)
+        )
         if state is not None and at_once:
             state.reorder(torch.tensor(rows, device=history.device))
         read = 0  # columns of history that the state has read
@@ -133,7 +137,9 @@ def _stream(
                     state.reorder(kept)
 
 
-def judge(row: int, token: int, logprob: float, end_id: int | None, stop: Stop | None, limit: tuple[int, Reason], n_new: int) -> Event:
+def judge(
+    row: int, token: int, logprob: float, end_id: int | None, stop: Stop | None, limit: tuple[int, Reason], n_new: int
+) -> Event:
     """What a drawn token means for its row, which now has `n_new` of them."""
     if token == end_id:
         stopped = stop is not None and stop.finish()
@@ -146,7 +152,10 @@ def judge(row: int, token: int, logprob: float, end_id: int | None, stop: Stop |
 
 
 def begin(
-    model: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int, make_state: Callable[[int], State] | None
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    make_state: Callable[[int], State] | None,
 ) -> tuple[State | None, list[tuple[int, Reason]]]:
     """The first state of all the prompts' rows, None where none is kept, and the limit of each row, as `limit_of`.
 
@@ -167,7 +176,9 @@ def limit_of(context_length: int | None, prompt_length: int, max_new_tokens: int
 
 def divide(limits: Sequence[tuple[int, Reason]]) -> tuple[list[Event], list[int]]:
     """The news of rows that may not add a token, and the numbers of the others."""
-    return [Event(row, None, None, why) for row, (n, why) in enumerate(limits) if n == 0], [row for row, (n, _) in enumerate(limits) if n]
+    return [Event(row, None, None, why) for row, (n, why) in enumerate(limits) if n == 0], [
+        row for row, (n, _) in enumerate(limits) if n
+    ]
 
 
 def pad_right(rows: Sequence[Sequence[int]], room: int = 0) -> Tensor:
@@ -205,16 +216,22 @@ def check(
             "lower it, or raise max_new_tokens"
         )
     if end_id is not None and not 0 <= end_id < model.vocab_size:
-        raise ValueError(f"end_id = {end_id}: expected an id below the model's vocab_size = {model.vocab_size}, or None")
+        raise ValueError(
+            f"end_id = {end_id}: expected an id below the model's vocab_size = {model.vocab_size}, or None"
+        )
     for name, given in (("generators", generators), ("stops", stops)):
         if given is not None and len(given) != len(prompts):
             raise ValueError(f"{len(given)} {name}: expected one for each of the {len(prompts)} prompts")
     for row, prompt in enumerate(prompts):
         if not len(prompt):
-            raise ValueError(f"prompt {row} = []: expected one token at least; begin with the END token, as documents do")
+            raise ValueError(
+                f"prompt {row} = []: expected one token at least; begin with the END token, as documents do"
+            )
         if model.context_length is not None and len(prompt) > model.context_length:
             raise ValueError(
                 f"prompt {row} has {len(prompt)} tokens: expected at most context_length = {model.context_length}; keep its last ones"
             )
         if min(prompt) < 0 or max(prompt) >= model.vocab_size:
-            raise ValueError(f"prompt {row} = {prompt!r}: expected ids below the model's vocab_size = {model.vocab_size}")
+            raise ValueError(
+                f"prompt {row} = {prompt!r}: expected ids below the model's vocab_size = {model.vocab_size}"
+            )

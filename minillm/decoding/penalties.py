@@ -109,7 +109,9 @@ class BannedTokens:
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
         logits = rows_of(logits, history)
         if self.ids and max(self.ids) >= logits.shape[1]:
-            raise ValueError(f"banned_tokens = {self.ids}: expected ids below the {logits.shape[1]} that the model predicts")
+            raise ValueError(
+                f"banned_tokens = {self.ids}: expected ids below the {logits.shape[1]} that the model predicts"
+            )
         ids = torch.tensor(self.ids, dtype=torch.long, device=logits.device)
         return logits.index_fill(1, ids, BANNED)
 
@@ -154,7 +156,9 @@ class MinNewTokens:
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
         logits = rows_of(logits, history).clone()
         if len(self.prompt_lengths) not in (1, len(logits)):
-            raise ValueError(f"{len(self.prompt_lengths)} prompt_lengths: expected one, or {len(logits)}, one for each row; see for_rows")
+            raise ValueError(
+                f"{len(self.prompt_lengths)} prompt_lengths: expected one, or {len(logits)}, one for each row; see for_rows"
+            )
         n_new = (history != EMPTY).sum(1) - torch.tensor(self.prompt_lengths, device=history.device)  # (B,)
         logits[:, self.end_id] = logits[:, self.end_id].masked_fill(n_new < self.n, BANNED)
         return logits
@@ -172,4 +176,6 @@ class MinNewTokens:
 def counts(history: Tensor, vocab_size: int) -> Tensor:
     """How often each row has read each token, (B, V) long; EMPTY counts for nothing."""
     real = history != EMPTY
-    return torch.zeros(len(history), vocab_size, dtype=torch.long, device=history.device).scatter_add(1, history * real, real.long())
+    return torch.zeros(len(history), vocab_size, dtype=torch.long, device=history.device).scatter_add(
+        1, history * real, real.long()
+    )

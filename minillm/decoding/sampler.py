@@ -38,7 +38,9 @@ class SamplingConfig:
     top_p: Fraction = 1.0  # keep the fewest tokens whose mass reaches p; 1: off, 0: greedy
     min_p: Fraction = 0.0  # keep tokens at least this fraction as probable as the best; 0: off
     typical_p: Fraction = 1.0  # keep the most typical tokens whose mass reaches p; 1: off
-    repetition_penalty: Annotated[float, Above(0)] = 1.0  # divides the logits of tokens seen before, prompt included; 1: off
+    repetition_penalty: Annotated[float, Above(0)] = (
+        1.0  # divides the logits of tokens seen before, prompt included; 1: off
+    )
     presence_penalty: float = 0.0  # subtracted from the logit of a token seen before; 0: off
     frequency_penalty: float = 0.0  # subtracted from the logit of a token each time it was seen; 0: off
     no_repeat_ngram: Count = 0  # never write the same n tokens twice; 0: off
@@ -62,9 +64,13 @@ def build_pipeline(
     prompt_lengths (one a row, or one for all) are needed for min_new_tokens. Raises ValueError where they are missing.
     """
     if sampling.min_new_tokens and end_id is None:
-        raise ValueError(f"min_new_tokens = {sampling.min_new_tokens}: expected 0, because no token ends the text; give end_id")
+        raise ValueError(
+            f"min_new_tokens = {sampling.min_new_tokens}: expected 0, because no token ends the text; give end_id"
+        )
     if sampling.min_new_tokens and not prompt_lengths:
-        raise ValueError(f"min_new_tokens = {sampling.min_new_tokens}: expected the rows' prompt_lengths to count from; give them")
+        raise ValueError(
+            f"min_new_tokens = {sampling.min_new_tokens}: expected the rows' prompt_lengths to count from; give them"
+        )
     pipeline: list[Transform] = []
     if vocab_size is not None:
         pipeline.append(OnlyFirst(vocab_size))
@@ -109,7 +115,9 @@ def draw(logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     Raises ValueError for a row without a distribution: every token banned, or logits that are not finite.
     """
     if logits.dim() != 2:
-        raise ValueError(f"logits of shape {tuple(logits.shape)}: expected (B, V); of (B, T, V) shape the last ones, logits[:, -1]")
+        raise ValueError(
+            f"logits of shape {tuple(logits.shape)}: expected (B, V); of (B, T, V) shape the last ones, logits[:, -1]"
+        )
     if len(generators) != len(logits):
         raise ValueError(f"{len(generators)} generators: expected one for each of the {len(logits)} rows")
     return invert(logits, uniforms(generators, logits.device))
@@ -117,7 +125,9 @@ def draw(logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
 
 def uniforms(generators: Sequence[torch.Generator], device: torch.device) -> Tensor:
     """One number in [0, 1) from each generator, float64 (B,)."""
-    return torch.stack([torch.rand((), generator=g, dtype=torch.float64, device=g.device).to(device) for g in generators])
+    return torch.stack(
+        [torch.rand((), generator=g, dtype=torch.float64, device=g.device).to(device) for g in generators]
+    )
 
 
 def invert(logits: Tensor, uniforms: Tensor) -> Tensor:
@@ -130,7 +140,9 @@ def invert(logits: Tensor, uniforms: Tensor) -> Tensor:
 def check_distribution(numbers: Tensor) -> None:
     """Raises ValueError where one is not finite: probabilities, or the largest logits."""
     if not math.isfinite(numbers.sum()):  # subtle: a finite sum has none but finite terms, and is one operation
-        raise ValueError("logits: expected a finite one in every row; the model diverged, or every token is banned (loosen the penalties)")
+        raise ValueError(
+            "logits: expected a finite one in every row; the model diverged, or every token is banned (loosen the penalties)"
+        )
 
 
 def pass_at(probs: Tensor, uniforms: Tensor) -> Tensor:
@@ -171,7 +183,9 @@ class Sampler:
             probs = self.shape(logits, history).double().softmax(-1)
             return probs, pass_at(probs, uniforms), probs.isfinite().all(-1)
         best = self.before_greedy.shape(logits, history).max(-1)
-        probs = torch.zeros(logits.shape, dtype=torch.float64, device=logits.device).scatter_(1, best.indices[:, None], 1.0)
+        probs = torch.zeros(logits.shape, dtype=torch.float64, device=logits.device).scatter_(
+            1, best.indices[:, None], 1.0
+        )
         return probs, best.indices, best.values.isfinite()
 
     @cached_property

@@ -37,7 +37,10 @@ def verify(p: Tensor, draft: Draft, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     accepted = (tokens >= 0) & (uniforms[:, :-1] * q_of < p_of)
     n = accepted.long().cumprod(1).sum(1)
     rows = torch.arange(len(p), device=p.device)
-    p, q = p[rows, n], F.pad(q, (0, 0, 0, 1))[rows, n]  # subtle: q is 0 behind the draft, so that p itself is left there
+    p, q = (
+        p[rows, n],
+        F.pad(q, (0, 0, 0, 1))[rows, n],
+    )  # subtle: q is 0 behind the draft, so that p itself is left there
     return n, invert(left_over(p, q).log(), uniforms[:, -1])
 
 
@@ -63,7 +66,9 @@ def unwatched(call: Verification) -> None:
     """Who watches most texts."""
 
 
-def speculate(model: LanguageModel, prompts: Sequence[Sequence[int]], sampler: Sampler, *, drafter: Drafter, **how) -> list[Completion]:
+def speculate(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], sampler: Sampler, *, drafter: Drafter, **how
+) -> list[Completion]:
     """The completion of every prompt, in order; parameters and errors as `stream`."""
     return collect(len(prompts), stream(model, prompts, sampler, drafter=drafter, **how))
 
@@ -94,7 +99,9 @@ def stream(
     """
     check(model, prompts, sampler, max_new_tokens, generators, end_id, stops)
     if not use_cache:
-        raise ValueError("use_cache = false: expected true beside a draft, which is checked against a state; drop one of the two")
+        raise ValueError(
+            "use_cache = false: expected true beside a draft, which is checked against a state; drop one of the two"
+        )
     if not 0 <= n_draft <= MOST:
         raise ValueError(f"n_draft = {n_draft}: expected 1 ... {MOST}, or 0 for as many as pay")
     if drafter.vocab_size != model.vocab_size:
@@ -112,7 +119,9 @@ def stream(
     if list(tallies) != [Tally()] * len(prompts):
         raise ValueError(f"{len(tallies)} tallies: expected a new one for each of the {len(prompts)} prompts")
     how_many, make_state = lengths_for(n_draft, drafter.cost, sampler.greedy), start or model.start
-    return _stream(model, drafter, prompts, sampler, limits, generators, end_id, stops, make_state, how_many, tallies, watch, clock)
+    return _stream(
+        model, drafter, prompts, sampler, limits, generators, end_id, stops, make_state, how_many, tallies, watch, clock
+    )
 
 
 class _Round(NamedTuple):
@@ -172,13 +181,17 @@ def _stream(
             lengths = lengths + (said.new >= 0).sum(1)
             logprobs = said.logits.double().log_softmax(-1).gather(2, said.new.clamp(min=0)[..., None]).squeeze(2)
             events, going = [], []
-            told = zip(rows, said.n_drafted, said.n_accepted, *torch.stack([said.new.double(), logprobs]).tolist(), strict=True)
+            told = zip(
+                rows, said.n_drafted, said.n_accepted, *torch.stack([said.new.double(), logprobs]).tolist(), strict=True
+            )
             for i, (row, drafted, accepted, tokens, nats) in enumerate(told):
                 tally = tallies[row]
                 tally.add_call(drafted, accepted)
                 for token, logprob in zip(tokens[: accepted + 1], nats, strict=False):
                     tally.n_tokens += 1
-                    events.append(judge(row, int(token), logprob, end_id, stops and stops[row], limits[row], tally.n_tokens))
+                    events.append(
+                        judge(row, int(token), logprob, end_id, stops and stops[row], limits[row], tally.n_tokens)
+                    )
                     if events[-1].reason is not None:  # what was drafted behind it was never said
                         break
                 else:
@@ -194,13 +207,20 @@ def _stream(
                 return
             if len(going) < len(rows):
                 kept = torch.tensor(going, device=device)
-                rows, texts, lengths, sampler = [rows[i] for i in going], texts[kept], lengths[kept], sampler.for_rows(going)
+                rows, texts, lengths, sampler = (
+                    [rows[i] for i in going],
+                    texts[kept],
+                    lengths[kept],
+                    sampler.for_rows(going),
+                )
                 how_many.restart()
                 for reader in (target, drafting):
                     reader.reorder(kept)
 
 
-def _plain(target: Reader, sampler: Sampler, text: Tensor, lengths: Tensor, generators: Sequence[torch.Generator]) -> _Round:
+def _plain(
+    target: Reader, sampler: Sampler, text: Tensor, lengths: Tensor, generators: Sequence[torch.Generator]
+) -> _Round:
     """A token for each row, as `generate` draws it."""
     logits = target.read(text, lengths)
     return _Round(sampler(logits[:, -1], text, generators)[:, None], logits[:, -1:], [0] * len(text), [0] * len(text))

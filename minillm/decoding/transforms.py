@@ -134,7 +134,9 @@ class Typical:
 def rows_of(logits: Tensor, history: Tensor) -> Tensor:
     """Logits (B, V) in float32 or wider. Raises ValueError unless there is one row of logits for each row of history (B, T)."""
     if logits.dim() != 2:
-        raise ValueError(f"logits of shape {tuple(logits.shape)}: expected (B, V); of (B, T, V) shape the last ones, logits[:, -1]")
+        raise ValueError(
+            f"logits of shape {tuple(logits.shape)}: expected (B, V); of (B, T, V) shape the last ones, logits[:, -1]"
+        )
     if history.dim() != 2 or len(history) != len(logits):
         raise ValueError(
             f"history of shape {tuple(history.shape)}: expected (B, T) with B = {len(logits)}, a row of tokens for each row of logits; "

@@ -65,7 +65,10 @@ class Engine:
         sampler = Sampler(self._pipeline(request, [len(request.prompt)]))
         check(self.model, [request.prompt], sampler, request.max_new_tokens, [None], self.end_id, None)
         limit = limit_of(self.model.context_length, len(request.prompt), request.max_new_tokens)
-        needed, room = len(request.prompt) + limit[0] - 1, self.pool.n_pages * self.pool.page_size  # the last token is never read
+        needed, room = (
+            len(request.prompt) + limit[0] - 1,
+            self.pool.n_pages * self.pool.page_size,
+        )  # the last token is never read
         if limit[0] and needed > room:
             raise ValueError(
                 f"prompt of {len(request.prompt)} and {limit[0]} new tokens: expected at most {room + 1} together, for "
@@ -95,7 +98,9 @@ class Engine:
     def step(self) -> list[Event]:
         """Serve all jobs once and tell what is new, to whom it concerns and to the caller. Raises ValueError for a model in training."""
         if self.model.training:
-            raise ValueError("model: expected one in evaluation mode, since dropout would change what it writes; call model.eval()")
+            raise ValueError(
+                "model: expected one in evaluation mode, since dropout would change what it writes; call model.eval()"
+            )
         turns = self.scheduler.turns()
         parts = [turn for turn in turns if turn[1] > 1], [turn for turn in turns if turn[1] == 1]
         read = [(part, self._read(part)) for part in parts if part]  # with vectors (B, D)
@@ -154,7 +159,9 @@ class Engine:
             finite = best.values.isfinite()
             if not group.greedy:
                 finite = finite & ~shaped.isnan().any(-1)
-            drawn[group.rows] = best.indices if group.greedy else invert(shaped.masked_fill(~finite[:, None], 0), uniforms[group.rows])
+            drawn[group.rows] = (
+                best.indices if group.greedy else invert(shaped.masked_fill(~finite[:, None], 0), uniforms[group.rows])
+            )
             possible[group.rows] = finite
         logprobs = [None] * len(jobs)
         if any(job.request.logprobs for job in jobs):
@@ -186,7 +193,9 @@ class Engine:
         return self.groups
 
     def _pipeline(self, request: Request, prompt_lengths: Sequence[int]) -> list:
-        return build_pipeline(request.sampling, vocab_size=self.vocab_size, end_id=self.end_id, prompt_lengths=prompt_lengths)
+        return build_pipeline(
+            request.sampling, vocab_size=self.vocab_size, end_id=self.end_id, prompt_lengths=prompt_lengths
+        )
 
     def _tell(self, job: Job, event: Event) -> None:
         if event.token is not None:

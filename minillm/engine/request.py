@@ -37,13 +37,17 @@ class Job:
         """`limit`: how many tokens may be added, and the reason why it ends there."""
         self.number, self.request, self.limit = number, request, limit  # numbers count up with arrival
         self.completion = Completion()  # its reason may also be "cancelled", or "failed" where no token could be drawn
-        self.text = np.empty(len(request.prompt) + limit[0], dtype=np.int64)  # prompt and new tokens, of which the first n_text are there
+        self.text = np.empty(
+            len(request.prompt) + limit[0], dtype=np.int64
+        )  # prompt and new tokens, of which the first n_text are there
         self.text[: len(request.prompt)] = request.prompt
         self.n_text = len(request.prompt)
         self.table: PageTable | None = None  # None: it waits
         self.chain: list[bytes] = []  # digests of its full pages
         generator = seeded([request.seed])[0]
-        self.uniforms = torch.rand(limit[0], generator=generator, dtype=torch.float64).tolist()  # as if drawn one at a time
+        self.uniforms = torch.rand(
+            limit[0], generator=generator, dtype=torch.float64
+        ).tolist()  # as if drawn one at a time
 
     @property
     def n_read(self) -> int:

@@ -25,9 +25,13 @@ from minillm.layers.positions import Bias, no_bias, no_rotation
 WRITTEN_OUT = 512  # tokens of the longest text for which training in bfloat16 on a processor holds the T x S weights
 
 
-def attend_plainly(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, bias: Bias = no_bias) -> Tensor:
+def attend_plainly(
+    q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, bias: Bias = no_bias
+) -> Tensor:
     """The equation, to be read: q (B, H, T, K) over a view of S slots -> (B, H, T, K)."""
-    return weigh(q, view, q_positions, causal, window, bias) @ repeat(view.v, "B G S K -> B (G h) S K", h=q.shape[1] // view.v.shape[1])
+    return weigh(q, view, q_positions, causal, window, bias) @ repeat(
+        view.v, "B G S K -> B (G h) S K", h=q.shape[1] // view.v.shape[1]
+    )
 
 
 def weigh(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, bias: Bias = no_bias) -> Tensor:
@@ -36,7 +40,9 @@ def weigh(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: in
     mask = visible(q_positions, view.positions, causal, window)  # (B or 1, G or 1, T, S)
     mask = repeat(mask, "B G T S -> B (G h) T S", h=q.shape[1] // mask.shape[1])
     scores = q @ k.mT / math.sqrt(q.shape[-1]) + bias(q_positions, view.positions, q.dtype)
-    return torch.softmax(scores.masked_fill(~mask, -torch.inf), dim=-1).nan_to_num(0.0)  # a query that sees nothing gets nothing
+    return torch.softmax(scores.masked_fill(~mask, -torch.inf), dim=-1).nan_to_num(
+        0.0
+    )  # a query that sees nothing gets nothing
 
 
 def attend(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, dropout: float = 0.0) -> Tensor:
@@ -119,9 +125,17 @@ class Attention(nn.Module):
         """
         super().__init__()
         if n_heads % n_kv_heads:
-            raise ValueError(f"n_kv_heads = {n_kv_heads}: expected a divisor of n_heads = {n_heads}; change one of the two")
+            raise ValueError(
+                f"n_kv_heads = {n_kv_heads}: expected a divisor of n_heads = {n_heads}; change one of the two"
+            )
         self.n_heads, self.n_kv_heads, self.d_head = n_heads, n_kv_heads, d_head
-        self.causal, self.window, self.rotate, self.dropout, self.score_bias = causal, window, rotate, dropout, score_bias
+        self.causal, self.window, self.rotate, self.dropout, self.score_bias = (
+            causal,
+            window,
+            rotate,
+            dropout,
+            score_bias,
+        )
         self.attend = attend if score_bias is no_bias else partial(attend_with_bias, bias=score_bias)
         self.to_q = nn.Linear(d_model, n_heads * d_head, bias=bias)
         self.to_k = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
@@ -130,7 +144,9 @@ class Attention(nn.Module):
         self.q_norm, self.k_norm = qk_norm(d_head), qk_norm(d_head)
         self.joined: Joined | None = None
 
-    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, values: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, values: Tensor | None = None
+    ) -> Tensor:
         """x (B, T, D) at positions (B or 1, T) looks at itself and at what the cache remembers -> (B, T, D).
 
         `values` (B, T, G K) are added to those that are computed from x (see `value_embedding`).
@@ -180,7 +196,9 @@ class Attention(nn.Module):
     def _look(self, q: Tensor, positions: Tensor, view: KVView) -> Tensor:
         q = self.rotate(self.q_norm(q), positions)
         out = self.attend(q, view, positions, self.causal, self.window, self.dropout if self.training else 0.0)
-        view.observe(lambda q, positions: weigh(q, view, positions, self.causal, self.window, self.score_bias), q, positions)
+        view.observe(
+            lambda q, positions: weigh(q, view, positions, self.causal, self.window, self.score_bias), q, positions
+        )
         return self.to_out(out.transpose(1, 2).flatten(2))  # (B, T, H, K) -> (B, T, H K)
 
 

@@ -1,7 +1,7 @@
 """One storey of a transformer: look around, then think, each added to a residual stream.
 
-    pre-norm:   x = x + attention(norm(x));   x = x + feedforward(norm(x))       Xiong et al. 2020; trains without warm-up
-    post-norm:  x = norm(x + attention(x));   x = norm(x + feedforward(x))       Vaswani et al. 2017
+pre-norm:   x = x + attention(norm(x));   x = x + feedforward(norm(x))       Xiong et al. 2020; trains without warm-up
+post-norm:  x = norm(x + attention(x));   x = norm(x + feedforward(x))       Vaswani et al. 2017
 """
 
 from collections.abc import Callable
@@ -25,12 +25,16 @@ def of_tokens(feedforward: Callable[[Tensor], Tensor], x: Tensor, positions: Ten
 class PreNormBlock(nn.Module):
     """(B, T, D) -> (B, T, D); the stream itself is never normalized, so the stack needs a norm at its end."""
 
-    def __init__(self, attention: Attention, feedforward: nn.Module, norm_1: nn.Module, norm_2: nn.Module, dropout: float = 0.0):
+    def __init__(
+        self, attention: Attention, feedforward: nn.Module, norm_1: nn.Module, norm_2: nn.Module, dropout: float = 0.0
+    ):
         super().__init__()
         self.norm_1, self.attention, self.norm_2, self.feedforward = norm_1, attention, norm_2, feedforward
         self.dropout = dropout_layer(dropout)
 
-    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, values: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, values: Tensor | None = None
+    ) -> Tensor:
         x = x + self.dropout(self.attention(self.norm_1(x), positions, dense, cache, values))
         return x + self.dropout(of_tokens(self.feedforward, self.norm_2(x), positions, dense))
 
@@ -38,6 +42,8 @@ class PreNormBlock(nn.Module):
 class PostNormBlock(PreNormBlock):
     """(B, T, D) -> (B, T, D); the stream is normalized after every addition."""
 
-    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, values: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, values: Tensor | None = None
+    ) -> Tensor:
         x = self.norm_1(x + self.dropout(self.attention(x, positions, dense, cache, values)))
         return self.norm_2(x + self.dropout(of_tokens(self.feedforward, x, positions, dense)))

@@ -33,7 +33,9 @@ def attend_in_tiles(
     Beside its arguments, its result and their gradients it holds a few tiles of (B, H, tile, tile) scores and one number a query.
     """
     grouped = rearrange(q, "B (G h) T K -> B G h T K", G=view.k.shape[1])
-    return _InTiles.apply(grouped, view.k, view.v, q_positions, view.positions, _Rule(causal, window, bias, tile)).flatten(1, 2)
+    return _InTiles.apply(
+        grouped, view.k, view.v, q_positions, view.positions, _Rule(causal, window, bias, tile)
+    ).flatten(1, 2)
 
 
 class _Rule(NamedTuple):
@@ -52,12 +54,16 @@ class _Rule(NamedTuple):
 
     def tiles(self, q_positions: Tensor, k_positions: Tensor) -> Iterator[tuple[slice, list[slice]]]:
         """Each tile of queries with the tiles of slots where one of them may see something, told from where tiles begin and end."""
-        rows, columns = ([slice(i, i + self.tile) for i in range(0, x.shape[-1], self.tile)] for x in (q_positions, k_positions))
+        rows, columns = (
+            [slice(i, i + self.tile) for i in range(0, x.shape[-1], self.tile)] for x in (q_positions, k_positions)
+        )
         if not columns:
             return
         beyond = torch.iinfo(k_positions.dtype).max
         last = torch.stack([k_positions[..., c].amax(-1) for c in columns])  # (tiles, B or 1, G or 1)
-        first = torch.stack([k_positions[..., c].masked_fill(k_positions[..., c] < 0, beyond).amin(-1) for c in columns])
+        first = torch.stack(
+            [k_positions[..., c].masked_fill(k_positions[..., c] < 0, beyond).amin(-1) for c in columns]
+        )
         for r in rows:
             low, high = q_positions[:, r].aminmax(dim=-1, keepdim=True)  # (B or 1, 1)
             worth = last >= 0
@@ -90,7 +96,9 @@ class _InTiles(torch.autograd.Function):
                 total = total * shrink + weights.sum(-1)
                 mean = mean * shrink[..., None] + torch.einsum("BGhTS,BGSK->BGhTK", weights, values)
                 best = higher
-            total = total.clamp(min=1)  # the highest score alone gives e^0: only the sum of a query that saw nothing is less
+            total = total.clamp(
+                min=1
+            )  # the highest score alone gives e^0: only the sum of a query that saw nothing is less
             out[..., rows, :], log_sum[..., rows] = mean / total[..., None], best + total.log()
         ctx.save_for_backward(q, k, v, q_positions, k_positions, out, log_sum)
         ctx.rule = rule

@@ -61,7 +61,9 @@ class Router(nn.Module):
         """
         super().__init__()
         if n_experts_per_token > n_experts:
-            raise ValueError(f"n_experts_per_token = {n_experts_per_token}: expected at most n_experts = {n_experts}; change one of them")
+            raise ValueError(
+                f"n_experts_per_token = {n_experts_per_token}: expected at most n_experts = {n_experts}; change one of them"
+            )
         self.n_experts, self.n_experts_per_token, self.capacity_factor = n_experts, n_experts_per_token, capacity_factor
         self.balance_loss, self.z_loss, self.balance_rate = balance_loss, z_loss, balance_rate
         self.weigh = _as_they_are if n_experts_per_token == 1 else _over_their_sum
@@ -222,7 +224,9 @@ class _StackedProduct(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(x, weight)
         ctx.sizes = [*sizes, len(x) - sum(sizes)]
-        *slices, rest = zip(x.split(ctx.sizes), (out := x.new_empty(len(x), weight.shape[1])).split(ctx.sizes), strict=True)
+        *slices, rest = zip(
+            x.split(ctx.sizes), (out := x.new_empty(len(x), weight.shape[1])).split(ctx.sizes), strict=True
+        )
         for (rows, place), matrix in zip(slices, weight, strict=True):
             place.copy_((_rounded(rows) @ matrix.T)[: len(rows)])
         rest[1].zero_()

@@ -36,7 +36,9 @@ def positions_of(tokens: Tensor, limit: int, lengths: Tensor | None = None, what
     if longest > limit:
         raise ValueError(f"{what}{longest} tokens: expected at most model.context_length = {limit}; shorten the text")
     positions = positions if dense else positions.masked_fill(~filled, EMPTY)
-    if positions.is_inference():  # subtle: `Rotary` knows positions again by their version, which inference tensors do not count
+    if (
+        positions.is_inference()
+    ):  # subtle: `Rotary` knows positions again by their version, which inference tensors do not count
         with torch.inference_mode(False):
             positions = positions.clone()
     return positions, dense
@@ -82,7 +84,9 @@ class Rotary:
 
     def __init__(self, d_head: int, context_length: int, base: float = 10000.0):
         if d_head % 2:
-            raise ValueError(f"d_head = {d_head}: expected an even number, since rotary positions turn pairs; change d_model or n_heads")
+            raise ValueError(
+                f"d_head = {d_head}: expected an even number, since rotary positions turn pairs; change d_model or n_heads"
+            )
         angles = _angles(context_length, d_head, base)
         self.cos = torch.cat([angles.cos(), angles.cos()], dim=-1)  # (positions, K)
         self.sin = torch.cat([-angles.sin(), angles.sin()], dim=-1)
@@ -98,7 +102,9 @@ class Rotary:
         version = -1 if positions.is_inference() else positions._version
         same = last is positions and version == seen >= 0 and dtype is x.dtype
         if not same or cos.is_inference() is not torch.is_inference_mode_enabled():
-            cos, sin = (table[positions.clamp(min=0)][:, None] for table in self._tables(x.device, x.dtype))  # (B or 1, 1, T, K)
+            cos, sin = (
+                table[positions.clamp(min=0)][:, None] for table in self._tables(x.device, x.dtype)
+            )  # (B or 1, 1, T, K)
             self.last = positions, version, x.dtype, cos, sin
         return (_Turn.apply if torch.is_grad_enabled() else _turn)(x, cos, sin)
 
@@ -148,7 +154,9 @@ class Alibi:
     def __call__(self, q_positions: Tensor, k_positions: Tensor, dtype: torch.dtype) -> Tensor:
         """See `Bias`. Computed in float32 at least; for EMPTY positions it is some number."""
         distance = (q_positions[:, None, :, None] - k_positions[:, :, None, :]).abs()  # (B or 1, G or 1, T, S)
-        slopes = self.slopes.to(distance.device, torch.promote_types(dtype, torch.float32)).view(distance.shape[1], -1, 1, 1)
+        slopes = self.slopes.to(distance.device, torch.promote_types(dtype, torch.float32)).view(
+            distance.shape[1], -1, 1, 1
+        )
         return (-slopes * distance[:, :, None]).flatten(1, 2).to(dtype)
 
 

@@ -181,7 +181,9 @@ class _GRU(Function):
         (r, z, n), da = _split(gates, 3), torch.empty_like(gates)
         dr, dz, dn = _split(da, 3)
         past = _split(turned, 3)[2]
-        new = _tanh_slope(1 - z, n, out=torch.empty_like(hs[1:]))  # the gradient of n's input is dh * (1 - z) * (1 - n^2)
+        new = _tanh_slope(
+            1 - z, n, out=torch.empty_like(hs[1:])
+        )  # the gradient of n's input is dh * (1 - z) * (1 - n^2)
         _sigmoid_slope(new * past, r, out=dr)
         _sigmoid_slope(hs[:-1] - n, z, out=dz)
         torch.mul(new, r, out=dn)  # at first that of U_n h + b_h

@@ -43,7 +43,9 @@ class State(Protocol):
 class LanguageModel(Protocol):
     """n-gram, RNN, LSTM, GRU, decoder, encoder-decoder: all of them."""
 
-    context_length: int | None  # most tokens that it reads at once, and that a row holds unless its state says otherwise; None: no limit
+    context_length: (
+        int | None
+    )  # most tokens that it reads at once, and that a row holds unless its state says otherwise; None: no limit
     vocab_size: int
 
     def start(self, batch_size: int, **how: object) -> State:

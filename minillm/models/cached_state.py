@@ -14,7 +14,9 @@ from minillm.models.base import Rollback
 class CachedState:
     """See `State` in `base`."""
 
-    def __init__(self, batch_size: int, caches: list[KVCache], device: torch.device, context_length: int, relative: bool):
+    def __init__(
+        self, batch_size: int, caches: list[KVCache], device: torch.device, context_length: int, relative: bool
+    ):
         """context_length: positions that the model has. relative: whether it only compares them, so that a cache may count its own.
 
         Raises ValueError for caches that count positions for a model that does not compare them, or more positions than it has.
@@ -26,7 +28,9 @@ class CachedState:
                 "take another cache, or a model of rotary or alibi positions"
             )
         if self.span is not None and self.span >= context_length:
-            raise ValueError(f"budget = {self.span}: expected less than model.context_length = {context_length}; lower it")
+            raise ValueError(
+                f"budget = {self.span}: expected less than model.context_length = {context_length}; lower it"
+            )
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
         self.caches = caches
         self.rollback: Rollback = "truncate" if all(cache.truncates for cache in caches) else "none"

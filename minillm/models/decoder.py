@@ -24,7 +24,16 @@ from minillm.layers.feedforward import ACTIVATIONS, MLP, SwiGLU
 from minillm.layers.moe import ExpertMLPs, ExpertSwiGLUs, MoE, NoSharedExpert, Router
 from minillm.layers.ngram_embedding import NgramEmbedding, NoNgramEmbedding
 from minillm.layers.norm import LayerNorm, NoNorm, RMSNorm
-from minillm.layers.positions import Alibi, LearnedPositions, NoPositions, Rotary, SinusoidalPositions, no_bias, no_rotation, positions_of
+from minillm.layers.positions import (
+    Alibi,
+    LearnedPositions,
+    NoPositions,
+    Rotary,
+    SinusoidalPositions,
+    no_bias,
+    no_rotation,
+    positions_of,
+)
 from minillm.layers.value_embedding import NoValueEmbedding, ValueEmbedding
 from minillm.models.base import device_of
 from minillm.models.cached_state import CachedState
@@ -54,7 +63,9 @@ class DecoderConfig:
     n_experts: Count = 0  # feed-forwards among which a router chooses for every token; 0: one for all
     n_experts_per_token: Positive = 2  # how many it chooses
     n_shared_experts: Count = 0  # so many times the width of an expert is asked by all tokens
-    capacity_factor: Annotated[float, AtLeast(0)] = 0.0  # choices that an expert serves in training, over its fair share; 0: no limit
+    capacity_factor: Annotated[float, AtLeast(0)] = (
+        0.0  # choices that an expert serves in training, over its fair share; 0: no limit
+    )
     balance_loss: Annotated[float, AtLeast(0)] = 0.01  # weight of the loss that evens out the load of experts
     balance_rate: Annotated[float, AtLeast(0)] = 0.0  # step of the biases that even it out without a loss; 0: no biases
     router_z_loss: Annotated[float, AtLeast(0)] = 0.001  # weight of the loss that keeps the logits of routers small
@@ -62,21 +73,38 @@ class DecoderConfig:
     window: Count = 0  # tokens that a query sees, itself included; 0: all
     tied: bool = True  # the head's weight is the embedding
     value_embeddings: bool = False  # a second table, whose vectors are added to the values of every attention
-    ngram_rows: Count = 0  # rows of a table in which the pair and the triple of tokens that end at each are looked up; 0: none
+    ngram_rows: Count = (
+        0  # rows of a table in which the pair and the triple of tokens that end at each are looked up; 0: none
+    )
     dropout: Annotated[float, Between(0, 0.99)] = 0.0  # of embeddings, attention weights and sublayer outputs
     init_std: Annotated[float, AtLeast(0)] = 0.02  # of the normal distribution that weights start from
     init_embed: Annotated[float, AtLeast(0)] = 0.02  # the same for embeddings
-    init_out: Literal["scaled", "zero"] = "scaled"  # projections into the stream: std / sqrt(2 n_layers) (GPT-2), or exactly 0
+    init_out: Literal["scaled", "zero"] = (
+        "scaled"  # projections into the stream: std / sqrt(2 n_layers) (GPT-2), or exactly 0
+    )
 
     def __post_init__(self) -> None:
         validate(self)
         if not self.d_head and self.d_model % self.n_heads:
-            raise ValueError(f"model.d_model = {self.d_model}: expected a multiple of n_heads = {self.n_heads}; change one or set d_head")
+            raise ValueError(
+                f"model.d_model = {self.d_model}: expected a multiple of n_heads = {self.n_heads}; change one or set d_head"
+            )
         if self.n_experts and self.bias:
-            raise ValueError("model.bias = true: expected false where there are n_experts, which have no biases; leave one of the two out")
-        for name in ("n_experts_per_token", "n_shared_experts", "capacity_factor", "balance_loss", "balance_rate", "router_z_loss"):
+            raise ValueError(
+                "model.bias = true: expected false where there are n_experts, which have no biases; leave one of the two out"
+            )
+        for name in (
+            "n_experts_per_token",
+            "n_shared_experts",
+            "capacity_factor",
+            "balance_loss",
+            "balance_rate",
+            "router_z_loss",
+        ):
             if not self.n_experts and getattr(self, name) != getattr(DecoderConfig, name):
-                raise ValueError(f"model.{name} = {getattr(self, name)}: expected only beside n_experts; set n_experts or leave it out")
+                raise ValueError(
+                    f"model.{name} = {getattr(self, name)}: expected only beside n_experts; set n_experts or leave it out"
+                )
 
 
 class Decoder(nn.Module):
@@ -86,7 +114,9 @@ class Decoder(nn.Module):
         super().__init__()
         c = config
         self.config, self.vocab_size, self.context_length = c, vocab_size, c.context_length
-        self.embed = nn.Embedding(vocab_size, c.d_model)  # first: a width for which there is no memory fails here, at once
+        self.embed = nn.Embedding(
+            vocab_size, c.d_model
+        )  # first: a width for which there is no memory fails here, at once
         d_head, n_kv_heads = c.d_head or c.d_model // c.n_heads, c.n_kv_heads or c.n_heads
         rotate = Rotary(d_head, c.context_length, c.rotary_base) if c.positions == "rotary" else no_rotation
         score_bias = Alibi(c.n_heads) if c.positions == "alibi" else no_bias
@@ -110,7 +140,9 @@ class Decoder(nn.Module):
 
         def mixture() -> MoE:
             remedies = {"balance_loss": c.balance_loss, "z_loss": c.router_z_loss, "balance_rate": c.balance_rate}
-            router = Router(c.d_model, c.n_experts, c.n_experts_per_token, capacity_factor=c.capacity_factor, **remedies)
+            router = Router(
+                c.d_model, c.n_experts, c.n_experts_per_token, capacity_factor=c.capacity_factor, **remedies
+            )
             if c.feedforward == "swiglu":
                 experts: nn.Module = ExpertSwiGLUs(c.n_experts, c.d_model, d_ff)
             else:
@@ -125,7 +157,9 @@ class Decoder(nn.Module):
         }.get(c.positions, NoPositions)()
         self.embed_ngrams = NgramEmbedding(c.ngram_rows, c.d_model, vocab_size) if c.ngram_rows else NoNgramEmbedding()
         self.embed_values: nn.Module = (
-            ValueEmbedding(vocab_size, n_kv_heads * d_head, c.n_layers) if c.value_embeddings else NoValueEmbedding(c.n_layers)
+            ValueEmbedding(vocab_size, n_kv_heads * d_head, c.n_layers)
+            if c.value_embeddings
+            else NoValueEmbedding(c.n_layers)
         )
         self.dropout = dropout_layer(c.dropout)
         self.blocks = nn.ModuleList(
@@ -155,7 +189,9 @@ class Decoder(nn.Module):
 
     def hidden(self, tokens: Tensor, state: CachedState | None = None) -> tuple[Tensor, CachedState | None]:
         """The vectors from which the head reads the next token: (B, T) -> (B, T, D)."""
-        positions, dense = positions_of(tokens, self.context_length, None if state is None else state.places)  # (B or 1, T)
+        positions, dense = positions_of(
+            tokens, self.context_length, None if state is None else state.places
+        )  # (B or 1, T)
         caches = state.caches if state is not None else [NoCache()] * (len(self.blocks) + self.embed_ngrams.n_caches)
         x = self.read(tokens if dense else tokens.clamp(min=0), positions, dense, caches)
         if state is not None:
@@ -182,7 +218,11 @@ class Decoder(nn.Module):
                 continue
             into_stream = name.endswith(("to_out.weight", "down.weight"))
             scale = (2 * self.config.n_layers) ** -0.5 if into_stream else 1.0
-            std = self.config.init_embed if name.startswith(("embed.", "embed_positions.", "embed_ngrams.")) else self.config.init_std
+            std = (
+                self.config.init_embed
+                if name.startswith(("embed.", "embed_positions.", "embed_ngrams."))
+                else self.config.init_std
+            )
             nn.init.normal_(parameter, std=std * scale)
             if into_stream and self.config.init_out == "zero":
                 nn.init.zeros_(parameter)

@@ -40,18 +40,28 @@ class EncoderConfig:
     positions: Literal["learned", "rotary"] = "learned"  # how order is told
     norm_place: Literal["pre", "post"] = "post"  # before each sublayer (and once at the end), or after each addition
     norm_eps: Annotated[float, Above(0)] = 1e-12  # added to the variance
-    feedforward: Literal["gelu-erf", "gelu", "relu", "relu2"] = "gelu-erf"  # activation of the feed-forward and of the masked head
-    next_sentence: Count = 0  # also learn whether a second text follows a first: the blanks that one such answer counts for; 0: do not
-    dropout: Annotated[float, Between(0, 0.99)] = 0.0  # of embeddings, attention weights, sublayer outputs and pooled vectors
+    feedforward: Literal["gelu-erf", "gelu", "relu", "relu2"] = (
+        "gelu-erf"  # activation of the feed-forward and of the masked head
+    )
+    next_sentence: Count = (
+        0  # also learn whether a second text follows a first: the blanks that one such answer counts for; 0: do not
+    )
+    dropout: Annotated[float, Between(0, 0.99)] = (
+        0.0  # of embeddings, attention weights, sublayer outputs and pooled vectors
+    )
     init_std: Annotated[float, AtLeast(0)] = 0.02  # of the normal distribution that weights start from
     init_embed: Annotated[float, AtLeast(0)] = 0.02  # the same for embeddings
 
     def __post_init__(self) -> None:
         validate(self)
         if self.d_model % self.n_heads:
-            raise ValueError(f"model.d_model = {self.d_model}: expected a multiple of n_heads = {self.n_heads}; change one of the two")
+            raise ValueError(
+                f"model.d_model = {self.d_model}: expected a multiple of n_heads = {self.n_heads}; change one of the two"
+            )
         if self.next_sentence and self.context_length < 6:
-            raise ValueError(f"model.context_length = {self.context_length}: expected at least 6, room for two texts; raise it")
+            raise ValueError(
+                f"model.context_length = {self.context_length}: expected at least 6, room for two texts; raise it"
+            )
 
 
 class Encoder(nn.Module):
@@ -78,10 +88,14 @@ class Encoder(nn.Module):
             return MLP(c.d_model, c.d_ff or 4 * c.d_model, activation, bias=True)
 
         self.embed = nn.Embedding(self.vocab_size, c.d_model)
-        self.embed_positions = LearnedPositions(c.context_length, c.d_model) if c.positions == "learned" else NoPositions()
+        self.embed_positions = (
+            LearnedPositions(c.context_length, c.d_model) if c.positions == "learned" else NoPositions()
+        )
         self.embed_segments = nn.Embedding(N_SEGMENTS, c.d_model)
         self.embed_norm, self.dropout = norm(), dropout_layer(c.dropout)
-        self.blocks = nn.ModuleList(block(attention(), feedforward(), norm(), norm(), c.dropout) for _ in range(c.n_layers))
+        self.blocks = nn.ModuleList(
+            block(attention(), feedforward(), norm(), norm(), c.dropout) for _ in range(c.n_layers)
+        )
         self.norm = norm() if c.norm_place == "pre" else NoNorm(c.d_model)
         gain = c.init_std / c.init_embed if c.init_embed > c.init_std else 1.0
         self.head = MaskedHead(self.embed, activation, c.norm_eps, gain)
@@ -106,6 +120,8 @@ class Encoder(nn.Module):
         """Normal weights, zero biases."""
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:
-                nn.init.normal_(parameter, std=self.config.init_embed if name.startswith("embed") else self.config.init_std)
+                nn.init.normal_(
+                    parameter, std=self.config.init_embed if name.startswith("embed") else self.config.init_std
+                )
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)

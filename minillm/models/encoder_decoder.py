@@ -50,13 +50,22 @@ class EncoderDecoderConfig:
     def __post_init__(self) -> None:
         validate(self)
         if self.d_model % self.n_heads:
-            raise ValueError(f"model.d_model = {self.d_model}: expected a multiple of n_heads = {self.n_heads}; change one of the two")
+            raise ValueError(
+                f"model.d_model = {self.d_model}: expected a multiple of n_heads = {self.n_heads}; change one of the two"
+            )
 
 
 class PreNormCrossBlock(nn.Module):
     """(B, T, D) -> (B, T, D): look at what is written, then at the source, then think."""
 
-    def __init__(self, attention: Attention, cross: Attention, feedforward: nn.Module, norm: Callable[[], nn.Module], dropout: float):
+    def __init__(
+        self,
+        attention: Attention,
+        cross: Attention,
+        feedforward: nn.Module,
+        norm: Callable[[], nn.Module],
+        dropout: float,
+    ):
         super().__init__()
         self.norm_1, self.attention = norm(), attention
         self.norm_2, self.cross = norm(), cross
@@ -89,7 +98,9 @@ class EncoderDecoderState(CachedState):
         """See `State.reorder`. A row takes its source with it."""
         super().reorder(rows, since)
         self.sources = [
-            view._replace(k=view.k.index_select(0, rows), v=view.v.index_select(0, rows), positions=_rows_of(view.positions, rows))
+            view._replace(
+                k=view.k.index_select(0, rows), v=view.v.index_select(0, rows), positions=_rows_of(view.positions, rows)
+            )
             for view in self.sources
         ]
 
@@ -107,10 +118,14 @@ class EncoderDecoder(nn.Module):
         c = config
         self.config, self.vocab_size, self.context_length = c, vocab_size, c.context_length
         norm = partial(LayerNorm, c.d_model, bias=c.bias, eps=c.norm_eps)
-        block, cross_block = {"pre": (PreNormBlock, PreNormCrossBlock), "post": (PostNormBlock, PostNormCrossBlock)}[c.norm_place]
+        block, cross_block = {"pre": (PreNormBlock, PreNormCrossBlock), "post": (PostNormBlock, PostNormCrossBlock)}[
+            c.norm_place
+        ]
 
         def attention(causal: bool) -> Attention:
-            return Attention(c.d_model, c.n_heads, c.n_heads, c.d_model // c.n_heads, bias=c.bias, causal=causal, dropout=c.dropout)
+            return Attention(
+                c.d_model, c.n_heads, c.n_heads, c.d_model // c.n_heads, bias=c.bias, causal=causal, dropout=c.dropout
+            )
 
         def feedforward() -> MLP:
             return MLP(c.d_model, c.d_ff or 4 * c.d_model, ACTIVATIONS[c.feedforward], c.bias)
@@ -121,7 +136,9 @@ class EncoderDecoder(nn.Module):
         self.embed = nn.Embedding(vocab_size, c.d_model)
         self.embed_positions = SinusoidalPositions(c.context_length, c.d_model)
         self.dropout = dropout_layer(c.dropout)
-        self.encoder = nn.ModuleList(block(attention(False), feedforward(), norm(), norm(), c.dropout) for _ in range(c.n_layers))
+        self.encoder = nn.ModuleList(
+            block(attention(False), feedforward(), norm(), norm(), c.dropout) for _ in range(c.n_layers)
+        )
         self.encoder_norm = end()
         self.decoder = nn.ModuleList(
             cross_block(attention(True), attention(False), feedforward(), norm, c.dropout) for _ in range(c.n_layers)
@@ -131,14 +148,18 @@ class EncoderDecoder(nn.Module):
         self._initialize()
         self.head.weight = self.embed.weight
 
-    def start(self, batch_size: int, source: Tensor | None = None, cache: Callable[[], KVCache] = ContiguousCache) -> EncoderDecoderState:
+    def start(
+        self, batch_size: int, source: Tensor | None = None, cache: Callable[[], KVCache] = ContiguousCache
+    ) -> EncoderDecoderState:
         """A decoder that has written nothing, before the source (B, S): encoded here, once. `cache()` makes one layer's.
 
         Raises ValueError for a source that is missing, empty, too long, or not of `batch_size` rows.
         """
         views = self.show(source)
         if len(views[0].k) != batch_size:
-            raise ValueError(f"source of {len(views[0].k)} rows: expected batch_size = {batch_size}; give every row its own")
+            raise ValueError(
+                f"source of {len(views[0].k)} rows: expected batch_size = {batch_size}; give every row its own"
+            )
         return EncoderDecoderState(views, [cache() for _ in self.decoder], self.context_length)
 
     def forward(
@@ -152,7 +173,9 @@ class EncoderDecoder(nn.Module):
             raise ValueError("source: expected none beside a state, which has one of its own; hand it to start")
         views = self.show(source) if state is None else state.sources
         caches = state.caches if state is not None else [NoCache()] * len(self.decoder)
-        positions, dense = positions_of(tokens, self.context_length, None if state is None else state.places, "the target of ")
+        positions, dense = positions_of(
+            tokens, self.context_length, None if state is None else state.places, "the target of "
+        )
         x = self._read(tokens, positions)
         for block, cache, view in zip(self.decoder, caches, views, strict=True):
             x = block(x, positions, dense, cache, view)
@@ -190,7 +213,9 @@ class EncoderDecoder(nn.Module):
         for q, view in zip(asked, self.show(source), strict=True):
             q = rearrange(q, "B T (H K) -> B H T K", H=self.config.n_heads)
             each_slot = torch.eye(view.k.shape[2], dtype=q.dtype, device=q.device).expand(*view.k.shape[:3], -1)
-            found.append(attend_plainly(q, view._replace(v=each_slot), tokens, causal=False))  # the mean of one-hot values: the weights
+            found.append(
+                attend_plainly(q, view._replace(v=each_slot), tokens, causal=False)
+            )  # the mean of one-hot values: the weights
         return torch.stack(found)
 
     def _read(self, tokens: Tensor, positions: Tensor) -> Tensor:

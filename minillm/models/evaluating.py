@@ -64,4 +64,7 @@ def _leave(module: nn.Module) -> None:
 
 
 def _held(module: nn.Module) -> dict[str, object]:
-    return {**module._parameters, **module._modules}  # subtle: buffers stay where they are, since a forward may assign them
+    return {
+        **module._parameters,
+        **module._modules,
+    }  # subtle: buffers stay where they are, since a forward may assign them

@@ -59,14 +59,18 @@ class NgramState:
     def __init__(self, batch_size: int, reach: int, device: torch.device):
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
         self.reach = reach
-        self.tokens = torch.full((batch_size, reach), EMPTY, device=device)  # (B, reach + S): nothing, then what was read
+        self.tokens = torch.full(
+            (batch_size, reach), EMPTY, device=device
+        )  # (B, reach + S): nothing, then what was read
 
     def read(self, tokens: Tensor) -> Tensor:
         """Append tokens (B, T) but for the EMPTY ones; the last n - 1 tokens at each of them, EMPTY on the left: (B, T, n - 1)."""
         filled = tokens >= 0
         lengths = self.lengths[:, None] + filled.cumsum(1)  # (B, T)
         longest = int(lengths.max()) if lengths.numel() else int(self.lengths.max()) if len(self.lengths) else 0
-        self.tokens = nn.functional.pad(self.tokens, (0, max(0, self.reach + longest - self.tokens.shape[1])), value=EMPTY)
+        self.tokens = nn.functional.pad(
+            self.tokens, (0, max(0, self.reach + longest - self.tokens.shape[1])), value=EMPTY
+        )
         self.tokens[filled.nonzero()[:, 0], self.reach + lengths[filled] - 1] = tokens[filled]
         self.lengths = self.lengths + filled.sum(1)
         places = lengths[:, :, None] + torch.arange(self.reach, device=tokens.device)
@@ -145,7 +149,11 @@ def _text(tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     # a target stands one place after its token, and what is no token goes to the last column
     places = filled.cumsum(1)
     of_tokens, of_targets = (places - 1).where(filled, T + 1), places.where(learned, T + 1)
-    text = tokens.new_full((B, T + 2), EMPTY, dtype=torch.int).scatter_(1, of_targets, targets.int()).scatter_(1, of_tokens, tokens.int())
+    text = (
+        tokens.new_full((B, T + 2), EMPTY, dtype=torch.int)
+        .scatter_(1, of_targets, targets.int())
+        .scatter_(1, of_tokens, tokens.int())
+    )
     assert ((text.gather(1, of_targets) == targets) | ~learned).all(), "targets are the tokens, one place on"
     counted = torch.zeros_like(text, dtype=torch.bool).scatter_(1, of_targets, True)
     return text[:, :-1], counted[:, :-1]
@@ -165,7 +173,9 @@ def frequency_table(text: str, order: int = 3) -> list[tuple[tuple[str, ...], in
         counts.add(ids, ids >= 0)
     grams, frequencies = counts.table(order)
     if not len(grams):
-        raise ValueError(f"text = {text[:40]!r}: expected a sentence of {order} words at least; give more text or a lower order")
+        raise ValueError(
+            f"text = {text[:40]!r}: expected a sentence of {order} words at least; give more text or a lower order"
+        )
     return [(tuple(words[i] for i in gram), n) for gram, n in zip(grams.tolist(), frequencies.tolist(), strict=True)]
 
 

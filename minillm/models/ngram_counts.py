@@ -66,7 +66,9 @@ class Level(nn.Module):
 
     def find(self, keys: Tensor) -> Tensor:
         """The place of each key (N,), EMPTY where there is no such n-gram."""
-        order = _order(keys)  # neighbors lie near each other, so that most of what the search reads is in the cache already
+        order = _order(
+            keys
+        )  # neighbors lie near each other, so that most of what the search reads is in the cache already
         keys = keys.gather(0, order)
         places = _below(self.keys, keys)
         return torch.empty_like(places).scatter_(0, order, places.where(self._holds(places, keys), EMPTY))
@@ -190,7 +192,9 @@ class NgramCounts(nn.Module):
             parts = []
             for keys, counts in zip(longer.keys.split(PART), longer.counts.split(PART), strict=True):
                 # the longer n-gram without its first token: what its prefix without the first token was continued to
-                part = shorter.find(self._keys(links.gather(0, keys >> self.bits).long(), keys & ((1 << self.bits) - 1)))
+                part = shorter.find(
+                    self._keys(links.gather(0, keys >> self.bits).long(), keys & ((1 << self.bits) - 1))
+                )
                 weights[-1].index_add_(0, part, (counts > 0).int() - counts)
                 parts.append(part.int())
             links = torch.cat(parts)

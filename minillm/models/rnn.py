@@ -120,7 +120,9 @@ class RNN(nn.Module):
     def hidden(self, tokens: Tensor, state: RNNState | None = None) -> tuple[Tensor, RNNState | None]:
         """The vectors from which the head reads the next token: (B, T) -> (B, T, H)."""
         if state is not None and len(state.lengths) != len(tokens):
-            raise ValueError(f"tokens have {len(tokens)} rows: expected {len(state.lengths)}, as many as the state; start another")
+            raise ValueError(
+                f"tokens have {len(tokens)} rows: expected {len(state.lengths)}, as many as the state; start another"
+            )
         filled = tokens >= 0
         # subtle: padding moves behind each row's tokens. There it comes too late to change what is said of them or the state after them.
         order = None if bool(filled.all()) else (~filled).to(torch.uint8).argsort(dim=1, stable=True)  # (B, T)

@@ -33,7 +33,9 @@ def refuse_strangers(targets: Tensor, vocab_size: int) -> None:
     """Raise ValueError for a target outside the vocabulary."""
     wrong = targets[(targets != IGNORE) & ((targets < 0) | (targets >= vocab_size))]
     if len(wrong):
-        raise ValueError(f"target = {int(wrong[0])}: expected 0 ... {vocab_size - 1}, or IGNORE; use the model's own tokenizer")
+        raise ValueError(
+            f"target = {int(wrong[0])}: expected 0 ... {vocab_size - 1}, or IGNORE; use the model's own tokenizer"
+        )
 
 
 def surprise(logits: Tensor, targets: Tensor, chunk: int = 4096, smoothing: float = 0.0) -> Tensor:
@@ -64,12 +66,18 @@ class _CrossEntropy(torch.autograd.Function):
         logits, targets, counted, normalizer = ctx.saved_tensors
         desk, gradient = _desk(logits, ctx.chunk), torch.empty_like(logits)
         shift = normalizer.masked_fill(~counted, torch.inf)  # (N,): exp(logit - inf) = 0 where nothing is counted
-        shared = counted[:, None].to(desk.dtype) * (ctx.smoothing / logits.shape[1])  # (N, 1): every token's part of the belief
-        for out, rows, subtract, part in zip(*(x.split(ROWS) for x in (gradient, logits, shift[:, None], shared)), strict=True):
+        shared = counted[:, None].to(desk.dtype) * (
+            ctx.smoothing / logits.shape[1]
+        )  # (N, 1): every token's part of the belief
+        for out, rows, subtract, part in zip(
+            *(x.split(ROWS) for x in (gradient, logits, shift[:, None], shared)), strict=True
+        ):
             for tile, columns in zip(out.split(ctx.chunk, dim=1), rows.split(ctx.chunk, dim=1), strict=True):
                 moved = _on(desk, columns).sub_(subtract).exp_()
                 tile.copy_(moved.sub_(part) if ctx.smoothing else moved)
-        gradient[torch.arange(len(targets), device=targets.device), targets] -= (1 - ctx.smoothing) * counted.to(gradient.dtype)
+        gradient[torch.arange(len(targets), device=targets.device), targets] -= (1 - ctx.smoothing) * counted.to(
+            gradient.dtype
+        )
         if not is_one(upstream):
             gradient.mul_(upstream.to(gradient.dtype))
         return gradient, None, None, None, None
@@ -77,7 +85,9 @@ class _CrossEntropy(torch.autograd.Function):
 
 def _desk(logits: Tensor, chunk: int) -> Tensor:
     """Room for one tile in float32 at least, used for every tile in turn: fresh memory for each would cost more than the sums."""
-    return logits.new_empty(min(ROWS, logits.shape[0]), min(chunk, logits.shape[1]), dtype=torch.promote_types(logits.dtype, torch.float32))
+    return logits.new_empty(
+        min(ROWS, logits.shape[0]), min(chunk, logits.shape[1]), dtype=torch.promote_types(logits.dtype, torch.float32)
+    )
 
 
 def _on(desk: Tensor, tile: Tensor) -> Tensor:

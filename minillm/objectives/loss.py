@@ -17,7 +17,9 @@ class Loss:
 
     total: Tensor  # scalar, nats, differentiable
     count: Tensor  # scalar, long: targets that were counted
-    metrics: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # name -> (sum, count) of what else is worth a look
+    metrics: Mapping[str, tuple[Tensor, Tensor]] = field(
+        default_factory=dict
+    )  # name -> (sum, count) of what else is worth a look
 
 
 def mean_metrics(losses: Sequence[Loss]) -> dict[str, float]:

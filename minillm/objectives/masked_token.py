@@ -28,7 +28,11 @@ def masked_token_and_next_sentence(model: nn.Module, batch: PairBatch) -> Loss:
     answers = model.follows(hidden, batch.tokens)  # (B, 2)
     surprise, n_pairs = cross_entropy(answers, batch.follows)
     right = (answers.argmax(-1) == batch.follows).sum()
-    metrics = {"masked_loss": (total.detach(), count), "masked_accuracy": (correct, count), "next_sentence_accuracy": (right, n_pairs)}
+    metrics = {
+        "masked_loss": (total.detach(), count),
+        "masked_accuracy": (correct, count),
+        "next_sentence_accuracy": (right, n_pairs),
+    }
     return Loss(total + weight * surprise, count + weight * n_pairs, metrics)
 
 

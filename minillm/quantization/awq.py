@@ -33,9 +33,13 @@ def calibrate(model: Decoder, batches: Iterable[Tensor], weights: str, group: in
     refuse(model, weights)
     quantize = quantizer(weights, group)
     if quantize is None:
-        raise ValueError(f"weights = {weights}: expected int8, int4 or nf4 beside a calibration, as nothing is packed; leave one out")
+        raise ValueError(
+            f"weights = {weights}: expected int8, int4 or nf4 beside a calibration, as nothing is packed; leave one out"
+        )
     if any(isinstance(block, PostNormBlock) for block in model.blocks):
-        raise ValueError("model.norm_place = post: expected pre beside a calibration, which folds scales into norms; leave it out")
+        raise ValueError(
+            "model.norm_place = post: expected pre beside a calibration, which folds scales into norms; leave it out"
+        )
     readers = dict(_readers(model))
     left = {}
     for path, seen in _inputs(model, list(readers), batches).items():
@@ -60,7 +64,10 @@ def _readers(model: Decoder) -> Iterator[tuple[str, list[nn.Linear]]]:
     for i, block in enumerate(model.blocks):
         attention = block.attention
         yield f"blocks.{i}.norm_1", [attention.to_q, attention.to_k, attention.to_v]
-        yield f"blocks.{i}.norm_2", [layer for name, layer in block.feedforward.named_children() if name in ("up", "gate")]
+        yield (
+            f"blocks.{i}.norm_2",
+            [layer for name, layer in block.feedforward.named_children() if name in ("up", "gate")],
+        )
 
 
 def _inputs(model: Decoder, norms: list[str], batches: Iterable[Tensor]) -> dict[str, Tensor]:
@@ -71,7 +78,9 @@ def _inputs(model: Decoder, norms: list[str], batches: Iterable[Tensor]) -> dict
         room = N_ROWS - sum(map(len, seen[path]))
         seen[path].append(out.flatten(0, -2)[:room])
 
-    hooks = [model.get_submodule(path).register_forward_hook(lambda _, __, out, path=path: keep(path, out)) for path in norms]
+    hooks = [
+        model.get_submodule(path).register_forward_hook(lambda _, __, out, path=path: keep(path, out)) for path in norms
+    ]
     was_training = model.training
     model.eval()
     try:

@@ -38,7 +38,10 @@ def quantize(weight: Tensor, group: int = 64) -> Int4:
     groups = weight.detach().double().unflatten(1, (-1, group))  # (out, n, group)
     low, high = groups.amin(-1), groups.amax(-1)
     offsets = (low + (high - low) * 8 / 15).bfloat16()
-    below, above = (offsets - low) / 8.4, (high - offsets) / 7.4  # subtle: a rounded offset may move the levels: no value is left out
+    below, above = (
+        (offsets - low) / 8.4,
+        (high - offsets) / 7.4,
+    )  # subtle: a rounded offset may move the levels: no value is left out
     scales = steps(((high - low) / 15).maximum(below).maximum(above))
     levels = ((groups - offsets[..., None]) / scales.double()[..., None] + 8).round().clamp(0, 15)
     return Int4(pack_nibbles(levels.flatten(1)), scales, offsets)

@@ -33,7 +33,12 @@ class Bf16Linear(nn.Linear):
 
     def __init__(self, layer: nn.Linear):
         nn.Module.__init__(self)
-        self.in_features, self.out_features, self.weight, self.bias = layer.in_features, layer.out_features, layer.weight, layer.bias
+        self.in_features, self.out_features, self.weight, self.bias = (
+            layer.in_features,
+            layer.out_features,
+            layer.weight,
+            layer.bias,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if x.numel() > self.in_features:
@@ -61,11 +66,15 @@ class Int4Linear(nn.Module):
     def __init__(self, packed: Int4, bias: nn.Parameter | None):
         super().__init__()
         padding = -len(packed.values) % N_PADDED
-        levels, scales, offsets = (F.pad(x, (0, 0, 0, padding)) for x in (unpack_nibbles(packed.values), packed.scales, packed.offsets))
+        levels, scales, offsets = (
+            F.pad(x, (0, 0, 0, padding)) for x in (unpack_nibbles(packed.values), packed.scales, packed.offsets)
+        )
         values = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels.int(), 1)
         self.out_features, self.group = len(packed.values), levels.shape[1] // scales.shape[1]
         self.register_buffer("values", values, persistent=False)  # (out, in / 2)
-        self.register_buffer("scales_and_offsets", torch.stack([scales, offsets], -1).transpose(0, 1).contiguous(), persistent=False)
+        self.register_buffer(
+            "scales_and_offsets", torch.stack([scales, offsets], -1).transpose(0, 1).contiguous(), persistent=False
+        )
         self.bias = bias  # (n, out, 2) above
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,7 +85,9 @@ class Int4Linear(nn.Module):
 
     def get_extra_state(self) -> None:
         """Refuse to be saved."""
-        raise ValueError("state_dict of weights that a kernel has rearranged: expected none to be saved; save before `accelerate`")
+        raise ValueError(
+            "state_dict of weights that a kernel has rearranged: expected none to be saved; save before `accelerate`"
+        )
 
 
 def accelerate(model: nn.Module) -> Counter[str]:
@@ -89,7 +100,9 @@ def accelerate(model: nn.Module) -> Counter[str]:
         if type(module) is nn.Linear or type(module) is PackedLinear:
             fast = _fast(module)
             model.set_submodule(path, fast.train(module.training))
-            ran[getattr(fast, "kernel", WRITTEN_OUT if isinstance(fast, PackedLinear) else "torch's matrix product")] += 1
+            ran[
+                getattr(fast, "kernel", WRITTEN_OUT if isinstance(fast, PackedLinear) else "torch's matrix product")
+            ] += 1
     return ran
 
 

@@ -28,7 +28,9 @@ def levels() -> Tensor:
     two sides step evenly from there to 1/2, in seven and in eight steps, and meet at 0.
     """
     outermost = 1 - (1 / 30 + 1 / 32) / 2
-    positive, negative = ([NormalDist().inv_cdf(outermost + (0.5 - outermost) * i / n) for i in range(n)] for n in (8, 7))
+    positive, negative = (
+        [NormalDist().inv_cdf(outermost + (0.5 - outermost) * i / n) for i in range(n)] for n in (8, 7)
+    )
     return torch.tensor([*(-x for x in negative), 0.0, *reversed(positive)], dtype=torch.float64) / positive[0]
 
 

@@ -55,13 +55,21 @@ def quantizer(weights: str, group: int = 64) -> Callable[[Tensor], Packed] | Non
 def refuse(model: nn.Module, weights: str) -> None:
     """Raise ValueError for a model of which some matrices would stay as they are, unsaid."""
     if not isinstance(model, Decoder):
-        raise ValueError(f"weights = {weights}: expected model.kind = decoder, not a {type(model).__name__}; leave it out")
+        raise ValueError(
+            f"weights = {weights}: expected model.kind = decoder, not a {type(model).__name__}; leave it out"
+        )
     if packed_weights(model):
-        raise ValueError(f"weights = {weights}: expected weights that are not packed yet; start from the run that they were packed from")
+        raise ValueError(
+            f"weights = {weights}: expected weights that are not packed yet; start from the run that they were packed from"
+        )
     if weights != "bf16" and model.config.n_experts:
-        raise ValueError(f"weights = {weights}: expected a model without experts, whose stacked weights are not packed; take bf16")
+        raise ValueError(
+            f"weights = {weights}: expected a model without experts, whose stacked weights are not packed; take bf16"
+        )
     if len({parameter.requires_grad for parameter in model.parameters()}) > 1:
-        raise ValueError(f"weights = {weights}: expected no adapter beside it; python -m minillm.quantize merges one first")
+        raise ValueError(
+            f"weights = {weights}: expected no adapter beside it; python -m minillm.quantize merges one first"
+        )
 
 
 def packed_weights(model: nn.Module) -> Mapping[str, PackedLinear]:

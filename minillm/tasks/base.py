@@ -41,7 +41,9 @@ class Data(NamedTuple):
     train: TokenStream | Pairs
     val: TokenStream | Pairs
     test: TokenStream | Pairs | None
-    val_nats: float | None = None  # minus the log probability of the validation documents under their source, where that is known
+    val_nats: float | None = (
+        None  # minus the log probability of the validation documents under their source, where that is known
+    )
     test_nats: float | None = None
     nats_error: float = 0.0  # standard error of these two, in nats a document
     labels: Splits | None = None  # of each document, where there are any
@@ -119,4 +121,6 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     try:
         model.load_state_dict(weights)
     except RuntimeError as e:
-        raise ValueError(f"--init-from: expected the weights of another {type(model).__name__}; start from a run of the same kind") from e
+        raise ValueError(
+            f"--init-from: expected the weights of another {type(model).__name__}; start from a run of the same kind"
+        ) from e

@@ -34,7 +34,9 @@ class Blanks(Task):
 
     def batches(self, data: Data) -> Batches:
         c, seed, blank = self.config, self.config.train.seed, self._blank(data)
-        windows = Windows(data.train, c.model.context_length, c.train.batch_size, seed, c.data.order, data.documents).batch
+        windows = Windows(
+            data.train, c.model.context_length, c.train.batch_size, seed, c.data.order, data.documents
+        ).batch
         return lambda step: blank(windows(step).tokens, seed, step, 1)
 
     def validation(self, data: Data, part: str) -> Validation:

@@ -47,10 +47,21 @@ class Counting(NextToken):
     def _refuse_what_counting_ignores(self) -> None:
         given, usual = asdict(self.config), asdict(RunConfig())
         names = [f"{section}.{name}" for section in ("optim", "schedule") for name in given[section]]
-        for name in (*names, "train.n_micro_batches", "train.grad_clip", "train.backward", "train.label_smoothing", "data.order"):
+        for name in (
+            *names,
+            "train.n_micro_batches",
+            "train.grad_clip",
+            "train.backward",
+            "train.label_smoothing",
+            "data.order",
+        ):
             section, _, leaf = name.partition(".")
             value = given[section][leaf]
             if value != usual[section][leaf]:
-                raise ValueError(f"{name} = {value!r}: expected none, since an n-gram model counts its text in order; leave it out")
+                raise ValueError(
+                    f"{name} = {value!r}: expected none, since an n-gram model counts its text in order; leave it out"
+                )
         if self.config.train.precision == "bf16":
-            raise ValueError("train.precision = bf16: expected fp32 or auto, since an n-gram model counts in whole numbers; leave it out")
+            raise ValueError(
+                "train.precision = bf16: expected fp32 or auto, since an n-gram model counts in whole numbers; leave it out"
+            )

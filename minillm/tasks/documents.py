@@ -39,7 +39,9 @@ def read_texts(config: RunConfig, say: Say, corpus: Corpus | None = None) -> Tex
     splits = split(documents, config.data.val_fraction, config.data.test_fraction)
     if not splits.val:
         raise ValueError("data.val_fraction = 0: expected some text to validate on; raise it")
-    return Texts(splits, len(documents) > 1, corpus.world, *find_source(corpus.world, corpus.documents, documents, report))
+    return Texts(
+        splits, len(documents) > 1, corpus.world, *find_source(corpus.world, corpus.documents, documents, report)
+    )
 
 
 def tokenized(config: RunConfig, texts: Texts, tokenizer: Tokenizer | None) -> Data:

@@ -28,7 +28,9 @@ class Labels(Task):
         texts = read_texts(self.config, say, corpus)
         if texts.world is None:
             kind = self.config.labels.kind
-            raise ValueError(f"labels.kind = {kind}: expected data.corpus = stories, whose endings are known; set one of the two")
+            raise ValueError(
+                f"labels.kind = {kind}: expected data.corpus = stories, whose endings are known; set one of the two"
+            )
         labelled = [[ending(texts.world, story) for story in part] for part in texts.splits]
         asked = Splits(*([text for text, _ in part] for part in labelled))
         labels = Splits(*([label for _, label in part] for part in labelled))
@@ -36,7 +38,9 @@ class Labels(Task):
 
     def batches(self, data: Data) -> Batches:
         c = self.config
-        return LabelledTexts(data.train, data.labels.train, c.model.context_length).batches(c.train.batch_size, c.train.seed, c.data.order)
+        return LabelledTexts(data.train, data.labels.train, c.model.context_length).batches(
+            c.train.batch_size, c.train.seed, c.data.order
+        )
 
     def validation(self, data: Data, part: str) -> Validation:
         stream, labels = {"val": (data.val, data.labels.val), "test": (data.test, data.labels.test)}[part]

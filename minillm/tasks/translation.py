@@ -28,11 +28,17 @@ class Translation(Task):
     def data(self, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
         c = self.config.data
         if corpus is not None:
-            raise ValueError(f"corpus = {corpus.name}: expected none, since pairs are learned here; name a .tsv file in data.corpus")
+            raise ValueError(
+                f"corpus = {corpus.name}: expected none, since pairs are learned here; name a .tsv file in data.corpus"
+            )
         if c.clean:
-            raise ValueError("data.clean = true: expected false for pairs, since cleaning drops single documents; leave it out")
+            raise ValueError(
+                "data.clean = true: expected false for pairs, since cleaning drops single documents; leave it out"
+            )
         splits = split_pairs(load_pairs(c), c.val_fraction, c.test_fraction)
-        parts = [[[spaced(pair.source) for pair in part], [spaced(pair.target) for pair in part]] for part in splits if part]
+        parts = [
+            [[spaced(pair.source) for pair in part], [spaced(pair.target) for pair in part]] for part in splits if part
+        ]
         tokenizer = tokenizer or train_tokenizer(self.config.tokenizer, parts[0][0] + parts[0][1])
         train, val, *test = (Pairs(*(token_stream(side, tokenizer) for side in part)) for part in parts)
         return Data(tokenizer, True, train, val, test[0] if test else None)

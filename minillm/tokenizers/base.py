@@ -31,7 +31,9 @@ def join_pieces(pieces: Sequence[bytes], tokens: Sequence[int]) -> bytes:
     """The bytes of each id in order; an id outside the vocabulary is a ValueError (also a negative one)."""
     if len(tokens) and not (min(tokens) >= 0 and max(tokens) < len(pieces)):
         place = next(place for place, token in enumerate(tokens) if not 0 <= token < len(pieces))
-        raise ValueError(f"tokens[{place}] = {tokens[place]}: expected 0 ... {len(pieces) - 1}; decode with the tokenizer that encoded")
+        raise ValueError(
+            f"tokens[{place}] = {tokens[place]}: expected 0 ... {len(pieces) - 1}; decode with the tokenizer that encoded"
+        )
     return b"".join([pieces[token] for token in tokens])
 
 

@@ -94,7 +94,9 @@ class BPETokenizer(Tokenizer):
         self.token_of = {piece: token for token, piece in enumerate(pieces)}
         for needed in [*BYTES, *(piece for left, right in merges for piece in (left, right, left + right))]:
             if needed not in self.token_of:
-                raise ValueError(f"pieces lack {needed!r}: expected each byte, and the parts and the whole of each merge; take whole files")
+                raise ValueError(
+                    f"pieces lack {needed!r}: expected each byte, and the parts and the whole of each merge; take whole files"
+                )
         self.byte_tokens = [self.token_of[byte] for byte in BYTES]
         self.ranks = {(self.token_of[left], self.token_of[right]): rank for rank, (left, right) in enumerate(merges)}
         self.merged = [self.token_of[left + right] for left, right in merges]  # rank -> token
@@ -114,24 +116,39 @@ class BPETokenizer(Tokenizer):
         """Read GPT-2's `vocab.json` and `merges.txt`, or files like them; "<|endoftext|>" is END. Ids are those of the files."""
         token_of = json.loads(Path(vocab_json).read_text(encoding="utf-8"))
         if sorted(token_of.values()) != list(range(len(token_of))):
-            raise ValueError(f"{vocab_json}: expected the ids 0 ... {len(token_of) - 1}, each once; take the file as it was published")
+            raise ValueError(
+                f"{vocab_json}: expected the ids 0 ... {len(token_of) - 1}, each once; take the file as it was published"
+            )
         if "<|endoftext|>" not in token_of:
-            raise ValueError(f"{vocab_json}: expected the piece '<|endoftext|>' that ends a document; add it, with the next free id")
+            raise ValueError(
+                f"{vocab_json}: expected the piece '<|endoftext|>' that ends a document; add it, with the next free id"
+            )
         end_id = token_of["<|endoftext|>"]
         alphabet = gpt2_alphabet()
 
         def to_bytes(piece: str) -> bytes:
             if not set(piece) <= alphabet.keys():
-                raise ValueError(f"piece {piece!r}: expected byte-level pieces, as GPT-2 writes them; this is another kind of tokenizer")
+                raise ValueError(
+                    f"piece {piece!r}: expected byte-level pieces, as GPT-2 writes them; this is another kind of tokenizer"
+                )
             return bytes(alphabet[char] for char in piece)
 
-        pieces = [b"" if token == end_id else to_bytes(piece) for piece, token in sorted(token_of.items(), key=lambda item: item[1])]
+        pieces = [
+            b"" if token == end_id else to_bytes(piece)
+            for piece, token in sorted(token_of.items(), key=lambda item: item[1])
+        ]
         first, *lines = Path(merges_txt).read_text(encoding="utf-8").split("\n")
-        lines = lines if first.startswith("#version:") and len(first.split(" ")) == 2 and first[9] == " " else [first, *lines]
+        lines = (
+            lines
+            if first.startswith("#version:") and len(first.split(" ")) == 2 and first[9] == " "
+            else [first, *lines]
+        )
         pairs = [line.split(" ") for line in lines if line]
         wrong = next((pair for pair in pairs if len(pair) != 2 or "" in pair), None)
         if wrong:
-            raise ValueError(f"{merges_txt}: {' '.join(wrong)!r}: expected two pieces and a space between; take the file as published")
+            raise ValueError(
+                f"{merges_txt}: {' '.join(wrong)!r}: expected two pieces and a space between; take the file as published"
+            )
         return cls(pieces, [(to_bytes(left), to_bytes(right)) for left, right in pairs], end_id)
 
     def encode(self, text: str) -> list[int]:

@@ -42,8 +42,12 @@ TRAINERS = {  # kind -> function of (texts, vocab_size)
 class TokenizerConfig:
     """Which tokenizer, and how large."""
 
-    kind: Kind = "sentencepiece-bpe"  # sentencepiece-bpe | sentencepiece-unigram (fast) | bpe | unigram (by hand) | char | byte
-    vocab_size: Positive = 2048  # ids at most, END included; a small text may give fewer; char and byte have a size of their own
+    kind: Kind = (
+        "sentencepiece-bpe"  # sentencepiece-bpe | sentencepiece-unigram (fast) | bpe | unigram (by hand) | char | byte
+    )
+    vocab_size: Positive = (
+        2048  # ids at most, END included; a small text may give fewer; char and byte have a size of their own
+    )
 
     def __post_init__(self) -> None:
         validate(self)
@@ -52,7 +56,9 @@ class TokenizerConfig:
 def _look_up(registry: dict, kind: str):
     if kind not in registry:
         guess = get_close_matches(str(kind), registry, n=1)
-        raise ValueError(f"kind = {kind!r}: expected one of {list(registry)}" + (f"; did you mean {guess[0]!r}?" if guess else ""))
+        raise ValueError(
+            f"kind = {kind!r}: expected one of {list(registry)}" + (f"; did you mean {guess[0]!r}?" if guess else "")
+        )
     return registry[kind]
 
 

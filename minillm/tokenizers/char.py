@@ -16,7 +16,9 @@ class CharTokenizer(Tokenizer):
 
     def __init__(self, alphabet: str):
         if len(set(alphabet)) != len(alphabet):
-            raise ValueError(f"alphabet = {alphabet!r}: expected each character once; build it with CharTokenizer.train(texts)")
+            raise ValueError(
+                f"alphabet = {alphabet!r}: expected each character once; build it with CharTokenizer.train(texts)"
+            )
         to_utf8(alphabet)  # refuses what is not text
         self.alphabet = alphabet
         self.token_of = {char: token for token, char in enumerate(alphabet)}

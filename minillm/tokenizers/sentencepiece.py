@@ -74,7 +74,9 @@ class SentencePieceTokenizer(Tokenizer):
         if algorithm not in SAMPLE:
             raise ValueError(f"algorithm = {algorithm!r}: expected one of {list(SAMPLE)}")
         if vocab_size <= FIXED:
-            raise ValueError(f"vocab_size = {vocab_size}: expected more than {FIXED}, END and the bytes; ask for more, or take kind 'byte'")
+            raise ValueError(
+                f"vocab_size = {vocab_size}: expected more than {FIXED}, END and the bytes; ask for more, or take kind 'byte'"
+            )
         chunks = sample_chunks(texts, SAMPLE[algorithm])
         counts = Counter(chain.from_iterable(chunks))
         by_frequency = [char for char, _ in counts.most_common()]

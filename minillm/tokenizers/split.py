@@ -28,7 +28,9 @@ ENDINGS = "'s|'t|'re|'ve|'m|'ll|'d"
 @cache
 def odd_numbers() -> frozenset[str]:
     r"""What \p{N} has beyond \d, about a thousand characters; found at the first call, in a tenth of a second."""
-    return frozenset(char for char in map(chr, range(0x110000)) if char.isnumeric() and not char.isdecimal() and not char.isalpha())
+    return frozenset(
+        char for char in map(chr, range(0x110000)) if char.isnumeric() and not char.isdecimal() and not char.isalpha()
+    )
 
 
 @lru_cache(maxsize=256)

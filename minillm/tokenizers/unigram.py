@@ -50,7 +50,10 @@ class PieceModel:
         """The most probable segmentation and log P of it. Of equals, the one whose last piece is longest."""
         best, back = [0.0], [0]
         for end in range(1, len(word) + 1):
-            score, start = max(((best[start] + logprob, -start) for start, logprob in self.arcs_into(word, end)), default=(-math.inf, 0))
+            score, start = max(
+                ((best[start] + logprob, -start) for start, logprob in self.arcs_into(word, end)),
+                default=(-math.inf, 0),
+            )
             best.append(score)
             back.append(-start)
         pieces, end = [], len(word)
@@ -63,7 +66,9 @@ class PieceModel:
         """For each place, log of the sum of P(x)^alpha over the segmentations x of what is before it; the last is the word's."""
         sums = [0.0]
         for end in range(1, len(word) + 1):
-            sums.append(np.logaddexp.reduce([sums[start] + alpha * logprob for start, logprob in self.arcs_into(word, end)]))
+            sums.append(
+                np.logaddexp.reduce([sums[start] + alpha * logprob for start, logprob in self.arcs_into(word, end)])
+            )
         return sums
 
     def sample(self, word: bytes, alpha: float, generator: torch.Generator) -> list[bytes]:
@@ -72,7 +77,9 @@ class PieceModel:
         pieces, end = [], len(word)
         while end:
             arcs = list(self.arcs_into(word, end))
-            weights = torch.tensor([sums[start] + alpha * logprob - sums[end] for start, logprob in arcs], dtype=torch.float64).exp()
+            weights = torch.tensor(
+                [sums[start] + alpha * logprob - sums[end] for start, logprob in arcs], dtype=torch.float64
+            ).exp()
             start, _ = arcs[int(torch.multinomial(weights, 1, generator=generator))]
             pieces.append(word[start:end])
             end = start
@@ -108,14 +115,21 @@ class Lattice:
     def _order(self) -> None:
         """Groups of arcs that end (start) at the same distance from the beginning of their word."""
         self.by_end, self.by_start = (
-            np.split(order := np.argsort(depth, kind="stable"), np.searchsorted(depth[order], range(1, self.length + 1)))
+            np.split(
+                order := np.argsort(depth, kind="stable"), np.searchsorted(depth[order], range(1, self.length + 1))
+            )
             for depth in (self.end - self.first[self.word], self.start - self.first[self.word])
         )
 
     def keep(self, alive: np.ndarray) -> None:
         """Drop the arcs of pruned pieces; alive is a mask (n_pieces,)."""
         mask = alive[self.piece]
-        self.start, self.end, self.piece, self.word = self.start[mask], self.end[mask], self.piece[mask], self.word[mask]
+        self.start, self.end, self.piece, self.word = (
+            self.start[mask],
+            self.end[mask],
+            self.piece[mask],
+            self.word[mask],
+        )
         self._order()
 
     def expected_counts(self, logprobs: np.ndarray) -> tuple[np.ndarray, float]:
@@ -150,7 +164,11 @@ def seed_pieces(word_counts: Counter[str], n_pieces: int) -> list[bytes]:
         for i in range(len(word)):
             for j in range(i + 1, min(i + LONGEST, len(word)) + 1):
                 counts[word[i:j]] += count
-    cover = {piece.encode(): count * len(piece) for piece, count in counts.items() if count > 1 and (len(piece) > 1 or not piece.isascii())}
+    cover = {
+        piece.encode(): count * len(piece)
+        for piece, count in counts.items()
+        if count > 1 and (len(piece) > 1 or not piece.isascii())
+    }
     return sorted(cover, key=lambda piece: (-cover[piece], piece))[:n_pieces]
 
 
@@ -191,7 +209,9 @@ class UnigramTokenizer(Tokenizer):
     def __init__(self, logprobs: dict[bytes, float]):
         missing = [byte for byte in BYTES if byte not in logprobs]
         if missing:
-            raise ValueError(f"logprobs lack {missing[0]!r}: expected every byte among the pieces; build it with UnigramTokenizer.train")
+            raise ValueError(
+                f"logprobs lack {missing[0]!r}: expected every byte among the pieces; build it with UnigramTokenizer.train"
+            )
         self.model = PieceModel(logprobs)
         self.pieces = [*logprobs, b""]
         self.token_of = {piece: token for token, piece in enumerate(logprobs)}
@@ -219,7 +239,11 @@ class UnigramTokenizer(Tokenizer):
         if not 0 <= alpha < math.inf:
             raise ValueError(f"alpha = {alpha}: expected a number from 0 on; for the best segmentation take encode")
         to_utf8(text)  # refuses what is not text
-        return [self.token_of[piece] for word in split_words(text) for piece in self.model.sample(word.encode(), alpha, generator)]
+        return [
+            self.token_of[piece]
+            for word in split_words(text)
+            for piece in self.model.sample(word.encode(), alpha, generator)
+        ]
 
     def decode_bytes(self, tokens: Sequence[int]) -> bytes:
         return join_pieces(self.pieces, tokens)

@@ -76,7 +76,10 @@ class Balance:
         counts = torch.stack(self._counts).sum(0)  # (L, E)
         for router, of_layer in zip(self.routers, counts.float(), strict=True):
             router.bias += router.balance_rate * (of_layer.mean() - of_layer).sign()
-        balance = {"balance_loss": float(torch.stack(self._losses).mean()), "dropped": self._n_dropped / max(int(counts.sum()), 1)}
+        balance = {
+            "balance_loss": float(torch.stack(self._losses).mean()),
+            "dropped": self._n_dropped / max(int(counts.sum()), 1),
+        }
         return load_metrics(counts) | balance
 
 

@@ -51,13 +51,18 @@ class CarriedStep(GradientStep):
 
     def state_dict(self) -> dict:
         """All that a resumed run needs, the state that is carried included."""
-        carried = [{"layers": [list(layer) for layer in state.layers], "lengths": state.lengths} for state in self.states]
+        carried = [
+            {"layers": [list(layer) for layer in state.layers], "lengths": state.lengths} for state in self.states
+        ]
         return super().state_dict() | {"carried": carried}
 
     def load_state_dict(self, state: dict) -> None:
         """Go on where `state_dict` was taken."""
         super().load_state_dict(state)
         self.states = [
-            RNNState([tuple(part.to(self.device) for part in layer) for layer in saved["layers"]], saved["lengths"].to(self.device))
+            RNNState(
+                [tuple(part.to(self.device) for part in layer) for layer in saved["layers"]],
+                saved["lengths"].to(self.device),
+            )
             for saved in state["carried"]
         ]

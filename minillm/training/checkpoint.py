@@ -115,11 +115,17 @@ def load_trained_state(model: nn.Module, state: dict[str, Tensor]) -> None:
     Tables that are no parameters may have another shape: they grow as they are filled.
     """
     tables = {name for name, _ in model.named_buffers()}
-    shapes, found = ({name: None if name in tables else x.shape for name, x in y.items()} for y in (trained_state(model), state))
-    wrong = [name for name in {**shapes, **found} if name not in shapes or name not in found or shapes[name] != found[name]]
+    shapes, found = (
+        {name: None if name in tables else x.shape for name, x in y.items()} for y in (trained_state(model), state)
+    )
+    wrong = [
+        name for name in {**shapes, **found} if name not in shapes or name not in found or shapes[name] != found[name]
+    ]
     if wrong:
         name = wrong[0]
-        raise ValueError(f"{name} of shape {found.get(name)}: expected {shapes.get(name)}, as the model has it; load it by its own config")
+        raise ValueError(
+            f"{name} of shape {found.get(name)}: expected {shapes.get(name)}, as the model has it; load it by its own config"
+        )
     model.load_state_dict(state, strict=False)
 
 

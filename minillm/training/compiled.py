@@ -36,11 +36,16 @@ def try_compiled(model: nn.Module, work: Callable[[nn.Module], object]) -> tuple
     logging.getLogger("torch._dynamo.variables.tensor").setLevel(logging.ERROR)
     device, began = device_of(model), time.monotonic()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        work(model)  # raises what is wrong with the work itself, and fills tables that would look like another model when they are there
+        work(
+            model
+        )  # raises what is wrong with the work itself, and fills tables that would look like another model when they are there
         try:
             twin = compiled(model)
             work(twin)
         except Exception as e:  # of any kind: the compilers' own, and what they let through
             reason = str(e).strip().partition("\n")[0][:160]
-            return model, f"train.compile: going on without, since here it cannot be done ({type(e).__name__}: {reason})"
+            return (
+                model,
+                f"train.compile: going on without, since here it cannot be done ({type(e).__name__}: {reason})",
+            )
     return twin, f"train.compile: forward and backward compiled in {time.monotonic() - began:.0f} s"

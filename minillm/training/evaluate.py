@@ -30,7 +30,13 @@ class Validation:
     """Measures a model on batches that never change."""
 
     def __init__(
-        self, batches: Iterable[Batch], objective: Objective, *, n_bytes: int | None, source_nats: float | None, source_error: float = 0.0
+        self,
+        batches: Iterable[Batch],
+        objective: Objective,
+        *,
+        n_bytes: int | None,
+        source_nats: float | None,
+        source_error: float = 0.0,
     ):
         """`n_bytes`: UTF-8 bytes of the text, None where not all of it is predicted; `source_nats`: minus its log probability under
         the source, None if unknown; `source_error`: the standard error of that, where it was estimated.

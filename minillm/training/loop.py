@@ -34,16 +34,28 @@ class TrainConfig:
     batch_size: Positive = 16  # rows of model.context_length tokens in one update
     n_micro_batches: Positive = 1  # parts that a batch is cut into to save memory; the gradient stays the same
     grad_clip: Annotated[float, AtLeast(0)] = 1.0  # longest gradient; 0: no limit
-    label_smoothing: Annotated[float, Between(0, 0.99)] = 0.0  # share of belief that training spreads evenly over all tokens
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of matrix products; auto: whichever a short probe finds faster
-    backward: Literal["autograd", "manual"] = "autograd"  # who differentiates: torch, or the formulas of minillm/backprop, in fp32
-    compile: bool = False  # translate forward and backward once by torch.compile: a minute or more, for faster steps after it
-    keep_memory: bool = True  # reuse what a step frees instead of giving it back to the system: faster, where the C library is glibc
+    label_smoothing: Annotated[float, Between(0, 0.99)] = (
+        0.0  # share of belief that training spreads evenly over all tokens
+    )
+    precision: Literal["auto", "fp32", "bf16"] = (
+        "auto"  # of matrix products; auto: whichever a short probe finds faster
+    )
+    backward: Literal["autograd", "manual"] = (
+        "autograd"  # who differentiates: torch, or the formulas of minillm/backprop, in fp32
+    )
+    compile: bool = (
+        False  # translate forward and backward once by torch.compile: a minute or more, for faster steps after it
+    )
+    keep_memory: bool = (
+        True  # reuse what a step frees instead of giving it back to the system: faster, where the C library is glibc
+    )
     log_every: Positive = 10  # steps between two rows of metrics.jsonl
     eval_every: Count = 0  # steps between two validations; 0: one a pass over the text, and eight a run at least
     eval_tokens: Count = 0  # of the validation text, to choose the best weights on; 0: what takes 2 % of the time
     save_every: Positive = 200  # steps between two checkpoints
-    patience: Annotated[int, AtLeast(-1)] = -1  # stop after so many validations without a best; 0: never; -1: 8 if text is small
+    patience: Annotated[
+        int, AtLeast(-1)
+    ] = -1  # stop after so many validations without a best; 0: never; -1: 8 if text is small
 
     def __post_init__(self) -> None:
         validate(self)
@@ -135,4 +147,3 @@ def _bar(config: TrainConfig, progress: Progress) -> tqdm:
     if sys.stderr.isatty():
         return tqdm(**how, dynamic_ncols=True, mininterval=0.5)
     return tqdm(**how, file=PlainLines(sys.stderr), bar_format=PLAIN, mininterval=SECONDS_BETWEEN_LINES)
-

@@ -32,7 +32,9 @@ class ManualStep(GradientStep):
             name = getattr(objective, "__name__", "a smoothed one")
             raise ValueError(f"train.backward = manual: expected next-token prediction, not {name}; use autograd")
         if precision == "bf16":
-            raise ValueError("train.precision = bf16: expected fp32 or auto beside train.backward = manual; change one of the two")
+            raise ValueError(
+                "train.precision = bf16: expected fp32 or auto beside train.backward = manual; change one of the two"
+            )
         if type(model) not in WALKS:
             known = " or ".join(kind.__name__ for kind in WALKS)
             raise ValueError(f"train.backward = manual: expected a {known}, not a {type(model).__name__}; use autograd")

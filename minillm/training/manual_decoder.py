@@ -30,7 +30,16 @@ from minillm.models.decoder import Decoder
 from minillm.objectives.loss import Loss
 from minillm.training.manual_modules import add, backward, forward, refuse_unknown
 
-KNOWN = (Decoder, Attention, PreNormBlock, PostNormBlock, LearnedPositions, SinusoidalPositions, NoPositions, ValueEmbedding)
+KNOWN = (
+    Decoder,
+    Attention,
+    PreNormBlock,
+    PostNormBlock,
+    LearnedPositions,
+    SinusoidalPositions,
+    NoPositions,
+    ValueEmbedding,
+)
 KNOWN += (NoValueEmbedding, NoNgramEmbedding, nn.Embedding, nn.Dropout, nn.ModuleList)
 POSITIONS = ("rotary", "learned", "sinusoidal", "none")
 
@@ -42,7 +51,9 @@ class ManualDecoder:
         """Raises ValueError for a part whose derivative is not written."""
         refuse_unknown(model, KNOWN)
         if model.config.positions not in POSITIONS:
-            raise ValueError(f"model.positions = {model.config.positions}: expected {', '.join(POSITIONS)} beside train.backward = manual")
+            raise ValueError(
+                f"model.positions = {model.config.positions}: expected {', '.join(POSITIONS)} beside train.backward = manual"
+            )
         self.model = model
 
     @torch.no_grad()
@@ -145,7 +156,9 @@ def attention_backward(layer: Attention, dy: Tensor, kept: tuple) -> tuple[Tenso
     return dx, dv
 
 
-def _turns(layer: Attention, x: Tensor, positions: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+def _turns(
+    layer: Attention, x: Tensor, positions: Tensor
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
     """How queries and keys are turned to their positions, and how their derivatives are turned back."""
     if not isinstance(layer.rotate, Rotary):
         return (lambda q: q), (lambda dq: dq)

@@ -46,7 +46,9 @@ def backward(module: nn.Module, dy: Tensor, kept: Any) -> Tensor:
     """dx; the derivatives of the module's parameters are added to their .grad."""
     pair = PAIRS[type(module)]
     dx, *derivatives = pair.backward(dy, kept)
-    for parameter, derivative in zip(pair.arguments(module), derivatives, strict=False):  # eps and names come last and have none
+    for parameter, derivative in zip(
+        pair.arguments(module), derivatives, strict=False
+    ):  # eps and names come last and have none
         add(parameter, derivative)
     return dx
 
@@ -63,12 +65,16 @@ def refuse_unknown(model: nn.Module, known: Iterable[type[nn.Module]]) -> None:
     known = {*known, *PAIRS}
     for path, module in model.named_modules():
         if type(module) not in known:
-            raise ValueError(f"train.backward = manual: no derivative of {path} ({type(module).__name__}) is written; use autograd")
+            raise ValueError(
+                f"train.backward = manual: no derivative of {path} ({type(module).__name__}) is written; use autograd"
+            )
         if isinstance(module, MLP) and _name_of(module.activation) not in DERIVED:
             name = _name_of(module.activation)
             raise ValueError(f"train.backward = manual: no derivative of {name} in {path} is written; use autograd")
         if isinstance(module, nn.Dropout) and module.p:
-            raise ValueError(f"train.backward = manual: expected model.dropout = 0, not {module.p}; set it to 0, or use autograd")
+            raise ValueError(
+                f"train.backward = manual: expected model.dropout = 0, not {module.p}; set it to 0, or use autograd"
+            )
 
 
 def _both(module: nn.Linear) -> tuple[Tensor, Tensor | None]:

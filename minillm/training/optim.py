@@ -30,7 +30,9 @@ from minillm.layers.moe import StackedLinear
 class OptimConfig:
     """Which optimizer, and how far it steps."""
 
-    kind: Literal["muon", "adamw"] = "muon"  # muon: for the matrices inside the stack, adamw for all else; adamw: for everything
+    kind: Literal["muon", "adamw"] = (
+        "muon"  # muon: for the matrices inside the stack, adamw for all else; adamw: for everything
+    )
     lr: Annotated[float, Above(0)] = 3e-3  # peak learning rate of adamw
     min_lr: Annotated[float, Above(0)] = 3e-5  # learning rate at the last step; muon's falls in the same proportion
     muon_lr: Annotated[float, Above(0)] = 0.02  # peak learning rate of muon
@@ -49,17 +51,28 @@ class OptimConfig:
 class AdamW:
     """See the module. Of the parameters, those of two or more dimensions decay."""
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, beta1: float, beta2: float, eps: float, weight_decay: float):
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float, beta1: float, beta2: float, eps: float, weight_decay: float
+    ):
         self.parameters = list(parameters)
         self.lr, self.beta1, self.beta2, self.eps, self.weight_decay = lr, beta1, beta2, eps, weight_decay
         self.m = [torch.zeros_like(p) for p in self.parameters]
         self.v = [torch.zeros_like(p) for p in self.parameters]
-        self.t = [torch.zeros((), dtype=torch.float32, device=p.device) for p in self.parameters]  # updates so far, of each
+        self.t = [
+            torch.zeros((), dtype=torch.float32, device=p.device) for p in self.parameters
+        ]  # updates so far, of each
 
     @torch.no_grad()
     def step(self, fraction: float = 1.0) -> None:
         """One update of every parameter from its .grad, at `fraction` of the peak learning rate; one without a .grad stays as it is."""
-        how = {"lr": self.lr * fraction, "beta1": self.beta1, "beta2": self.beta2, "eps": self.eps, "amsgrad": False, "maximize": False}
+        how = {
+            "lr": self.lr * fraction,
+            "beta1": self.beta1,
+            "beta2": self.beta2,
+            "eps": self.eps,
+            "amsgrad": False,
+            "maximize": False,
+        }
         every = list(zip(self.parameters, self.m, self.v, self.t, strict=True))
         for decays, decay in ((True, self.weight_decay), (False, 0.0)):
             moved = [(p, p.grad, m, v, t) for p, m, v, t in every if p.grad is not None and (p.ndim >= 2) == decays]
@@ -91,7 +104,9 @@ class Muon:
         self.m = [torch.zeros_like(p) for p in self.parameters]
         for p in self.parameters:
             if p.ndim < 2:
-                raise ValueError(f"a parameter of shape {tuple(p.shape)}: expected two dimensions at least for Muon; give it to AdamW")
+                raise ValueError(
+                    f"a parameter of shape {tuple(p.shape)}: expected two dimensions at least for Muon; give it to AdamW"
+                )
 
     @torch.no_grad()
     def step(self, fraction: float = 1.0) -> None:
@@ -168,7 +183,9 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
     }
     if c.kind == "muon" and not matrices:
         name = type(model).__name__
-        raise ValueError(f"optim.kind = muon: expected linear layers to train inside of the {name}, found none; use --optim.kind adamw")
+        raise ValueError(
+            f"optim.kind = muon: expected linear layers to train inside of the {name}, found none; use --optim.kind adamw"
+        )
     rest = [p for name, p in parameters.items() if name not in matrices]
     members = [Muon(matrices.values(), c.muon_lr, c.momentum, c.weight_decay)] if matrices else []
     members += [AdamW(rest, c.lr, c.beta1, c.beta2, c.eps, c.weight_decay)] if rest or not matrices else []

@@ -24,7 +24,13 @@ from minillm.training.step import OPTIMIZER, GradientStep
 DATA = "data"
 PARTS = ("matmul", "attention", OPTIMIZER, DATA, "other")
 MATMULS = ("aten::mm", "aten::addmm")
-ATTENTION = ("scaled_dot_product", "flash_attention", "aten::bmm", "aten::baddbmm", "aten::_softmax")  # where they are not the optimizer's
+ATTENTION = (
+    "scaled_dot_product",
+    "flash_attention",
+    "aten::bmm",
+    "aten::baddbmm",
+    "aten::_softmax",
+)  # where they are not the optimizer's
 
 
 class Profile(NamedTuple):
@@ -40,7 +46,10 @@ class Profile(NamedTuple):
         whole = sum(self.seconds.values())
         lines = [f"where the {1000 * whole:.1f} ms of a step go"]
         lines += [f"  {part:<10} {1000 * s:8.1f} ms {100 * s / whole:5.1f} %" for part, s in self.seconds.items()]
-        bounds = {"arithmetic": (self.n_operations, self.peak_operations, "FLOP"), "memory": (self.n_bytes, self.peak_bytes, "B")}
+        bounds = {
+            "arithmetic": (self.n_operations, self.peak_operations, "FLOP"),
+            "memory": (self.n_bytes, self.peak_bytes, "B"),
+        }
         for what, (amount, peak, unit) in bounds.items():
             rates = f"{amount / whole / 1e9:.1f} of {peak / 1e9:.1f} G{unit}/s, {100 * amount / whole / peak:.0f} %"
             lines.append(f"  {what:<10} {amount / 1e9:.2f} G{unit} a step: {rates}")
@@ -59,14 +68,18 @@ def profile(step: GradientStep, batch: Callable[[int], Batch], n_steps: int, dev
     with FlopCounterMode(display=False) as flops, Traffic() as traffic:
         step(batch(0))
     peaks = matmul_rate(DTYPES[precision], device), copy_rate(device)
-    return Profile({part: whole * share for part, share in shares.items()}, flops.get_total_flops(), traffic.n_bytes, *peaks)
+    return Profile(
+        {part: whole * share for part, share in shares.items()}, flops.get_total_flops(), traffic.n_bytes, *peaks
+    )
 
 
 def _shares(step: GradientStep, batch: Callable[[int], Batch], n_steps: int, device: str) -> dict[str, float]:
     """Of the recorded time, by part; they sum to 1."""
     on_cuda = torch.device(device).type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes lines of its own to stderr at any level it knows
+    os.environ.setdefault(
+        "KINETO_LOG_LEVEL", "99"
+    )  # the profiler writes lines of its own to stderr at any level it knows
     with recorded(activities=activities) as events:
         for i in range(n_steps):
             with record_function(DATA):

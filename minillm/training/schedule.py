@@ -20,7 +20,9 @@ from minillm.config import Count, Fraction, validate
 class ScheduleConfig:
     """Shape of the learning rate's curve."""
 
-    kind: Literal["linear", "cosine", "inverse_sqrt"] = "linear"  # how the rate falls: straight at the end, or throughout
+    kind: Literal["linear", "cosine", "inverse_sqrt"] = (
+        "linear"  # how the rate falls: straight at the end, or throughout
+    )
     warmup_steps: Count = 20  # steps of rising
     decay_fraction: Fraction = 0.5  # linear: this last part of all steps falls
 
@@ -36,7 +38,11 @@ def rate(config: ScheduleConfig, step: int, max_steps: int, floor: float) -> flo
     if config.kind == "inverse_sqrt":
         now, last = (math.sqrt(max(warmup, 1) / n) for n in (min(step + 1, max_steps), max_steps))
         return floor + (1 - floor) * (now - last) / (1 - last) if last < 1 else floor
-    falling = max_steps - warmup if config.kind == "cosine" else min(round(config.decay_fraction * max_steps), max_steps - warmup)
+    falling = (
+        max_steps - warmup
+        if config.kind == "cosine"
+        else min(round(config.decay_fraction * max_steps), max_steps - warmup)
+    )
     left = max(max_steps - 1 - step, 0)  # steps after this one
     part = min(left / falling, 1.0) if falling else float(left > 0)
     shape = part if config.kind == "linear" else (1 - math.cos(math.pi * part)) / 2

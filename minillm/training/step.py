@@ -78,7 +78,14 @@ class GradientStep:
         with record_function(OPTIMIZER):  # a name for profilers
             self.optimizer.step(fraction)
         self.n_steps += 1
-        return {"loss": loss, "grad_norm": norm, "lr": self.lr * fraction, "tokens": count, **metrics, **self.balance.finish()}
+        return {
+            "loss": loss,
+            "grad_norm": norm,
+            "lr": self.lr * fraction,
+            "tokens": count,
+            **metrics,
+            **self.balance.finish(),
+        }
 
     def _backward(self, batch: Batch) -> tuple[float, int, dict[str, float]]:
         """Fill .grad of every parameter with the gradient of the summed loss, which is returned with its count and the metrics."""
@@ -102,7 +109,11 @@ class GradientStep:
             loss = self.objective(self.computing, moved(batch, self.device))
         (loss.total + loss.count * self.balance.loss(seen)).backward()
         if self.working is not self.model:
-            mine = [(gradient, p.grad) for gradient, p in zip(self.gradients, self.worked, strict=True) if p.grad is not None]
+            mine = [
+                (gradient, p.grad)
+                for gradient, p in zip(self.gradients, self.worked, strict=True)
+                if p.grad is not None
+            ]
             torch._foreach_add_(*map(list, zip(*mine, strict=True)))
             self.working.zero_grad()
         return loss
@@ -110,7 +121,9 @@ class GradientStep:
     def compile(self, batch: Batch) -> str:
         """Compute forward and backward by compiled code from now on, if it can do this batch; the line that says so, or why not."""
         first = moved(type(batch)(*(part.chunk(self.n_micro_batches)[0] for part in batch)), self.device)
-        self.computing, said = try_compiled(self.working.train(), lambda model: self.objective(model, first).total.backward())
+        self.computing, said = try_compiled(
+            self.working.train(), lambda model: self.objective(model, first).total.backward()
+        )
         self.working.zero_grad()
         return said
 

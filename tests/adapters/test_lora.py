@@ -64,7 +64,9 @@ def test_the_layer_is_the_published_equation_number_by_number(bias):
     y = layer(x)
     for b, o in itertools.product(range(2), range(outside)):
         expected = sum(W[o, i] * x[b, i] for i in range(inside)) + (layer.base.bias[o] if bias else 0)
-        expected = expected + alpha / rank * sum(B[o, r] * A[r, i] * x[b, i] for r in range(rank) for i in range(inside))
+        expected = expected + alpha / rank * sum(
+            B[o, r] * A[r, i] * x[b, i] for r in range(rank) for i in range(inside)
+        )
         assert_equal(y[b, o], expected)
 
 
@@ -173,7 +175,9 @@ def test_factors_of_another_adapter_are_refused():
 def test_merging_into_a_tied_head_is_refused_and_nothing_has_changed():
     model, t = adapted(["to_q", "head"], tied=True), tokens(2, 7)
     before, logits = state_of(model), model(t)[0]
-    with pytest.raises(ValueError, match=r"head: its weight is also embed\.weight: expected one of its own; adapt other targets"):
+    with pytest.raises(
+        ValueError, match=r"head: its weight is also embed\.weight: expected one of its own; adapt other targets"
+    ):
         merge(model)
     assert_same_bits(state_of(model), before)
     assert torch.equal(model(t)[0], logits) and len(lora_layers(model)) == 3
@@ -249,9 +253,15 @@ def test_only_the_factors_have_gradients_state_and_updates(shape, kind, precisio
     step = a_step(model, kind, precision=precision)
     factors = {id(p) for layer in lora_layers(model).values() for p in (layer.A.weight, layer.B.weight)}
     before = state_of(model)
-    assert {id(p) for p in step.parameters} == {id(p) for member in members_of(step.optimizer) for p in member.parameters} == factors
+    assert (
+        {id(p) for p in step.parameters}
+        == {id(p) for member in members_of(step.optimizer) for p in member.parameters}
+        == factors
+    )
     assert sum(g.numel() for g in step.gradients) == sum(p.numel() for p in step.parameters)
-    states = [x for member in members_of(step.optimizer) for x in (member.m + (member.v if isinstance(member, AdamW) else []))]
+    states = [
+        x for member in members_of(step.optimizer) for x in (member.m + (member.v if isinstance(member, AdamW) else []))
+    ]
     assert {tuple(x.shape) for x in states} <= {tuple(p.shape) for p in step.parameters}
     assert sum(x.numel() for x in states) <= 2 * sum(p.numel() for p in step.parameters)
     for i in range(3):
@@ -267,7 +277,9 @@ def test_factors_of_matrices_are_trained_by_muon_and_those_of_the_head_by_adamw(
     assert isinstance(build_optimizer(adapted(TARGETS), OptimConfig(kind="muon")), Muon)
     model = adapted(["to_q", "head"])
     muon, adamw = build_optimizer(model, OptimConfig(kind="muon")).members
-    assert {id(p) for p in adamw.parameters} == {id(model.head.A.weight), id(model.head.B.weight)} and len(muon.parameters) == 4
+    assert {id(p) for p in adamw.parameters} == {id(model.head.A.weight), id(model.head.B.weight)} and len(
+        muon.parameters
+    ) == 4
 
 
 def test_no_gradient_is_computed_for_a_frozen_weight():

@@ -16,7 +16,13 @@ from minillm.training.step import GradientStep
 from tests.interruption import ctrl_c_after
 from tests.test_cli import flags, same, weights
 
-QUICK = {"data.n_stories": 200, "train.batch_size": 4, "train.eval_every": 5, "train.save_every": 4, "train.precision": "fp32"}
+QUICK = {
+    "data.n_stories": 200,
+    "train.batch_size": 4,
+    "train.eval_every": 5,
+    "train.save_every": 4,
+    "train.precision": "fp32",
+}
 SHORT = {"train.max_steps": 9, "schedule.warmup_steps": 1, "text.max_new_tokens": 10}
 WORDS = [word for name, value in (SHORT | QUICK).items() for word in (f"--{name}", str(value))]
 
@@ -31,7 +37,9 @@ def base(tmp_path_factory):
 
 def adapt(base: Path, path: Path, *words: str) -> int:
     shape = ["--adapter.rank", "3", "--adapter.targets", "to_q,to_v"]
-    return train.main(["--config", "lora-tiny", "--init-from", str(base), *WORDS, *shape, "--train.run", str(path), *words])
+    return train.main(
+        ["--config", "lora-tiny", "--init-from", str(base), *WORDS, *shape, "--train.run", str(path), *words]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +69,10 @@ def test_the_folder_holds_the_factors_and_names_the_base_which_stays_as_it_was(b
     assert len(lora_layers(model)) == 2
     frozen = {name.replace(".base", ""): value for name, value in model.state_dict().items() if name not in factors}
     assert same(frozen, dict(whole))
-    assert "rank = 3" in (adapter / "config.toml").read_text() and json.loads((adapter / "summary.json").read_text())["steps"] == 9
+    assert (
+        "rank = 3" in (adapter / "config.toml").read_text()
+        and json.loads((adapter / "summary.json").read_text())["steps"] == 9
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -79,7 +90,10 @@ def test_the_plan_says_how_much_is_trained(base, tmp_path, capsys):
     assert adapt(base, tmp_path / "run", "--dry-run") == 0
     model = run_folder.open_run(base).text.model
     factors, whole = 2 * 3 * (16 + 16), sum(p.numel() for p in model.parameters())
-    assert f"{factors:,} of them are trained, {100 * factors / (whole + factors):.2f} %; the others are frozen" in capsys.readouterr().out
+    assert (
+        f"{factors:,} of them are trained, {100 * factors / (whole + factors):.2f} %; the others are frozen"
+        in capsys.readouterr().out
+    )
 
 
 def test_base_and_adapter_write_what_the_adapter_alone_writes_and_the_base_does_not(base, adapter, capsys):
@@ -108,7 +122,9 @@ def test_a_base_that_was_moved_is_found_beside_the_adapter_and_else_asked_for(ba
     before, place = logits(adapter), base.rename(tmp_path / "elsewhere")
     try:
         assert sample.main(["--run", str(adapter)]) == 2
-        assert f"expected the run that it adapts in {base}, found none; put it there, or beside" in capsys.readouterr().err
+        assert (
+            f"expected the run that it adapts in {base}, found none; put it there, or beside" in capsys.readouterr().err
+        )
         assert train.main(["--resume", str(adapter), "--train.max_steps", "10"]) == 2
         assert torch.equal(logits(adapter, place), before)
         shutil.copytree(adapter, tmp_path / "lora")
@@ -119,7 +135,17 @@ def test_a_base_that_was_moved_is_found_beside_the_adapter_and_else_asked_for(ba
 
 
 def test_a_new_run_can_start_from_an_adapter_merged_into_its_base(adapter, tmp_path):
-    words = ["--config", "lora-tiny", "--init-from", str(adapter), *WORDS, "--train.run", str(tmp_path / "whole"), "--adapter.rank", "0"]
+    words = [
+        "--config",
+        "lora-tiny",
+        "--init-from",
+        str(adapter),
+        *WORDS,
+        "--train.run",
+        str(tmp_path / "whole"),
+        "--adapter.rank",
+        "0",
+    ]
     still = ["--optim.kind", "adamw", "--optim.lr", "1e-9", "--optim.min_lr", "1e-9"]
     assert train.main([*words, "--train.max_steps", "1", *still]) == 0
     saved = checkpoint.load(tmp_path / "whole" / "checkpoint" / "latest.pt")
@@ -130,9 +156,18 @@ def test_a_new_run_can_start_from_an_adapter_merged_into_its_base(adapter, tmp_p
 BAD = {
     "an adapter of nothing": (["--config", "lora-tiny"], "adapter.rank = 2: expected --init-from RUN"),
     "a flag without an adapter": (["--config", "gpt-tiny", "--adapter.alpha", "4"], "--adapter.alpha would be ignored"),
-    "targets without an adapter": (["--init-from", "BASE", "--adapter.targets", "to_q"], "--adapter.targets would be ignored"),
-    "an adapter of an adapter": (["--init-from", "ADAPTER"], "adapter.rank = 3: expected a run without an adapter in --init-from"),
-    "an unknown target": (["--init-from", "BASE", "--adapter.rank", "4", "--adapter.targets", "to_q,to_w"], "did you mean to_"),
+    "targets without an adapter": (
+        ["--init-from", "BASE", "--adapter.targets", "to_q"],
+        "--adapter.targets would be ignored",
+    ),
+    "an adapter of an adapter": (
+        ["--init-from", "ADAPTER"],
+        "adapter.rank = 3: expected a run without an adapter in --init-from",
+    ),
+    "an unknown target": (
+        ["--init-from", "BASE", "--adapter.rank", "4", "--adapter.targets", "to_q,to_w"],
+        "did you mean to_",
+    ),
     "too high a rank": (["--init-from", "BASE", "--adapter.rank", "17"], "adapter.rank = 17: expected 1 ... 16"),
     "no target": (["--init-from", "BASE", "--adapter.rank", "4", "--adapter.targets", ","], "adapter.targets = []"),
     "another rank on resume": (["--resume", "ADAPTER", "--adapter.rank", "4"], "--adapter.rank: expected only"),

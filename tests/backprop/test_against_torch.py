@@ -75,7 +75,11 @@ def test_a_cell_over_time_is_torchs_layer(name):
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_stacked_language_model_is_torchs_with_every_gradient(name, tied):
     V, D, H, L = 11, 3 if tied else 5, 3, 2
-    embed, layers, head = nn.Embedding(V, D).double(), TORCH[name](D, H, L, batch_first=True).double(), nn.Linear(H, V).double()
+    embed, layers, head = (
+        nn.Embedding(V, D).double(),
+        TORCH[name](D, H, L, batch_first=True).double(),
+        nn.Linear(H, V).double(),
+    )
     if tied:
         head.weight = embed.weight
     tokens, targets = torch.randint(V, (2, 7)), torch.randint(V, (2, 7)).masked_fill(torch.rand(2, 7) < 0.3, -100)
@@ -87,7 +91,9 @@ def test_a_stacked_language_model_is_torchs_with_every_gradient(name, tied):
         weights = list(layers.parameters())
         stack = [tuple(weights[i : i + 4]) for i in range(0, 4 * L, 4)]
         start = tuple(torch.zeros(2, H).double() for _ in range(2 if name == "lstm" else 1))
-        (logits, _), kept = recurrent_model(CELLS[name], tokens, [start] * L, embed.weight, stack, head.weight, head.bias)
+        (logits, _), kept = recurrent_model(
+            CELLS[name], tokens, [start] * L, embed.weight, stack, head.weight, head.bias
+        )
         total, kept_loss = cross_entropy(logits, targets)
         dtable, dlayers, dhead, dhead_bias = recurrent_model_backward(cross_entropy_backward(1.0, kept_loss), kept)
     assert_equal(total, loss)
@@ -110,7 +116,11 @@ def test_two_pieces_of_a_text_are_read_as_one_when_the_state_is_carried(name):
 
 
 def test_a_mixture_asks_only_the_likeliest_experts_and_shares_out_all_of_the_weight():
-    x, router, experts = random(13, 3), random(5, 3), [(random(2, 3), None, random(2, 3), None, random(3, 2), None) for _ in range(5)]
+    x, router, experts = (
+        random(13, 3),
+        random(5, 3),
+        [(random(2, 3), None, random(2, 3), None, random(3, 2), None) for _ in range(5)],
+    )
     y, kept = moe(x, router, experts, 2)
     probabilities = torch.softmax(x @ router.T, dim=-1)
     for row, p, out in zip(x, probabilities, y, strict=True):

@@ -53,7 +53,11 @@ def bare(forward, backward, inputs: list[Tensor], *, biases: list[int]):
         assert all(derivatives[i] is None for i in biases)
         return [d for d in derivatives if d is not None]
 
-    return lambda *rest: forward(*fill(rest)), backward_of_the_rest, [x for i, x in enumerate(inputs) if i not in biases]
+    return (
+        lambda *rest: forward(*fill(rest)),
+        backward_of_the_rest,
+        [x for i, x in enumerate(inputs) if i not in biases],
+    )
 
 
 @case("", "without bias")
@@ -93,7 +97,11 @@ def an_rms_norm(_):
 @case(*ACTIVATIONS, "gelu without biases")
 def an_mlp(option):
     activation = option.split()[0]
-    full = lambda *x: mlp(*x, activation), mlp_backward, [random(2, 3, 5), random(7, 5), random(7), random(5, 7), random(5)]
+    full = (
+        lambda *x: mlp(*x, activation),
+        mlp_backward,
+        [random(2, 3, 5), random(7, 5), random(7), random(5, 7), random(5)],
+    )
     return bare(*full, biases=[2, 4]) if "without" in option else full
 
 
@@ -109,7 +117,11 @@ def an_attention_with_groups(G):
     mask = torch.arange(S)[None] <= torch.arange(T)[:, None] + 1
     mask = mask.expand(2, 1, T, S).clone()
     mask[1, :, 2] = False  # a query that sees nothing
-    return lambda q, k, v: attend(q, k, v, mask), attend_backward, [random(2, 6, T, K), random(2, G, S, K), random(2, G, S, K)]
+    return (
+        lambda q, k, v: attend(q, k, v, mask),
+        attend_backward,
+        [random(2, 6, T, K), random(2, G, S, K), random(2, G, S, K)],
+    )
 
 
 @case("")
@@ -125,7 +137,14 @@ def an_unrolled(option):
     name = option.split()[0]
     D, H, n = 5, 3, N_GATES[name]
     n_state = 2 if name == "lstm" else 1
-    inputs = [random(2, 4, D), *(random(2, H) for _ in range(n_state)), random(n * H, D), random(n * H, H), random(n * H), random(n * H)]
+    inputs = [
+        random(2, 4, D),
+        *(random(2, H) for _ in range(n_state)),
+        random(n * H, D),
+        random(n * H, H),
+        random(n * H),
+        random(n * H),
+    ]
 
     def forward(x, *rest):
         (y, state), kept = unroll(CELLS[name], x, rest[:n_state], *rest[n_state:])
@@ -147,7 +166,9 @@ def a_recurrent_model(name):
     weights = [w for width in (D, H) for w in (random(n * H, width), random(n * H, H), random(n * H), random(n * H))]
 
     def forward(table, head, head_bias, *weights):
-        (logits, _), kept = recurrent_model(CELLS[name], tokens, [state, state], table, [weights[:4], weights[4:]], head, head_bias)
+        (logits, _), kept = recurrent_model(
+            CELLS[name], tokens, [state, state], table, [weights[:4], weights[4:]], head, head_bias
+        )
         return logits, kept
 
     def backward(dlogits, kept):
@@ -176,7 +197,11 @@ def a_mixture_with_experts_per_token(k):
 @case("")
 def a_lora(_):
     weight, bias = random(7, 5), random(7)
-    return lambda x, a, b: lora(x, weight, bias, a, b, 1.7), lora_backward, [random(2, 3, 5), random(2, 5), random(7, 2)]
+    return (
+        lambda x, a, b: lora(x, weight, bias, a, b, 1.7),
+        lora_backward,
+        [random(2, 3, 5), random(2, 5), random(7, 2)],
+    )
 
 
 every_case = pytest.mark.parametrize("name", CASES)

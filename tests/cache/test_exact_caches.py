@@ -178,7 +178,9 @@ def test_a_cache_keeps_the_models_dtype_and_holds_less_for_fewer_key_heads(cache
             state = model.start(2, cache=cache)
             assert state.nbytes() < 100
             model(tokens(2, 7), state)
-            view = state.caches[0].extend(*torch.zeros(2, 2, n_kv_heads, 1, 4, dtype=dtype), torch.tensor([[7]]), True, lambda x, _: x)
+            view = state.caches[0].extend(
+                *torch.zeros(2, 2, n_kv_heads, 1, 4, dtype=dtype), torch.tensor([[7]]), True, lambda x, _: x
+            )
             assert view.k.dtype == view.v.dtype == dtype
             bytes_held[n_kv_heads, dtype] = state.nbytes()
             assert state.nbytes() >= 3 * 2 * 7 * 2 * n_kv_heads * 4 * dtype.itemsize

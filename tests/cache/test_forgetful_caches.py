@@ -18,7 +18,11 @@ from minillm.decoding.sampler import Sampler, seeded
 from tests.tiny import N_HEADS, SHAPES, assert_equal, assert_reads_on, decoder, tokens
 
 ROOMY = {"streaming": partial(StreamingCache, 31), "h2o": partial(H2OCache, 31), "snapkv": partial(SnapKVCache, 31)}
-TIGHT = {"streaming": partial(StreamingCache, 7, sinks=2), "h2o": partial(H2OCache, 7), "snapkv": partial(SnapKVCache, 7, 3, 3)}
+TIGHT = {
+    "streaming": partial(StreamingCache, 7, sinks=2),
+    "h2o": partial(H2OCache, 7),
+    "snapkv": partial(SnapKVCache, 7, 3, 3),
+}
 RENUMBERED = ["rotary", "alibi", "none"]
 
 every_roomy_cache = pytest.mark.parametrize("cache", ROOMY.values(), ids=ROOMY)
@@ -29,7 +33,11 @@ every_tight_cache = pytest.mark.parametrize("cache", TIGHT.values(), ids=TIGHT)
 def shapes(draw):
     """Kinds of position that can be renumbered, every sharing of heads, and windows around the budget."""
     window = draw(st.sampled_from([0, 3, 7, 8]))
-    return {"positions": draw(st.sampled_from(RENUMBERED)), "n_kv_heads": draw(st.sampled_from([1, 2, N_HEADS])), "window": window}
+    return {
+        "positions": draw(st.sampled_from(RENUMBERED)),
+        "n_kv_heads": draw(st.sampled_from([1, 2, N_HEADS])),
+        "window": window,
+    }
 
 
 def scattered(n_rows: int, n_columns: int, seed: int) -> torch.Tensor:
@@ -38,7 +46,11 @@ def scattered(n_rows: int, n_columns: int, seed: int) -> torch.Tensor:
     return tokens(n_rows, n_columns, seed).masked_fill(some, EMPTY)
 
 
-READABLE = [name for name, shape in SHAPES.items() if shape.get("positions", "rotary") in RENUMBERED and "ngram_rows" not in shape]
+READABLE = [
+    name
+    for name, shape in SHAPES.items()
+    if shape.get("positions", "rotary") in RENUMBERED and "ngram_rows" not in shape
+]
 
 
 @every_roomy_cache
@@ -61,13 +73,19 @@ def test_while_nothing_is_forgotten_tokens_can_be_taken_back(name):
     state = model.start(3, cache=ROOMY[name])
     model(text, state)
     state.truncate(torch.tensor([4, 11, 0]))
-    assert_reads_on(model, state, [row[:n] for row, n in zip(text.tolist(), [4, 11, 0], strict=True)], tokens(3, 6, seed=1))
+    assert_reads_on(
+        model, state, [row[:n] for row, n in zip(text.tolist(), [4, 11, 0], strict=True)], tokens(3, 6, seed=1)
+    )
 
 
 TAKEN_BACK = {  # what cannot be, and what still can
     "streaming": ([20, 5], r"lengths = \[20, 5\]: expected the tokens read, \[21, 6\], or 0.*budget = 7", [0, 2]),
     "h2o": ([21, 4], r"lengths = \[21, 4\]: expected the tokens read, \[21, 6\], or 0", [0, 0]),
-    "snapkv": ([16, 5], r"lengths = \[16, 5\]: expected at least those of the compressed prompts, \[17, 0\], or 0", [18, 2]),
+    "snapkv": (
+        [16, 5],
+        r"lengths = \[16, 5\]: expected at least those of the compressed prompts, \[17, 0\], or 0",
+        [18, 2],
+    ),
 }
 
 
@@ -201,7 +219,10 @@ def held_by_oracle(name, layer, qkv, n_prompt, kind, window):
                 held[g].remove(min((i for i in held[g] if i <= t - 3), key=lambda i, g=g: (scores[g][i], -i)))
         if name == "snapkv" and t == n_prompt - 1 and n_prompt > 7:
             for g in range(G):
-                pooled = {i: max(scores[g].get(j, 0.0) for j in (i - 1, i, i + 1) if 0 <= j < n_prompt - 3) for i in range(n_prompt - 3)}
+                pooled = {
+                    i: max(scores[g].get(j, 0.0) for j in (i - 1, i, i + 1) if 0 <= j < n_prompt - 3)
+                    for i in range(n_prompt - 3)
+                }
                 best = sorted(pooled, key=lambda i, p=pooled: (-p[i], i))[:4]
                 held[g] = sorted(best) + list(range(n_prompt - 3, n_prompt))
     return torch.stack(answers)
@@ -254,7 +275,9 @@ def test_a_streaming_cache_writes_far_beyond_the_context_at_constant_memory(n_to
         def for_rows(self, rows):
             return self
 
-    [completion] = generate(model, [[1, 2, 3]], Watching([]), max_new_tokens=n_tokens, generators=seeded([0]), start=start)
+    [completion] = generate(
+        model, [[1, 2, 3]], Watching([]), max_new_tokens=n_tokens, generators=seeded([0]), start=start
+    )
     assert len(completion.tokens) == n_tokens and completion.reason == "length" and model.context_length == 32
     assert len(held) == 1
     assert generate(model, [[1]], Sampler([]), max_new_tokens=50, generators=seeded([0]))[0].reason == "context"
@@ -282,8 +305,16 @@ REFUSED = {
     "no budget": (CacheConfig, ("h2o", 0), "cache_budget = 0: expected the tokens that h2o keeps"),
     "a useless budget": (CacheConfig, ("int4", 5), "cache_budget = 5 would be ignored by int4"),
     "an unknown cache": (CacheConfig, ("streeming", 5), "did you mean streaming"),
-    "fewer than the sinks": (lambda *what: build_cache(CacheConfig(*what)), ("streaming", 4), "budget = 4: expected more than the 4 sinks"),
-    "fewer than vote": (lambda *what: build_cache(CacheConfig(*what)), ("snapkv", 8), "budget = 8: expected more than the window = 8"),
+    "fewer than the sinks": (
+        lambda *what: build_cache(CacheConfig(*what)),
+        ("streaming", 4),
+        "budget = 4: expected more than the 4 sinks",
+    ),
+    "fewer than vote": (
+        lambda *what: build_cache(CacheConfig(*what)),
+        ("snapkv", 8),
+        "budget = 8: expected more than the window = 8",
+    ),
     "one token": (lambda *what: build_cache(CacheConfig(*what)), ("h2o", 1), "budget = 1: expected 2 tokens"),
 }
 

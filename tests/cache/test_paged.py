@@ -109,7 +109,9 @@ TestPrefixedRows = PrefixedRows.TestCase
 TestPrefixedRows.settings = long
 
 
-@pytest.mark.parametrize(("n_pages", "page_size", "name"), [(4, 0, "page_size"), (0, 4, "n_pages"), (4, -1, "page_size")])
+@pytest.mark.parametrize(
+    ("n_pages", "page_size", "name"), [(4, 0, "page_size"), (0, 4, "n_pages"), (4, -1, "page_size")]
+)
 def test_pages_without_room_are_refused(n_pages, page_size, name):
     with pytest.raises(ValueError, match=rf"{name} = \S+: expected a number >= 1"):
         PagedCache(n_pages, page_size)

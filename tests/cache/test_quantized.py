@@ -23,20 +23,29 @@ def read(cache, k, v, chunk=1, start=0):
     """Hand over k, v (B, G, T, K) in chunks; the last view."""
     for a in range(0, k.shape[2], chunk):
         b = min(a + chunk, k.shape[2])
-        view = cache.extend(k[:, :, a:b], v[:, :, a:b], torch.arange(start + a, start + b).expand(len(k), -1), True, unturned)
+        view = cache.extend(
+            k[:, :, a:b], v[:, :, a:b], torch.arange(start + a, start + b).expand(len(k), -1), True, unturned
+        )
     return view
 
 
 @BITS
 @settings(max_examples=20)
-@given(seed=st.integers(0, 999), dim=st.integers(0, 2), scale=st.sampled_from([0.0, 1e-12, 1e9]), shift=st.sampled_from([0.0, -7.0, 1e5]))
+@given(
+    seed=st.integers(0, 999),
+    dim=st.integers(0, 2),
+    scale=st.sampled_from([0.0, 1e-12, 1e9]),
+    shift=st.sampled_from([0.0, -7.0, 1e5]),
+)
 def test_no_number_is_off_by_more_than_half_of_its_scale(bits, seed, dim, scale, shift):
     x = torch.randn(3, 5, 14, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale + shift
     rounded = quantize(x, dim, bits)
     error = (dequantize(rounded, bits) - x).abs()
     assert rounded.codes.dtype == torch.uint8 and rounded.codes.numel() == x.numel() * bits // 8
     assert (error <= rounded.scale / 2 + 1e-14 * x.abs().max()).all()
-    torch.testing.assert_close(rounded.scale * (2**bits - 1), x.amax(dim, keepdim=True) - x.amin(dim, keepdim=True), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        rounded.scale * (2**bits - 1), x.amax(dim, keepdim=True) - x.amin(dim, keepdim=True), rtol=1e-12, atol=0
+    )
 
 
 @BITS
@@ -71,7 +80,9 @@ def test_the_bytes_held_are_those_of_the_codes_the_scales_and_the_last_tokens(bi
     read(cache, k, v, 32)
     read(plain, k, v, 32)
     codes = 2 * 2 * 3 * 128 * 16 * bits // 8
-    scales = 2 * 4 * (2 * 3 * 16 * 4 + 2 * 3 * 128)  # scale and zero point: of four groups of keys, of each token's values
+    scales = (
+        2 * 4 * (2 * 3 * 16 * 4 + 2 * 3 * 128)
+    )  # scale and zero point: of four groups of keys, of each token's values
     last = 2 * 3 * 32 * (2 * 16 * 4 + 8)
     assert cache.nbytes() == codes + scales + last + 2 * 8
     assert len(cache.slots.positions[0, 0]) == 32
@@ -129,7 +140,11 @@ def test_while_no_group_is_full_a_rounded_cache_is_exact(bits):
 @given(seed=st.integers(0, 99), cuts=st.lists(st.integers(0, 29), max_size=4).map(sorted))
 def test_a_row_is_rounded_in_the_same_way_alone_and_in_company(seed, cuts):
     some = torch.rand(3, 29, generator=torch.Generator().manual_seed(seed)) < 0.4
-    model, text, make = decoder(n_kv_heads=3), tokens(3, 29, seed).masked_fill(some, EMPTY), partial(QuantizedCache, 4, 4, 3)
+    model, text, make = (
+        decoder(n_kv_heads=3),
+        tokens(3, 29, seed).masked_fill(some, EMPTY),
+        partial(QuantizedCache, 4, 4, 3),
+    )
     together, alone = model.start(3, cache=make), [model.start(1, cache=make) for _ in range(3)]
     for a, b in zip([0, *cuts], [*cuts, 29], strict=True):
         logits = model(text[:, a:b], together)[0]

@@ -231,6 +231,8 @@ def test_the_texts_are_not_all_alike(expected):
 
 def test_memory_was_really_short(monkeypatch):
     stopped = []
-    monkeypatch.setattr(Scheduler, "_stop", lambda self, job, stop=Scheduler._stop: (stopped.append(job.n_new), stop(self, job)))
+    monkeypatch.setattr(
+        Scheduler, "_stop", lambda self, job, stop=Scheduler._stop: (stopped.append(job.n_new), stop(self, job))
+    )
     ROADS["the engine, short of memory"](MODELS["decoder"], PROMPTS)
     assert any(stopped), "somebody had written something, lost its pages and went on"

@@ -63,7 +63,9 @@ def every_way(top: Rule) -> list[tuple[str, float]]:
             return ways
 
 
-words = st.lists(st.sampled_from(["x", "y", "xx", "xy", "yx", "x x"]), min_size=1, max_size=3, unique=True).map(", ".join)
+words = st.lists(st.sampled_from(["x", "y", "xx", "xy", "yx", "x x"]), min_size=1, max_size=3, unique=True).map(
+    ", ".join
+)
 drawn = ["{c}", "{d}", "{n:c}", "{m:d}", "{m:d.he}", "{k:1..2}", "{j:0..1}", "{:1..2}", "{r}", "{q:r}"]
 parts = st.sampled_from(["x", "y", " ", *drawn, "{n}", "{m}", "{m.he}", "{k}", "{t:k+j}", "{t}", "{k-j}", "{p=1}"])
 alternatives = st.lists(st.lists(parts, min_size=1, max_size=5).map("".join), min_size=1, max_size=3)
@@ -72,7 +74,11 @@ alternatives = st.lists(st.lists(parts, min_size=1, max_size=5).map("".join), mi
 @st.composite
 def grammars(draw) -> str:
     story, rule = draw(alternatives), draw(alternatives)
-    heroes = draw(st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from("xyz")), min_size=1, max_size=3, unique_by=lambda e: e[0]))
+    heroes = draw(
+        st.lists(
+            st.tuples(st.sampled_from("xyz"), st.sampled_from("xyz")), min_size=1, max_size=3, unique_by=lambda e: e[0]
+        )
+    )
     lines = ["words c", f"  {draw(words)}", "words d: name | he", *(f"  {a} | {b}" for a, b in heroes)]
     lines += ["rule r", *(f"  - {line.replace('{r}', 'x').replace('{q:r}', 'y')}" for line in rule)]
     return "\n".join([*lines, "rule story", *(f"  - {line}" for line in story), "  - {r}!"])

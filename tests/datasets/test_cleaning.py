@@ -22,7 +22,9 @@ from minillm.datasets.cleaning import (
     symbol_share,
 )
 
-characters = st.characters(codec="utf-8") | st.sampled_from("ab \t\n\r\v\x0c\x00\x1f\x7f\x85\u00a0\u0301\u2028\u3000\ufeff.!e")
+characters = st.characters(codec="utf-8") | st.sampled_from(
+    "ab \t\n\r\v\x0c\x00\x1f\x7f\x85\u00a0\u0301\u2028\u3000\ufeff.!e"
+)
 texts = st.text(characters, max_size=30)
 words = st.sampled_from(["the", "cat", "dog", "sat", "ran", "on", "mat"])
 sentences = st.lists(words, max_size=12).map(" ".join)
@@ -52,7 +54,11 @@ def test_a_normalized_text_is_in_normal_form(text):
 @given(texts)
 def test_normalizing_touches_nothing_that_can_be_seen(text):
     def visible(text: str) -> str:
-        return "".join(char for char in unicodedata.normalize("NFC", text) if not char.isspace() and unicodedata.category(char) != "Cc")
+        return "".join(
+            char
+            for char in unicodedata.normalize("NFC", text)
+            if not char.isspace() and unicodedata.category(char) != "Cc"
+        )
 
     bare = "".join(char for char in text if char.isspace() or unicodedata.category(char) != "Cc")
     assert visible(normalize(text)) == visible(bare)
@@ -83,7 +89,9 @@ def test_the_account_adds_up_and_what_is_kept_keeps_its_order(documents, config)
     normalized = iter([normalize(document) for document in documents])
     assert all(document in normalized for document in kept)  # a subsequence
     assert report.n_documents_before == len(documents) and report.n_documents_after == len(kept)
-    assert report.n_bytes_before == len("".join(documents).encode()) and report.n_bytes_after == len("".join(kept).encode())
+    assert report.n_bytes_before == len("".join(documents).encode()) and report.n_bytes_after == len(
+        "".join(kept).encode()
+    )
     assert report.n_documents_before - sum(r.n_documents for r in report.removals) == report.n_documents_after
     assert report.n_bytes_before - sum(r.n_bytes for r in report.removals) == report.n_bytes_after
     assert all(config.min_chars <= len(document) <= config.max_chars for document in kept)
@@ -101,7 +109,17 @@ def test_cleaning_what_is_clean_changes_nothing(documents, config):
 
 def test_each_rule_reports_what_it_removed_with_an_example_and_the_first_copy_stays():
     story = "once upon a time a small dog found a red ball under the old tree"
-    documents = [story, "short", "long " * 30, "?!" * 30 + "symbols", f"{story}\r\n", "?" * 101, f"{story} again", "b" * 25, story]
+    documents = [
+        story,
+        "short",
+        "long " * 30,
+        "?!" * 30 + "symbols",
+        f"{story}\r\n",
+        "?" * 101,
+        f"{story} again",
+        "b" * 25,
+        story,
+    ]
     kept, report = clean(documents, CleaningConfig(min_chars=10, max_chars=100, max_symbols=0.3))
     assert kept == [story, "b" * 25]
     assert [tuple(removal) for removal in report.removals] == [
@@ -136,7 +154,16 @@ def test_the_report_is_a_table():
 
 @pytest.mark.parametrize(
     ("text", "share"),
-    [("", 0), (" \n", 0), ("abc", 0), ("a+b.", 0.5), ("+ a \n", 0.5), ("...", 1), ("\u0928\u093f\u092e", 0), ("\u4e2d\u3002", 0.5)],
+    [
+        ("", 0),
+        (" \n", 0),
+        ("abc", 0),
+        ("a+b.", 0.5),
+        ("+ a \n", 0.5),
+        ("...", 1),
+        ("\u0928\u093f\u092e", 0),
+        ("\u4e2d\u3002", 0.5),
+    ],
 )
 def test_symbols_are_counted_among_what_is_not_white_space_in_every_script(text, share):
     assert symbol_share(text) == share

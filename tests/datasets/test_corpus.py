@@ -34,13 +34,23 @@ def test_the_byte_order_mark_is_dropped_and_line_ends_become_newlines(tmp_path):
 
 
 def test_a_folder_is_read_in_sorted_order_with_its_subfolders_and_only_texts(tmp_path):
-    for name, text in {"b.txt": "B", "a.md": "A", "sub/C.TXT": "C", "sub/deep/d.txt": "D", "x.png": "no", "blank.txt": " \n"}.items():
+    for name, text in {
+        "b.txt": "B",
+        "a.md": "A",
+        "sub/C.TXT": "C",
+        "sub/deep/d.txt": "D",
+        "x.png": "no",
+        "blank.txt": " \n",
+    }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     assert load(tmp_path) == ["A", "B", "C", "D"]
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8")), min_size=1).filter(lambda texts: any(map(str.strip, texts))), st.booleans())
+@given(
+    st.lists(st.text(st.characters(codec="utf-8")), min_size=1).filter(lambda texts: any(map(str.strip, texts))),
+    st.booleans(),
+)
 def test_a_jsonl_file_is_one_document_a_line_letter_by_letter(tmp_path_factory, texts, ascii_only):
     path = tmp_path_factory.mktemp("texts") / "my.jsonl"
     lines = [json.dumps({"id": 3, "text": text}, ensure_ascii=ascii_only) for text in texts]
@@ -163,7 +173,9 @@ def test_french_is_the_source_of_the_translations_ten_sentences_a_document():
     config = DataConfig(corpus="french", n_pairs=23, seed=3)
     documents = load_corpus(config).documents
     assert [len(document.split("\n")) for document in documents] == [10, 10, 3]
-    assert "\n".join(documents).split("\n") == [pair.source for pair in load_pairs(replace(config, corpus="translation"))]
+    assert "\n".join(documents).split("\n") == [
+        pair.source for pair in load_pairs(replace(config, corpus="translation"))
+    ]
 
 
 def test_every_field_of_the_section_explains_itself_and_knows_its_range():
@@ -206,7 +218,10 @@ def test_a_mixture_that_makes_no_sense_is_refused(name, sentence, monkeypatch):
         load_corpus(DataConfig(corpus=name))
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8")), max_size=9), st.sampled_from([list, tuple, iter, lambda t: (x for x in t)]))
+@given(
+    st.lists(st.text(st.characters(codec="utf-8")), max_size=9),
+    st.sampled_from([list, tuple, iter, lambda t: (x for x in t)]),
+)
 def test_strings_that_are_at_hand_are_a_corpus_letter_by_letter(texts, kind):
     if any(map(str.strip, texts)):
         assert corpus_of(kind(texts), "mine") == Corpus("mine", texts, None)

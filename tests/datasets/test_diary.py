@@ -52,7 +52,9 @@ def world_of(folder: Path, **files: str) -> World:
 
 
 def test_what_a_file_defines_replaces_what_it_includes(tmp_path):
-    world = world_of(tmp_path, old=OLD, new="include old.txt\nwords color\n  blue, green\nrule end\n  - {color}?\n  - {color}.\n")
+    world = world_of(
+        tmp_path, old=OLD, new="include old.txt\nwords color\n  blue, green\nrule end\n  - {color}?\n  - {color}.\n"
+    )
     expected = {f"{mood} {color}{end}" for mood in ("sad", "glad") for color in ("blue", "green") for end in "?."}
     assert set(world.generate(200, seed=0)) == expected
 

@@ -37,7 +37,9 @@ def test_a_packed_file_that_is_damaged_is_refused(tmp_path, cut):
         read_documents(path)
 
 
-json_texts = st.lists(st.text(st.characters(codec="utf-8")), min_size=1, max_size=5).filter(lambda found: any(map(str.strip, found)))
+json_texts = st.lists(st.text(st.characters(codec="utf-8")), min_size=1, max_size=5).filter(
+    lambda found: any(map(str.strip, found))
+)
 
 
 @given(json_texts, st.sampled_from(["strings", "objects", "one", "lines"]), st.sampled_from([None, 2]), st.booleans())
@@ -102,7 +104,9 @@ def test_a_folder_says_what_it_gave_and_what_it_left_out(tmp_path):
 
 def test_a_folder_of_nothing_that_is_read_names_what_it_has(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG")
-    with pytest.raises(ValueError, match=r"expected .txt or .md files in it, or source code, found none \(1 .png\); rename yours"):
+    with pytest.raises(
+        ValueError, match=r"expected .txt or .md files in it, or source code, found none \(1 .png\); rename yours"
+    ):
         read_documents(tmp_path)
 
 
@@ -131,7 +135,12 @@ def test_pipes_sockets_devices_and_folders_are_refused_and_not_waited_for(tmp_pa
     os.mkfifo("pipe.txt")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket.txt")
-        for name, kind in (("pipe.txt", "a pipe"), ("socket.txt", "a socket"), (os.devnull, "a device"), (".", "a folder")):
+        for name, kind in (
+            ("pipe.txt", "a pipe"),
+            ("socket.txt", "a socket"),
+            (os.devnull, "a device"),
+            (".", "a folder"),
+        ):
             with pytest.raises(ValueError, match=f"{name}: expected a file, found {kind}; write its text to a file"):
                 read_text(tmp_path / name)
     with pytest.raises(ValueError, match=r"pipe\.txt: expected a file, found a pipe"):

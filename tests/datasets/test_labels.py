@@ -45,7 +45,9 @@ def texts(lengths: list[int], context_length: int) -> tuple[LabelledTexts, list[
         n += length
     ids = [0, *(token for document in documents for token in [*document, 0])]
     starts = np.cumsum([0, *(length + 1 for length in lengths)])[:-1]
-    return LabelledTexts(TokenStream(np.array(ids, np.uint16), starts, 1), list(range(len(lengths))), context_length), documents
+    return LabelledTexts(
+        TokenStream(np.array(ids, np.uint16), starts, 1), list(range(len(lengths))), context_length
+    ), documents
 
 
 def test_each_text_is_a_row_that_begins_with_end_and_keeps_the_last_tokens_of_a_long_one():

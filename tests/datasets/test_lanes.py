@@ -20,7 +20,9 @@ def lanes_of(lengths: list[int], width: int, size: int, seed: int = 0, whole: bo
 
 @settings(max_examples=40)
 @given(lengths, widths, st.integers(1, 5), st.booleans(), st.integers(0, 3))
-def test_a_row_that_continues_begins_with_the_target_that_came_last_and_with_no_document(lengths, width, size, whole, seed):
+def test_a_row_that_continues_begins_with_the_target_that_came_last_and_with_no_document(
+    lengths, width, size, whole, seed
+):
     lanes = lanes_of(lengths, width, size, seed, whole)
     openings, ring = set(lanes._openings.tolist()), len(lanes._ring)
     before = lanes.batch(0)
@@ -61,14 +63,18 @@ def test_what_is_left_out_changes_from_epoch_to_epoch():
     for whole, stream in ((True, stream_of([5] * 11)), (False, stream_of([57]))):
         lanes = Lanes(stream, 5, 3, 0, whole)
         n = lanes.steps_per_epoch
-        epochs = [frozenset(torch.cat([lanes.batch(e * n + s).tokens.flatten() for s in range(n)]).tolist()) for e in range(8)]
+        epochs = [
+            frozenset(torch.cat([lanes.batch(e * n + s).tokens.flatten() for s in range(n)]).tolist()) for e in range(8)
+        ]
         assert len(set(epochs)) > 2
         assert len(frozenset.union(*epochs)) == len(stream.ids) - 1
 
 
 def test_a_text_with_fewer_rows_than_lanes_is_refused_with_both_numbers():
     Lanes(stream_of([35]), 7, 5, 0, False)
-    with pytest.raises(ValueError, match=r"the text = 5 rows of model\.context_length = 7: expected at least train\.batch_size = 6"):
+    with pytest.raises(
+        ValueError, match=r"the text = 5 rows of model\.context_length = 7: expected at least train\.batch_size = 6"
+    ):
         Lanes(stream_of([35]), 7, 6, 0, False)
     with pytest.raises(ValueError, match=r"the text = 6 tokens: expected at least 8"):
         Lanes(stream_of([5]), 7, 1, 0, False)

@@ -62,7 +62,9 @@ def test_so_many_tokens_are_blanked_and_so_many_of_these_masked_exchanged_and_ke
 
 @settings(max_examples=40)
 @given(st.integers(1, 7), st.integers(1, 23), st.integers(0, 2**32 - 1), st.floats(0.01, 1), st.booleans())
-def test_what_is_not_blank_is_untouched_and_uncounted_and_what_is_blank_has_its_token_as_target(B, T, seed, fraction, whole_words):
+def test_what_is_not_blank_is_untouched_and_uncounted_and_what_is_blank_has_its_token_as_target(
+    B, T, seed, fraction, whole_words
+):
     tokens = rows(B, T, seed)
     batch, blank, free = blanks(tokens, seed, fraction=fraction, whole_words=whole_words)
     assert torch.equal(batch.tokens[~blank], tokens[~blank]) and torch.equal(batch.targets[blank], tokens[blank])
@@ -102,7 +104,10 @@ def test_over_many_steps_every_place_is_blanked_equally_often():
 def test_words_are_runs_of_letters_and_digits_with_the_space_before_them_if_the_tokenizer_keeps_it_there(tokenizer):
     tokens = tokenizer.encode(TEXT)
     word = Masking(MaskingConfig(), tokenizer).words(torch.tensor([tokens]))[0].tolist()
-    texts = [b"".join(tokenizer.decode_bytes([t]) for t, w in zip(tokens, word, strict=True) if w == n) for n in range(max(word) + 1)]
+    texts = [
+        b"".join(tokenizer.decode_bytes([t]) for t, w in zip(tokens, word, strict=True) if w == n)
+        for n in range(max(word) + 1)
+    ]
     assert b"".join(texts) == TEXT.encode()
     found = [text.decode().strip() for text in texts]
     for name in ("The", "cat", "mat", "asked", "Bella", "12", "naïve", "think", "about"):
@@ -128,7 +133,9 @@ def test_whole_words_are_blanked_together_and_share_their_fate(tokenizer, seed):
 
 def test_without_whole_words_pieces_are_blanked_one_by_one():
     tokens = torch.tensor([BYTE.encode("abcdefghijklmnopqrstuvwxyz")])
-    alone, together = (Masking(MaskingConfig(fraction=0.4, whole_words=w), BYTE)(tokens, 0).targets != IGNORE for w in (False, True))
+    alone, together = (
+        Masking(MaskingConfig(fraction=0.4, whole_words=w), BYTE)(tokens, 0).targets != IGNORE for w in (False, True)
+    )
     assert alone.any() and not alone.all() and together.all()
 
 

@@ -65,5 +65,7 @@ def test_blanks_are_made_in_pairs_as_in_any_text_and_depend_on_the_seed_alone():
     assert all(map(torch.equal, batch, again)) and not torch.equal(batch.tokens, other.tokens)
     restored = batch.tokens.where(batch.targets == IGNORE, batch.targets)
     paired, segments, follows = pair_up(tokens, tokenizer.end_id, 3, 4, 0)
-    assert torch.equal(restored, paired) and torch.equal(batch.segments, segments) and torch.equal(batch.follows, follows)
+    assert (
+        torch.equal(restored, paired) and torch.equal(batch.segments, segments) and torch.equal(batch.follows, follows)
+    )
     assert (batch.targets != IGNORE).any(1).all()

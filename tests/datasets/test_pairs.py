@@ -72,7 +72,9 @@ def test_evaluation_reads_every_pair_once(pairs):
 
 def test_a_sentence_longer_than_the_context_is_refused(pairs):
     for make in (lambda: PairBatches(pairs, 11, 5, seed=0), lambda: evaluation_pairs(pairs, 11, 5)):
-        with pytest.raises(ValueError, match=r"the longest sentence = 12 tokens: expected at most model\.context_length = 11"):
+        with pytest.raises(
+            ValueError, match=r"the longest sentence = 12 tokens: expected at most model\.context_length = 11"
+        ):
             make()
 
 
@@ -97,9 +99,18 @@ def test_a_line_that_is_no_pair_is_refused_with_its_number(tmp_path, line):
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: load_pairs(DataConfig(corpus="stories")), r"data\.corpus = 'stories': expected translation, or a \.tsv file"),
-        (lambda: load_corpus(DataConfig(corpus="translation")), r"data\.corpus = 'translation': expected texts, .*--model\.kind"),
-        (lambda: load_pairs(DataConfig(corpus="nothing.tsv")), r"data\.corpus = 'nothing\.tsv': expected .*check the path"),
+        (
+            lambda: load_pairs(DataConfig(corpus="stories")),
+            r"data\.corpus = 'stories': expected translation, or a \.tsv file",
+        ),
+        (
+            lambda: load_corpus(DataConfig(corpus="translation")),
+            r"data\.corpus = 'translation': expected texts, .*--model\.kind",
+        ),
+        (
+            lambda: load_pairs(DataConfig(corpus="nothing.tsv")),
+            r"data\.corpus = 'nothing\.tsv': expected .*check the path",
+        ),
         (lambda: split_pairs([Pair("a", "b", frozenset("a"))], 0.0, 0.0), r"1 pairs: expected some to validate on"),
         (lambda: split_pairs([], 0.5, 0.6), r"data\.val_fraction \+ data\.test_fraction = 1\.1: expected less than 1"),
     ],

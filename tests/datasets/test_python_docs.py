@@ -42,7 +42,9 @@ def test_modules_classes_functions_and_what_is_written_in_c_are_among_them(docum
 
 
 def test_constants_do_not_come_with_the_docstring_of_their_type(documents):
-    assert not any(document.startswith(("datetime.date.max", "signal.SIGINT", "signal.Signals.SIGINT")) for document in documents)
+    assert not any(
+        document.startswith(("datetime.date.max", "signal.SIGINT", "signal.Signals.SIGINT")) for document in documents
+    )
     assert sum(document.endswith(f"\n\n{int.__doc__.strip()}\n") for document in documents) == 1
 
 

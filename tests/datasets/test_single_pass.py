@@ -39,7 +39,9 @@ def test_every_id_but_the_first_is_a_target_once_in_its_order_after_its_context(
                     seen.append(target)
                     assert i == first or targets[i - 1] == tokens[i], "without gaps"
             n_before = sum(t != EMPTY for t in tokens[: first + 1])
-            assert row[0] == 0 or n_before == overlap + 1, "from the beginning of the document, or as much as was asked for"
+            assert row[0] == 0 or n_before == overlap + 1, (
+                "from the beginning of the document, or as much as was asked for"
+            )
             assert 0 not in row[1:], "no row reaches into another document"
     assert seen == stream.ids[1:].tolist()
 

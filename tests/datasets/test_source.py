@@ -62,7 +62,9 @@ def test_the_source_of_what_was_kept_is_the_conditional_distribution(least, most
     share = math.fsum(probabilities()[story] for story in clean(list(probabilities()), config)[0])  # by brute force
     true = -math.fsum(math.log(probabilities()[story] / share) for story in kept[:101])
     n = len(kept[:101])
-    assert abs(source.nats(kept[:101]) - true) <= n * (5 * source.error + 0.01)  # 0.01: ten in 1000 were there to be removed
+    assert abs(source.nats(kept[:101]) - true) <= n * (
+        5 * source.error + 0.01
+    )  # 0.01: ten in 1000 were there to be removed
     assert (source.error == 0) == (remark == "") == (len(kept) == 1000)
     assert source.error == pytest.approx(math.sqrt(max(0, 1 - share) / share / 1000), rel=0.5, abs=0.01)
 
@@ -70,7 +72,10 @@ def test_the_source_of_what_was_kept_is_the_conditional_distribution(least, most
 def test_without_cleaning_the_source_is_the_world(world):
     written = world.generate(50, seed=1)
     source, remark = find_source(world, written, written, None)
-    assert source.nats(written) == pytest.approx(-math.fsum(map(world.log_prob, written))) and (source.error, remark) == (0, "")
+    assert source.nats(written) == pytest.approx(-math.fsum(map(world.log_prob, written))) and (
+        source.error,
+        remark,
+    ) == (0, "")
     assert find_source(None, written, written, None) == (None, "")
 
 
@@ -91,7 +96,9 @@ def test_nothing_is_claimed_where_stories_were_compared(world, config, reason):
 def test_rules_that_compare_and_remove_nothing_change_nothing(world):
     written = list(dict.fromkeys(world.generate(400, seed=1)))
     kept, report = clean(written, singly(duplicates=True))
-    assert find_source(world, written, kept, report)[0].nats(kept) == find_source(world, written, written, None)[0].nats(written)
+    assert find_source(world, written, kept, report)[0].nats(kept) == find_source(world, written, written, None)[
+        0
+    ].nats(written)
 
 
 def test_nothing_is_claimed_of_a_story_that_is_cut_or_rewritten(world):

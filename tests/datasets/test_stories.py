@@ -17,7 +17,17 @@ from minillm.datasets import grammar_file
 from minillm.datasets.grammar import NUMBERS, with_article
 from minillm.datasets.stories import STORIES, World
 
-PRONOUNS = {"he": "she", "she": "he", "He": "She", "She": "He", "his": "her", "His": "Her", "Her": "His", "him": "her", "her": "his"}
+PRONOUNS = {
+    "he": "she",
+    "she": "he",
+    "He": "She",
+    "She": "He",
+    "his": "her",
+    "His": "Her",
+    "Her": "His",
+    "him": "her",
+    "her": "his",
+}
 
 TINY = """
 words hero: name | he | his
@@ -103,17 +113,23 @@ def test_the_verdict_ends_where_no_story_goes_on(tiny, data):
     world, stories = tiny, sorted(tiny_stories())
     text = data.draw(st.sampled_from(stories))
     position = data.draw(st.integers(0, len(text)))
-    text = text[:position] + data.draw(st.text("aehTA .,", max_size=3)) + text[position + data.draw(st.integers(0, 4)) :]
+    text = (
+        text[:position] + data.draw(st.text("aehTA .,", max_size=3)) + text[position + data.draw(st.integers(0, 4)) :]
+    )
     verdict = world.check(text)
     assert verdict.valid == (text in stories) == world.is_valid(text) == (world.log_prob(text) > -math.inf)
-    assert verdict.end == max(end for end in range(len(text) + 1) if any(story.startswith(text[:end]) for story in stories))
+    assert verdict.end == max(
+        end for end in range(len(text) + 1) if any(story.startswith(text[:end]) for story in stories)
+    )
     assert bool(verdict.expected) == (not verdict.valid)
 
 
 def test_a_text_that_is_read_in_two_ways_has_no_probability(tmp_path, monkeypatch):
     monkeypatch.setattr(grammar_file, "find_ambiguity", lambda top: None)
     world = small_world(tmp_path, "words x\n  a, b\nwords y\n  b, a\nrule story\n  - {x}!\n  - {y}!\n  - c!")
-    with pytest.raises(ValueError, match=r"story = 'a!'\.\.\.: expected one way to write it, found 2, .*; change small\.txt"):
+    with pytest.raises(
+        ValueError, match=r"story = 'a!'\.\.\.: expected one way to write it, found 2, .*; change small\.txt"
+    ):
         world.log_prob("a!")
     assert world.log_prob("c!") == pytest.approx(-math.log(3)) and world.log_prob("d!") == -math.inf
 
@@ -131,10 +147,14 @@ def test_every_story_has_60_to_150_words_and_this_is_guaranteed(world, stories):
 
 
 def test_the_world_is_rich(world):
-    words = Counter(word for story in world.generate(8000, seed=5) for word in set(re.findall(r"[a-z]+", story.lower())))
+    words = Counter(
+        word for story in world.generate(8000, seed=5) for word in set(re.findall(r"[a-z]+", story.lower()))
+    )
     assert len(words) > 1000
     assert world.n_stories > 10**40
-    every = {word.lower() for words in world.grammar.words.values() for entry in words.entries for word in entry[0].split()}
+    every = {
+        word.lower() for words in world.grammar.words.values() for entry in words.entries for word in entry[0].split()
+    }
     assert every - set(NUMBERS) <= set(words), "each word of each class really occurs"
 
 
@@ -164,7 +184,9 @@ def test_the_same_seed_tells_the_same_stories(world):
 def test_stories_depend_neither_on_hashes_nor_on_the_working_directory(world, tmp_path):
     code = "from minillm.datasets.stories import World; print(World().generate(3, seed=8))"
     environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(Path(STORIES).parents[1])}
-    output = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    output = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
     assert output.stdout.strip() == str(world.generate(3, seed=8))
 
 
@@ -217,20 +239,43 @@ def test_the_verdict_says_what_was_expected(world):
     story = world.generate(1, seed=0)[0]
     assert world.check(story) == (True, len(story), "")
     assert world.check(story + " And") == (False, len(story), "the end of the story")
-    with pytest.raises(ValueError, match=rf"expected a story of this world, but at offset {len(start)} only 'girl' may stand"):
+    with pytest.raises(
+        ValueError, match=rf"expected a story of this world, but at offset {len(start)} only 'girl' may stand"
+    ):
         world.facts(start + "boy")
 
 
 def test_a_learner_adds_a_word_and_a_sentence_by_a_line(world, tmp_path):
     text = STORIES.read_text()
-    text = text.replace("words trait\n", "words trait\n  amphibious,\n").replace("rule luck\n", "rule luck\n  - The moon laughed because\n")
+    text = text.replace("words trait\n", "words trait\n  amphibious,\n").replace(
+        "rule luck\n", "rule luck\n  - The moon laughed because\n"
+    )
     new = small_world(tmp_path, text)
-    changed = next(story for story in new.generate(2000, seed=1) if "an amphibious" in story and "The moon laughed because" in story)
+    changed = next(
+        story
+        for story in new.generate(2000, seed=1)
+        if "an amphibious" in story and "The moon laughed because" in story
+    )
     assert new.is_valid(changed) and not world.is_valid(changed)
 
 
-SOUNDS = {"one-eyed cat": "a", "once": "a", "useful cup": "a", "European": "a", "ukulele": "a", "usual day": "a", "utensil": "a"}
-SOUNDS |= {"onerous task": "an", "uninvited guest": "an", "unimportant cup": "an", "usher": "an", "honor": "an", "heir": "an"}
+SOUNDS = {
+    "one-eyed cat": "a",
+    "once": "a",
+    "useful cup": "a",
+    "European": "a",
+    "ukulele": "a",
+    "usual day": "a",
+    "utensil": "a",
+}
+SOUNDS |= {
+    "onerous task": "an",
+    "uninvited guest": "an",
+    "unimportant cup": "an",
+    "usher": "an",
+    "honor": "an",
+    "heir": "an",
+}
 SOUNDS |= {"owl": "an", "uncle": "an", "unicorn": "a", "hour": "an", "horse": "a", "heroic child": "a"}
 
 
@@ -242,24 +287,48 @@ def test_the_article_goes_by_the_sound(word, article):
 @pytest.mark.parametrize(
     "text, sentence",
     [
-        ("rule story\n  - {moood}", r"line 2: slot = \{moood\}: expected a class, a rule or a remembered name; define moood"),
+        (
+            "rule story\n  - {moood}",
+            r"line 2: slot = \{moood\}: expected a class, a rule or a remembered name; define moood",
+        ),
         ("words mood\n  sad\nrule story\n  - {moood}", r"line 4: .*did you mean mood\?"),
-        ("words mood\n  sad\nrule story\n  - {mood.he} x", r"line 4: field = he: expected name, the fields of mood; change it"),
-        ("words mood\n  sad, sad\nrule story\n  - {mood}", r"line 2: word = 'sad': expected a word that is not yet in mood"),
-        ("words mood: name | he\n  sad\nrule story\n  - {mood}", r"line 2: fields = 1: expected 2, as in 'words mood: name \| he'"),
+        (
+            "words mood\n  sad\nrule story\n  - {mood.he} x",
+            r"line 4: field = he: expected name, the fields of mood; change it",
+        ),
+        (
+            "words mood\n  sad, sad\nrule story\n  - {mood}",
+            r"line 2: word = 'sad': expected a word that is not yet in mood",
+        ),
+        (
+            "words mood: name | he\n  sad\nrule story\n  - {mood}",
+            r"line 2: fields = 1: expected 2, as in 'words mood: name \| he'",
+        ),
         ("words mood\nrule story\n  - {mood}", r"mood = \(nothing\): expected an indented line"),
         ("rule story\n  Once", r"line 2: line = 'Once': expected '- ' before each alternative"),
         ("story\n  - Once", r"line 1: line = 'story': expected 'words NAME', 'rule NAME'"),
         ("rule tale\n  - Once", r"rule = story: expected a rule of this name"),
-        ("rule story\n  - {story}", r"line 2: rule = story: expected a rule that does not lead back to itself \(story > story\)"),
+        (
+            "rule story\n  - {story}",
+            r"line 2: rule = story: expected a rule that does not lead back to itself \(story > story\)",
+        ),
         ("rule story\n  - Once\nrule tale\n  - x", r"line 4: rule = tale: expected a rule that some other rule uses"),
         ("rule story\n  - x\nrule story\n  - y", r"line 3: name = story: expected a new one"),
-        ("rule story\n  - {n}, {n:1..2}", r"line 2: slot = \{n\}: expected a name that has been remembered on every way"),
-        ("rule story\n  - {a} {n}\nrule a\n  - {n:1..2}\n  - x", r"line 2: slot = \{n\}: expected a name that has been remembered"),
+        (
+            "rule story\n  - {n}, {n:1..2}",
+            r"line 2: slot = \{n\}: expected a name that has been remembered on every way",
+        ),
+        (
+            "rule story\n  - {a} {n}\nrule a\n  - {n:1..2}\n  - x",
+            r"line 2: slot = \{n\}: expected a name that has been remembered",
+        ),
         ("rule story\n  - {n:1..2} {k:2..3} {n-k}", r"line 2: n-k = -2..0: expected a result inside 0..20"),
         ("rule story\n  - {n:9..12} {n+n}", r"line 2: n\+n = 18..24: expected a result inside 0..20"),
         ("rule story\n  - {n:5..2}", r"line 2: range = 5..2: expected two numbers in order, up to 20"),
-        ("rule story\n  - {n:1..2} {n:mood}\nwords mood\n  sad", r"line 2: name = n: expected one class for all that is called so"),
+        (
+            "rule story\n  - {n:1..2} {n:mood}\nwords mood\n  sad",
+            r"line 2: name = n: expected one class for all that is called so",
+        ),
         ("rule story\n  - {x=1} {x}", r"line 2: slot = \{x\}: expected a word or a number, but x is a fact"),
         ("rule story\n  - {x", r"line 2: text = '\{x': expected braces in pairs"),
         ("rule story\n  - {x y z}", r"line 2: slot = \{x y z\}: expected \{word\}"),

@@ -104,7 +104,12 @@ def test_whoever_edits_a_tokenizers_code_gets_new_ids(tmp_path, monkeypatch):
         "    def to_dict(self): return {}\n"
     )
     assert token_stream(["xx"], tokenizer(code), tmp_path / "cache").ids.tolist() == [0, 1, 1, 0]
-    assert token_stream(["xx"], tokenizer(code.replace("[1 for", "[2 for")), tmp_path / "cache").ids.tolist() == [0, 2, 2, 0]
+    assert token_stream(["xx"], tokenizer(code.replace("[1 for", "[2 for")), tmp_path / "cache").ids.tolist() == [
+        0,
+        2,
+        2,
+        0,
+    ]
 
 
 @settings(max_examples=50)

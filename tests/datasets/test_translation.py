@@ -70,21 +70,111 @@ SUBJECTS |= {"Anne": Phrase(["Anne"], ["Anne"], "Anne", gender="f")}
     ("subject", "verb", "french", "english", "tense", "negated", "asked", "expected"),
     [
         ("je", None, "étudiant", "a student", "present", False, False, ("je suis étudiant", "I am a student")),
-        ("elle", None, "étudiante", "a student", "present", True, False, ("elle n'est pas étudiante", "she is not a student")),
+        (
+            "elle",
+            None,
+            "étudiante",
+            "a student",
+            "present",
+            True,
+            False,
+            ("elle n'est pas étudiante", "she is not a student"),
+        ),
         ("vous", None, "avocats", "lawyers", "past", False, True, ("vous étiez avocats", "were you lawyers")),
-        ("tu", None, "actrice", "a actor", "future", True, False, ("tu ne seras pas actrice", "you will not be an actor")),
+        (
+            "tu",
+            None,
+            "actrice",
+            "a actor",
+            "future",
+            True,
+            False,
+            ("tu ne seras pas actrice", "you will not be an actor"),
+        ),
         ("je", "have", "un âne", "a donkey", "present", False, False, ("j'ai un âne", "I have a donkey")),
         ("je", "have", "de âne", "a donkey", "present", True, False, ("je n'ai pas d'âne", "I do not have a donkey")),
-        ("il", "have", "la échelle", "the ladder", "past", True, False, ("il n'a pas eu l'échelle", "he did not have the ladder")),
-        ("elles", "go to", "à le marché", "the market", "past", False, False, ("elles sont allées au marché", "they went to the market")),
-        ("ils", "go to", "à la école", "the school", "present", False, True, ("ils vont à l'école", "do they go to the school")),
-        ("nous", "come from", "de les parcs", "parks", "future", False, False, ("nous viendrons des parcs", "we will come from parks")),
-        ("Anne", "come from", "de le hôtel", "it", "present", True, True, ("Anne ne vient pas de l'hôtel", "does Anne not come from it")),
-        ("elle", "come from", "de des églises", "churches", "past", False, False, ("elle est venue d'églises", "she came from churches")),
+        (
+            "il",
+            "have",
+            "la échelle",
+            "the ladder",
+            "past",
+            True,
+            False,
+            ("il n'a pas eu l'échelle", "he did not have the ladder"),
+        ),
+        (
+            "elles",
+            "go to",
+            "à le marché",
+            "the market",
+            "past",
+            False,
+            False,
+            ("elles sont allées au marché", "they went to the market"),
+        ),
+        (
+            "ils",
+            "go to",
+            "à la école",
+            "the school",
+            "present",
+            False,
+            True,
+            ("ils vont à l'école", "do they go to the school"),
+        ),
+        (
+            "nous",
+            "come from",
+            "de les parcs",
+            "parks",
+            "future",
+            False,
+            False,
+            ("nous viendrons des parcs", "we will come from parks"),
+        ),
+        (
+            "Anne",
+            "come from",
+            "de le hôtel",
+            "it",
+            "present",
+            True,
+            True,
+            ("Anne ne vient pas de l'hôtel", "does Anne not come from it"),
+        ),
+        (
+            "elle",
+            "come from",
+            "de des églises",
+            "churches",
+            "past",
+            False,
+            False,
+            ("elle est venue d'églises", "she came from churches"),
+        ),
         ("il", "see", "ce homme", "this man", "present", False, False, ("il voit cet homme", "he sees this man")),
         ("tu", "eat", "ma orange", "my orange", "past", False, False, ("tu as mangé mon orange", "you ate my orange")),
-        ("nous", "eat", "les pommes", "the apples", "present", False, False, ("nous mangeons les pommes", "we eat the apples")),
-        ("vous", "look at", "un œuf", "a egg", "past", False, False, ("vous avez regardé un œuf", "you looked at an egg")),
+        (
+            "nous",
+            "eat",
+            "les pommes",
+            "the apples",
+            "present",
+            False,
+            False,
+            ("nous mangeons les pommes", "we eat the apples"),
+        ),
+        (
+            "vous",
+            "look at",
+            "un œuf",
+            "a egg",
+            "past",
+            False,
+            False,
+            ("vous avez regardé un œuf", "you looked at an egg"),
+        ),
     ],
 )
 def test_a_sentence_agrees_elides_and_contracts(world, subject, verb, french, english, tense, negated, asked, expected):
@@ -110,7 +200,9 @@ def test_a_question_is_asked_with_est_ce_que(pairs):
     asked = [pair for pair in pairs if pair.source.endswith("?")]
     assert 0.15 < len(asked) / len(pairs) < 0.25
     for pair in asked:
-        assert re.match(r"est-ce (que [^aeiouyhéèêâîôûœAEIOUÉ]|qu'[aeiouéèêâîôûœhAEIOUÉ])", pair.source) and pair.target.endswith("?")
+        assert re.match(
+            r"est-ce (que [^aeiouyhéèêâîôûœAEIOUÉ]|qu'[aeiouéèêâîôûœhAEIOUÉ])", pair.source
+        ) and pair.target.endswith("?")
 
 
 def test_no_sentence_breaks_a_rule_of_spelling(pairs):
@@ -132,10 +224,18 @@ def test_no_sentence_breaks_a_rule_of_spelling(pairs):
 def test_adjectives_take_the_forms_of_their_noun_and_a_third_one_before_a_vowel(world, pairs):
     by_english = defaultdict(set)
     for pair in pairs:
-        by_english.update({w: by_english[w] | set(pair.source.split()) for w in ("beautiful", "old", "new") if w in pair.target.split()})
+        by_english.update(
+            {
+                w: by_english[w] | set(pair.source.split())
+                for w in ("beautiful", "old", "new")
+                if w in pair.target.split()
+            }
+        )
     assert {"beau", "bel", "belle", "beaux", "belles"} <= by_english["beautiful"]
     assert {"vieux", "vieil", "vieille", "vieilles"} <= by_english["old"]
-    masculine = {noun.french["m", False] for nouns in world.words.nouns.values() for noun in nouns if "m" in noun.genders}
+    masculine = {
+        noun.french["m", False] for nouns in world.words.nouns.values() for noun in nouns if "m" in noun.genders
+    }
     for pair in pairs:
         words = re.split(r"[ ']", pair.source)
         for adjective, following in pairwise(words):
@@ -148,10 +248,16 @@ def test_before_an_adjective_and_after_not_an_indefinite_article_is_de(world, pa
     starts = [pair.source.split()[:2] for pair in pairs if pair.source.startswith(("de ", "des "))]
     assert {article for article, _ in starts} == {"de", "des"}
     assert all((article == "de") == (following in first) for article, following in starts)
-    denied = [pair for pair in pairs if re.search(r" not (eat|see|read|find|buy|sell|draw|invite|help) (an? )?\w+\??$", pair.target)]
+    denied = [
+        pair
+        for pair in pairs
+        if re.search(r" not (eat|see|read|find|buy|sell|draw|invite|help) (an? )?\w+\??$", pair.target)
+    ]
     assert len(denied) > 10
     for pair in denied:
-        assert re.search(r" pas (\w+ )?(de |d')", pair.source) and not re.search(r" (un|une|des) \w+( \?)?$", pair.source), pair.source
+        assert re.search(r" pas (\w+ )?(de |d')", pair.source) and not re.search(
+            r" (un|une|des) \w+( \?)?$", pair.source
+        ), pair.source
 
 
 def test_no_combination_that_is_held_out_is_seen_in_training(pairs):
@@ -179,9 +285,33 @@ def test_whether_a_sentence_is_held_out_depends_on_nothing_else(pairs):
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
-        (french_plural, {"chat": "chats", "cheval": "chevaux", "gâteau": "gâteaux", "heureux": "heureux", "mauvais": "mauvais"}),
-        (french_plural, {"jeu": "jeux", "feu": "feux", "tuyau": "tuyaux", "nez": "nez", "bleu": "bleus", "pneu": "pneus", "bal": "bals"}),
-        (english_s, {"cat": "cats", "watch": "watches", "story": "stories", "boy": "boys", "look at": "looks at", "have": "has"}),
+        (
+            french_plural,
+            {"chat": "chats", "cheval": "chevaux", "gâteau": "gâteaux", "heureux": "heureux", "mauvais": "mauvais"},
+        ),
+        (
+            french_plural,
+            {
+                "jeu": "jeux",
+                "feu": "feux",
+                "tuyau": "tuyaux",
+                "nez": "nez",
+                "bleu": "bleus",
+                "pneu": "pneus",
+                "bal": "bals",
+            },
+        ),
+        (
+            english_s,
+            {
+                "cat": "cats",
+                "watch": "watches",
+                "story": "stories",
+                "boy": "boys",
+                "look at": "looks at",
+                "have": "has",
+            },
+        ),
         (english_ed, {"work": "worked", "invite": "invited", "carry": "carried", "obey": "obeyed"}),
     ],
 )
@@ -197,7 +327,10 @@ def test_words_are_inflected_by_rule(rule, words):
         ("nouns animal\n\n  chat m cat\n", r"line 3: 'chat m cat': expected French = English"),
         ("nouns animal\n  chat = cat\n", r"line 2: 'chat': expected a noun and m or f"),
         ("adjectives after all\n  a b c = x\n", r"line 2: 'a b c': expected one form for all"),
-        ("verbs -\n  dormir = sleep, slept\n", r"line 2: 'dormir': expected the forms of a verb that does not end in -er"),
+        (
+            "verbs -\n  dormir = sleep, slept\n",
+            r"line 2: 'dormir': expected the forms of a verb that does not end in -er",
+        ),
     ],
 )
 def test_a_file_that_breaks_the_notation_is_refused_with_its_line(text, sentence, tmp_path):

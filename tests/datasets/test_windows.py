@@ -57,7 +57,9 @@ def test_each_epoch_of_one_text_counts_no_target_twice_and_leaves_out_less_than_
         assert len(set(dealt)) == len(dealt) == n_rows * width > ring - width
 
 
-@given(lengths, widths, batch_sizes, st.sampled_from(["epochs", "random"]), modes, st.lists(st.integers(0, 50), max_size=8))
+@given(
+    lengths, widths, batch_sizes, st.sampled_from(["epochs", "random"]), modes, st.lists(st.integers(0, 50), max_size=8)
+)
 def test_a_batch_depends_on_the_seed_and_the_step_alone(lengths, width, size, order, whole, steps):
     stream = stream_of([*lengths, width])
     walked = windows_of(stream, width, size, 7, order, whole)
@@ -69,7 +71,9 @@ def test_a_batch_depends_on_the_seed_and_the_step_alone(lengths, width, size, or
 
 
 @given(lengths, widths, batch_sizes, st.sampled_from(["epochs", "random"]), modes, st.integers(0, 50))
-def test_a_target_is_the_id_after_its_token_and_the_ring_closes_at_the_last_end(lengths, width, size, order, whole, step):
+def test_a_target_is_the_id_after_its_token_and_the_ring_closes_at_the_last_end(
+    lengths, width, size, order, whole, step
+):
     stream = stream_of([*lengths, width])
     tokens, targets = windows_of(stream, width, size, 0, order, whole).batch(step)
     assert tokens.shape == targets.shape == (size, width)
@@ -143,7 +147,9 @@ def test_epochs_differ_in_order_and_offset_and_seeds_differ_too():
 def test_every_place_of_one_text_is_a_target_equally_often_its_ends_included(order):
     ring, width, size, n_steps = 23, 5, 4, 4000
     windows = windows_of(stream_of([ring]), width, size, 0, order, whole=False)
-    counts = torch.bincount(torch.cat([windows.batch(step).targets.flatten() for step in range(n_steps)]), minlength=ring)
+    counts = torch.bincount(
+        torch.cat([windows.batch(step).targets.flatten() for step in range(n_steps)]), minlength=ring
+    )
     expected = n_steps * size * width / ring
     assert counts.sub(expected).abs().max() < 0.1 * expected
 

@@ -49,7 +49,10 @@ def test_a_layer_and_a_head_count_from_1_and_0_is_the_mean_over_heads_of_every_l
             of_head = weights[:, head - 1] if head else sum(weights[:, i] for i in range(5)) / 5
             torch.testing.assert_close(chosen, of_head[[layer - 1]] if layer else of_head)
             assert said == f"layer {layer or 3} of 3, {f'head {head} of 5' if head else 'mean over 5 heads'}"
-    for layer, head, sentence in ((4, 0, "attention layer = 4: expected at most 3"), (0, 6, "attention head = 6: expected at most 5")):
+    for layer, head, sentence in (
+        (4, 0, "attention layer = 4: expected at most 3"),
+        (0, 6, "attention head = 6: expected at most 5"),
+    ):
         with pytest.raises(ValueError, match=sentence):
             found.choose(layer, head)
 
@@ -57,7 +60,10 @@ def test_a_layer_and_a_head_count_from_1_and_0_is_the_mean_over_heads_of_every_l
 def test_the_strongest_of_a_row_come_with_their_places_the_largest_first():
     weights = torch.tensor([[0.125, 0.625, 0.25], [0.0, 1.0, 0.0]])
     lines = strongest(["I", "am"], ["je", "suis", "END"], weights, 2).splitlines()
-    assert [line.split() for line in lines] == [["0", "I", "0.62", "suis", "[1]", "0.25", "END", "[2]"], ["1", "am", "1.00", "suis", "[1]"]]
+    assert [line.split() for line in lines] == [
+        ["0", "I", "0.62", "suis", "[1]", "0.25", "END", "[2]"],
+        ["1", "am", "1.00", "suis", "[1]"],
+    ]
 
 
 def test_a_picture_of_a_long_text_is_no_larger_than_a_screen_can_show(tmp_path):

@@ -31,7 +31,15 @@ stoppings = st.sampled_from(["always", "likely", "never"])
 
 def decoder(**changes):
     torch.manual_seed(0)
-    sizes = {"n_layers": 2, "d_model": 12, "n_heads": 3, "d_ff": 10, "context_length": 16, "init_std": 0.6, "init_embed": 0.6}
+    sizes = {
+        "n_layers": 2,
+        "d_model": 12,
+        "n_heads": 3,
+        "d_ff": 10,
+        "context_length": 16,
+        "init_std": 0.6,
+        "init_embed": 0.6,
+    }
     return Decoder(DecoderConfig(**(sizes | changes)), V).double().eval()
 
 
@@ -63,7 +71,9 @@ def assert_found(hypotheses, expected):
     assert [h.score for h in hypotheses] == pytest.approx([score for score, *_ in expected], abs=1e-9)
     scores = [score for score, *_ in expected]
     clear = [i for i, x in enumerate(scores) if all(abs(x - y) > 1e-9 for j, y in enumerate(scores) if j != i)]
-    assert [(hypotheses[i].tokens, hypotheses[i].reason == "end") for i in clear] == [tuple(expected[i][1:]) for i in clear]
+    assert [(hypotheses[i].tokens, hypotheses[i].reason == "end") for i in clear] == [
+        tuple(expected[i][1:]) for i in clear
+    ]
 
 
 @pytest.mark.parametrize("end_id", [None, 1])
@@ -78,8 +88,17 @@ def test_wide_beams_find_every_text_in_the_order_of_its_score(end_id, alpha, n_m
 
 @every_model
 @law
-@given(prompts=all_prompts, n=st.integers(1, 6), n_beams=st.integers(1, 5), alpha=alphas, stopping=stoppings, use_cache=st.booleans())
-def test_a_ragged_batch_finds_what_a_slow_search_finds_for_each_prompt(name, prompts, n, n_beams, alpha, stopping, use_cache):
+@given(
+    prompts=all_prompts,
+    n=st.integers(1, 6),
+    n_beams=st.integers(1, 5),
+    alpha=alphas,
+    stopping=stoppings,
+    use_cache=st.booleans(),
+)
+def test_a_ragged_batch_finds_what_a_slow_search_finds_for_each_prompt(
+    name, prompts, n, n_beams, alpha, stopping, use_cache
+):
     model = MODELS[name]
     config = BeamConfig(n_beams, alpha, stopping, num_return=n_beams)
     found = beam_search(model, prompts, config, max_new_tokens=n, end_id=2, use_cache=use_cache)
@@ -93,7 +112,9 @@ def test_a_ragged_batch_finds_what_a_slow_search_finds_for_each_prompt(name, pro
 @given(prompts=all_prompts, n=st.integers(0, 12), n_beams=st.integers(1, 4), alpha=alphas, stopping=stoppings)
 def test_scores_are_those_of_a_full_reading_and_each_text_ends_once(name, prompts, n, n_beams, alpha, stopping):
     model, config = MODELS[name], BeamConfig(n_beams, alpha, stopping, num_return=n_beams)
-    for prompt, hypotheses in zip(prompts, beam_search(model, prompts, config, max_new_tokens=n, end_id=2), strict=True):
+    for prompt, hypotheses in zip(
+        prompts, beam_search(model, prompts, config, max_new_tokens=n, end_id=2), strict=True
+    ):
         assert len({(tuple(h.tokens), h.reason) for h in hypotheses}) == len(hypotheses)
         assert [h.score for h in hypotheses] == sorted((h.score for h in hypotheses), reverse=True)
         for h in hypotheses:
@@ -107,15 +128,25 @@ def test_scores_are_those_of_a_full_reading_and_each_text_ends_once(name, prompt
 
 @every_model
 @law
-@given(prompts=all_prompts, n=st.integers(0, 12), stopping=st.sampled_from(["always", "likely"]), ngrams=st.integers(0, 3))
+@given(
+    prompts=all_prompts, n=st.integers(0, 12), stopping=st.sampled_from(["always", "likely"]), ngrams=st.integers(0, 3)
+)
 def test_one_beam_is_greedy(name, prompts, n, stopping, ngrams):
     model = MODELS[name]
     forbid = SamplingConfig(no_repeat_ngram=ngrams, min_new_tokens=min(2, n))
-    built = [build_pipeline(c, end_id=2, prompt_lengths=[len(p) for p in prompts]) for c in (forbid, SamplingConfig(temperature=0))]
+    built = [
+        build_pipeline(c, end_id=2, prompt_lengths=[len(p) for p in prompts])
+        for c in (forbid, SamplingConfig(temperature=0))
+    ]
     config = BeamConfig(1, early_stopping=stopping)
     try:
         greedy = generate(
-            model, prompts, Sampler([*built[0], *built[1]]), max_new_tokens=n, generators=seeded([0] * len(prompts)), end_id=2
+            model,
+            prompts,
+            Sampler([*built[0], *built[1]]),
+            max_new_tokens=n,
+            generators=seeded([0] * len(prompts)),
+            end_id=2,
         )
     except ValueError:
         with pytest.raises(ValueError, match="banned"):
@@ -128,7 +159,13 @@ def test_one_beam_is_greedy(name, prompts, n, stopping, ngrams):
 
 
 @law
-@given(prompts=all_prompts, n=st.integers(1, 5), n_beams=st.integers(1, 4), size=st.integers(1, 3), name=st.sampled_from(["gru", "ngram"]))
+@given(
+    prompts=all_prompts,
+    n=st.integers(1, 5),
+    n_beams=st.integers(1, 4),
+    size=st.integers(1, 3),
+    name=st.sampled_from(["gru", "ngram"]),
+)
 def test_no_hypothesis_repeats_an_n_gram_of_its_own(prompts, n, n_beams, size, name):
     def repeats(text):
         seen = [tuple(text[i : i + size]) for i in range(len(text) - size + 1)]
@@ -146,7 +183,11 @@ def test_no_hypothesis_repeats_an_n_gram_of_its_own(prompts, n, n_beams, size, n
 @given(all_prompts, st.integers(1, 6), st.integers(1, 4))
 def test_a_translator_finds_for_each_source_what_it_finds_for_it_alone(sources, n, n_beams):
     torch.manual_seed(0)
-    model = EncoderDecoder(EncoderDecoderConfig(n_layers=2, d_model=12, n_heads=3, d_ff=10, context_length=16), V).double().eval()
+    model = (
+        EncoderDecoder(EncoderDecoderConfig(n_layers=2, d_model=12, n_heads=3, d_ff=10, context_length=16), V)
+        .double()
+        .eval()
+    )
     model.embed.weight.data *= 4
     padded = torch.tensor([[*source, *[-1] * (9 - len(source))] for source in sources])
     config = BeamConfig(n_beams, num_return=n_beams)
@@ -176,7 +217,11 @@ def test_a_translator_finds_for_each_source_what_it_finds_for_it_alone(sources, 
 def test_a_translator_finds_the_best_texts_where_some_prompts_fill_the_context(sizes, n, n_beams):
     """Against a slow search for each prompt and its source; a full prompt has the empty text, as `generate` has it."""
     torch.manual_seed(0)
-    model = EncoderDecoder(EncoderDecoderConfig(n_layers=1, d_model=12, n_heads=3, d_ff=10, context_length=16), V).double().eval()
+    model = (
+        EncoderDecoder(EncoderDecoderConfig(n_layers=1, d_model=12, n_heads=3, d_ff=10, context_length=16), V)
+        .double()
+        .eval()
+    )
     model.embed.weight.data *= 4
     sources = torch.randint(V, (len(sizes), 5), generator=torch.Generator().manual_seed(n))
     prompts, config = [[2] * size for size in sizes], BeamConfig(n_beams, num_return=n_beams)
@@ -200,9 +245,14 @@ def test_a_translator_finds_the_best_texts_where_some_prompts_fill_the_context(s
 def gpt_2(vocab, context_length, n_layers, d_model, n_heads):
     """transformers' and ours, with the same weights."""
     torch.manual_seed(0)
-    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=vocab, n_positions=context_length, n_embd=d_model, n_layer=n_layers, n_head=n_heads))
+    theirs = GPT2LMHeadModel(
+        GPT2Config(vocab_size=vocab, n_positions=context_length, n_embd=d_model, n_layer=n_layers, n_head=n_heads)
+    )
     theirs = randomized(theirs)
-    weights = {"embed.weight": theirs.transformer.wte.weight, "embed_positions.table.weight": theirs.transformer.wpe.weight}
+    weights = {
+        "embed.weight": theirs.transformer.wte.weight,
+        "embed_positions.table.weight": theirs.transformer.wpe.weight,
+    }
     modules = {"norm": theirs.transformer.ln_f}
     for i, block in enumerate(theirs.transformer.h):
         modules |= {f"blocks.{i}.norm_1": block.ln_1, f"blocks.{i}.norm_2": block.ln_2}
@@ -232,7 +282,13 @@ def test_transformers_finds_the_same(twins, stopping, theirs_called, alpha, ngra
     prompts, ended = torch.randint(11, (6, 5), generator=torch.Generator().manual_seed(1)), []
     free = beam_search(mine, prompts.tolist(), BeamConfig(1), max_new_tokens=5)
     for end_id in {hypotheses[0].tokens[i] for hypotheses, i in zip(free, (0, 2, 4), strict=False)}:
-        how = {"num_beams": 4, "num_return_sequences": 3, "do_sample": False, "length_penalty": alpha, "early_stopping": theirs_called}
+        how = {
+            "num_beams": 4,
+            "num_return_sequences": 3,
+            "do_sample": False,
+            "length_penalty": alpha,
+            "early_stopping": theirs_called,
+        }
         how |= {"no_repeat_ngram_size": ngrams, "max_new_tokens": 17, "eos_token_id": end_id, "pad_token_id": 10}
         out = theirs.generate(
             prompts, attention_mask=torch.ones_like(prompts), return_dict_in_generate=True, output_scores=True, **how
@@ -240,7 +296,9 @@ def test_transformers_finds_the_same(twins, stopping, theirs_called, alpha, ngra
         sampler = Sampler(build_pipeline(SamplingConfig(no_repeat_ngram=ngrams)))
         config = BeamConfig(4, alpha, stopping, num_return=3)
         found = beam_search(mine, prompts.tolist(), config, sampler, max_new_tokens=17, end_id=end_id)
-        for h, row, score in zip(itertools.chain(*found), out.sequences[:, 5:].tolist(), out.sequences_scores.tolist(), strict=True):
+        for h, row, score in zip(
+            itertools.chain(*found), out.sequences[:, 5:].tolist(), out.sequences_scores.tolist(), strict=True
+        ):
             new = [*h.tokens, *([end_id] if h.reason == "end" else [])]
             assert row[: len(new)] == new and set(row[len(new) :]) <= {10}
             assert h.score == pytest.approx(score, rel=1e-5)
@@ -250,7 +308,14 @@ def test_transformers_finds_the_same(twins, stopping, theirs_called, alpha, ngra
 
 @pytest.mark.parametrize(
     ("length", "n", "written", "reason"),
-    [(5, 6, 6, "length"), (5, 7, 7, "length"), (5, 8, 7, "context"), (11, 3, 1, "context"), (12, 3, 0, "context"), (12, 0, 0, "length")],
+    [
+        (5, 6, 6, "length"),
+        (5, 7, 7, "length"),
+        (5, 8, 7, "context"),
+        (11, 3, 1, "context"),
+        (12, 3, 0, "context"),
+        (12, 0, 0, "length"),
+    ],
 )
 def test_a_row_never_outgrows_the_context(length, n, written, reason):
     model = Remembers(V, context_length=12).eval()
@@ -268,7 +333,10 @@ def test_a_prompt_is_read_once_and_prompts_that_are_over_are_not_read():
 
 def test_a_larger_length_penalty_never_chooses_a_shorter_text():
     model = Remembers(4, seed=3).eval()
-    found = [beam_search(model, [[2]], BeamConfig(64, alpha, "never"), max_new_tokens=4, end_id=1)[0][0] for alpha in (-1, 0, 0.5, 1, 2, 5)]
+    found = [
+        beam_search(model, [[2]], BeamConfig(64, alpha, "never"), max_new_tokens=4, end_id=1)[0][0]
+        for alpha in (-1, 0, 0.5, 1, 2, 5)
+    ]
     lengths = [hypothesis.length for hypothesis in found]
     assert lengths == sorted(lengths) and lengths[0] < lengths[-1]
 
@@ -280,7 +348,10 @@ def test_of_texts_that_tie_the_lower_ids_come_first():
 
 
 @law
-@given(st.lists(st.lists(st.sampled_from([-torch.inf, -1.0, 0.0, 0.5]), min_size=5, max_size=5), min_size=1, max_size=4), st.integers(1, 7))
+@given(
+    st.lists(st.lists(st.sampled_from([-torch.inf, -1.0, 0.0, 0.5]), min_size=5, max_size=5), min_size=1, max_size=4),
+    st.integers(1, 7),
+)
 def test_the_best_are_those_of_a_stable_sort(rows, k):
     scores = torch.tensor(rows)
     values, places = best(scores, k)
@@ -313,7 +384,11 @@ BANNED = Sampler(build_pipeline(SamplingConfig(banned_tokens=tuple(range(V)))))
 )
 def test_what_cannot_work_is_refused(prompts, changed, message):
     with pytest.raises(ValueError, match=message):
-        beam_search(Remembers(V, context_length=12).train(), prompts, **({"config": BeamConfig(2), "max_new_tokens": 3} | changed))
+        beam_search(
+            Remembers(V, context_length=12).train(),
+            prompts,
+            **({"config": BeamConfig(2), "max_new_tokens": 3} | changed),
+        )
 
 
 def test_a_model_that_diverged_is_refused():

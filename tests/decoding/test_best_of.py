@@ -24,7 +24,9 @@ def test_the_winner_scores_highest_and_the_order_of_the_texts_changes_nothing(te
     assert ranked[0].score == max(map(mean_logprob, texts))
     assert [r.score for r in ranked] == sorted((r.score for r in ranked), reverse=True)
     shuffled = random.sample(texts, len(texts))
-    assert [(texts[r.index].tokens, r.score) for r in ranked] == [(shuffled[r.index].tokens, r.score) for r in rank(shuffled, config)]
+    assert [(texts[r.index].tokens, r.score) for r in ranked] == [
+        (shuffled[r.index].tokens, r.score) for r in rank(shuffled, config)
+    ]
 
 
 @given(st.lists(completions, min_size=1, max_size=7), configs)
@@ -34,7 +36,9 @@ def test_what_is_kept_differs_and_what_is_left_out_is_like_a_better_one(texts, c
     for i, a in enumerate(kept):
         assert all(overlap(a, b, config.same_n) < config.same_overlap for b in kept[:i])
     for i in set(range(len(texts))) - {r.index for r in ranked}:
-        alike = [r for r in ranked if overlap(texts[i].tokens, texts[r.index].tokens, config.same_n) >= config.same_overlap]
+        alike = [
+            r for r in ranked if overlap(texts[i].tokens, texts[r.index].tokens, config.same_n) >= config.same_overlap
+        ]
         assert any(r.score >= mean_logprob(texts[i]) for r in alike)
 
 

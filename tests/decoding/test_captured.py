@@ -25,7 +25,9 @@ def written(model, prompts=PROMPTS, sampler=SAMPLED, **how):
 def test_it_writes_what_the_model_writes_while_rows_come_to_their_ends(shape):
     model = decoder(**shape)
     mine, expected = written(Captured(model)), written(model)
-    assert [c.tokens for c in mine] == [c.tokens for c in expected] and [c.reason for c in mine] == [c.reason for c in expected]
+    assert [c.tokens for c in mine] == [c.tokens for c in expected] and [c.reason for c in mine] == [
+        c.reason for c in expected
+    ]
     assert len({len(c.tokens) for c in mine}) > 1, "rows leave one after the other"
 
 
@@ -66,7 +68,14 @@ class Questions(TorchDispatchMode):
         self.asked = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func._schema.name.removeprefix("aten::") in ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "equal", "masked_select"):
+        if func._schema.name.removeprefix("aten::") in (
+            "_local_scalar_dense",
+            "item",
+            "is_nonzero",
+            "nonzero",
+            "equal",
+            "masked_select",
+        ):
             self.asked.append(func)
         return func(*args, **(kwargs or {}))
 

@@ -37,7 +37,9 @@ def test_a_model_drafts_from_its_own_shaped_distribution_with_the_history_of_eac
             tokens, q = draft.tokens[row].tolist(), draft.probs[row]
             for i in range(wanted[row]):
                 expected = distribution(model, text + tokens[:i], sampler_for(sampling, [text], 2))
-                assert q[i].tolist() == pytest.approx(expected, abs=1e-9) and tokens[i] == inverse(expected, float(u[row, i]))
+                assert q[i].tolist() == pytest.approx(expected, abs=1e-9) and tokens[i] == inverse(
+                    expected, float(u[row, i])
+                )
             assert tokens[wanted[row] :] == [EMPTY] * (u.shape[1] - wanted[row]) and not q[wanted[row] :].any()
 
 
@@ -45,7 +47,9 @@ def test_a_draft_ends_where_everything_is_banned():
     sampler = Sampler(build_pipeline(SamplingConfig(no_repeat_ngram=1)))
     texts, lengths = laid_out([[0, 1, 2, 3, 4], [5]])
     with torch.inference_mode(), ModelDrafter(MODELS["rotary"]).begin(2) as drafting:
-        draft = drafting.propose(texts, lengths, torch.tensor([4, 4]), sampler, torch.full((2, 4), 0.5, dtype=torch.float64))
+        draft = drafting.propose(
+            texts, lengths, torch.tensor([4, 4]), sampler, torch.full((2, 4), 0.5, dtype=torch.float64)
+        )
     assert (draft.tokens >= 0).sum(1).tolist() == [2, 4] and draft.tokens[0, 2:].tolist() == [EMPTY] * 2
     assert draft.probs.sum(-1).tolist() == [pytest.approx([1, 1, 0, 0]), pytest.approx([1] * 4)]
 
@@ -64,7 +68,9 @@ def test_after_any_drafts_and_rejections_a_reader_is_a_fresh_one_that_read_the_t
             k, n_pushed = data.draw(st.integers(0, 2)), data.draw(st.integers(0, 1))
             texts, lengths = laid_out(rows)
             drafts = [data.draw(text(0, k)) for _ in rows]
-            logits = reader.read(texts, lengths, torch.tensor([d + [EMPTY] * (k - len(d)) for d in drafts]) if k else None)
+            logits = reader.read(
+                texts, lengths, torch.tensor([d + [EMPTY] * (k - len(d)) for d in drafts]) if k else None
+            )
             for row, draft, got in zip(rows, drafts, logits, strict=True):
                 whole = model(torch.tensor([row + draft]))[0][0, len(row) - 1 :]
                 tiny.assert_equal(got[: len(draft) + 1], whole)
@@ -95,11 +101,17 @@ def looked_up(text, longest, k):
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)
-@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=14), min_size=1, max_size=4), st.integers(1, 4), st.integers(0, 5))
+@given(
+    st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=14), min_size=1, max_size=4),
+    st.integers(1, 4),
+    st.integers(0, 5),
+)
 def test_the_text_is_looked_up_as_one_would_by_hand(rows, longest, k):
     texts, lengths = laid_out(rows)
     wanted = torch.tensor([max(0, k - i) for i in range(len(rows))])
-    draft = PromptLookup(3, longest).propose(texts, lengths, wanted, Sampler(), torch.zeros(len(rows), k, dtype=torch.float64))
+    draft = PromptLookup(3, longest).propose(
+        texts, lengths, wanted, Sampler(), torch.zeros(len(rows), k, dtype=torch.float64)
+    )
     for i, (row, tokens, q) in enumerate(zip(rows, draft.tokens.tolist(), draft.probs, strict=True)):
         expected = looked_up(row, longest, k)[: max(0, k - i)]
         assert tokens == expected + [EMPTY] * (k - len(expected))
@@ -110,7 +122,9 @@ def test_the_text_is_looked_up_as_one_would_by_hand(rows, longest, k):
 def test_the_latest_of_the_longest_matches_wins():
     texts, lengths = laid_out([[1, 2, 3, 0, 2, 3, 4, 3, 5, 1, 2, 3]])
     for longest, first in ((3, 0), (2, 4), (1, 5)):
-        draft = PromptLookup(6, longest).propose(texts, lengths, torch.tensor([1]), Sampler(), torch.zeros(1, 1, dtype=torch.float64))
+        draft = PromptLookup(6, longest).propose(
+            texts, lengths, torch.tensor([1]), Sampler(), torch.zeros(1, 1, dtype=torch.float64)
+        )
         assert draft.tokens.tolist() == [[first]]
 
 
@@ -123,4 +137,6 @@ def test_a_cost_is_a_count_of_weights_that_are_read_and_of_layers_that_are_calle
         efforts.append(read + LAYER * len({name.rpartition(".")[0] for name in named}))
     assert relative_cost(small, large) == efforts[0] / efforts[1] and relative_cost(large, large) == 1
     assert relative_cost(MODELS["ngram"], large) == 3 * LOOK_UP * LAYER / efforts[1] > LEAST_COST
-    assert relative_cost(MODELS["markov"], large) == LEAST_COST == PromptLookup(3).cost != PromptLookup(3, cost=0.5).cost
+    assert (
+        relative_cost(MODELS["markov"], large) == LEAST_COST == PromptLookup(3).cost != PromptLookup(3, cost=0.5).cost
+    )

@@ -57,12 +57,16 @@ def test_the_verdicts_are_those_that_were_given_and_replay_bit_for_bit(sampling,
     explaining = ExplainingSampler(sampler.pipeline)
     how = {"max_new_tokens": 7, "drafter": ModelDrafter(DRAFTS[other], 0.1), "n_draft": n_draft}
     [plain] = speculate(MODEL, [[1, 2, 3]], sampler, generators=seeded([seed]), **how)
-    [watched] = speculate(MODEL, [[1, 2, 3]], sampler, generators=seeded([seed]), tallies=[tally], watch=explaining.watch, **how)
+    [watched] = speculate(
+        MODEL, [[1, 2, 3]], sampler, generators=seeded([seed]), tallies=[tally], watch=explaining.watch, **how
+    )
     choices = explaining.choices
     assert watched == plain and [choice.token for choice in choices] == plain.tokens
     verdicts = [choice.draft for choice in choices if choice.draft is not None]
     assert sum(verdict.accepted for verdict in verdicts) == tally.n_accepted and len(verdicts) == tally.n_tested
-    assert all(choice.token == choice.draft.token for choice in choices if choice.draft is not None and choice.draft.accepted)
+    assert all(
+        choice.token == choice.draft.token for choice in choices if choice.draft is not None and choice.draft.accepted
+    )
     again = from_json(to_json(choices))
     assert again == choices and [redraw(choice) for choice in again] == plain.tokens
 
@@ -70,7 +74,11 @@ def test_the_verdicts_are_those_that_were_given_and_replay_bit_for_bit(sampling,
 @given(settings, st.integers(0, 2**31))
 def test_every_stage_says_what_it_removed(sampling, seed):
     for choice in explained(sampling, seed, n=2)[1]:
-        assert choice.stages[0].removed == 0.0 and choice.token in choice.tokens and len(choice.tokens) == choice.stages[-1].n_possible
+        assert (
+            choice.stages[0].removed == 0.0
+            and choice.token in choice.tokens
+            and len(choice.tokens) == choice.stages[-1].n_possible
+        )
         for before, after in pairwise(choice.stages):
             assert after.n_possible <= before.n_possible
             assert (after.removed == 0) == (after.n_possible == before.n_possible) and 0 <= after.removed <= 1
@@ -91,7 +99,9 @@ def test_the_numbers_of_a_distribution_that_one_can_do_by_hand():
     assert top_p.best == [(0, pytest.approx(2 / 3)), (1, pytest.approx(1 / 3))]
     assert choice.nbytes == 77 and choice.vocab_size == 4 and choice.tokens == [0, 1]
     table = show([choice], "abcd".__getitem__)
-    assert "top-p 0.6" in table and "2 left  -0.143" in table and "'a' 0.667  'b' 0.333" in table and "77 bytes" in table
+    assert (
+        "top-p 0.6" in table and "2 left  -0.143" in table and "'a' 0.667  'b' 0.333" in table and "77 bytes" in table
+    )
 
 
 def test_more_rows_than_one_are_refused():
@@ -114,7 +124,9 @@ def test_a_recorded_token_that_was_not_drawn_is_found(tmp_path, capsys):
     path.write_text(to_json(choices, prompt="x"))
     assert explain.main(["replay", str(path)]) == 0 and "6 of 6 tokens" in capsys.readouterr().out
     forged = json.loads(path.read_text())
-    forged["choices"][2]["uniform"] = 1 - forged["choices"][2]["uniform"] if abs(forged["choices"][2]["uniform"] - 0.5) > 0.2 else 0.999
+    forged["choices"][2]["uniform"] = (
+        1 - forged["choices"][2]["uniform"] if abs(forged["choices"][2]["uniform"] - 0.5) > 0.2 else 0.999
+    )
     path.write_text(json.dumps(forged))
     assert explain.main(["replay", str(path)]) == 1 and "not number 3" in capsys.readouterr().out
 

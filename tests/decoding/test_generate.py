@@ -63,7 +63,9 @@ def slowly(model, prompt, sampling, seed, max_new_tokens, end_id):
 @functools.cache
 def decoder(positions="rotary"):
     torch.manual_seed(0)
-    config = DecoderConfig(n_layers=2, d_model=12, n_heads=3, n_kv_heads=1, d_ff=10, context_length=16, positions=positions, init_std=0.6)
+    config = DecoderConfig(
+        n_layers=2, d_model=12, n_heads=3, n_kv_heads=1, d_ff=10, context_length=16, positions=positions, init_std=0.6
+    )
     return Decoder(config, V).double().eval()
 
 
@@ -164,7 +166,9 @@ def test_the_end_token_truncates_for_every_choice_of_it_and_every_budget(end_id)
 def test_a_row_never_outgrows_the_context(length, n, written, reason):
     model = Remembers(V, context_length=12).eval()
     for use_cache in (True, False):
-        out = generate(model, [[1] * length, [2]], GREEDY, max_new_tokens=n, generators=seeded([0, 0]), use_cache=use_cache)
+        out = generate(
+            model, [[1] * length, [2]], GREEDY, max_new_tokens=n, generators=seeded([0, 0]), use_cache=use_cache
+        )
         assert (len(out[0].tokens), out[0].reason) == (written, reason)
         assert (len(out[1].tokens), out[1].reason) == (n, "length")
 
@@ -212,7 +216,9 @@ def test_events_come_as_tokens_are_drawn():
 
 def test_every_token_is_read_once_and_rows_that_ended_are_not_read():
     model = Remembers(V).eval()
-    out = generate(model, [[1, 2, 3], [4], [5, 6]], Sampler(), max_new_tokens=12, generators=seeded([21, 22, 23]), end_id=0)
+    out = generate(
+        model, [[1, 2, 3], [4], [5, 6]], Sampler(), max_new_tokens=12, generators=seeded([21, 22, 23]), end_id=0
+    )
     lengths = [len(c.logprobs) for c in out]
     assert len(set(lengths)) == 3, "rows end at different steps, or this test shows nothing"
     assert model.calls == [(3, 3)] + [(sum(n > step for n in lengths), 1) for step in range(1, max(lengths))]
@@ -288,7 +294,9 @@ def test_what_cannot_work_is_refused_before_anything_is_read(prompts, changed, m
 WRITERS = {
     "generate": generate,
     "speculate": partial(speculate, drafter=PromptLookup(V)),
-    "beams": lambda model, prompts, sampler, generators, **how: beam_search(model, prompts, BeamConfig(2), sampler, **how),
+    "beams": lambda model, prompts, sampler, generators, **how: beam_search(
+        model, prompts, BeamConfig(2), sampler, **how
+    ),
 }
 
 
@@ -302,7 +310,9 @@ def test_more_tokens_at_least_than_at_most_are_refused_by_everybody_who_writes(w
     if least <= most:
         ask()
         return
-    with pytest.raises(ValueError, match=f"min_new_tokens = {least}: expected at most max_new_tokens = {most}; lower it"):
+    with pytest.raises(
+        ValueError, match=f"min_new_tokens = {least}: expected at most max_new_tokens = {most}; lower it"
+    ):
         ask()
     assert model.calls == []
 
@@ -313,7 +323,9 @@ def test_a_decoder_in_float32_writes_what_it_writes_without_a_cache():
     prompts = [[1, 2, 3], [4], list(range(40)), [9] * 17]
     sampler = Sampler(build_pipeline(PRESETS["creative"], vocab_size=90))
     how = {"max_new_tokens": 30, "end_id": 0}
-    cached, read_again = (generate(model, prompts, sampler, generators=seeded(range(4)), use_cache=c, **how) for c in (True, False))
+    cached, read_again = (
+        generate(model, prompts, sampler, generators=seeded(range(4)), use_cache=c, **how) for c in (True, False)
+    )
     assert [c.tokens for c in cached] == [c.tokens for c in read_again]
     assert all(token < 90 for c in cached for token in c.tokens)
     assert cached[2].reason == "context" or len(cached[2].tokens) < 24

@@ -34,9 +34,14 @@ penalties = st.sampled_from(
 def batch(texts, gaps=None):
     """Histories (B, T), padded on the left, or with EMPTY strewn in where `gaps` (a Random) says so."""
     if gaps is not None:
-        texts = [[t for token in text for t in [EMPTY] * gaps.randrange(3) + [token]] + [EMPTY] * gaps.randrange(3) for text in texts]
+        texts = [
+            [t for token in text for t in [EMPTY] * gaps.randrange(3) + [token]] + [EMPTY] * gaps.randrange(3)
+            for text in texts
+        ]
     width = max(map(len, texts))
-    return torch.tensor([[EMPTY] * (width - len(text)) + list(text) for text in texts], dtype=torch.long).reshape(len(texts), width)
+    return torch.tensor([[EMPTY] * (width - len(text)) + list(text) for text in texts], dtype=torch.long).reshape(
+        len(texts), width
+    )
 
 
 def random_logits(b, seed):
@@ -149,7 +154,9 @@ def test_transformers_agrees():
         for n in (1, 2, 3, 4):
             assert torch.equal(NoRepeatNGram(n)(logits, history), lp.NoRepeatNGramLogitsProcessor(n)(history, logits))
         for n in (0, 1, 7):
-            theirs = lp.MinNewTokensLengthLogitsProcessor(prompt_length_to_skip=1, min_new_tokens=n, eos_token_id=4)(history, logits)
+            theirs = lp.MinNewTokensLengthLogitsProcessor(prompt_length_to_skip=1, min_new_tokens=n, eos_token_id=4)(
+                history, logits
+            )
             assert torch.equal(MinNewTokens(n, 4, (1,))(logits, history), theirs)
 
 

@@ -19,7 +19,11 @@ from tests.decoding.test_generate import MODELS
 LAST = 32  # tokens that "truncate" promises to take back
 CONTEXT = 160
 LONG = tiny.decoder(context_length=CONTEXT, n_layers=1)
-TRANSLATOR = EncoderDecoder(EncoderDecoderConfig(n_layers=1, d_model=12, n_heads=3, context_length=CONTEXT), tiny.VOCAB).double().eval()
+TRANSLATOR = (
+    EncoderDecoder(EncoderDecoderConfig(n_layers=1, d_model=12, n_heads=3, context_length=CONTEXT), tiny.VOCAB)
+    .double()
+    .eval()
+)
 CACHES = COMPLETE | {"paged": partial(PagedCache, n_pages=40, page_size=16), "fixed": partial(FixedCache, CONTEXT)}
 STATES = {
     **{name: (LONG, partial(LONG.start, cache=make)) for name, make in CACHES.items()},
@@ -38,7 +42,10 @@ def ragged(lengths: list[int], seed: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", STATES)
 @settings(max_examples=8, deadline=None, derandomize=True)
-@given(st.lists(st.lists(st.sampled_from([0, 1, 2, 31, 33, 62, 63, 64]), min_size=2, max_size=2), min_size=1, max_size=4), st.data())
+@given(
+    st.lists(st.lists(st.sampled_from([0, 1, 2, 31, 33, 62, 63, 64]), min_size=2, max_size=2), min_size=1, max_size=4),
+    st.data(),
+)
 def test_a_state_that_declares_a_way_back_has_it_after_any_reads(name, reads, data):
     """Back to any of the last 32 tokens of each row; or to a copy, which did not move; and what declares none does not promise either."""
     model, start = STATES[name]

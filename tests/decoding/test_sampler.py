@@ -29,7 +29,11 @@ SETTINGS = {
     "min_p": {"min_p": 0.3},
     "typical": {"typical_p": 0.6},
 }
-COMBINATIONS = [*itertools.combinations(SETTINGS, 1), *itertools.combinations(list(SETTINGS)[1:], 2), ("hot", "top_k", "top_p", "min_p")]
+COMBINATIONS = [
+    *itertools.combinations(SETTINGS, 1),
+    *itertools.combinations(list(SETTINGS)[1:], 2),
+    ("hot", "top_k", "top_p", "min_p"),
+]
 
 
 def p_value(counts, probs):
@@ -60,7 +64,9 @@ def test_the_chi_square_test_notices_a_difference():
     counts = frequencies(torch.tensor(LOGITS, dtype=torch.float64), 20_000)
     assert p_value(counts, torch.tensor(PROBS, dtype=torch.float64)) > 1e-4
     assert p_value(counts, torch.tensor(reference(LOGITS, temperature=1.1), dtype=torch.float64)) < 1e-4
-    assert p_value(torch.tensor([10.0, 30.0, 60.0]), torch.tensor([0.2, 0.3, 0.5])) == pytest.approx(math.exp(-3.5), rel=1e-5)
+    assert p_value(torch.tensor([10.0, 30.0, 60.0]), torch.tensor([0.2, 0.3, 0.5])) == pytest.approx(
+        math.exp(-3.5), rel=1e-5
+    )
 
 
 def test_a_row_with_its_own_generator_draws_the_distribution_too():
@@ -130,7 +136,11 @@ def test_a_sum_that_errs_as_parallel_sums_do_finds_no_impossible_token(monkeypat
 
 
 @law
-@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=6, unique=True), st.randoms(use_true_random=False), st.sampled_from([0, 0.8]))
+@given(
+    st.lists(st.integers(0, 10**6), min_size=1, max_size=6, unique=True),
+    st.randoms(use_true_random=False),
+    st.sampled_from([0, 0.8]),
+)
 def test_a_row_draws_the_same_alone_and_in_any_company(seeds, random, temperature):
     """Also beside greedy rows, in any order, and when others leave in between."""
     sampler = Sampler(build_pipeline(SamplingConfig(temperature=temperature, top_p=0.9, repetition_penalty=1.2)))
@@ -143,7 +153,11 @@ def test_a_row_draws_the_same_alone_and_in_any_company(seeds, random, temperatur
     together, going = {s: [] for s in seeds}, dict(zip(seeds, seeded(seeds), strict=True))
     for i in range(3):
         order = random.sample(sorted(going), len(going))
-        tokens = sampler(torch.stack([logits[s][i] for s in order]), torch.stack([history[s] for s in order]), [going[s] for s in order])
+        tokens = sampler(
+            torch.stack([logits[s][i] for s in order]),
+            torch.stack([history[s] for s in order]),
+            [going[s] for s in order],
+        )
         for s, token in zip(order, tokens.tolist(), strict=True):
             together[s].append(token)
         if len(going) > 1:
@@ -167,17 +181,25 @@ def test_every_draw_takes_one_uniform_number_greedy_or_not():
 @pytest.mark.parametrize("row", [[BANNED] * 3, [0.0, math.nan, 1.0], [math.inf, 0.0, 0.0]])
 @pytest.mark.parametrize(
     "config",
-    [SamplingConfig(), SamplingConfig(temperature=0), SamplingConfig(temperature=0.7, top_k=2, top_p=0.5, min_p=0.1, typical_p=0.9)],
+    [
+        SamplingConfig(),
+        SamplingConfig(temperature=0),
+        SamplingConfig(temperature=0.7, top_k=2, top_p=0.5, min_p=0.1, typical_p=0.9),
+    ],
 )
 def test_a_row_without_a_distribution_is_refused(row, config):
     with pytest.raises(ValueError, match="logits"):
         Sampler(build_pipeline(config))(torch.tensor([row]), torch.tensor([[1]]), seeded([0]))
 
 
-@given(st.lists(st.lists(st.integers(-3, 3), min_size=4, max_size=4), min_size=1, max_size=3), st.sampled_from([1.0, 1.5]))
+@given(
+    st.lists(st.lists(st.integers(-3, 3), min_size=4, max_size=4), min_size=1, max_size=3), st.sampled_from([1.0, 1.5])
+)
 def test_greedy_takes_what_a_draw_from_its_distribution_would(rows, penalty):
     logits, history = torch.tensor(rows, dtype=torch.float32), torch.tensor([[0, 2, EMPTY]] * len(rows))
-    sampler = Sampler(build_pipeline(SamplingConfig(temperature=0, repetition_penalty=penalty, banned_tokens=(3,), top_p=0.9)))
+    sampler = Sampler(
+        build_pipeline(SamplingConfig(temperature=0, repetition_penalty=penalty, banned_tokens=(3,), top_p=0.9))
+    )
     generators = seeded(range(len(rows)))
     assert torch.equal(sampler(logits, history, generators), draw(sampler.shape(logits, history), generators))
 
@@ -213,12 +235,19 @@ def test_the_pipeline_has_one_order_and_prints_it():
 def test_what_would_change_nothing_is_left_out():
     assert build_pipeline(SamplingConfig()) == []
     assert describe([]) == "draw"
-    assert describe(build_pipeline(PRESETS["factual"])) == "repetition penalty 1.1 -> temperature 0.3 -> top-k 20 -> top-p 0.85 -> draw"
+    assert (
+        describe(build_pipeline(PRESETS["factual"]))
+        == "repetition penalty 1.1 -> temperature 0.3 -> top-k 20 -> top-p 0.85 -> draw"
+    )
 
 
 def test_presets_are_what_their_names_promise():
     chosen = {name: (c.temperature, c.top_k, c.top_p, c.repetition_penalty) for name, c in PRESETS.items()}
-    assert chosen == {"factual": (0.3, 20, 0.85, 1.1), "balanced": (0.7, 50, 0.9, 1.15), "creative": (1.0, 100, 0.95, 1.2)}
+    assert chosen == {
+        "factual": (0.3, 20, 0.85, 1.1),
+        "balanced": (0.7, 50, 0.9, 1.15),
+        "creative": (1.0, 100, 0.95, 1.2),
+    }
 
 
 @pytest.mark.parametrize("name", ["temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "presence_penalty",

@@ -35,7 +35,11 @@ CLOSE = Markov(MODELS["markov"].table + 0.7 * OTHER.table)  # a draft that is ri
 
 def translator(seed=0):
     torch.manual_seed(seed)
-    model = EncoderDecoder(EncoderDecoderConfig(n_layers=1, d_model=12, n_heads=3, d_ff=10, context_length=12), V).double().eval()
+    model = (
+        EncoderDecoder(EncoderDecoderConfig(n_layers=1, d_model=12, n_heads=3, d_ff=10, context_length=12), V)
+        .double()
+        .eval()
+    )
     model.embed.weight.data *= 4
     return model
 
@@ -82,7 +86,15 @@ def test_a_ragged_batch_is_the_slow_one_row_by_row(target, draft, prompts, sampl
     """Every model as target, every kind of state as draft, sampled: the same uniform numbers give the same tokens."""
     prompts, seeds = [p[:7] for p in prompts[:3]], [seed + i for i in range(len(prompts[:3]))]
     drafter, how = ModelDrafter(MODELS[draft]), {"max_new_tokens": 5, "end_id": 2}
-    out = speculate(MODELS[target], prompts, sampler_for(sampling, prompts, 2), drafter=drafter, n_draft=k, generators=seeded(seeds), **how)
+    out = speculate(
+        MODELS[target],
+        prompts,
+        sampler_for(sampling, prompts, 2),
+        drafter=drafter,
+        n_draft=k,
+        generators=seeded(seeds),
+        **how,
+    )
     for prompt, s, completion in zip(prompts, seeds, out, strict=True):
         sampler = sampler_for(sampling, [prompt], 2)
         with torch.inference_mode():
@@ -100,7 +112,12 @@ DRAFTERS = {name: ModelDrafter(MODELS[name]) for name in ("ngram", "markov", "ro
 
 @pytest.mark.parametrize("target", MODELS)
 @law
-@given(prompts=all_prompts, name=st.sampled_from(list(DRAFTERS)), n=st.integers(0, 12), k=st.sampled_from([0, 0, 1, 3, MOST]))
+@given(
+    prompts=all_prompts,
+    name=st.sampled_from(list(DRAFTERS)),
+    n=st.integers(0, 12),
+    k=st.sampled_from([0, 0, 1, 3, MOST]),
+)
 def test_greedy_texts_are_the_plain_ones_with_every_drafter(target, prompts, name, n, k):
     """Adaptive or fixed, ragged prompts, every budget, END and the context's limit included: tokens, reasons and logprobs."""
     model, prompts = MODELS[target], [p[:4] for p in prompts] if DRAFTERS[name].context_length else prompts
@@ -115,10 +132,15 @@ def test_greedy_texts_are_the_plain_ones_with_every_drafter(target, prompts, nam
 def test_greedy_texts_of_every_kind_of_decoder_are_the_plain_ones(shape):
     model, draft = tiny.decoder(**tiny.SHAPES[shape]), tiny.decoder(seed=3, **tiny.SHAPES["llama"])
     prompts = [[1, 2, 3], [4], [5, 6, 7, 8, 5, 6], list(range(11))]
-    sampler, how = Sampler(build_pipeline(SamplingConfig(temperature=0, repetition_penalty=1.3))), {"max_new_tokens": 20, "end_id": 0}
+    sampler, how = (
+        Sampler(build_pipeline(SamplingConfig(temperature=0, repetition_penalty=1.3))),
+        {"max_new_tokens": 20, "end_id": 0},
+    )
     plain = generate(model, prompts, sampler, generators=seeded(range(4)), **how)
     for drafter in (ModelDrafter(draft), ModelDrafter(model), PromptLookup(tiny.VOCAB)):
-        assert outcomes(speculate(model, prompts, sampler, drafter=drafter, generators=seeded(range(4)), **how)) == outcomes(plain)
+        assert outcomes(
+            speculate(model, prompts, sampler, drafter=drafter, generators=seeded(range(4)), **how)
+        ) == outcomes(plain)
 
 
 def p_value(counts, probs):
@@ -147,14 +169,27 @@ TRANSFORMS = {
     "plain": {},
     "cut": {"temperature": 0.7, "top_k": 3, "top_p": 0.9},
     "bans": {"banned_tokens": (0, 4)},
-    "penalties": {"repetition_penalty": 1.8, "frequency_penalty": 0.5, "no_repeat_ngram": 2, "min_new_tokens": 2, "min_p": 0.05},
+    "penalties": {
+        "repetition_penalty": 1.8,
+        "frequency_penalty": 0.5,
+        "no_repeat_ngram": 2,
+        "min_new_tokens": 2,
+        "min_p": 0.05,
+    },
 }
 
 
 def frequencies(drafter, sampler, n, k=2, prompt=(3, 1), end_id=1, max_new_tokens=4):
     """How often each text is written, END's place shown, in n rows."""
     out = speculate(
-        SMALL, [prompt] * n, sampler, drafter=drafter, max_new_tokens=max_new_tokens, end_id=end_id, generators=seeded(range(n)), n_draft=k
+        SMALL,
+        [prompt] * n,
+        sampler,
+        drafter=drafter,
+        max_new_tokens=max_new_tokens,
+        end_id=end_id,
+        generators=seeded(range(n)),
+        n_draft=k,
     )
     counts = {}
     for completion in out:
@@ -195,7 +230,9 @@ def test_acceptance_and_residual_make_up_the_target_exactly(p, q):
         accepted, _ = verify(p.expand(n, 2, V), draft, torch.stack([grid, highest], 1))
         n_accepted, last = verify(p.expand(n, 2, V), draft, torch.stack([highest, grid], 1))
         mass[token] += q[token] * accepted.sum() / n
-        assert (n_accepted == (p[token] >= q[token])).all() or accepted.sum() in (n - 1, n), "what has more of p is never rejected"
+        assert (n_accepted == (p[token] >= q[token])).all() or accepted.sum() in (n - 1, n), (
+            "what has more of p is never rejected"
+        )
         mass += q[token] * (1 - accepted.sum() / n) * last.bincount(minlength=V) / n * (n_accepted == 0).all()
     assert (mass - p).abs().max() < 3 / n
 
@@ -218,13 +255,23 @@ def verdict(p, q, tokens, uniforms):
 def test_verdicts_by_hand():
     top = 1 - 2**-53
     half, zero = [0.5, 0.5, 0.0], [0.0] * 3
-    assert verdict([half, half, [0, 0, 1.0]], [half, half], [1, 0], [top, top, 0.3]) == (2, 2), "p = q is never rejected; then the bonus"
-    assert verdict([half, half, half], [[0, 0, 1.0], half], [2, 0], [0.0, 0.0, 0.4]) == (0, 0), "disjoint: never accepted, even by u = 0"
-    assert verdict([[0.6, 0.4, 0]] * 2, [[0.75, 0.25, 0]], [0], [0.81, 0.0]) == (0, 1), "0.81 > 0.6 / 0.75, and only token 1 is left"
+    assert verdict([half, half, [0, 0, 1.0]], [half, half], [1, 0], [top, top, 0.3]) == (2, 2), (
+        "p = q is never rejected; then the bonus"
+    )
+    assert verdict([half, half, half], [[0, 0, 1.0], half], [2, 0], [0.0, 0.0, 0.4]) == (0, 0), (
+        "disjoint: never accepted, even by u = 0"
+    )
+    assert verdict([[0.6, 0.4, 0]] * 2, [[0.75, 0.25, 0]], [0], [0.81, 0.0]) == (0, 1), (
+        "0.81 > 0.6 / 0.75, and only token 1 is left"
+    )
     assert verdict([[0.6, 0.4, 0]] * 2, [[0.75, 0.25, 0]], [0], [0.79, 0.7]) == (1, 1)
     assert verdict([half, half], [zero], [EMPTY], [0.0, 0.6]) == (0, 1), "without a draft it is a draw"
-    assert verdict([[0.2, 0.3, 0.5]] * 2, [[1.0, 0, 0]], [0], [0.5, 0.37]) == (0, 1), "0.3 of 0.8 left: not softmax, which would give 2"
-    assert verdict([half, [0, 0, 1.0], half], [half, half], [0, 1], [0.9, 0.9, 0.5]) == (1, 2), "what is left is of the rejected place"
+    assert verdict([[0.2, 0.3, 0.5]] * 2, [[1.0, 0, 0]], [0], [0.5, 0.37]) == (0, 1), (
+        "0.3 of 0.8 left: not softmax, which would give 2"
+    )
+    assert verdict([half, [0, 0, 1.0], half], [half, half], [0, 1], [0.9, 0.9, 0.5]) == (1, 2), (
+        "what is left is of the rejected place"
+    )
 
 
 def test_a_place_without_a_distribution_matters_only_where_it_is_reached():
@@ -254,7 +301,13 @@ def test_an_end_inside_a_draft_truncates_for_every_choice_of_it_and_every_budget
     model, prompts = Remembers(V).eval(), [[1], [2, 3], [4, 5, 6]]
     free = generate(model, prompts, GREEDY, max_new_tokens=10, generators=seeded([0] * 3))
     for n in (0, 1, 4, 5, 6, 10):
-        how = {"max_new_tokens": n, "end_id": end_id, "n_draft": 4, "drafter": ModelDrafter(model), "generators": seeded([0] * 3)}
+        how = {
+            "max_new_tokens": n,
+            "end_id": end_id,
+            "n_draft": 4,
+            "drafter": ModelDrafter(model),
+            "generators": seeded([0] * 3),
+        }
         for whole, completion in zip(free, speculate(model, prompts, GREEDY, **how), strict=True):
             text = whole.tokens[:n]
             place = text.index(end_id) if end_id in text else n
@@ -317,13 +370,22 @@ def test_drafts_are_verified_in_one_call_of_the_target():
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
-@given(st.sampled_from(list(DRAFTERS)), samplings, st.integers(0, 2**31), st.sampled_from(["remembers", "lstm", "ngram", "rotary"]))
+@given(
+    st.sampled_from(list(DRAFTERS)),
+    samplings,
+    st.integers(0, 2**31),
+    st.sampled_from(["remembers", "lstm", "ngram", "rotary"]),
+)
 def test_no_token_depends_on_a_clock(name, sampling, seed, target):
     """Whatever it says: greedy text is the plain one, and of sampled text not even the number of drafts changes."""
     noise, prompts, results = random.Random(seed), [[1], [2, 3], [4, 5, 6]], []
     for clock in (lambda: 0.0, lambda: noise.random() * 1e3, itertools.count(1e9, -1).__next__):
         tallies, sampler = [Tally() for _ in prompts], sampler_for(sampling, prompts, 2)
-        how = {"max_new_tokens": 9 if DRAFTERS[name].context_length else 40, "drafter": DRAFTERS[name], "tallies": tallies}
+        how = {
+            "max_new_tokens": 9 if DRAFTERS[name].context_length else 40,
+            "drafter": DRAFTERS[name],
+            "tallies": tallies,
+        }
         out = speculate(MODELS[target], prompts, sampler, generators=seeded([seed, 1, 2]), clock=clock, **how)
         results.append((outcomes(out), None if sampler.greedy else tallies))
     assert results[0] == results[1] == results[2]
@@ -347,7 +409,10 @@ def test_tallies_add_up():
     whole = sum(tallies, Tally())
     assert whole.n_tokens == sum(len(c.tokens) for c in out) == whole.n_accepted + whole.n_calls
     assert whole.n_accepted <= whole.n_tested <= whole.n_accepted + whole.n_calls
-    assert 0 < whole.acceptance < 1 < whole.tokens_per_call == 90 / whole.n_calls and whole.mean_length == whole.n_drafted / whole.n_calls
+    assert (
+        0 < whole.acceptance < 1 < whole.tokens_per_call == 90 / whole.n_calls
+        and whole.mean_length == whole.n_drafted / whole.n_calls
+    )
 
 
 class NoWayBack(Remembers):
@@ -394,7 +459,11 @@ def test_a_state_without_a_way_back_is_refused_before_anything_is_read(which):
 def test_a_draft_beside_a_cache_that_forgets_is_refused_before_any_row_is_told_or_read(name):
     model, called = tiny.decoder(**tiny.SHAPES["llama"]), []
     model.register_forward_hook(lambda *_: called.append(1))
-    how = {"max_new_tokens": 3, "generators": seeded([0, 1]), "start": partial(model.start, cache=partial(FORGETFUL[name], 12))}
+    how = {
+        "max_new_tokens": 3,
+        "generators": seeded([0, 1]),
+        "start": partial(model.start, cache=partial(FORGETFUL[name], 12)),
+    }
     news = stream(model, [[1], list(range(23)) + [0] * 9], GREEDY, drafter=ModelDrafter(tiny.decoder(seed=1)), **how)
     with pytest.raises(ValueError, match=r"rollback = none.*contiguous"):
         next(news)
@@ -402,12 +471,22 @@ def test_a_draft_beside_a_cache_that_forgets_is_refused_before_any_row_is_told_o
 
 
 @law
-@given(st.lists(st.sampled_from([1, 7, 11, 12]), min_size=1, max_size=5), st.integers(0, 6), st.integers(0, 4), st.booleans())
-def test_a_translator_writes_with_a_draft_what_it_writes_alone_where_some_prompts_fill_the_context(sizes, n, k, other_draft):
+@given(
+    st.lists(st.sampled_from([1, 7, 11, 12]), min_size=1, max_size=5),
+    st.integers(0, 6),
+    st.integers(0, 4),
+    st.booleans(),
+)
+def test_a_translator_writes_with_a_draft_what_it_writes_alone_where_some_prompts_fill_the_context(
+    sizes, n, k, other_draft
+):
     """The state is made for all prompts and their sources, of which some rows have nothing to add."""
     model = translator()
     draft = translator(seed=1) if other_draft else model
-    prompts, sources = [[2] * size for size in sizes], torch.randint(V, (len(sizes), 5), generator=torch.Generator().manual_seed(n))
+    prompts, sources = (
+        [[2] * size for size in sizes],
+        torch.randint(V, (len(sizes), 5), generator=torch.Generator().manual_seed(n)),
+    )
     how = {"max_new_tokens": n, "end_id": 3, "generators": seeded(range(len(sizes)))}
     how["start"] = partial(model.start, source=sources)
     drafter = ModelDrafter(draft, start=partial(draft.start, source=sources))
@@ -419,7 +498,9 @@ def test_both_models_are_in_eval_mode_meanwhile_and_as_they_were_afterwards():
     model, draft = Remembers(V).train(), Remembers(V, seed=1).train()
     how = {"max_new_tokens": 9, "generators": seeded([0])}
     plain = generate(model, [[1]], GREEDY, **how)
-    assert outcomes(speculate(model, [[1]], GREEDY, drafter=ModelDrafter(draft), **how)) == outcomes(plain), "no dropout"
+    assert outcomes(speculate(model, [[1]], GREEDY, drafter=ModelDrafter(draft), **how)) == outcomes(plain), (
+        "no dropout"
+    )
     assert all(module.training for m in (model, draft) for module in m.modules())
 
 

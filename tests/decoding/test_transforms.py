@@ -105,7 +105,9 @@ def test_the_extremes_mean_greedy_and_ties_go_to_the_lowest_id(logits, transform
     alive = apply(transform, logits) > BANNED
     assert (alive.sum(-1) == 1).all()
     assert torch.equal(alive.byte().argmax(-1), logits.double().argmax(-1))
-    assert all(row.index(max(row)) == i for row, i in zip(logits.tolist(), alive.byte().argmax(-1).tolist(), strict=True))
+    assert all(
+        row.index(max(row)) == i for row, i in zip(logits.tolist(), alive.byte().argmax(-1).tolist(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("t", [5e-324, 1e-300, 1e-40, 1e39, 1e300])
@@ -206,13 +208,17 @@ def test_top_p_where_the_mass_is_exactly_p(logits, p, expected):
     assert kept(apply(TopP(p), torch.tensor(logits, dtype=torch.float64))) == expected
 
 
-@pytest.mark.parametrize(("p", "expected"), [(0.25, {1}), (0.25 + 1e-9, {0, 1}), (0.75, {0, 1}), (0.875, {0, 1, 2}), (0, {1})])
+@pytest.mark.parametrize(
+    ("p", "expected"), [(0.25, {1}), (0.25 + 1e-9, {0, 1}), (0.75, {0, 1}), (0.875, {0, 1, 2}), (0, {1})]
+)
 def test_typical_where_the_mass_is_exactly_p(p, expected):
     # entropy 1.75 ln 2; surprisals 1, 2, 3, 3 ln 2: the second token is the most typical, then the first
     assert kept(apply(Typical(p), torch.tensor(HALVES, dtype=torch.float64))) == expected
 
 
-@pytest.mark.parametrize(("min_p", "expected"), [(0.25, {0, 1, 2, 3}), (0.25 + 1e-9, {0, 1}), (0.5, {0, 1}), (0.5 + 1e-9, {0})])
+@pytest.mark.parametrize(
+    ("min_p", "expected"), [(0.25, {0, 1, 2, 3}), (0.25 + 1e-9, {0, 1}), (0.5, {0, 1}), (0.5 + 1e-9, {0})]
+)
 def test_min_p_where_a_token_is_exactly_at_the_threshold(min_p, expected):
     assert kept(apply(MinP(min_p), torch.tensor(HALVES, dtype=torch.float64))) == expected
 
@@ -292,8 +298,26 @@ def test_transformers_errs_by_a_token_where_rounding_hides_that_the_mass_is_exac
 
 
 EVERY = [
-    *(Temperature(0), Temperature(2), TopK(2), TopK(0), TopP(0.5), TopP(1), MinP(0.1), MinP(0), Typical(0.5), Typical(1)),
-    *(RepetitionPenalty(1.2), PresencePenalty(0.3), FrequencyPenalty(0.3), NoRepeatNGram(1), BannedTokens((1,)), OnlyFirst(3)),
+    *(
+        Temperature(0),
+        Temperature(2),
+        TopK(2),
+        TopK(0),
+        TopP(0.5),
+        TopP(1),
+        MinP(0.1),
+        MinP(0),
+        Typical(0.5),
+        Typical(1),
+    ),
+    *(
+        RepetitionPenalty(1.2),
+        PresencePenalty(0.3),
+        FrequencyPenalty(0.3),
+        NoRepeatNGram(1),
+        BannedTokens((1,)),
+        OnlyFirst(3),
+    ),
     MinNewTokens(2, 0, (1,)),
 ]
 
@@ -309,7 +333,11 @@ def test_logits_and_histories_of_other_shapes_are_refused_in_a_sentence(transfor
     if len(shape) == 2 and len(history) == 2 and shape[0] == history[0]:
         assert transform(logits, tokens).shape == logits.shape
         return
-    what = f"history of shape {tuple(history)}: expected (B, T)" if len(shape) == 2 else f"logits of shape {tuple(shape)}: expected (B, V)"
+    what = (
+        f"history of shape {tuple(history)}: expected (B, T)"
+        if len(shape) == 2
+        else f"logits of shape {tuple(shape)}: expected (B, V)"
+    )
     with pytest.raises(ValueError, match=re.escape(what)):
         transform(logits, tokens)
 

@@ -30,7 +30,9 @@ class Sums:
         k, sums = (tokens + 1).double()[:, None, :, None].expand(-1, 1, -1, 2), 0
         for cache in state.caches:
             view = cache.extend(k, 3 * k, positions, bool(filled.all()), lambda x, _: x)
-            seen = (view.positions[:, :, None] >= 0) & (view.positions[:, :, None] <= positions[:, None, :, None])  # (B, 1, T, S)
+            seen = (view.positions[:, :, None] >= 0) & (
+                view.positions[:, :, None] <= positions[:, None, :, None]
+            )  # (B, 1, T, S)
             places = (7 * view.positions**2 + 3 * view.positions + 5).double()
             sums = sums + torch.where(seen, (places * (view.k[..., 0] + view.v[..., 1]))[:, :, None], 0.0).sum(-1)[:, 0]
         return (sums % 1009)[..., None], state

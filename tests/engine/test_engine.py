@@ -47,7 +47,9 @@ def slowly(model, request):
 
 requests = st.builds(
     lambda max_new_tokens, sampling, **how: Request(
-        max_new_tokens=max_new_tokens, sampling=replace(sampling, min_new_tokens=min(sampling.min_new_tokens, max_new_tokens)), **how
+        max_new_tokens=max_new_tokens,
+        sampling=replace(sampling, min_new_tokens=min(sampling.min_new_tokens, max_new_tokens)),
+        **how,
     ),
     prompt=st.builds(
         lambda known, more: [*known, *more],
@@ -233,7 +235,11 @@ def test_listeners_hear_their_own_events_and_may_cancel_and_add():
     first, other = engine.add(Request([1], 9, show=listen)), engine.add(Request([1, 4], 6))
     while engine.busy:
         engine.step()
-    assert first.completion.reason == "cancelled" and [event.token for event in heard] == first.completion.tokens and len(heard) == 2
+    assert (
+        first.completion.reason == "cancelled"
+        and [event.token for event in heard] == first.completion.tokens
+        and len(heard) == 2
+    )
     assert [other.completion, added[0].completion] == Engine(Sums()).run([other.request, added[0].request])
     assert engine.pool.n_free == engine.pool.n_pages
 
@@ -268,9 +274,15 @@ def test_stop_strings_end_their_own_request():
         (Request([], 3), "expected one token at least"),
         (Request([1, V], 3), "expected ids below the model's vocab_size = 5"),
         (Request([1] * 17, 3), "expected at most context_length = 16"),
-        (Request([1] * 8, 6), r"prompt of 8 and 6 new tokens: expected at most 13 together, for n_pages = 4 of 3 tokens"),
+        (
+            Request([1] * 8, 6),
+            r"prompt of 8 and 6 new tokens: expected at most 13 together, for n_pages = 4 of 3 tokens",
+        ),
         (Request([1], -1), "max_new_tokens = -1"),
-        (Request([1], 3, SamplingConfig(min_new_tokens=2)), "min_new_tokens = 2: expected 0, because no token ends the text"),
+        (
+            Request([1], 3, SamplingConfig(min_new_tokens=2)),
+            "min_new_tokens = 2: expected 0, because no token ends the text",
+        ),
     ],
 )
 def test_what_cannot_be_served_is_refused_before_any_work(request_, message):
@@ -322,7 +334,9 @@ def test_a_step_in_which_the_model_raises_changes_no_text_and_can_be_repeated(fa
         def hidden(self, tokens, state):
             self.n_calls += 1
             if self.n_calls in fails:
-                super().hidden(tokens, SimpleNamespace(lengths=state.lengths, caches=state.caches[:1]))  # the first of two layers reads
+                super().hidden(
+                    tokens, SimpleNamespace(lengths=state.lengths, caches=state.caches[:1])
+                )  # the first of two layers reads
                 raise RuntimeError("out of memory")
             return super().hidden(tokens, state)
 
@@ -358,7 +372,11 @@ def test_a_cancelled_job_is_told_nothing_more_even_of_what_has_happened():
     def cancels(event):
         engine.cancel(jobs[1])
 
-    jobs += [engine.add(Request([1], 4, show=cancels)), engine.add(Request([2], 4, show=heard.append)), engine.add(Request([4], 4))]
+    jobs += [
+        engine.add(Request([1], 4, show=cancels)),
+        engine.add(Request([2], 4, show=heard.append)),
+        engine.add(Request([4], 4)),
+    ]
     told = engine.step()
     assert [event.row for event in told] == [0, 2] and not heard, "its first token was drawn in the same step"
     while engine.busy:

@@ -10,13 +10,20 @@ H, K = 6, 5
 DENSE = ["whole text", "last tokens", "last token", "other text"]
 RAGGED = ["slots of a row", "slots of a group", "nothing"]
 
-VIEWS = [(kind, causal) for kind in DENSE + RAGGED for causal in (True, False) if (kind, causal) != ("other text", True)]
+VIEWS = [
+    (kind, causal) for kind in DENSE + RAGGED for causal in (True, False) if (kind, causal) != ("other text", True)
+]
 
 
 @st.composite
 def questions(draw, kind: str, causal: bool):
     """q (B, H, T, K), a view of S slots, the queries' positions, causal and window."""
-    B, T, S, G = draw(st.integers(1, 3)), draw(st.integers(2, 7)), draw(st.integers(2, 11)), draw(st.sampled_from([1, 2, 3, H]))
+    B, T, S, G = (
+        draw(st.integers(1, 3)),
+        draw(st.integers(2, 7)),
+        draw(st.integers(2, 11)),
+        draw(st.sampled_from([1, 2, 3, H])),
+    )
     T = 1 if kind == "last token" else T
     S = {"whole text": T, "last tokens": T + S}.get(kind, S)
     window = draw(st.sampled_from([0, 0, 1, S - 1, S, S + 1])) if kind != "other text" else 0
@@ -29,5 +36,8 @@ def questions(draw, kind: str, causal: bool):
         k_positions = torch.randint(EMPTY, S, (B, groups, S), generator=g)
         k_positions = k_positions.where(torch.rand(k_positions.shape, generator=g) < 0.7, EMPTY)
         k_positions = k_positions * 0 + EMPTY if kind == "nothing" else k_positions
-    q, k, v = (torch.randn(B, n, m, K, generator=g, dtype=torch.float64, requires_grad=True) for n, m in ((H, T), (G, S), (G, S)))
+    q, k, v = (
+        torch.randn(B, n, m, K, generator=g, dtype=torch.float64, requires_grad=True)
+        for n, m in ((H, T), (G, S), (G, S))
+    )
     return q, KVView(k, v, k_positions, kind in DENSE), q_positions, causal, window

@@ -126,7 +126,9 @@ def by_hand(q: torch.Tensor, view: KVView, q_positions: torch.Tensor, window: in
         k, v, places = (x.expand(B, *x.shape[1:])[b, h * x.shape[1] // H] for x in (view.k, view.v, view.positions))
         i = q_positions.expand(B, T)[b, t].item()
         seen = [(s, i - j) for s, j in enumerate(places.tolist()) if 0 <= j <= i and (not window or i - j < window)]
-        scores = torch.tensor([(q[b, h, t] @ k[s]).item() / math.sqrt(K) - slopes[h] * distance for s, distance in seen])
+        scores = torch.tensor(
+            [(q[b, h, t] @ k[s]).item() / math.sqrt(K) - slopes[h] * distance for s, distance in seen]
+        )
         for (s, _), weight in zip(seen, scores.exp() / scores.exp().sum(), strict=True):
             out[b, h, t] += weight * v[s]
     return out
@@ -172,7 +174,10 @@ def test_a_window_shows_a_band_and_a_text_may_come_in_chunks(road, slopes, n_gro
 @pytest.mark.parametrize("n_groups", [1, 2, H])
 def test_ragged_slots_in_any_order_are_seen_by_their_positions(road, slopes, n_groups, float64):
     q, k, v = torch.randn(2, H, 7, K), torch.randn(2, n_groups, 11, K), torch.randn(2, n_groups, 11, K)
-    q_positions, k_positions = torch.randint(EMPTY, 13, (2, 7)), torch.stack([torch.randperm(11) for _ in range(2 * n_groups)])
+    q_positions, k_positions = (
+        torch.randint(EMPTY, 13, (2, 7)),
+        torch.stack([torch.randperm(11) for _ in range(2 * n_groups)]),
+    )
     view = KVView(k, v, k_positions.view(2, n_groups, 11).masked_fill(torch.rand(2, n_groups, 11) < 0.3, EMPTY), False)
     assert_equal(road(q, view, q_positions, True, 4), by_hand(q, view, q_positions, 4, slopes))
 
@@ -212,7 +217,11 @@ def test_self_attention_is_torchs_multi_head_attention():
 
 @pytest.mark.parametrize("n_kv_heads", [1, 2, H])
 def test_the_same_extra_value_for_every_token_is_a_bias_of_the_values(n_kv_heads):
-    mine, x, extra = layer(n_kv_heads), torch.randn(3, 7, H * K, dtype=torch.float64), torch.randn(n_kv_heads * K, dtype=torch.float64)
+    mine, x, extra = (
+        layer(n_kv_heads),
+        torch.randn(3, 7, H * K, dtype=torch.float64),
+        torch.randn(n_kv_heads * K, dtype=torch.float64),
+    )
     out = mine(x, torch.arange(7)[None], True, NoCache(), extra.expand(3, 7, -1))
     mine.to_v.bias.data += extra
     assert_equal(out, mine(x, torch.arange(7)[None], True, NoCache()))
@@ -234,7 +243,10 @@ def test_cross_attention_is_torchs_multi_head_attention_over_ragged_sources():
 def test_groups_of_heads_share_keys_and_values_in_the_order_of_torchs_grouped_kernel(n_kv_heads):
     mine = layer(n_kv_heads, d_model=13, causal=False)
     x, memory = torch.randn(2, 7, 13, dtype=torch.float64), torch.randn(2, 11, 13, dtype=torch.float64)
-    q, k, v = (to(y).unflatten(-1, (-1, K)).transpose(1, 2) for to, y in ((mine.to_q, x), (mine.to_k, memory), (mine.to_v, memory)))
+    q, k, v = (
+        to(y).unflatten(-1, (-1, K)).transpose(1, 2)
+        for to, y in ((mine.to_q, x), (mine.to_k, memory), (mine.to_v, memory))
+    )
     expected = mine.to_out(F.scaled_dot_product_attention(q, k, v, enable_gqa=True).transpose(1, 2).flatten(2))
     assert_equal(mine.look(x, torch.arange(7)[None], mine.show(memory, torch.arange(11)[None], dense=True)), expected)
 
@@ -259,7 +271,10 @@ def test_queries_and_keys_are_normed_before_they_are_turned():
 
 def test_dropout_of_weights_keeps_the_mean():
     torch.manual_seed(0)
-    q, view = torch.randn(1, H, 3, K), KVView(torch.randn(1, 2, 4, K), torch.rand(1, 2, 4, K), torch.arange(4)[None, None], True)
+    q, view = (
+        torch.randn(1, H, 3, K),
+        KVView(torch.randn(1, 2, 4, K), torch.rand(1, 2, 4, K), torch.arange(4)[None, None], True),
+    )
     exact = attend(q, view, torch.arange(3)[None], causal=False)
     many = torch.stack([attend(q, view, torch.arange(3)[None], causal=False, dropout=0.4) for _ in range(3000)])
     assert many.std(0).min() > 0.05

@@ -25,8 +25,12 @@ def test_a_block_is_torchs_encoder_layer(kind, norm_first, causal):
     theirs = nn.TransformerEncoderLayer(D, H, F, dropout=0.0, batch_first=True, norm_first=norm_first).double()
     theirs.load_state_dict(
         {
-            "self_attn.in_proj_weight": torch.cat([part.weight for part in (attention.to_q, attention.to_k, attention.to_v)]),
-            "self_attn.in_proj_bias": torch.cat([part.bias for part in (attention.to_q, attention.to_k, attention.to_v)]),
+            "self_attn.in_proj_weight": torch.cat(
+                [part.weight for part in (attention.to_q, attention.to_k, attention.to_v)]
+            ),
+            "self_attn.in_proj_bias": torch.cat(
+                [part.bias for part in (attention.to_q, attention.to_k, attention.to_v)]
+            ),
             "self_attn.out_proj.weight": attention.to_out.weight,
             "self_attn.out_proj.bias": attention.to_out.bias,
             "linear1.weight": block.feedforward.up.weight,

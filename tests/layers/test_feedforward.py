@@ -19,7 +19,9 @@ FORMULAS = {
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_are_their_formulas(name):
     x = torch.linspace(-6, 6, 101, dtype=torch.float64)
-    assert_equal(ACTIVATIONS[name](x), torch.tensor([FORMULAS[name](value) for value in x.tolist()], dtype=torch.float64))
+    assert_equal(
+        ACTIVATIONS[name](x), torch.tensor([FORMULAS[name](value) for value in x.tolist()], dtype=torch.float64)
+    )
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

@@ -51,15 +51,23 @@ def test_the_gradients_are_those_of_finite_differences(bias):
     view, positions = plain_view(1, 1, 5, 3), torch.tensor([[3, EMPTY, 4, 5]])
 
     def tiled(q, k, v):
-        return attend_in_tiles(q, KVView(k, v, torch.tensor([[[0, 3, EMPTY, 2, 5]]]), False), positions, True, 4, bias, tile=2)
+        return attend_in_tiles(
+            q, KVView(k, v, torch.tensor([[[0, 3, EMPTY, 2, 5]]]), False), positions, True, 4, bias, tile=2
+        )
 
-    assert torch.autograd.gradcheck(tiled, (torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True), view.k, view.v))
+    assert torch.autograd.gradcheck(
+        tiled, (torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True), view.k, view.v)
+    )
 
 
 @pytest.mark.parametrize("tile", [1, 3, 128])
 @pytest.mark.parametrize("size", [1e-3, 1e3, 1e150])
 def test_scores_of_any_size_overflow_nowhere(size, tile):
-    view, q, positions = plain_view(2, 3, 11), size * torch.randn(2, H, 11, K, dtype=torch.float64), torch.arange(11)[None]
+    view, q, positions = (
+        plain_view(2, 3, 11),
+        size * torch.randn(2, H, 11, K, dtype=torch.float64),
+        torch.arange(11)[None],
+    )
     q.requires_grad_()
     in_tiles = values_and_gradients(partial(attend_in_tiles, tile=tile), q, view, positions, True)
     for a, b in zip(in_tiles, values_and_gradients(attend_plainly, q, view, positions, True), strict=True):
@@ -87,7 +95,9 @@ def test_a_query_that_sees_nothing_gives_zeros_and_no_gradient_at_all(bias):
     q, view = torch.randn(2, 6, 5, K, dtype=torch.float64, requires_grad=True), plain_view(2, 3, 5)
     view = view._replace(positions=k_positions, dense=False)
     for tile in (1, 2, 128):
-        out, dq, dk, dv = values_and_gradients(partial(attend_in_tiles, bias=bias, tile=tile), q, view, q_positions, True, 2)
+        out, dq, dk, dv = values_and_gradients(
+            partial(attend_in_tiles, bias=bias, tile=tile), q, view, q_positions, True, 2
+        )
         for x, dead in ((out, blind), (dq, blind), (dk, unseen), (dv, unseen)):
             assert (x.transpose(1, 2)[dead] == 0).all()
         for x, dead in ((out, blind), (dv, unseen)):
@@ -98,7 +108,9 @@ def test_a_query_that_sees_nothing_gives_zeros_and_no_gradient_at_all(bias):
 def test_no_queries_and_no_slots_are_texts_too(shape):
     T, S = shape
     q, view = torch.randn(2, H, T, K, dtype=torch.float64, requires_grad=True), plain_view(2, 3, S)
-    roads = [values_and_gradients(road, q, view, torch.arange(T)[None], True) for road in (attend_in_tiles, attend_plainly)]
+    roads = [
+        values_and_gradients(road, q, view, torch.arange(T)[None], True) for road in (attend_in_tiles, attend_plainly)
+    ]
     for a, b in zip(*roads, strict=True):
         assert_equal(a, b)
 
@@ -110,7 +122,9 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
-        sizes = [x.untyped_storage().nbytes() // x.element_size() for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
+        sizes = [
+            x.untyped_storage().nbytes() // x.element_size() for x in tree_leaves(out) if isinstance(x, torch.Tensor)
+        ]
         self.n = max([self.n, *sizes])
         return out
 
@@ -131,7 +145,11 @@ def test_no_tensor_is_larger_than_a_tile_of_scores_or_an_input(bias):
 
 def work(causal: bool, window: int = 0, n_tiles: int = 7) -> int:
     """Multiplications, in tiles of a full walk."""
-    q, view, positions = torch.randn(1, 2, 16 * n_tiles, 3), plain_view(1, 1, 16 * n_tiles, 3), torch.arange(16 * n_tiles)[None]
+    q, view, positions = (
+        torch.randn(1, 2, 16 * n_tiles, 3),
+        plain_view(1, 1, 16 * n_tiles, 3),
+        torch.arange(16 * n_tiles)[None],
+    )
     view = view._replace(k=view.k.float(), v=view.v.float())
     with FlopCounterMode(display=False) as counter:
         attend_in_tiles(q, view, positions, causal, window, tile=16)
@@ -160,7 +178,9 @@ def test_what_lies_in_tiles_that_are_not_seen_is_not_even_read(causal):
 
 def test_a_derivative_of_the_gradient_is_refused_rather_than_wrong():
     q, view = torch.randn(1, H, 3, K, dtype=torch.float64, requires_grad=True), plain_view(1, 2, 3)
-    (dq,) = torch.autograd.grad(attend_in_tiles(q, view, torch.arange(3)[None], True).square().sum(), q, create_graph=True)
+    (dq,) = torch.autograd.grad(
+        attend_in_tiles(q, view, torch.arange(3)[None], True).square().sum(), q, create_graph=True
+    )
     with pytest.raises(RuntimeError, match="once_differentiable"):
         dq.sum().backward()
 

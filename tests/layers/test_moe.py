@@ -22,7 +22,9 @@ each_k = pytest.mark.parametrize("k", range(1, E + 1))
 
 def moe_of(kind: str = "mlp", k: int = 2, shared: bool = False, **how) -> MoE:
     router = Router(D, E, k, **how)
-    return MoE(router, KINDS[kind](E, D, F), MLP(D, 3 * F, ACTIVATIONS["relu2"]) if shared else NoSharedExpert()).double()
+    return MoE(
+        router, KINDS[kind](E, D, F), MLP(D, 3 * F, ACTIVATIONS["relu2"]) if shared else NoSharedExpert()
+    ).double()
 
 
 def expert(moe: MoE, e: int) -> torch.nn.Module:
@@ -89,7 +91,9 @@ def test_gradients_are_what_finite_differences_say(kind, k):
 @each_k
 def test_the_router_is_what_finite_differences_say_and_never_without_a_gradient(k):
     router, x = Router(D, E, k).double(), inputs(4, D).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, w: torch.func.functional_call(router, {"weight": w}, (x,)).weights, (x, router.weight))
+    assert torch.autograd.gradcheck(
+        lambda x, w: torch.func.functional_call(router, {"weight": w}, (x,)).weights, (x, router.weight)
+    )
     moe = moe_of(k=k)
     moe(inputs(9, D)).square().sum().backward()
     assert moe.router.weight.grad.abs().max() > 1e-3
@@ -141,7 +145,11 @@ def test_even_routing_has_a_balance_loss_of_exactly_one_and_uneven_routing_more(
     assert balance_loss((at_rest := router(inputs(11, D))).probs, at_rest.counts).item() == pytest.approx(1, abs=1e-15)
     favored = torch.softmax(inputs(11, E) + torch.tensor([3.0, 0, 0, 0, -3]), dim=-1)
     counts = torch.bincount(favored.topk(k).indices.flatten(), minlength=E)
-    assert float(balance_loss(favored, counts)) > 1.05 if k < E else float(balance_loss(favored, counts)) == pytest.approx(1)
+    assert (
+        float(balance_loss(favored, counts)) > 1.05
+        if k < E
+        else float(balance_loss(favored, counts)) == pytest.approx(1)
+    )
 
 
 def test_one_expert_for_all_has_the_largest_balance_loss():
@@ -164,7 +172,12 @@ def test_no_token_at_all_has_no_loss_and_no_gradient_that_is_not_finite():
 
 
 @settings(max_examples=30)
-@given(n=st.integers(1, 23), k=st.integers(1, E), factor=st.sampled_from([0.3, 0.7, 1.0, 1.5, 9.0]), seed=st.integers(0, 99))
+@given(
+    n=st.integers(1, 23),
+    k=st.integers(1, E),
+    factor=st.sampled_from([0.3, 0.7, 1.0, 1.5, 9.0]),
+    seed=st.integers(0, 99),
+)
 def test_a_full_expert_drops_later_choices_then_later_tokens_and_they_are_counted(n, k, factor, seed):
     moe, x = moe_of(k=k, capacity_factor=factor), inputs(n, D, seed=seed)
     routing = moe.router(x)

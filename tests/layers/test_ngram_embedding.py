@@ -12,7 +12,12 @@ law = settings(max_examples=40, deadline=None, derandomize=True)
 
 
 @law
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=9), st.integers(1, 3), st.integers(1, 9), st.randoms(use_true_random=False))
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=9),
+    st.integers(1, 3),
+    st.integers(1, 9),
+    st.randoms(use_true_random=False),
+)
 def test_the_token_before_is_found_wherever_it_stands(text, n, n_queries, random):
     """A view of slots in any order, some of them empty, against the text itself."""
     last = list(range(len(text)))[-n_queries:]
@@ -34,7 +39,9 @@ def test_every_pair_and_every_triple_has_a_vector_of_its_own_where_there_are_row
     layer._row = lambda number: (rows.update(number.flatten().tolist()), kept(number))[1]
     every = torch.cartesian_prod(*[torch.arange(V)] * 3)
     layer(every, torch.arange(3)[None], True, NoCache())
-    assert len(rows) == V + V**2 + V + V**2 + V**3  # pairs and triples: at the beginning of a text, one after it, and inside
+    assert (
+        len(rows) == V + V**2 + V + V**2 + V**3
+    )  # pairs and triples: at the beginning of a text, one after it, and inside
     assert len({int(kept(torch.tensor(row))) for row in rows}) == len(rows)
 
 

@@ -43,7 +43,10 @@ def test_norms_are_the_formulas_that_they_are_introduced_by():
     layer, rms = LayerNorm(D, eps=0.1), RMSNorm(D, eps=0.1)
     layer.weight.data, layer.bias.data, rms.weight.data = weight, bias, weight
     centered = x - x.mean(-1, keepdim=True)
-    assert_equal(layer.double()(x), centered / (centered.square().mean(-1, keepdim=True) + 0.1).sqrt() * weight.double() + bias.double())
+    assert_equal(
+        layer.double()(x),
+        centered / (centered.square().mean(-1, keepdim=True) + 0.1).sqrt() * weight.double() + bias.double(),
+    )
     assert_equal(rms.double()(x), x / (x.square().mean(-1, keepdim=True) + 0.1).sqrt() * weight.double())
 
 
@@ -58,10 +61,15 @@ def test_the_size_of_a_vector_does_not_matter_and_for_layer_norm_nor_does_its_me
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("build", [RMSNorm, LayerNorm])
 def test_means_are_taken_in_float32_and_given_back_in_the_dtype_that_came(dtype, build):
-    norm, x = build(257), (500 * torch.randn(5, 257)).to(dtype)  # squares overflow float16, sums overrun bfloat16's digits
+    norm, x = (
+        build(257),
+        (500 * torch.randn(5, 257)).to(dtype),
+    )  # squares overflow float16, sums overrun bfloat16's digits
     out = norm.to(dtype)(x)
     assert out.dtype == dtype
-    torch.testing.assert_close(out.double(), build(257).double()(x.double()), rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
+    torch.testing.assert_close(
+        out.double(), build(257).double()(x.double()), rtol=2 * torch.finfo(dtype).eps, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -82,7 +90,9 @@ def test_a_vector_of_zeros_stays_one():
 def test_the_gradient_of_rms_norm_written_by_hand_is_that_of_finite_differences(shape):
     norm, x = RMSNorm(D, eps=0.1).double(), torch.randn(shape, dtype=torch.float64, requires_grad=True)
     nn.init.normal_(norm.weight)
-    assert torch.autograd.gradcheck(lambda x, weight: torch.func.functional_call(norm, {"weight": weight}, x), (x, norm.weight))
+    assert torch.autograd.gradcheck(
+        lambda x, weight: torch.func.functional_call(norm, {"weight": weight}, x), (x, norm.weight)
+    )
 
 
 @pytest.mark.parametrize("of_weight", [torch.float32, torch.bfloat16])

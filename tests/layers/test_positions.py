@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from minillm.cache.base import EMPTY
 from minillm.cache.contiguous import ContiguousCache
 from minillm.cache.paged import PagedCache
-from minillm.layers.positions import Alibi, LearnedPositions, NoPositions, Rotary, SinusoidalPositions, no_bias, no_rotation
+from minillm.layers.positions import (
+    Alibi,
+    LearnedPositions,
+    NoPositions,
+    Rotary,
+    SinusoidalPositions,
+    no_bias,
+    no_rotation,
+)
 from minillm.models.decoder import Decoder, DecoderConfig
 from tests.tiny import assert_equal, decoder, tokens
 
@@ -21,7 +29,9 @@ ROTARY = Rotary(6, context_length=200, base=123.0)
 LONG = Rotary(8, context_length=16_001)
 
 seeds = st.integers(0, 2**32 - 1)
-heads = seeds.map(lambda seed: torch.randn(2, 3, 1, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+heads = seeds.map(
+    lambda seed: torch.randn(2, 3, 1, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+)
 places = st.integers(0, 99)
 
 
@@ -76,7 +86,9 @@ def test_what_was_looked_up_last_serves_the_same_positions_only():
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
-@pytest.mark.parametrize("change", [lambda p: p.add_(3), lambda p: p.fill_(0), lambda p: p[:, 1:].neg_(), lambda p: p[0].copy_(p[1])])
+@pytest.mark.parametrize(
+    "change", [lambda p: p.add_(3), lambda p: p.fill_(0), lambda p: p[:, 1:].neg_(), lambda p: p[0].copy_(p[1])]
+)
 def test_positions_that_are_changed_in_place_get_new_angles(mode, change):
     x = torch.randn(2, 3, 2, 6, dtype=torch.float64)
     outside = torch.tensor([[3, 4], [7, 2]])

@@ -27,11 +27,15 @@ def pair(cell: str) -> tuple[nn.Module, nn.Module]:
 
 def inputs(cell: str, T: int) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
     g = torch.Generator().manual_seed(T)
-    x, *state = (torch.randn(size, generator=g, dtype=torch.float64) for size in [(T, B, D)] + [(B, H)] * PAIRS[cell][0].n_states)
+    x, *state = (
+        torch.randn(size, generator=g, dtype=torch.float64) for size in [(T, B, D)] + [(B, H)] * PAIRS[cell][0].n_states
+    )
     return x.requires_grad_(), tuple(part.requires_grad_() for part in state)
 
 
-def read_by_torch(layer: nn.Module, x: torch.Tensor, state: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+def read_by_torch(
+    layer: nn.Module, x: torch.Tensor, state: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
     first = tuple(part[None] for part in state)
     said, last = layer(x, first if len(first) > 1 else first[0])
     return said, tuple(part[0] for part in (last if isinstance(last, tuple) else (last,)))
@@ -53,7 +57,9 @@ def test_a_layer_is_torchs_forward_and_backward(cell, T):
     gradients = []
     for layer, out, ends in ((ours, passed[0], [part[-1] for part in passed]), (theirs, said, last)):
         loss = (out * pull).sum() + sum((end * p).sum() for end, p in zip(ends, pulls, strict=True))
-        gradients.append(dict(zip(["x", "h", "c"], torch.autograd.grad(loss, [x, *state], retain_graph=True), strict=False)))
+        gradients.append(
+            dict(zip(["x", "h", "c"], torch.autograd.grad(loss, [x, *state], retain_graph=True), strict=False))
+        )
         loss.backward(inputs=list(layer.parameters()))
     for name, gradient in gradients[0].items():
         assert_equal(gradient, gradients[1][name])
@@ -127,5 +133,7 @@ def test_weights_begin_as_turns_without_bias_but_for_the_lstms_will_to_remember(
         torch.testing.assert_close(gate @ gate.T, torch.eye(48), rtol=0, atol=1e-5)
     assert layer.weight_x.std().item() == pytest.approx(64**-0.5, rel=0.05)
     gates = layer.bias.view(-1, 48)
-    assert torch.equal(gates, torch.tensor({"lstm": [0.0, 1, 0, 0], "gru": [0.0] * 3, "rnn": [0.0]}[cell])[:, None].expand_as(gates))
+    assert torch.equal(
+        gates, torch.tensor({"lstm": [0.0, 1, 0, 0], "gru": [0.0] * 3, "rnn": [0.0]}[cell])[:, None].expand_as(gates)
+    )
     assert cell != "gru" or not layer.bias_h.any()

@@ -169,10 +169,17 @@ def test_a_fresh_model_guesses_uniformly_and_weights_have_the_spread_that_was_as
     torch.manual_seed(0)
     c = DecoderConfig(n_layers=8, d_model=64, n_heads=4, norm="layernorm", positions="learned", bias=True)
     model = Decoder(c, vocab_size=503)
-    loss = torch.nn.functional.cross_entropy(model(torch.randint(503, (5, 64)))[0].flatten(0, 1), torch.randint(503, (5 * 64,)))
+    loss = torch.nn.functional.cross_entropy(
+        model(torch.randint(503, (5, 64)))[0].flatten(0, 1), torch.randint(503, (5 * 64,))
+    )
     assert loss.item() == pytest.approx(math.log(503), abs=0.03)
     block = model.blocks[3]
-    for weight in (model.embed.weight, model.embed_positions.table.weight, block.attention.to_q.weight, block.feedforward.up.weight):
+    for weight in (
+        model.embed.weight,
+        model.embed_positions.table.weight,
+        block.attention.to_q.weight,
+        block.feedforward.up.weight,
+    ):
         assert weight.std().item() == pytest.approx(0.02, rel=0.05)
     for weight in (block.attention.to_out.weight, block.feedforward.down.weight):
         assert weight.std().item() == pytest.approx(0.02 / math.sqrt(2 * 8), rel=0.05)
@@ -212,7 +219,9 @@ def test_a_shape_that_cannot_be_built_is_refused_with_a_sentence(changes, senten
 
 def test_value_embeddings_are_added_to_the_values_of_every_layer_by_its_scale():
     model, plain, text = decoder(value_embeddings=True), decoder(seed=1), tokens(3, 7)
-    plain.load_state_dict({name: weight for name, weight in model.state_dict().items() if not name.startswith("embed_values")})
+    plain.load_state_dict(
+        {name: weight for name, weight in model.state_dict().items() if not name.startswith("embed_values")}
+    )
     assert (model(text)[0] - plain(text)[0]).abs().max() > 1e-3
     model.embed_values.scales.data = torch.tensor([1.0, 0.0], dtype=torch.float64)
     table = model.embed_values.table.weight
@@ -222,7 +231,11 @@ def test_value_embeddings_are_added_to_the_values_of_every_layer_by_its_scale():
 
 
 def test_with_alibi_the_context_is_only_a_limit_and_a_longer_one_reads_on():
-    short, long, text = decoder(positions="alibi", context_length=8), decoder(positions="alibi", context_length=31), tokens(2, 31)
+    short, long, text = (
+        decoder(positions="alibi", context_length=8),
+        decoder(positions="alibi", context_length=31),
+        tokens(2, 31),
+    )
     assert all(torch.equal(weight, long.state_dict()[name]) for name, weight in short.state_dict().items())
     assert_equal(short(text[:, :8])[0], long(text)[0][:, :8])
     with pytest.raises(ValueError, match=r"9 tokens: expected at most model\.context_length = 8"):

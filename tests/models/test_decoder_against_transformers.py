@@ -30,9 +30,14 @@ def copy(mine: Decoder, pairs: dict[str, torch.Tensor]) -> Decoder:
 @pytest.mark.parametrize("eps", [1e-5, 1e-2])
 def test_gpt_2_gives_the_same_logits_and_gradients(eps):
     torch.manual_seed(0)
-    theirs = GPT2Config(vocab_size=VOCAB, n_positions=19, n_embd=35, n_layer=3, n_head=5, n_inner=53, layer_norm_epsilon=eps)
+    theirs = GPT2Config(
+        vocab_size=VOCAB, n_positions=19, n_embd=35, n_layer=3, n_head=5, n_inner=53, layer_norm_epsilon=eps
+    )
     theirs = randomized(GPT2LMHeadModel(theirs))
-    weights = {"embed.weight": theirs.transformer.wte.weight, "embed_positions.table.weight": theirs.transformer.wpe.weight}
+    weights = {
+        "embed.weight": theirs.transformer.wte.weight,
+        "embed_positions.table.weight": theirs.transformer.wpe.weight,
+    }
     norms = {"norm": theirs.transformer.ln_f}
     linears = {}  # subtle: GPT-2 keeps its matrices the other way round
     for i, block in enumerate(theirs.transformer.h):
@@ -61,8 +66,24 @@ def test_gpt_2_gives_the_same_logits_and_gradients(eps):
 
 LLAMAS = {
     "even sizes": {"d_model": 32, "n_heads": 4, "n_kv_heads": 2, "d_head": 8, "d_ff": 64, "tied": False},
-    "odd sizes": {"d_model": 35, "n_heads": 5, "n_kv_heads": 1, "d_head": 6, "d_ff": 43, "rotary_base": 523.0, "norm_eps": 1e-2},
-    "every head its own keys": {"d_model": 21, "n_heads": 3, "n_kv_heads": 3, "d_head": 14, "d_ff": 31, "tied": False, "norm_eps": 1e-6},
+    "odd sizes": {
+        "d_model": 35,
+        "n_heads": 5,
+        "n_kv_heads": 1,
+        "d_head": 6,
+        "d_ff": 43,
+        "rotary_base": 523.0,
+        "norm_eps": 1e-2,
+    },
+    "every head its own keys": {
+        "d_model": 21,
+        "n_heads": 3,
+        "n_kv_heads": 3,
+        "d_head": 14,
+        "d_ff": 31,
+        "tied": False,
+        "norm_eps": 1e-6,
+    },
 }
 
 
@@ -102,7 +123,9 @@ def test_llama_gives_the_same_logits(sizes):
 
 @pytest.mark.parametrize("n_heads", [4, 6])
 def test_mpt_with_its_biased_scores_gives_the_same_logits(n_heads):
-    theirs = MptConfig(d_model=12 * n_heads, n_heads=n_heads, n_layers=3, max_seq_len=53, vocab_size=VOCAB, layer_norm_epsilon=1e-3)
+    theirs = MptConfig(
+        d_model=12 * n_heads, n_heads=n_heads, n_layers=3, max_seq_len=53, vocab_size=VOCAB, layer_norm_epsilon=1e-3
+    )
     theirs = randomized(MptForCausalLM(theirs))
     weights = {"embed.weight": theirs.transformer.wte.weight, "norm.weight": theirs.transformer.norm_f.weight}
     for i, block in enumerate(theirs.transformer.blocks):

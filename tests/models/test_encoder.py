@@ -23,7 +23,15 @@ EMPTY_ANYWHERE = ["left", "right", "middle", "everywhere"]
 def encoder(seed: int = 0, **changes) -> Encoder:
     """Two layers of five heads of four, float64, in evaluation mode; biases and norms are random too."""
     torch.manual_seed(seed)
-    sizes = {"n_layers": 2, "d_model": 20, "n_heads": 5, "d_ff": 17, "context_length": 32, "init_std": 0.4, "init_embed": 0.4}
+    sizes = {
+        "n_layers": 2,
+        "d_model": 20,
+        "n_heads": 5,
+        "d_ff": 17,
+        "context_length": 32,
+        "init_std": 0.4,
+        "init_embed": 0.4,
+    }
     model = Encoder(EncoderConfig(**(sizes | changes)), VOCAB).double().eval()
     for parameter in model.parameters():
         if parameter.ndim == 1:
@@ -144,7 +152,9 @@ def test_every_weight_has_exactly_one_optimizer_and_the_table_is_never_muons(kin
 def test_a_fresh_model_guesses_uniformly_with_weights_of_the_spread_that_was_asked_for():
     torch.manual_seed(0)
     model = Encoder(EncoderConfig(n_layers=3, d_model=64, next_sentence=1), 503)
-    loss = torch.nn.functional.cross_entropy(model(torch.randint(504, (5, 64))).flatten(0, 1), torch.randint(504, (320,)))
+    loss = torch.nn.functional.cross_entropy(
+        model(torch.randint(504, (5, 64))).flatten(0, 1), torch.randint(504, (320,))
+    )
     assert loss.item() == pytest.approx(math.log(504), abs=0.03)
     weights = dict(model.named_parameters())
     for name in ("embed.weight", "blocks.1.attention.to_q.weight", "head.dense.weight", "follows.dense.weight"):

@@ -35,17 +35,29 @@ def bert(kind: type, activation: str = "gelu", eps: float = 1e-12, **more) -> to
 def weights_of(theirs: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The encoder's weights by our names."""
     e = theirs.bert.embeddings
-    weights = {"embed": e.word_embeddings, "embed_positions.table": e.position_embeddings, "embed_segments": e.token_type_embeddings}
+    weights = {
+        "embed": e.word_embeddings,
+        "embed_positions.table": e.position_embeddings,
+        "embed_segments": e.token_type_embeddings,
+    }
     weights |= {"embed_norm": e.LayerNorm}
     for i, layer in enumerate(theirs.bert.encoder.layer):
         own = layer.attention.self
         parts = {"attention.to_q": own.query, "attention.to_k": own.key, "attention.to_v": own.value}
         parts |= {"attention.to_out": layer.attention.output.dense, "norm_1": layer.attention.output.LayerNorm}
-        parts |= {"feedforward.up": layer.intermediate.dense, "feedforward.down": layer.output.dense, "norm_2": layer.output.LayerNorm}
+        parts |= {
+            "feedforward.up": layer.intermediate.dense,
+            "feedforward.down": layer.output.dense,
+            "norm_2": layer.output.LayerNorm,
+        }
         weights |= {f"blocks.{i}.{name}": module for name, module in parts.items()}
     if hasattr(theirs, "cls"):
         head = theirs.cls.predictions
-        weights |= {"head.embed": e.word_embeddings, "head.dense": head.transform.dense, "head.norm": head.transform.LayerNorm}
+        weights |= {
+            "head.embed": e.word_embeddings,
+            "head.dense": head.transform.dense,
+            "head.norm": head.transform.LayerNorm,
+        }
     found = {f"{name}.{kind}": p for name, module in weights.items() for kind, p in module.named_parameters()}
     return found | ({"head.bias": theirs.cls.predictions.decoder.bias} if hasattr(theirs, "cls") else {})
 
@@ -64,7 +76,9 @@ def ragged_texts() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return text.masked_fill(~filled, -1), torch.randint(2, (4, 17)) * filled, filled
 
 
-@pytest.mark.parametrize(("mine", "theirs", "eps"), [("gelu-erf", "gelu", 1e-12), ("gelu", "gelu_new", 1e-2), ("relu", "relu", 1e-5)])
+@pytest.mark.parametrize(
+    ("mine", "theirs", "eps"), [("gelu-erf", "gelu", 1e-12), ("gelu", "gelu_new", 1e-2), ("relu", "relu", 1e-5)]
+)
 def test_bert_gives_the_same_logits_and_gradients_for_ragged_texts(mine, theirs, eps):
     other = bert(BertForMaskedLM, theirs, eps)
     model = encoder(weights_of(other), feedforward=mine, norm_eps=eps)

@@ -13,7 +13,11 @@ from minillm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tests.oracles.transformer import Transformer, positions
 from tests.tiny import VOCAB, assert_equal, tokens
 
-SHAPES = {"post-norm": {}, "pre-norm": {"norm_place": "pre", "feedforward": "gelu"}, "no biases": {"bias": False, "norm_place": "pre"}}
+SHAPES = {
+    "post-norm": {},
+    "pre-norm": {"norm_place": "pre", "feedforward": "gelu"},
+    "no biases": {"bias": False, "norm_place": "pre"},
+}
 
 every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 each_place = pytest.mark.parametrize("norm_place", ["post", "pre"])
@@ -44,7 +48,12 @@ def ragged(lengths: list[int], width: int, seed: int = 7, where: str = "right") 
 def greedy(model: EncoderDecoder, source: torch.Tensor, n: int, end_id: int | None = None) -> list[list[int]]:
     """What `generate` writes after token 0."""
     sampler = Sampler(build_pipeline(SamplingConfig(temperature=0.0)))
-    how = {"max_new_tokens": n, "generators": seeded(range(len(source))), "end_id": end_id, "start": partial(model.start, source=source)}
+    how = {
+        "max_new_tokens": n,
+        "generators": seeded(range(len(source))),
+        "end_id": end_id,
+        "start": partial(model.start, source=source),
+    }
     return [completion.tokens for completion in generate(model, [[0]] * len(source), sampler, **how)]
 
 
@@ -70,7 +79,13 @@ def test_positions_are_the_papers_up_to_float32():
 def as_torchs(model: EncoderDecoder) -> nn.Transformer:
     """torch.nn.Transformer with the same weights; only its pre-norm form ends each stack with a norm."""
     c, pre = model.config, model.config.norm_place == "pre"
-    how = {"dim_feedforward": c.d_ff, "dropout": 0.0, "batch_first": True, "norm_first": pre, "layer_norm_eps": c.norm_eps}
+    how = {
+        "dim_feedforward": c.d_ff,
+        "dropout": 0.0,
+        "batch_first": True,
+        "norm_first": pre,
+        "layer_norm_eps": c.norm_eps,
+    }
     how["activation"] = partial(nn.functional.gelu, approximate="tanh") if c.feedforward == "gelu" else "relu"
     theirs = nn.Transformer(c.d_model, c.n_heads, c.n_layers, c.n_layers, **how).double().eval()
     if not pre:
@@ -163,7 +178,9 @@ def test_translations_with_a_cache_are_those_without_and_rows_do_not_notice_each
     expected = [row[1:] for row in plain.tolist()]
     assert greedy(model, source, 9) == expected
     assert [greedy(model, row[row >= 0][None], 9)[0] for row in source] == expected
-    for end in {token for row in expected for token in row}:  # rows that end leave the batch and take their source with them
+    for end in {
+        token for row in expected for token in row
+    }:  # rows that end leave the batch and take their source with them
         cut = [row[: row.index(end)] if end in row else row for row in expected]
         assert greedy(model, source, 9, end_id=end) == cut
 
@@ -230,8 +247,14 @@ def test_the_alignment_is_what_the_cross_attention_weighs_with():
         (lambda m: m.start(2), r"source = None: expected the sentence"),
         (lambda m: m.start(2, tokens(2, 0)), r"source = no tokens: expected the sentence"),
         (lambda m: m.start(3, tokens(2, 5)), r"source of 2 rows: expected batch_size = 3"),
-        (lambda m: m.start(2, tokens(2, 14)), r"the source of 14 tokens: expected at most model\.context_length = 13; shorten the text"),
-        (lambda m: m(tokens(2, 14), source=tokens(2, 5)), r"the target of 14 tokens: expected at most model\.context_length = 13"),
+        (
+            lambda m: m.start(2, tokens(2, 14)),
+            r"the source of 14 tokens: expected at most model\.context_length = 13; shorten the text",
+        ),
+        (
+            lambda m: m(tokens(2, 14), source=tokens(2, 5)),
+            r"the target of 14 tokens: expected at most model\.context_length = 13",
+        ),
         (lambda m: m(tokens(2, 3), m.start(2, tokens(2, 5)), tokens(2, 5)), r"source: expected none beside a state"),
         (lambda m: EncoderDecoderConfig(n_heads=7), r"model\.d_model = 512: expected a multiple of n_heads = 7"),
     ],
@@ -260,7 +283,9 @@ def test_dropout_is_off_in_evaluation_and_acts_everywhere_in_training(monkeypatc
 
     monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", spy)
     model.train()(text, source=source)
-    assert seen == [0.25] * (2 + 2 * (2 + 1) + 2 * (3 + 2))  # embeddings; sublayers and attentions of the encoder, of the decoder
+    assert seen == [0.25] * (
+        2 + 2 * (2 + 1) + 2 * (3 + 2)
+    )  # embeddings; sublayers and attentions of the encoder, of the decoder
 
 
 def test_one_matrix_reads_the_source_reads_the_target_and_writes():
@@ -276,8 +301,12 @@ def test_one_matrix_reads_the_source_reads_the_target_and_writes():
 @each_place
 def test_a_fresh_model_reads_words_at_unit_size_and_guesses_almost_uniformly(norm_place):
     torch.manual_seed(0)
-    model = EncoderDecoder(EncoderDecoderConfig(n_layers=2, d_model=64, n_heads=4, norm_place=norm_place, dropout=0.0), vocab_size=503)
+    model = EncoderDecoder(
+        EncoderDecoderConfig(n_layers=2, d_model=64, n_heads=4, norm_place=norm_place, dropout=0.0), vocab_size=503
+    )
     assert (model.embed.weight * 8).std().item() == pytest.approx(1, rel=0.05)
     text, source = torch.randint(503, (7, 32)), torch.randint(503, (7, 20))
     loss = nn.functional.cross_entropy(model(text, source=source)[0].flatten(0, 1), torch.randint(503, (7 * 32,)))
-    assert loss.item() == pytest.approx(math.log(503) + {"pre": 0.0, "post": 0.5}[norm_place], abs={"pre": 0.1, "post": 0.3}[norm_place])
+    assert loss.item() == pytest.approx(
+        math.log(503) + {"pre": 0.0, "post": 0.5}[norm_place], abs={"pre": 0.1, "post": 0.3}[norm_place]
+    )

@@ -86,7 +86,9 @@ def test_weights_of_which_only_some_lie_together_are_not_taken_for_neighbours():
     model = decoder(**SHAPES["plain"])
     attention, expected = model.blocks[0].attention, None
     storage = torch.randn(4 * 18, 18, dtype=torch.float64)
-    for i, layer in zip((0, 1, 3), (attention.to_q, attention.to_k, attention.to_v), strict=True):  # a gap before the values
+    for i, layer in zip(
+        (0, 1, 3), (attention.to_q, attention.to_k, attention.to_v), strict=True
+    ):  # a gap before the values
         layer.weight.data = storage[18 * i : 18 * (i + 1)]
     expected = read(model)
     with evaluating(model):

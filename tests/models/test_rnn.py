@@ -41,12 +41,20 @@ def test_a_stack_is_torchs_stack_forward_and_backward(shape):
     kind = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[c.cell]
     theirs = kind(c.d_embed or c.d_hidden, c.d_hidden, c.n_layers, batch_first=True).double()
     for i, layer in enumerate(mine.layers):
-        weights = {"weight_ih": layer.weight_x, "weight_hh": layer.weight_h, "bias_ih": layer.bias, "bias_hh": torch.zeros_like(layer.bias)}
+        weights = {
+            "weight_ih": layer.weight_x,
+            "weight_hh": layer.weight_h,
+            "bias_ih": layer.bias,
+            "bias_hh": torch.zeros_like(layer.bias),
+        }
         if c.cell == "gru":
             weights["bias_hh"][2 * c.d_hidden :] = layer.bias_h.data
         for name, weight in weights.items():
             getattr(theirs, f"{name}_l{i}").data = weight.detach().clone()
-    embed, head = mine.embed.weight.detach().clone().requires_grad_(), mine.head.weight.detach().clone().requires_grad_()
+    embed, head = (
+        mine.embed.weight.detach().clone().requires_grad_(),
+        mine.head.weight.detach().clone().requires_grad_(),
+    )
     logits = theirs(embed[text])[0] @ head.T
     assert_equal(mine(text)[0], logits)
     direction = torch.randn_like(logits)
@@ -150,7 +158,9 @@ def test_after_any_reading_and_reordering_a_state_is_worth_a_fresh_reading(shape
             continue
         seed = data.draw(st.integers(0, 99))
         chunk = tokens(len(rows), data.draw(st.integers(0, 5)), seed)
-        empty = torch.rand(chunk.shape, generator=torch.Generator().manual_seed(seed)) < data.draw(st.sampled_from([0.0, 0.5]))
+        empty = torch.rand(chunk.shape, generator=torch.Generator().manual_seed(seed)) < data.draw(
+            st.sampled_from([0.0, 0.5])
+        )
         chunk = chunk.masked_fill(empty, EMPTY)
         logits, _ = model(chunk, state)
         for row, new, out in zip(rows, chunk, logits, strict=True):
@@ -168,7 +178,9 @@ def test_a_token_cannot_be_taken_back_and_keeping_all_of_them_is_no_error(cell):
     model(text[:, :5], same)
     state.truncate(torch.tensor([5, 5]))
     for lengths in ([5, 4], [0, 0], [5, 6]):
-        with pytest.raises(ValueError, match=r"lengths = .*: expected exactly the tokens read, \[5, 5\]; a recurrent state sums up"):
+        with pytest.raises(
+            ValueError, match=r"lengths = .*: expected exactly the tokens read, \[5, 5\]; a recurrent state sums up"
+        ):
             state.truncate(torch.tensor(lengths))
     assert_equal(model(text[:, 5:], state)[0], model(text[:, 5:], same)[0])
 
@@ -237,14 +249,19 @@ def test_a_tied_head_is_the_embedding_and_stays_so_when_weights_are_loaded(tied,
 def test_a_fresh_model_guesses_nearly_uniformly(cell):
     torch.manual_seed(0)
     model = RNN(RNNConfig(cell=cell, d_hidden=64), vocab_size=503)
-    loss = nn.functional.cross_entropy(model(torch.randint(503, (5, 64)))[0].flatten(0, 1), torch.randint(503, (5 * 64,)))
+    loss = nn.functional.cross_entropy(
+        model(torch.randint(503, (5, 64)))[0].flatten(0, 1), torch.randint(503, (5 * 64,))
+    )
     assert loss.item() == pytest.approx(math.log(503), abs=0.1)
 
 
 @every_cell
 def test_stacked_gates_are_no_matrices_for_muon_so_adamw_must_be_asked_for_and_steps_everything(cell):
     model = rnn(cell=cell)
-    with pytest.raises(ValueError, match=r"optim\.kind = muon: expected linear layers .* of the RNN, found none; use --optim\.kind adamw"):
+    with pytest.raises(
+        ValueError,
+        match=r"optim\.kind = muon: expected linear layers .* of the RNN, found none; use --optim\.kind adamw",
+    ):
         build_optimizer(model, OptimConfig(kind="muon"))
     optimizer = build_optimizer(model, OptimConfig(kind="adamw"))
     assert isinstance(optimizer, AdamW)

@@ -22,7 +22,12 @@ def a_case(seed: int, scale: float = 1.0, ignored: float = 0.3) -> tuple[torch.T
     return logits.requires_grad_(), targets
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, V + 2), st.sampled_from([1e-3, 1.0, 300.0]), st.sampled_from([0.0, 0.3, 1.0]))
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, V + 2),
+    st.sampled_from([1e-3, 1.0, 300.0]),
+    st.sampled_from([0.0, 0.3, 1.0]),
+)
 def test_sum_count_and_gradient_are_torchs(seed, chunk, scale, ignored):
     logits, targets = a_case(seed, scale, ignored)
     total, count = cross_entropy(logits, targets, chunk)
@@ -32,11 +37,18 @@ def test_sum_count_and_gradient_are_torchs(seed, chunk, scale, ignored):
     assert_equal(torch.autograd.grad(3 * total, logits)[0], torch.autograd.grad(3 * expected, logits)[0])
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, V + 2), st.sampled_from([0.03, 0.1, 0.9]), st.sampled_from([0.0, 0.3, 1.0]))
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, V + 2),
+    st.sampled_from([0.03, 0.1, 0.9]),
+    st.sampled_from([0.0, 0.3, 1.0]),
+)
 def test_with_smoothing_sum_and_gradient_are_torchs(seed, chunk, smoothing, ignored):
     logits, targets = a_case(seed, 3.0, ignored)
     total, count = cross_entropy(logits, targets, chunk, smoothing)
-    expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing)
+    expected = F.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing
+    )
     assert_equal(total, expected)
     assert count == (targets != IGNORE).sum()
     assert_equal(torch.autograd.grad(3 * total, logits)[0], torch.autograd.grad(3 * expected, logits)[0])
@@ -72,7 +84,9 @@ def test_logits_of_banned_tokens_may_be_minus_infinity(chunk):
     targets = targets.masked_fill(torch.isin(targets, banned.nonzero()), IGNORE)
     masked = logits.masked_fill(banned, -torch.inf)
     total, _ = cross_entropy(masked, targets, chunk)
-    assert_equal(total, F.cross_entropy(logits[..., ~banned].flatten(0, 1), renumbered(targets, banned), reduction="sum"))
+    assert_equal(
+        total, F.cross_entropy(logits[..., ~banned].flatten(0, 1), renumbered(targets, banned), reduction="sum")
+    )
     assert torch.autograd.grad(total, logits)[0].isfinite().all()
 
 

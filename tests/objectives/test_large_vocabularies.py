@@ -72,7 +72,9 @@ def test_all_logits_exist_below_the_limit_and_never_above_it(make, train):
 @every_model
 def test_validation_says_the_same_by_either_road(make):
     model = make()
-    losses = [Validation([a_batch()], fused(large), n_bytes=None, source_nats=None)(model)["val_loss"] for large in (0, LARGE)]
+    losses = [
+        Validation([a_batch()], fused(large), n_bytes=None, source_nats=None)(model)["val_loss"] for large in (0, LARGE)
+    ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
 
 
@@ -100,7 +102,9 @@ def test_a_head_that_is_more_than_a_matrix_is_asked_itself():
 
 
 def test_the_objective_takes_the_road_by_itself(monkeypatch):
-    monkeypatch.setattr(module, "linear_cross_entropy", lambda hidden, weight, targets, smoothing, slab: (slab, hidden.shape))
+    monkeypatch.setattr(
+        module, "linear_cross_entropy", lambda hidden, weight, targets, smoothing, slab: (slab, hidden.shape)
+    )
     text = torch.zeros(LARGE // 1000 + 1, 1, dtype=torch.long)
 
     class Wide(torch.nn.Module):

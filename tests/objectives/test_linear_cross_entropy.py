@@ -16,7 +16,10 @@ D, V = 5, 17
 
 def a_case(seed: int, n: int = 13, ignored: float = 0.3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
-    hidden, weight = torch.randn(n, D, generator=g, dtype=torch.float64), torch.randn(V, D, generator=g, dtype=torch.float64)
+    hidden, weight = (
+        torch.randn(n, D, generator=g, dtype=torch.float64),
+        torch.randn(V, D, generator=g, dtype=torch.float64),
+    )
     targets = torch.randint(V, (n,), generator=g).masked_fill(torch.rand(n, generator=g) < ignored, IGNORE)
     return hidden.requires_grad_(), weight.requires_grad_(), targets
 
@@ -25,7 +28,13 @@ def torchs(hidden, weight, targets, smoothing):
     return F.cross_entropy(hidden @ weight.T, targets, ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing)
 
 
-@given(st.integers(0, 2**31), st.integers(1, 15 * V), st.integers(0, 13), st.sampled_from([0.0, 0.1]), st.sampled_from([0.0, 0.3, 1.0]))
+@given(
+    st.integers(0, 2**31),
+    st.integers(1, 15 * V),
+    st.integers(0, 13),
+    st.sampled_from([0.0, 0.1]),
+    st.sampled_from([0.0, 0.3, 1.0]),
+)
 def test_sum_count_and_both_gradients_are_torchs_for_every_slab(seed, slab, n, smoothing, ignored):
     hidden, weight, targets = a_case(seed, n, ignored)
     total, count = linear_cross_entropy(hidden, weight, targets, smoothing, slab)
@@ -48,15 +57,22 @@ def test_leading_dimensions_are_rows():
 def test_a_frozen_head_or_a_frozen_body_still_gives_the_other_its_gradient():
     hidden, weight, targets = a_case(1)
     both = torch.autograd.grad(linear_cross_entropy(hidden, weight, targets, slab=3 * V)[0], (hidden, weight))
-    assert_equal(torch.autograd.grad(linear_cross_entropy(hidden, weight.detach(), targets, slab=3 * V)[0], hidden)[0], both[0])
-    assert_equal(torch.autograd.grad(linear_cross_entropy(hidden.detach(), weight, targets, slab=3 * V)[0], weight)[0], both[1])
+    assert_equal(
+        torch.autograd.grad(linear_cross_entropy(hidden, weight.detach(), targets, slab=3 * V)[0], hidden)[0], both[0]
+    )
+    assert_equal(
+        torch.autograd.grad(linear_cross_entropy(hidden.detach(), weight, targets, slab=3 * V)[0], weight)[0], both[1]
+    )
 
 
 @pytest.mark.parametrize("n_rows", [1, 3])
 def test_the_heads_gradient_in_bfloat16_is_not_worn_down_by_many_slabs(n_rows):
     """Each slab adds a little to the same weights: a sum in bfloat16 would stand still at 256 times what is added."""
     n, g = 2003, torch.Generator().manual_seed(4)
-    hidden, weight = (1 + torch.rand(n, D, generator=g)).bfloat16(), (0.1 * torch.randn(V, D, generator=g)).bfloat16().requires_grad_()
+    hidden, weight = (
+        (1 + torch.rand(n, D, generator=g)).bfloat16(),
+        (0.1 * torch.randn(V, D, generator=g)).bfloat16().requires_grad_(),
+    )
     targets, wide = torch.randint(1, V, (n,), generator=g), weight.detach().double().requires_grad_()
     [gradient] = torch.autograd.grad(linear_cross_entropy(hidden, weight, targets, slab=n_rows * V)[0], weight)
     [expected] = torch.autograd.grad(torchs(hidden.double(), wide, targets, 0.0), wide)
@@ -84,7 +100,9 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        self.shapes |= {x.shape for x in (out if isinstance(out, tuple | list) else [out]) if isinstance(x, torch.Tensor)}
+        self.shapes |= {
+            x.shape for x in (out if isinstance(out, tuple | list) else [out]) if isinstance(x, torch.Tensor)
+        }
         return out
 
 

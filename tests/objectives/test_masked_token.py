@@ -28,7 +28,9 @@ def batch_of(B: int = 5, T: int = 7, share: float = 0.3) -> Batch:
 def pairs_of(B: int = 5) -> PairBatch:
     """The same with segments, and answers of which some are missing."""
     batch = batch_of(B)
-    return PairBatch(batch.tokens, torch.randint(2, batch.tokens.shape), batch.targets, torch.tensor([1, 0, IGNORE, 1, 0][:B]))
+    return PairBatch(
+        batch.tokens, torch.randint(2, batch.tokens.shape), batch.targets, torch.tensor([1, 0, IGNORE, 1, 0][:B])
+    )
 
 
 def test_the_loss_is_the_sum_over_blanks_of_minus_log_probability_and_accuracy_counts_the_right_ones():
@@ -82,7 +84,11 @@ def test_a_label_is_counted_once_for_its_text():
 CASES = {
     "blanks": (lambda: encoder(), masked_token, lambda: batch_of()),
     "pairs": (lambda: encoder(next_sentence=2), masked_token_and_next_sentence, lambda: pairs_of()),
-    "labels": (lambda: Classifier(encoder(), 2).double(), classification, lambda: LabelBatch(tokens(5, 7), torch.tensor([1, 0, 0, 1, 1]))),
+    "labels": (
+        lambda: Classifier(encoder(), 2).double(),
+        classification,
+        lambda: LabelBatch(tokens(5, 7), torch.tensor([1, 0, 0, 1, 1])),
+    ),
 }
 
 
@@ -93,7 +99,14 @@ def test_neither_gradients_nor_what_is_logged_depends_on_how_a_batch_is_cut(case
     for n in (1, 2, 5):
         torch.manual_seed(3)
         model = build()
-        step = GradientStep(model, objective, build_optimizer(model, OptimConfig(kind="adamw")), lambda _: 1.0, lr=1e-3, n_micro_batches=n)
+        step = GradientStep(
+            model,
+            objective,
+            build_optimizer(model, OptimConfig(kind="adamw")),
+            lambda _: 1.0,
+            lr=1e-3,
+            n_micro_batches=n,
+        )
         logged = step(batch())
         results.append((step.gradients, logged))
     (whole, logged), *others = results
@@ -129,5 +142,8 @@ def test_validation_reports_the_metrics_of_the_whole_pass_and_no_figure_that_mea
 
 
 def test_means_of_metrics_are_taken_over_all_parts_at_once():
-    parts = [Loss(torch.tensor(0.0), torch.tensor(1), {"x": (torch.tensor(s), torch.tensor(n))}) for s, n in ((3.0, 1), (1.0, 3))]
+    parts = [
+        Loss(torch.tensor(0.0), torch.tensor(1), {"x": (torch.tensor(s), torch.tensor(n))})
+        for s, n in ((3.0, 1), (1.0, 3))
+    ]
     assert mean_metrics(parts) == {"x": 1.0} and math.isclose(mean_metrics(parts[1:])["x"], 1 / 3, rel_tol=1e-6)

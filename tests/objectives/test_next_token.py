@@ -57,7 +57,9 @@ def test_a_model_that_copies_what_it_reads_is_right_where_the_targets_are_what_i
 @given(seed=st.integers(0, 2**32 - 1), cuts=st.sets(st.integers(1, 4)), ignored=st.sampled_from([0.0, 0.5, 0.9, 1.0]))
 def test_gradients_do_not_depend_on_how_a_batch_is_cut(seed, cuts, ignored):
     model, text = decoder(n_layers=1), tokens(5, 7, seed)
-    targets = tokens(5, 7, seed + 1).masked_fill(torch.rand(5, 7, generator=torch.Generator().manual_seed(seed)) < ignored, IGNORE)
+    targets = tokens(5, 7, seed + 1).masked_fill(
+        torch.rand(5, 7, generator=torch.Generator().manual_seed(seed)) < ignored, IGNORE
+    )
 
     def gradients(edges: list[int]) -> list[torch.Tensor]:
         model.zero_grad()

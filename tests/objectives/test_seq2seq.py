@@ -21,7 +21,9 @@ def test_loss_is_torchs_over_the_logits_of_the_true_words_before(smoothing):
     model, batch = encoder_decoder(), a_batch()
     loss = seq2seq(model, batch, smoothing=smoothing)
     logits = model(batch.tokens, source=batch.source)[0].view(-1, VOCAB)
-    assert_equal(loss.total, F.cross_entropy(logits, batch.targets.flatten(), label_smoothing=smoothing, reduction="sum"))
+    assert_equal(
+        loss.total, F.cross_entropy(logits, batch.targets.flatten(), label_smoothing=smoothing, reduction="sum")
+    )
     assert loss.count == 2 + 9 + 6
 
 

@@ -27,10 +27,17 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         B, T, D = x.shape
-        q, k, v = (to(x).view(B, T, self.n_heads, D // self.n_heads).transpose(1, 2) for to in (self.to_q, self.to_k, self.to_v))
-        scores = q @ k.transpose(-2, -1) / math.sqrt(D // self.n_heads)  # (B, H, T, T): how well each key answers each query
+        q, k, v = (
+            to(x).view(B, T, self.n_heads, D // self.n_heads).transpose(1, 2)
+            for to in (self.to_q, self.to_k, self.to_v)
+        )
+        scores = (
+            q @ k.transpose(-2, -1) / math.sqrt(D // self.n_heads)
+        )  # (B, H, T, T): how well each key answers each query
         future = torch.ones(T, T, dtype=torch.bool).triu(diagonal=1)
-        weights = scores.masked_fill(future, -torch.inf).softmax(dim=-1)  # each row sums to 1, with nothing after the diagonal
+        weights = scores.masked_fill(future, -torch.inf).softmax(
+            dim=-1
+        )  # each row sums to 1, with nothing after the diagonal
         return self.to_out((weights @ v).transpose(1, 2).reshape(B, T, D))
 
 

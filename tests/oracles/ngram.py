@@ -18,11 +18,15 @@ class Ngrams:
                         self.at_start[tuple(text[:end])] += 1
 
     def followers(self, context):
-        return {gram[-1]: n for gram, n in self.counts.items() if len(gram) == len(context) + 1 and gram[:-1] == context}
+        return {
+            gram[-1]: n for gram, n in self.counts.items() if len(gram) == len(context) + 1 and gram[:-1] == context
+        }
 
     def predecessors(self, gram):
         """How many different tokens stand before an n-gram; each beginning of a text is one more."""
-        return len({longer[0] for longer in self.counts if longer[1:] == gram and len(longer) > 1}) + self.at_start[gram]
+        return (
+            len({longer[0] for longer in self.counts if longer[1:] == gram and len(longer) > 1}) + self.at_start[gram]
+        )
 
     def context(self, history):
         """The last order - 1 tokens of a history."""

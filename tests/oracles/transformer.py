@@ -35,7 +35,10 @@ class Attention(nn.Module):
         self.to_out = nn.Linear(d_model, d_model)
 
     def forward(self, x: Tensor, memory: Tensor, masked: bool) -> Tensor:
-        q, k, v = (y.unflatten(-1, (self.n_heads, -1)).transpose(0, 1) for y in (self.to_q(x), self.to_k(memory), self.to_v(memory)))
+        q, k, v = (
+            y.unflatten(-1, (self.n_heads, -1)).transpose(0, 1)
+            for y in (self.to_q(x), self.to_k(memory), self.to_v(memory))
+        )
         scores = q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])  # (H, T, S)
         if masked:
             scores = scores.masked_fill(torch.ones(scores.shape[1:], dtype=torch.bool).triu(1), -torch.inf)
@@ -67,7 +70,11 @@ class EncoderBlock(nn.Module):
 class DecoderBlock(nn.Module):
     def __init__(self, d_model: int, n_heads: int, d_ff: int):
         super().__init__()
-        self.attention, self.cross, self.feedforward = Attention(d_model, n_heads), Attention(d_model, n_heads), FeedForward(d_model, d_ff)
+        self.attention, self.cross, self.feedforward = (
+            Attention(d_model, n_heads),
+            Attention(d_model, n_heads),
+            FeedForward(d_model, d_ff),
+        )
         self.norm_1, self.norm_2, self.norm_3 = nn.LayerNorm(d_model), nn.LayerNorm(d_model), nn.LayerNorm(d_model)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
@@ -82,7 +89,9 @@ class Transformer(nn.Module):
     def __init__(self, vocab_size: int, d_model: int, n_heads: int, d_ff: int, n_layers: int):
         super().__init__()
         self.d_model = d_model
-        self.embed = nn.Embedding(vocab_size, d_model)  # of the source, of the target, and, turned round, of what is written
+        self.embed = nn.Embedding(
+            vocab_size, d_model
+        )  # of the source, of the target, and, turned round, of what is written
         self.encoder = nn.ModuleList(EncoderBlock(d_model, n_heads, d_ff) for _ in range(n_layers))
         self.decoder = nn.ModuleList(DecoderBlock(d_model, n_heads, d_ff) for _ in range(n_layers))
 

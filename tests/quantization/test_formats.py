@@ -23,7 +23,9 @@ def matrix(out: int = 13, d: int = 192, seed: int = 0, scale: float = 1.0, shift
     return scale * sizes * torch.randn(out, d, generator=generator) + shift
 
 
-matrices = st.builds(matrix, seed=st.integers(0, 99), scale=st.sampled_from([1e-20, 0.02, 1e15]), shift=st.sampled_from([0.0, 0.5, -1e4]))
+matrices = st.builds(
+    matrix, seed=st.integers(0, 99), scale=st.sampled_from([1e-20, 0.02, 1e15]), shift=st.sampled_from([0.0, 0.5, -1e4])
+)
 
 
 @given(matrices)
@@ -45,7 +47,9 @@ def test_int4_is_within_half_a_step_of_every_weight(weight):
 def test_a_step_of_int4_is_a_fifteenth_of_the_range_of_its_group():
     weight = matrix()
     ranges = weight.unflatten(1, (3, 64))
-    torch.testing.assert_close(int4.quantize(weight).scales.float(), (ranges.amax(-1) - ranges.amin(-1)) / 15, rtol=2**-8, atol=0)
+    torch.testing.assert_close(
+        int4.quantize(weight).scales.float(), (ranges.amax(-1) - ranges.amin(-1)) / 15, rtol=2**-8, atol=0
+    )
 
 
 @given(st.integers(0, 99))
@@ -97,7 +101,9 @@ def test_some_rows_are_those_of_the_whole(quantize):
     assert torch.equal(packed.rows(ids), packed.dequantize()[ids])
 
 
-@pytest.mark.parametrize(("name", "bits"), [("int8", 8 + 16 / 4096), ("int4", 4.5), ("nf4", 4 + 8 / 64 + 32 / 64 / 256 + 64 / 2**18)])
+@pytest.mark.parametrize(
+    ("name", "bits"), [("int8", 8 + 16 / 4096), ("int4", 4.5), ("nf4", 4 + 8 / 64 + 32 / 64 / 256 + 64 / 2**18)]
+)
 def test_the_bits_a_weight_are_those_that_the_format_says(name, bits):
     packed = FORMATS[name](torch.randn(64, 4096))
     assert sum(x.nbytes for x in packed) * 8 / 2**18 == bits
@@ -106,11 +112,16 @@ def test_the_bits_a_weight_are_those_that_the_format_says(name, bits):
 @given(st.lists(st.integers(0, 15), min_size=2, max_size=20).filter(lambda x: len(x) % 2 == 0))
 def test_nibbles_come_back(values):
     values = torch.tensor(values)
-    assert torch.equal(unpack_nibbles(pack_nibbles(values)).long(), values) and len(pack_nibbles(values)) == len(values) // 2
+    assert (
+        torch.equal(unpack_nibbles(pack_nibbles(values)).long(), values)
+        and len(pack_nibbles(values)) == len(values) // 2
+    )
 
 
 @pytest.mark.parametrize("group", [0, 1, 3, 128, 7])
 @pytest.mark.parametrize("quantize", [int4.quantize, nf4.quantize])
 def test_groups_that_do_not_divide_the_width_are_refused(quantize, group):
-    with pytest.raises(ValueError, match=rf"group = {group}: expected an even number that divides the width .* here 192; choose"):
+    with pytest.raises(
+        ValueError, match=rf"group = {group}: expected an even number that divides the width .* here 192; choose"
+    ):
         quantize(matrix(), group)

@@ -52,7 +52,9 @@ def test_bf16(rows):
 def test_the_written_out_layer_is_linear_on_the_unpacked_weight(quantize):
     packed, bias = quantize(torch.randn(7, 128)), nn.Parameter(torch.randn(7).double())
     x = torch.randn(2, 3, 128).double()
-    torch.testing.assert_close(PackedLinear(packed, bias)(x), x @ packed.dequantize().double().T + bias, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        PackedLinear(packed, bias)(x), x @ packed.dequantize().double().T + bias, rtol=1e-12, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
@@ -85,5 +87,8 @@ def test_what_was_done_is_told_in_bytes_that_are_held():
     model = small()
     before = nbytes(model)
     said = lighten(model, "int8")
-    assert said.startswith(f"weights {before / 1e6:.3f} MB -> {nbytes(model) / 1e6:.3f} MB") and "_weight_int8pack_mm in 13 layers" in said
+    assert (
+        said.startswith(f"weights {before / 1e6:.3f} MB -> {nbytes(model) / 1e6:.3f} MB")
+        and "_weight_int8pack_mm in 13 layers" in said
+    )
     assert lighten(small(), None) == ""

@@ -17,7 +17,9 @@ LLAMA = {"positions": "rotary", "norm": "rmsnorm", "feedforward": "swiglu", "bia
 
 
 @pytest.mark.parametrize("weights", PACKED)
-@pytest.mark.parametrize("shape", [{}, {"tied": False}, LLAMA, {"norm_place": "post"}, {"value_embeddings": True}], ids=str)
+@pytest.mark.parametrize(
+    "shape", [{}, {"tied": False}, LLAMA, {"norm_place": "post"}, {"value_embeddings": True}], ids=str
+)
 def test_a_packed_model_is_the_model_with_the_weights_that_it_stands_for(weights, shape):
     model, plain = small(**shape), small(**shape).double()
     pack(model, weights, dtype=torch.float64)
@@ -54,7 +56,9 @@ def test_reading_on_from_a_cache_is_reading_from_the_start(weights):
     pack(model, weights, dtype=torch.float64)
     state = model.start(3)
     parts = [model(part, state)[0] for part in TOKENS.split([4, 1, 6], dim=1)]
-    torch.testing.assert_close(torch.cat(parts, 1), model(TOKENS)[0], rtol=0.05, atol=0.05 if weights == "bf16" else 1e-9)
+    torch.testing.assert_close(
+        torch.cat(parts, 1), model(TOKENS)[0], rtol=0.05, atol=0.05 if weights == "bf16" else 1e-9
+    )
 
 
 @torch.no_grad()

@@ -34,13 +34,20 @@ def test_a_packed_run_is_smaller_and_writes_what_the_run_writes_with_those_weigh
 def test_sampling_says_which_kernel_ran_and_how_many_bytes_are_held(trained, capsys):
     assert sample.main(["--run", str(trained), "--weights", "int4"]) == 0
     first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith("weights ") and " MB -> " in first and "torch.ops.aten._weight_int4pack_mm_for_cpu in 7 layers" in first
+    assert (
+        first.startswith("weights ")
+        and " MB -> " in first
+        and "torch.ops.aten._weight_int4pack_mm_for_cpu in 7 layers" in first
+    )
 
 
 def test_a_calibrated_run_is_another_and_opens(trained, tmp_path):
     logits = []
     for name, words in {"plain": [], "calibrated": ["--calibrate", "2"]}.items():
-        assert quantize.main([str(trained), "--weights", "int4", "--group", "32", "--out", str(tmp_path / name), *words]) == 0
+        assert (
+            quantize.main([str(trained), "--weights", "int4", "--group", "32", "--out", str(tmp_path / name), *words])
+            == 0
+        )
         with torch.inference_mode():
             logits.append(run_folder.open_run(tmp_path / name).text.model(torch.arange(9)[None])[0])
     assert logits[0].isfinite().all() and not torch.equal(*logits)
@@ -49,7 +56,10 @@ def test_a_calibrated_run_is_another_and_opens(trained, tmp_path):
 BAD = {
     "a folder that is there": (["--weights", "int8", "--out", "RUN"], "expected a folder that is not there yet"),
     "a group of nothing": (["--weights", "int8", "--group", "32", "--out", "new"], "--group 32 would be ignored"),
-    "a group that does not divide": (["--weights", "int4", "--group", "48", "--out", "new"], "group = 48: expected an even number"),
+    "a group that does not divide": (
+        ["--weights", "int4", "--group", "48", "--out", "new"],
+        "group = 48: expected an even number",
+    ),
     "a calibration of nothing": (["--weights", "bf16", "--calibrate", "1", "--out", "new"], "weights = bf16: expected"),
 }
 

@@ -16,8 +16,20 @@ from minillm.training.optim import build_optimizer
 from minillm.training.schedule import rate
 
 VOCAB, ROWS, STEPS = 23, 7, 5
-SMALL = {"model.n_layers": "1", "model.d_model": "12", "model.n_heads": "2", "model.context_length": "11", "train.batch_size": str(ROWS)}
-SMALL |= {"train.max_steps": "5", "schedule.warmup_steps": "2", "train.precision": "fp32", "optim.kind": "adamw", "model.dropout": "0"}
+SMALL = {
+    "model.n_layers": "1",
+    "model.d_model": "12",
+    "model.n_heads": "2",
+    "model.context_length": "11",
+    "train.batch_size": str(ROWS),
+}
+SMALL |= {
+    "train.max_steps": "5",
+    "schedule.warmup_steps": "2",
+    "train.precision": "fp32",
+    "optim.kind": "adamw",
+    "model.dropout": "0",
+}
 SHOWS = {  # a value of each key whose absence would show in what five steps do
     "train.seed": "5",
     "train.max_steps": "6",
@@ -41,7 +53,17 @@ SHOWS = {  # a value of each key whose absence would show in what five steps do
 }
 OF_MUON = ("optim.muon_lr", "optim.momentum")
 OUTSIDE = {  # of the step: tested there
-    *("run", "batch_size", "compile", "keep_memory", "log_every", "eval_every", "eval_tokens", "save_every", "patience"),
+    *(
+        "run",
+        "batch_size",
+        "compile",
+        "keep_memory",
+        "log_every",
+        "eval_every",
+        "eval_tokens",
+        "save_every",
+        "patience",
+    ),
 }
 
 
@@ -54,13 +76,20 @@ def batches() -> list[Batch]:
     return [Batch(*torch.randint(VOCAB, (2, ROWS, 11), generator=generator)) for _ in range(STEPS)]
 
 
-def trained(config: RunConfig, dtype: torch.dtype = torch.float32) -> tuple[list[dict], list[torch.Tensor], list[int], tuple]:
+def trained(
+    config: RunConfig, dtype: torch.dtype = torch.float32
+) -> tuple[list[dict], list[torch.Tensor], list[int], tuple]:
     """What five steps of the task's own step log, where the weights end, how many rows each part had, and the kind of step."""
     step, rows = run.build_step(config, run.build_model(config, VOCAB).to(dtype)), []
     inner = step.objective
     step.objective = lambda model, batch: rows.append(len(batch.tokens)) or inner(model, batch)
     logs = [step(batch) for batch in batches()]
-    return logs, [p.detach().clone() for p in step.model.parameters()], rows, (type(step), next(step.working.parameters()).dtype)
+    return (
+        logs,
+        [p.detach().clone() for p in step.model.parameters()],
+        rows,
+        (type(step), next(step.working.parameters()).dtype),
+    )
 
 
 @pytest.mark.parametrize("name", SHOWS)
@@ -92,7 +121,12 @@ def test_no_key_is_forgotten_here():
     lr=st.sampled_from([1e-3, 0.02]),
 )
 def test_the_step_is_the_one_that_these_numbers_describe(clip, parts, smoothing, kind, shape, warmup, lr):
-    changes = {"train.grad_clip": clip, "train.n_micro_batches": parts, "train.label_smoothing": smoothing, "optim.kind": kind}
+    changes = {
+        "train.grad_clip": clip,
+        "train.n_micro_batches": parts,
+        "train.label_smoothing": smoothing,
+        "optim.kind": kind,
+    }
     changes |= {"schedule.kind": shape, "schedule.warmup_steps": warmup, "optim.lr": lr, "optim.min_lr": 1e-4}
     config = config_of(**{name: str(value) for name, value in changes.items()})
     logs, weights, _, _ = trained(config, torch.float64)
@@ -125,8 +159,15 @@ LENGTH = {"decoder": "64", "rnn": "64", "encoder_decoder": "128"}
 
 @pytest.mark.parametrize("kind", CORPORA)
 def test_training_is_smoothed_and_validation_never(kind):
-    flags = {"model.kind": kind, "model.context_length": LENGTH[kind], "train.precision": "fp32", "tokenizer.kind": "byte"} | CORPORA[kind]
-    plain, smooth = (override(RunConfig(), flags | {"train.label_smoothing": s, "train.batch_size": "3"}) for s in ("0", "0.4"))
+    flags = {
+        "model.kind": kind,
+        "model.context_length": LENGTH[kind],
+        "train.precision": "fp32",
+        "tokenizer.kind": "byte",
+    } | CORPORA[kind]
+    plain, smooth = (
+        override(RunConfig(), flags | {"train.label_smoothing": s, "train.batch_size": "3"}) for s in ("0", "0.4")
+    )
     data = run.build_data(plain, say=lambda line: None)
     model = run.build_model(plain, data.tokenizer.vocab_size).eval()
     validations = [run.build_validation(config, data) for config in (plain, smooth)]

@@ -15,7 +15,14 @@ from minillm.run_config import RunConfig, load_config
 
 WORDS = ("cat", "dog", "snail", "horse", "bee")
 TEXTS = [f"{word} {i} has a {other}." for i in range(12) for word in WORDS for other in WORDS]
-TASKS = ["gpt-tiny epochs", "gpt-tiny random", "lstm-tiny contiguous", "encoder-tiny epochs", "encoder-tiny random", "pairs epochs"]
+TASKS = [
+    "gpt-tiny epochs",
+    "gpt-tiny random",
+    "lstm-tiny contiguous",
+    "encoder-tiny epochs",
+    "encoder-tiny random",
+    "pairs epochs",
+]
 TASKS += ["encoder-ending epochs", "encoder-ending random", "translate-tiny epochs", "translate-tiny random"]
 each_task = pytest.mark.parametrize("name", TASKS)
 
@@ -23,9 +30,17 @@ each_task = pytest.mark.parametrize("name", TASKS)
 @cache
 def settings(name: str) -> RunConfig:
     name, order = name.split()
-    changes = {"data.order": order, "train.batch_size": "5", "tokenizer.kind": "byte", "data.val_fraction": "0.2", "data.n_stories": "80"}
+    changes = {
+        "data.order": order,
+        "train.batch_size": "5",
+        "tokenizer.kind": "byte",
+        "data.val_fraction": "0.2",
+        "data.n_stories": "80",
+    }
     changes |= {"data.test_fraction": "0.1", "model.context_length": "128", "data.n_pairs": "300"}
-    changes |= {"model.context_length": "64"} if order == "contiguous" else {}  # more rows, or seeds would meet by chance
+    changes |= (
+        {"model.context_length": "64"} if order == "contiguous" else {}
+    )  # more rows, or seeds would meet by chance
     changes |= {"model.next_sentence": "1"} if name == "pairs" else {}
     return override(load_config("encoder-tiny" if name == "pairs" else name), changes)
 
@@ -85,7 +100,9 @@ def test_training_batches_hold_training_text_alone_and_validation_none_of_it(nam
     def whole_documents(batches) -> set[str]:
         found = set()
         for batch in batches:
-            tokens = batch.tokens if "encoder" not in name else batch.tokens.where(batch.targets == IGNORE, batch.targets)
+            tokens = (
+                batch.tokens if "encoder" not in name else batch.tokens.where(batch.targets == IGNORE, batch.targets)
+            )
             for row in tokens.tolist():
                 borders = [i for i, token in enumerate(row) if token == data.tokenizer.end_id]
                 found |= {data.tokenizer.decode(row[i:j]) for i, j in pairwise(borders)}

@@ -35,7 +35,12 @@ def world(tmp_path, monkeypatch):
 def tiny(**changes) -> RunConfig:
     settings = {"tokenizer.kind": "byte", "model.context_length": 64, "data.n_stories": 600}
     settings |= {"data.val_fraction": 0.2, "data.test_fraction": 0.1}
-    settings |= {"cleaning.min_chars": 0, "cleaning.max_symbols": 1, "cleaning.duplicates": "false", "cleaning.near_duplicates": 0}
+    settings |= {
+        "cleaning.min_chars": 0,
+        "cleaning.max_symbols": 1,
+        "cleaning.duplicates": "false",
+        "cleaning.near_duplicates": 0,
+    }
     settings |= {name.replace("__", "."): value for name, value in changes.items()}
     return override(load_config("gpt-tiny"), {name: str(value) for name, value in settings.items()})
 
@@ -95,7 +100,12 @@ TEXTS = [f"{word} and {i} {word}s went home to think." for i in range(40) for wo
 
 @pytest.mark.parametrize("config", ["gpt-tiny", "ngram-tiny", "encoder-tiny", "lstm-tiny"])
 def test_a_list_of_strings_and_an_iterator_are_learned_from(config):
-    small = {"tokenizer.kind": "byte", "model.context_length": "16", "data.val_fraction": "0.2", "data.test_fraction": "0.2"}
+    small = {
+        "tokenizer.kind": "byte",
+        "model.context_length": "16",
+        "data.val_fraction": "0.2",
+        "data.test_fraction": "0.2",
+    }
     config, lines = override(load_config(config), small), []
     for texts in (TEXTS, iter(TEXTS)):
         data = run.build_data(config, say=lines.append, corpus=corpus.corpus_of(texts))
@@ -120,7 +130,9 @@ def test_a_tokenizer_is_trained_on_the_training_part_alone(name, tmp_path):
     task, seen = build_task(config), []
     if name == "translate-tiny":
         (tmp_path / "my.tsv").write_text("".join(f"{text}\t{text[::-1]}\n" for text in TEXTS))
-        config = override(config, {"data.corpus": str(tmp_path / "my.tsv"), "data.val_fraction": "0.2", "data.test_fraction": "0.2"})
+        config = override(
+            config, {"data.corpus": str(tmp_path / "my.tsv"), "data.val_fraction": "0.2", "data.test_fraction": "0.2"}
+        )
         task = build_task(config)
         parts = split_pairs(corpus.load_pairs(config.data), 0.2, 0.2)
         expected = [" " + pair.source for pair in parts.train] + [" " + pair.target for pair in parts.train]
@@ -138,7 +150,11 @@ def test_a_tokenizer_is_trained_on_the_training_part_alone(name, tmp_path):
     with pytest.MonkeyPatch.context() as patched:
         for module in (documents, translation):
             patched.setattr(module, "train_tokenizer", watched)
-        task.data(None, lambda line: None, *([corpus.corpus_of(TEXTS)] if name in ("gpt-tiny", "ngram-tiny", "encoder-tiny") else []))
+        task.data(
+            None,
+            lambda line: None,
+            *([corpus.corpus_of(TEXTS)] if name in ("gpt-tiny", "ngram-tiny", "encoder-tiny") else []),
+        )
     assert seen == expected
 
 

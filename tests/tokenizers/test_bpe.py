@@ -15,8 +15,17 @@ from minillm.tokenizers.split import split_words
 from tests.oracles import bpe as naive
 
 laws = settings(max_examples=100, deadline=None)
-small_words = st.text("ab", max_size=13) | st.text("abc", max_size=11) | st.sampled_from(["aaa", "aaaa", "aaaaa", "abab", "ababa", "aabaa"])
-SENTENCES = ["the theme of the thesis is there", "  aaa aaaa aaaaa\n\n", "banana bandana, an ananas: ¡mañana!", "x = 111 + 1111\n"]
+small_words = (
+    st.text("ab", max_size=13)
+    | st.text("abc", max_size=11)
+    | st.sampled_from(["aaa", "aaaa", "aaaaa", "abab", "ababa", "aabaa"])
+)
+SENTENCES = [
+    "the theme of the thesis is there",
+    "  aaa aaaa aaaaa\n\n",
+    "banana bandana, an ananas: ¡mañana!",
+    "x = 111 + 1111\n",
+]
 
 
 def with_merges(merges: list[naive.Pair]) -> BPETokenizer:
@@ -100,10 +109,14 @@ def gpt2_files(tmp_path_factory):
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    package.train_from_iterator([*SENTENCES, "½ ½½ ٣٤ Ⅷ e\u0301 naïve __init__ don't we'll 漢字 🦔🦔 <|endoftext|>\x85\x1c" * 3], trainer)
+    package.train_from_iterator(
+        [*SENTENCES, "½ ½½ ٣٤ Ⅷ e\u0301 naïve __init__ don't we'll 漢字 🦔🦔 <|endoftext|>\x85\x1c" * 3], trainer
+    )
     folder = tmp_path_factory.mktemp("gpt2")
     package.model.save(str(folder))
-    plain = tokenizers.Tokenizer(tokenizers.models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
+    plain = tokenizers.Tokenizer(
+        tokenizers.models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    )
     plain.pre_tokenizer = package.pre_tokenizer
     return folder, plain, BPETokenizer.from_gpt2(folder / "vocab.json", folder / "merges.txt")
 
@@ -140,7 +153,10 @@ def test_the_printable_alphabet_is_the_packages():
     ("change", "complaint"),
     [
         (lambda vocab: vocab.pop("<|endoftext|>"), "expected the ids 0"),
-        (lambda vocab: vocab.update({"<|endofText|>": vocab.pop("<|endoftext|>")}), r"expected the piece '<\|endoftext\|>'"),
+        (
+            lambda vocab: vocab.update({"<|endofText|>": vocab.pop("<|endoftext|>")}),
+            r"expected the piece '<\|endoftext\|>'",
+        ),
         (lambda vocab: vocab.update({"漢": vocab.pop("a")}), "piece '漢': expected byte-level"),
         (lambda vocab: vocab.update({"zzzz": vocab.pop("Ā")}), r"pieces lack b'\\x00'"),
     ],
@@ -165,7 +181,12 @@ def test_a_line_of_merges_that_is_no_pair_is_refused(gpt2_files, tmp_path, line)
 @pytest.mark.parametrize("merge", [("#", "#"), ("##", "#"), ("#", "version"), ("#version", ":"), ("#version:", "#")])
 @pytest.mark.parametrize("headed", [True, False])
 def test_only_the_first_line_of_merges_is_a_heading_and_signs_that_look_like_one_are_merged(tmp_path, merge, headed):
-    learned = [*pairwise_merges("##"), *pairwise_merges("###"), *pairwise_merges("version"), *pairwise_merges("#version:#")]
+    learned = [
+        *pairwise_merges("##"),
+        *pairwise_merges("###"),
+        *pairwise_merges("version"),
+        *pairwise_merges("#version:#"),
+    ]
     merges = list(dict.fromkeys([*learned, merge]))
     pieces = list(dict.fromkeys([*gpt2_alphabet(), *(left + right for left, right in merges), "<|endoftext|>"]))
     (tmp_path / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(pieces)}), encoding="utf-8")

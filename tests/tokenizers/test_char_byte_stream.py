@@ -30,7 +30,11 @@ def test_any_bytes_can_be_decoded_and_come_back(blob):
     assert ByteTokenizer().decode(list(blob)) == blob.decode("utf-8", errors="replace")
 
 
-@given(blob=st.lists(st.sampled_from([0x61, 0x80, 0xBF, 0xC3, 0xA9, 0xE2, 0x82, 0xAC, 0xED, 0xA0, 0xF0, 0x9F, 0xA6, 0x94, 0xFF, 256])))
+@given(
+    blob=st.lists(
+        st.sampled_from([0x61, 0x80, 0xBF, 0xC3, 0xA9, 0xE2, 0x82, 0xAC, 0xED, 0xA0, 0xF0, 0x9F, 0xA6, 0x94, 0xFF, 256])
+    )
+)
 def test_a_stream_of_broken_characters_is_replaced_as_in_the_whole(blob):
     stream = StreamDecoder(ByteTokenizer())
     assert "".join(map(stream.push, blob)) + stream.flush() == ByteTokenizer().decode(blob)

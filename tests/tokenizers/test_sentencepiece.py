@@ -24,7 +24,11 @@ def bpe() -> SentencePieceTokenizer:
 
 
 @settings(max_examples=100, deadline=None)
-@given(parts=st.lists(st.text() | st.sampled_from([" ", "  ", "\n", "    ", "apples", "The ", " <0x41>", "<unk>", END]), max_size=9))
+@given(
+    parts=st.lists(
+        st.text() | st.sampled_from([" ", "  ", "\n", "    ", "apples", "The ", " <0x41>", "<unk>", END]), max_size=9
+    )
+)
 def test_word_by_word_is_what_the_package_gives_for_the_whole(bpe, parts):
     text = "".join(parts).replace(SPACE, "")
     assert bpe.encode(text) == bpe.processor.encode(text)

@@ -16,14 +16,27 @@ def cut_by_the_package(text: str) -> list[str]:
 
 
 def test_an_english_sentence():
-    assert split_words("Don't we'll  have 3½ dogs?\n") == ["Don", "'t", " we", "'ll", " ", " have", " 3½", " dogs", "?", "\n"]
+    assert split_words("Don't we'll  have 3½ dogs?\n") == [
+        "Don",
+        "'t",
+        " we",
+        "'ll",
+        " ",
+        " have",
+        " 3½",
+        " dogs",
+        "?",
+        "\n",
+    ]
 
 
 words = st.sampled_from(["they", "I", "we", "Don", "x1", "é", "", "3"])
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(words, st.sampled_from(["'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "'D", "'x"])), max_size=5))
+@given(
+    st.lists(st.tuples(words, st.sampled_from(["'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "'D", "'x"])), max_size=5)
+)
 def test_english_endings_are_words_of_their_own(parts):
     text = " ".join(word + ending for word, ending in parts)
     assert split_words(text) == cut_by_the_package(text)
@@ -33,7 +46,12 @@ def test_english_endings_are_words_of_their_own(parts):
 
 
 @settings(max_examples=200, deadline=None)
-@given(text=st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cn"]) | st.sampled_from(" \n\t'_½²٣\x1c\x85\xa0\u3000aé漢")))
+@given(
+    text=st.text(
+        st.characters(codec="utf-8", exclude_categories=["Cs", "Cn"])
+        | st.sampled_from(" \n\t'_½²٣\x1c\x85\xa0\u3000aé漢")
+    )
+)
 def test_words_are_those_of_the_package_and_joined_are_the_text(text):
     assert split_words(text) == cut_by_the_package(text)
     assert "".join(split_words(text)) == text

@@ -9,7 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.tokenizers.unigram import FLOOR, Lattice, PieceModel, UnigramTokenizer, learn_pieces, normalize, seed_pieces
+from minillm.tokenizers.unigram import (
+    FLOOR,
+    Lattice,
+    PieceModel,
+    UnigramTokenizer,
+    learn_pieces,
+    normalize,
+    seed_pieces,
+)
 
 laws = settings(max_examples=70, deadline=None)
 TEXT = "the theme of the thesis is there; the other thesis is theirs. " * 3 + "naïve naïveté " * 5
@@ -18,7 +26,12 @@ TEXT = "the theme of the thesis is there; the other thesis is theirs. " * 3 + "n
 def segmentations(word: bytes, pieces) -> list[list[bytes]]:
     if not word:
         return [[]]
-    return [[word[:n], *rest] for n in range(1, len(word) + 1) if word[:n] in pieces for rest in segmentations(word[n:], pieces)]
+    return [
+        [word[:n], *rest]
+        for n in range(1, len(word) + 1)
+        if word[:n] in pieces
+        for rest in segmentations(word[n:], pieces)
+    ]
 
 
 def log_p(segmentation: list[bytes], logprobs: dict[bytes, float]) -> float:
@@ -85,14 +98,22 @@ def test_pruned_pieces_are_out_of_the_sums():
     lattice = Lattice({b"abab": 3, b"ba": 2}, pieces)
     lattice.keep(np.array([True, True, False, True]))
     fewer = [0, 1, 3]
-    expected, log_likelihood = Lattice({b"abab": 3, b"ba": 2}, [pieces[i] for i in fewer]).expected_counts(scores[fewer])
+    expected, log_likelihood = Lattice({b"abab": 3, b"ba": 2}, [pieces[i] for i in fewer]).expected_counts(
+        scores[fewer]
+    )
     found, found_likelihood = lattice.expected_counts(scores)
-    assert found_likelihood == pytest.approx(log_likelihood) and found[fewer].tolist() == pytest.approx(expected.tolist()) and found[2] == 0
+    assert (
+        found_likelihood == pytest.approx(log_likelihood)
+        and found[fewer].tolist() == pytest.approx(expected.tolist())
+        and found[2] == 0
+    )
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 3.0])
 def test_sampled_segmentations_come_as_often_as_their_share_says(alpha):
-    logprobs = {piece: math.log(p) for piece, p in {b"a": 0.3, b"b": 0.25, b"ab": 0.2, b"ba": 0.15, b"aba": 0.1}.items()}
+    logprobs = {
+        piece: math.log(p) for piece, p in {b"a": 0.3, b"b": 0.25, b"ab": 0.2, b"ba": 0.15, b"aba": 0.1}.items()
+    }
     word, n = b"ababa", 1500
     shares = {tuple(each): math.exp(alpha * log_p(each, logprobs)) for each in segmentations(word, logprobs)}
     generator = torch.Generator().manual_seed(11)
@@ -120,7 +141,7 @@ def test_seeds_are_the_substrings_that_cover_most():
 
 
 def test_pruning_keeps_what_is_hard_to_replace_rather_than_what_is_frequent():
-    """"ab" is frequent, but "a" and "b" are likely enough to stand in for it; "wxyz" would need four unlikely bytes."""
+    """ "ab" is frequent, but "a" and "b" are likely enough to stand in for it; "wxyz" would need four unlikely bytes."""
     counts = Counter({"a": 1000, "b": 1000, "ab": 600, "wxyz": 20})
     assert [piece for piece in learn_pieces(counts, 1) if len(piece) > 1] == [b"wxyz"]
 
@@ -138,7 +159,8 @@ def test_samples_differ_and_all_decode_to_the_text():
     tokenizer = UnigramTokenizer.train([TEXT], 300)
     text = "the naïve thesis, 漢"
     first, again = (
-        [tokenizer.sample(text, 0.05, generator) for _ in range(20)] for generator in (torch.Generator().manual_seed(s) for s in (3, 3))
+        [tokenizer.sample(text, 0.05, generator) for _ in range(20)]
+        for generator in (torch.Generator().manual_seed(s) for s in (3, 3))
     )
     assert first == again and len(set(map(tuple, first))) > 5
     assert {tokenizer.decode(tokens) for tokens in first} == {text}

@@ -27,7 +27,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc can be told")
 def test_steps_that_keep_what_they_free_touch_few_fresh_pages():
     kept, given_back = (
-        int(subprocess.run([sys.executable, "-c", STEPS.format(keep=keep)], capture_output=True, text=True, check=True).stdout)
+        int(
+            subprocess.run(
+                [sys.executable, "-c", STEPS.format(keep=keep)], capture_output=True, text=True, check=True
+            ).stdout
+        )
         for keep in (True, False)
     )
     assert 4 * kept < given_back

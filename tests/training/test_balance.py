@@ -43,7 +43,9 @@ def repeated(batch: Batch, n: int) -> Batch:
 def test_the_gradient_is_that_of_the_mean_loss_plus_the_weighed_losses_however_few_targets_count(balance, z, ignored):
     model, batch = routed(balance_loss=balance, router_z_loss=z).train(), batch_of(ignored=ignored)
     mine, loss = gradients(model, batch), next_token(model, batch)
-    expected = torch.autograd.grad(loss.total / loss.count + auxiliary(model, batch, balance, z), list(model.parameters()))
+    expected = torch.autograd.grad(
+        loss.total / loss.count + auxiliary(model, batch, balance, z), list(model.parameters())
+    )
     for one, other in zip(mine, expected, strict=True):
         assert_equal(one, other)
 
@@ -68,13 +70,17 @@ def test_the_logged_loss_is_that_of_the_text_alone_and_the_balance_loss_stands_b
 @pytest.mark.parametrize("n_micro_batches", [2, 3, 6])
 def test_the_z_loss_does_not_depend_on_how_the_batch_is_cut(n_micro_batches):
     model, batch = routed(router_z_loss=0.7), batch_of(B=6, ignored=0.0)
-    for one, other in zip(gradients(model, batch), gradients(model, batch, n_micro_batches=n_micro_batches), strict=True):
+    for one, other in zip(
+        gradients(model, batch), gradients(model, batch, n_micro_batches=n_micro_batches), strict=True
+    ):
         assert_equal(one, other)
 
 
 def test_the_balance_loss_does_not_depend_on_how_many_equal_parts_are_accumulated():
     model, batch = routed(balance_loss=0.7), batch_of()
-    for one, other in zip(gradients(model, batch), gradients(model, repeated(batch, 3), n_micro_batches=3), strict=True):
+    for one, other in zip(
+        gradients(model, batch), gradients(model, repeated(batch, 3), n_micro_batches=3), strict=True
+    ):
         assert_equal(one, other)
 
 
@@ -82,7 +88,10 @@ def test_the_balance_loss_does_not_depend_on_how_many_equal_parts_are_accumulate
 def test_padding_changes_no_gradient_no_count_and_no_bias(side):
     results = []
     for padded in (False, True):
-        model, batch = routed(balance_loss=0.3, router_z_loss=0.2, balance_rate=0.1, capacity_factor=0.8), batch_of(ignored=0.0)
+        model, batch = (
+            routed(balance_loss=0.3, router_z_loss=0.2, balance_rate=0.1, capacity_factor=0.8),
+            batch_of(ignored=0.0),
+        )
         if padded:
             empty = torch.full((5, 4), -1), torch.full((5, 4), IGNORE)
             both = zip(batch, empty, strict=True)
@@ -135,7 +144,9 @@ def test_biases_without_any_loss_even_out_the_load():
 def test_a_run_with_experts_goes_on_bit_by_bit_where_it_stopped(precision, tmp_path):
     def step_of(seed: int) -> GradientStep:
         model = routed(seed=seed, balance_rate=0.01, balance_loss=0.1, capacity_factor=1.0).float()
-        return gradient_step(model, optimizer=build_optimizer(model, OptimConfig(lr=0.01)), precision=precision, n_micro_batches=2)
+        return gradient_step(
+            model, optimizer=build_optimizer(model, OptimConfig(lr=0.01)), precision=precision, n_micro_batches=2
+        )
 
     straight = step_of(0)
     for i in range(3):
@@ -175,7 +186,9 @@ def test_a_dense_model_reports_nothing_about_experts():
 def test_load_metrics_tell_even_from_uneven():
     even = {"load_max": 1.0, "load_min": 1.0, "load_entropy": 1.0}
     assert load_metrics(torch.full((3, 4), 7)) == pytest.approx(even)
-    assert load_metrics(torch.tensor([[9, 0, 0, 0]])) == pytest.approx({"load_max": 4.0, "load_min": 0.0, "load_entropy": 0.0})
+    assert load_metrics(torch.tensor([[9, 0, 0, 0]])) == pytest.approx(
+        {"load_max": 4.0, "load_min": 0.0, "load_entropy": 0.0}
+    )
     both = load_metrics(torch.tensor([[9, 0, 0, 0], [5, 5, 5, 5]]))
     assert both == pytest.approx({"load_max": 2.5, "load_min": 0.5, "load_entropy": 0.5})
 

@@ -37,7 +37,10 @@ def text_in_steps(n: int, continues: torch.Tensor | None = None) -> list[Contigu
     """B rows of n T tokens, cut into n batches."""
     text = tokens(B, n * T + 1)
     go_on = torch.ones(B, dtype=torch.bool) if continues is None else continues
-    return [ContiguousBatch(text[:, i * T : (i + 1) * T], text[:, i * T + 1 : (i + 1) * T + 1], go_on & (i > 0)) for i in range(n)]
+    return [
+        ContiguousBatch(text[:, i * T : (i + 1) * T], text[:, i * T + 1 : (i + 1) * T + 1], go_on & (i > 0))
+        for i in range(n)
+    ]
 
 
 @every_cell
@@ -67,12 +70,16 @@ def test_the_gradient_of_a_step_ends_at_the_border_to_the_one_before(cell):
     assert not any(part.requires_grad for layer in step.states[0].layers for part in layer)
     logits, _ = model(second.tokens, state)
     loss, count = cross_entropy(logits, second.targets)
-    for mine, expected in zip(step.optimizer.gradients, torch.autograd.grad(loss / count, list(model.parameters())), strict=True):
+    for mine, expected in zip(
+        step.optimizer.gradients, torch.autograd.grad(loss / count, list(model.parameters())), strict=True
+    ):
         assert_equal(mine, expected)
     state = model.start(B)
     through = model(torch.cat([first.tokens, second.tokens], 1), state)[0][:, T:]
     untruncated = torch.autograd.grad(cross_entropy(through, second.targets)[0] / count, list(model.parameters()))
-    assert any((mine - other).abs().max() > 1e-6 for mine, other in zip(step.optimizer.gradients, untruncated, strict=True))
+    assert any(
+        (mine - other).abs().max() > 1e-6 for mine, other in zip(step.optimizer.gradients, untruncated, strict=True)
+    )
 
 
 @every_cell
@@ -118,7 +125,9 @@ def test_what_must_be_remembered_across_the_border_is_learned_only_where_it_is_c
     for name, kind in {"carried": CarriedStep, "forgotten": GradientStep}.items():
         torch.manual_seed(1)
         model = RNN(RNNConfig(cell=cell, n_layers=1, d_hidden=11, init_embed=0.5), 3)
-        step = kind(model, next_token, build_optimizer(model, OptimConfig(kind="adamw", lr=0.03)), lambda step: 1.0, lr=0.03)
+        step = kind(
+            model, next_token, build_optimizer(model, OptimConfig(kind="adamw", lr=0.03)), lambda step: 1.0, lr=0.03
+        )
         for i in range(60):
             rows = torch.stack([text[2 * i + lane : 2 * i + lane + 3] for lane in (0, 2)])
             losses[name] = step(ContiguousBatch(rows[:, :-1], rows[:, 1:], torch.full((2,), i > 0)))["loss"]
@@ -128,9 +137,16 @@ def test_what_must_be_remembered_across_the_border_is_learned_only_where_it_is_c
 
 def test_a_run_carries_the_state_where_rows_go_on_and_only_a_model_that_has_one_may_ask_for_it(tmp_path):
     (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog, and the dog sleeps on.\n" * 60)
-    small = {"data.corpus": str(tmp_path / "text.txt"), "data.order": "contiguous", "tokenizer.kind": "char", "model.kind": "rnn"}
+    small = {
+        "data.corpus": str(tmp_path / "text.txt"),
+        "data.order": "contiguous",
+        "tokenizer.kind": "char",
+        "model.kind": "rnn",
+    }
     small |= {"optim.kind": "adamw"}
-    config = override(RunConfig(), small | {"model.d_hidden": "5", "model.context_length": "16", "train.batch_size": "3"})
+    config = override(
+        RunConfig(), small | {"model.d_hidden": "5", "model.context_length": "16", "train.batch_size": "3"}
+    )
     data = run.build_data(config, say=lambda line: None)
     model, batch = run.build_model(config, data.tokenizer.vocab_size), run.build_batches(config, data)
     step = run.build_step(config, model)

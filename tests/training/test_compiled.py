@@ -51,7 +51,9 @@ def assert_same(mine, others):
     assert torch.equal(state["random"], expected["random"])
 
 
-@pytest.mark.parametrize("name", ["gpt", pytest.param("llama", marks=pytest.mark.slow), pytest.param("window", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["gpt", pytest.param("llama", marks=pytest.mark.slow), pytest.param("window", marks=pytest.mark.slow)]
+)
 def test_losses_weights_and_randomness_are_those_of_training_without_it(name, graphs):
     make = partial(decoder, **SHAPES[name], n_layers=1, dropout=0.3)
     how = {"n_micro_batches": 2, "objective": partial(next_token, large=0, smoothing=0.1)}
@@ -129,7 +131,9 @@ def test_where_it_cannot_be_done_one_line_says_why_and_training_is_as_ever(spoil
     make = partial(decoder, n_layers=1, dropout=0.3)
     mine = after_three_steps(make, compile=True, n_micro_batches=2)
     assert mine[2].startswith("train.compile: going on without, since here it cannot be done (") and "\n" not in mine[2]
-    assert {without_a_cpp_compiler: "compiler", without_support: "this Python)", failing_in_the_backward: "backward"}[spoil] in mine[2]
+    assert {without_a_cpp_compiler: "compiler", without_support: "this Python)", failing_in_the_backward: "backward"}[
+        spoil
+    ] in mine[2]
     assert mine[1].computing is mine[1].model
     assert_same(mine, after_three_steps(make, compile=False, n_micro_batches=2))
 
@@ -137,7 +141,13 @@ def test_where_it_cannot_be_done_one_line_says_why_and_training_is_as_ever(spoil
 def test_a_run_says_it_once_and_is_resumed_as_if_it_had_never_stopped(tmp_path, monkeypatch, capsys):
     without_support(monkeypatch)
     for name, steps in {"straight": 4, "parts": 2}.items():
-        words = flags(train__run=tmp_path / name, train__compile="true", train__max_steps=steps, optim__lr=0.003, optim__min_lr=0.003)
+        words = flags(
+            train__run=tmp_path / name,
+            train__compile="true",
+            train__max_steps=steps,
+            optim__lr=0.003,
+            optim__min_lr=0.003,
+        )
         assert train.main(["--config", "gpt-tiny", *words]) == 0
         assert capsys.readouterr().out.count("going on without") == 1
     monkeypatch.setattr(torch, "compile", partial(REAL, backend="eager"))

@@ -17,7 +17,12 @@ def test_the_examples_in_the_docstrings_hold():
 
 
 def test_rows_become_one_curve_for_each_kind_of_loss_without_what_is_not_finite():
-    rows = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": math.inf}, {"step": 2, "val_loss": 2.5}, {"step": 3, "lr": 0.1}]
+    rows = [
+        {"step": 1, "loss": 3.0},
+        {"step": 2, "loss": math.inf},
+        {"step": 2, "val_loss": 2.5},
+        {"step": 3, "lr": 0.1},
+    ]
     assert curves_of(rows) == {"training loss": [(1, 3.0)], "validation loss": [(2, 2.5)]}
     assert curves_of([]) == {}
 
@@ -71,7 +76,9 @@ def test_without_matplotlib_there_is_no_picture_and_no_error(tmp_path, monkeypat
 def test_a_picture_marks_single_points_and_draws_the_floor(tmp_path, monkeypatch):
     figure = pytest.importorskip("matplotlib.figure")
     drawn = []
-    monkeypatch.setattr(figure, "Figure", lambda *args, make=figure.Figure, **how: drawn.append(make(*args, **how)) or drawn[-1])
+    monkeypatch.setattr(
+        figure, "Figure", lambda *args, make=figure.Figure, **how: drawn.append(make(*args, **how)) or drawn[-1]
+    )
     both = {"loss": [(i, 1 / (i + 1)) for i in range(200)], "val": [(1, 2.0)]}
     assert save_plot(both, tmp_path / "loss.png", floor=0.25)
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")

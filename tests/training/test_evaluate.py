@@ -48,7 +48,9 @@ def counting(n: int) -> list[Batch]:
 def test_a_uniform_model_has_loss_ln_v_and_that_many_bits_in_each_byte(T):
     stream = stream_of([7, 0, 23, 11])
     n_targets = len(stream.ids) - 1
-    metrics = Validation(evaluation_batches(stream, T, 3), next_token, n_bytes=stream.n_bytes, source_nats=None)(Sure(0.0))
+    metrics = Validation(evaluation_batches(stream, T, 3), next_token, n_bytes=stream.n_bytes, source_nats=None)(
+        Sure(0.0)
+    )
     assert metrics["val_loss"] == pytest.approx(math.log(VOCAB))
     assert metrics["bits_per_byte"] == pytest.approx(n_targets * math.log2(VOCAB) / (3 * 41 + 1))
     assert set(metrics) == {"val_loss", "bits_per_byte"}

@@ -154,7 +154,9 @@ def test_seconds_are_those_of_all_steps_and_validations_over_all_resumptions_and
         assert p.seconds == STEP * p.step + EVALUATION * sum(step <= p.step for step in training.evaluated)
     for row in training.rows:
         if "loss" in row:
-            assert row["seconds"] == STEP * row["step"] + EVALUATION * sum(step < row["step"] for step in training.evaluated)
+            assert row["seconds"] == STEP * row["step"] + EVALUATION * sum(
+                step < row["step"] for step in training.evaluated
+            )
 
 
 @few

@@ -24,9 +24,20 @@ from tests.training.test_step import Keep, batch_of
 MORE = {
     "tied, learned positions and a norm without bias": {"positions": "learned", "norm": "layernorm"},
     "post-norm with rotary positions and biases": {"norm_place": "post", "bias": True, "feedforward": "swiglu"},
-    "everything": {"qk_norm": True, "value_embeddings": True, "window": 3, "bias": True, "tied": False, "n_kv_heads": 2},
+    "everything": {
+        "qk_norm": True,
+        "value_embeddings": True,
+        "window": 3,
+        "bias": True,
+        "tied": False,
+        "n_kv_heads": 2,
+    },
 }
-UNWRITTEN = {name: shape for name, shape in SHAPES.items() if shape.get("positions") == "alibi" or {"n_experts", "ngram_rows"} & set(shape)}
+UNWRITTEN = {
+    name: shape
+    for name, shape in SHAPES.items()
+    if shape.get("positions") == "alibi" or {"n_experts", "ngram_rows"} & set(shape)
+}
 WRITTEN = {name: shape for name, shape in (SHAPES | MORE).items() if name not in UNWRITTEN}
 every_shape = pytest.mark.parametrize("shape", WRITTEN.values(), ids=WRITTEN)
 
@@ -62,7 +73,10 @@ def test_loss_and_every_gradient_are_those_of_autograd(shape, make):
 @every_shape
 @pytest.mark.parametrize("n_micro_batches", [2, 5])
 def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(shape, n_micro_batches):
-    whole, cut = step_of(ManualStep, decoder(**shape)), step_of(ManualStep, decoder(**shape), n_micro_batches=n_micro_batches)
+    whole, cut = (
+        step_of(ManualStep, decoder(**shape)),
+        step_of(ManualStep, decoder(**shape), n_micro_batches=n_micro_batches),
+    )
     assert cut(padded_batch()) == pytest.approx(whole(padded_batch()), rel=1e-10)
     for mine, theirs in zip(cut.optimizer.gradients, whole.optimizer.gradients, strict=True):
         assert_equal(mine, theirs)
@@ -87,7 +101,12 @@ def test_nothing_is_asked_of_autograd(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("autograd was asked")
 
-    for name in ("torch.Tensor.backward", "torch.autograd.backward", "torch.autograd.grad", "torch.autograd.Function.apply"):
+    for name in (
+        "torch.Tensor.backward",
+        "torch.autograd.backward",
+        "torch.autograd.grad",
+        "torch.autograd.Function.apply",
+    ):
         monkeypatch.setattr(name, refuse)
     step = real_step(ManualStep, decoder(value_embeddings=True))
     monkeypatch.setattr(step, "objective", refuse)
@@ -123,7 +142,12 @@ def losses_of(kind, dtype: torch.dtype, optimizer: str, **how) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "optimizer", "n_micro_batches", "tolerance"),  # in float32 muon rounds to bfloat16, which enlarges any difference
+    (
+        "dtype",
+        "optimizer",
+        "n_micro_batches",
+        "tolerance",
+    ),  # in float32 muon rounds to bfloat16, which enlarges any difference
     [(torch.float32, "adamw", 1, 1e-4), (torch.float32, "adamw", 2, 1e-4), (torch.float64, "muon", 1, 1e-8)],
 )
 def test_fifty_steps_by_hand_follow_fifty_steps_of_autograd(dtype, optimizer, n_micro_batches, tolerance):
@@ -152,7 +176,9 @@ def test_divergence_is_noticed_before_a_weight_has_changed():
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(Diverged):
         real_step(ManualStep, model)(Batch(tokens(2, 7) * 0 + 3, tokens(2, 7)))
-    assert all(torch.equal(weight.nan_to_num(9), before[name].nan_to_num(9)) for name, weight in model.state_dict().items())
+    assert all(
+        torch.equal(weight.nan_to_num(9), before[name].nan_to_num(9)) for name, weight in model.state_dict().items()
+    )
 
 
 def test_a_batch_with_nothing_to_count_has_loss_and_gradient_zero():
@@ -189,7 +215,12 @@ def another_objective(model, batch: Batch) -> Loss:
         (told_otherwise, next_token, {}, "model.positions = stars: expected rotary, learned, sinusoidal, none"),
         (lambda: nn.Embedding(VOCAB, VOCAB), next_token, {}, r"expected a Decoder or RNN, not a Embedding"),
         (decoder, another_objective, {}, "expected next-token prediction, not another_objective"),
-        (decoder, next_token, {"precision": "bf16"}, r"train\.precision = bf16: expected fp32 or auto beside train\.backward = manual"),
+        (
+            decoder,
+            next_token,
+            {"precision": "bf16"},
+            r"train\.precision = bf16: expected fp32 or auto beside train\.backward = manual",
+        ),
     ],
 )
 def test_what_has_no_derivative_by_hand_is_refused_with_a_sentence(model, objective, how, sentence):
@@ -204,16 +235,26 @@ SMALL = {"tokenizer__kind": "byte", "data__n_stories": 60, "model__dropout": 0.0
 def test_the_flag_trains_by_hand_what_autograd_trains(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     often = SMALL | {"train__log_every": 1}
-    assert script.main(["--config", "gpt-tiny", *flags(**often, train__run="a", train__backward="manual", train__precision="auto")]) == 0
+    assert (
+        script.main(
+            ["--config", "gpt-tiny", *flags(**often, train__run="a", train__backward="manual", train__precision="auto")]
+        )
+        == 0
+    )
     assert script.main(["--config", "gpt-tiny", *flags(**often, train__run="b")]) == 0
-    by_hand, by_torch = ([row["loss"] for row in read_metrics(tmp_path / name / "metrics.jsonl") if "loss" in row] for name in "ab")
+    by_hand, by_torch = (
+        [row["loss"] for row in read_metrics(tmp_path / name / "metrics.jsonl") if "loss" in row] for name in "ab"
+    )
     assert len(by_hand) == 12 and by_hand == pytest.approx(by_torch, rel=0, abs=1e-4)
     assert 'precision = "fp32"' in (tmp_path / "a" / "config.toml").read_text()
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
-    [({"model__dropout": 0.1}, "expected model.dropout = 0, not 0.1"), ({"train__precision": "bf16"}, "train.precision = bf16: expected")],
+    [
+        ({"model__dropout": 0.1}, "expected model.dropout = 0, not 0.1"),
+        ({"train__precision": "bf16"}, "train.precision = bf16: expected"),
+    ],
 )
 def test_the_flag_is_refused_before_anything_is_trained(change, sentence, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -40,4 +40,6 @@ def test_a_state_that_is_carried_is_refused(tmp_path, monkeypatch, capsys):
     settings |= {"data.order": "contiguous", "train.backward": "manual", "tokenizer.kind": "byte", "data.n_stories": 60}
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     assert script.main(["--config", "lstm-tiny", *words]) == 2
-    assert "data.order = contiguous: expected epochs or random beside train.backward = manual" in capsys.readouterr().err
+    assert (
+        "data.order = contiguous: expected epochs or random beside train.backward = manual" in capsys.readouterr().err
+    )

@@ -29,7 +29,16 @@ def pull(params: list[nn.Parameter], step: int) -> None:
         p.grad = 10 ** (step % 5 - 2) * torch.randn(p.shape, generator=g, dtype=p.dtype)
 
 
-def slow_adamw(p: nn.Parameter, m: torch.Tensor, v: torch.Tensor, t: int, lr: float, betas: tuple[float, float], eps: float, decay: float):
+def slow_adamw(
+    p: nn.Parameter,
+    m: torch.Tensor,
+    v: torch.Tensor,
+    t: int,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    decay: float,
+):
     """The equation, one symbol after the other."""
     g, (beta1, beta2) = p.grad, betas
     m.copy_(beta1 * m + (1 - beta1) * g)
@@ -67,7 +76,10 @@ def test_adamw_is_the_equation_and_torchs_over_many_steps_of_a_changing_rate(lr,
 
 def torchs(params: list[nn.Parameter]) -> torch.optim.AdamW:
     """AdamW as torch has it, with the same two groups."""
-    groups = [{"params": [p for p in params if p.ndim >= 2], "weight_decay": 0.3}, {"params": [p for p in params if p.ndim < 2]}]
+    groups = [
+        {"params": [p for p in params if p.ndim >= 2], "weight_decay": 0.3},
+        {"params": [p for p in params if p.ndim < 2]},
+    ]
     return torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
 
 
@@ -133,7 +145,9 @@ def test_an_optimizer_steps_the_same_over_any_iterable_of_parameters_and_forgets
 
 
 def test_muon_refuses_what_is_no_matrix():
-    with pytest.raises(ValueError, match=r"a parameter of shape \(5,\): expected two dimensions at least for Muon; give it to AdamW"):
+    with pytest.raises(
+        ValueError, match=r"a parameter of shape \(5,\): expected two dimensions at least for Muon; give it to AdamW"
+    ):
         Muon(iter(parameters()), 0.05, 0.9, 0.2)
 
 
@@ -188,7 +202,9 @@ def test_orthogonal_brings_singular_values_near_one_and_keeps_the_directions(siz
         loose = 0.0 if dtype == torch.float64 else 0.03
         assert values.min() > 0.68 - loose and values.max() < 1.21 + loose
         directions = u.mT @ out.double() @ v.mT
-        assert (directions - torch.diag_embed(directions.diagonal(dim1=1, dim2=2))).abs().max() < (1e-6 if dtype == torch.float64 else 0.15)
+        assert (directions - torch.diag_embed(directions.diagonal(dim1=1, dim2=2))).abs().max() < (
+            1e-6 if dtype == torch.float64 else 0.15
+        )
 
 
 def test_orthogonal_treats_each_matrix_of_a_batch_as_if_it_were_alone_and_zeros_stay():
@@ -238,7 +254,11 @@ def test_muon_steps_the_matrices_inside_the_stack_and_nothing_else(shape):
     model = decoder(**shape)
     muon, adamw = members(build_optimizer(model, OptimConfig(kind="muon")))
     of_muon = {id(p) for p in muon.parameters}
-    inside = {id(p) for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim >= 2 and "router" not in name}
+    inside = {
+        id(p)
+        for name, p in model.named_parameters()
+        if name.startswith("blocks.") and p.ndim >= 2 and "router" not in name
+    }
     assert isinstance(muon, Muon) and isinstance(adamw, AdamW)
     assert of_muon == inside
 

@@ -28,7 +28,9 @@ def test_a_step_of_a_decoder_is_shared_out(monkeypatch):
     weights = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
     n_tokens = 3 * 7
     assert found.n_operations > 6 * weights * n_tokens, "each weight is used once forward and twice backward"
-    assert "matmul" in str(found) and "arithmetic" in str(found) and f"{found.n_operations / 1e9:.2f} GFLOP" in str(found)
+    assert (
+        "matmul" in str(found) and "arithmetic" in str(found) and f"{found.n_operations / 1e9:.2f} GFLOP" in str(found)
+    )
 
 
 def test_the_shares_of_a_profile_are_percentages_of_the_whole():
@@ -47,7 +49,9 @@ def test_traffic_counts_what_is_read_and_written_and_no_views():
         assert traffic.n_bytes == 0
 
 
-@pytest.mark.parametrize("rate", [lambda: profiling.matmul_rate(torch.float32, n=64), lambda: profiling.copy_rate(n_bytes=2**16)])
+@pytest.mark.parametrize(
+    "rate", [lambda: profiling.matmul_rate(torch.float32, n=64), lambda: profiling.copy_rate(n_bytes=2**16)]
+)
 def test_rates_are_positive(rate):
     assert 1e6 < rate() < 1e15
 

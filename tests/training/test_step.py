@@ -41,7 +41,9 @@ def gradient_step(model, objective=next_token, optimizer=None, **how) -> Gradien
 
 
 def a_real_step(model, lr: float = 0.01, **how) -> GradientStep:
-    return gradient_step(model, optimizer=build_optimizer(model, OptimConfig(kind="adamw", lr=lr, weight_decay=0.0)), **how)
+    return gradient_step(
+        model, optimizer=build_optimizer(model, OptimConfig(kind="adamw", lr=lr, weight_decay=0.0)), **how
+    )
 
 
 def gradient_of_the_mean(model, batch: Batch) -> list[torch.Tensor]:
@@ -163,7 +165,10 @@ def test_divergence_is_raised_before_any_weight_changes_and_leaves_nothing_behin
         step(batch_of(1))
         if poisoned:
             before = [p.clone() for p in model.parameters()]
-            good, step.objective = step.objective, lambda model, batch: Loss(poison(next_token(model, batch).total), torch.tensor(3))
+            good, step.objective = (
+                step.objective,
+                lambda model, batch: Loss(poison(next_token(model, batch).total), torch.tensor(3)),
+            )
             with pytest.raises(Diverged, match=r"step 2: loss .*lower optim\.lr"):
                 step(batch_of(2))
             assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
@@ -256,4 +261,6 @@ def test_a_step_asks_for_five_numbers_and_nothing_else_however_deep_or_wide_the_
     step(batch_of())
     with Questions() as asked:
         step(batch_of())
-    assert asked.n_asked == 5, "is the text dense; is any target out of the vocabulary; the loss, its count, and the gradient's length"
+    assert asked.n_asked == 5, (
+        "is the text dense; is any target out of the vocabulary; the loss, its count, and the gradient's length"
+    )
