@@ -7,24 +7,25 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from minillm import reading, run, run_folder, writing
-from minillm.cache.build import CacheConfig
-from minillm.checking import build_check
+from minillm.cache.build_cache import CacheConfig
 from minillm.commands import spelled
-from minillm.config import AtLeast, Count, Positive
+from minillm.config.fields import AtLeast, Count, Positive
+from minillm.config.flags import Parser, add_flags, override
+from minillm.console import reading, writing
+from minillm.console.checking import build_check
+from minillm.console.writing import AttentionChoice, Memory, Order
 from minillm.decoding.attention_map import attends, check_choice
 from minillm.decoding.beam import FORBIDDING, BeamConfig
 from minillm.decoding.best_of import BestOfConfig
 from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import SamplingConfig
-from minillm.flags import Parser, add_flags, override
-from minillm.os_errors import sentence
-from minillm.out_of_memory import told_in_a_sentence
 from minillm.quantization.kernels import lighten
 from minillm.quantization.pack import WEIGHTS
-from minillm.run_folder import OpenRun
-from minillm.text import TextModel
-from minillm.writing import Attention, Memory, Order
+from minillm.runs import folder, wiring
+from minillm.runs.folder import OpenRun
+from minillm.system.os_errors import sentence
+from minillm.system.out_of_memory import told_in_a_sentence
+from minillm.text.model import TextModel
 
 EXAMPLES = """\
 python sample.py --top-p 0.9                             # a text by the newest run; the seed is printed
@@ -85,16 +86,16 @@ class Request:
     attention_head: Count = 0  # beside --attention: the head to show, from 1; 0: the mean of all
 
     @property
-    def attention(self) -> Attention:
+    def attention(self) -> AttentionChoice:
         """Which weights to show."""
-        return Attention(self.attention_layer, self.attention_head)
+        return AttentionChoice(self.attention_layer, self.attention_head)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, build, go; the exit status."""
     args = build_parser().parse(argv)
     try:
-        with told_in_a_sentence(LOWER, limited=run.find_device(args.device) == "cpu"):
+        with told_in_a_sentence(LOWER, limited=wiring.find_device(args.device) == "cpu"):
             go(args)
     except (ValueError, OSError) as e:
         print(f"{PROGRAM}: {sentence(e)}", file=sys.stderr)
@@ -260,8 +261,8 @@ def section(given: dict, default):
 
 def open_run(args: argparse.Namespace) -> OpenRun:
     """The run that is asked for."""
-    path, base = args.adapter or args.run or run_folder.newest_run(), args.adapter and args.run
-    opened = run_folder.open_run(path, run.find_device(args.device), base)
+    path, base = args.adapter or args.run or folder.newest_run(), args.adapter and args.run
+    opened = folder.open_run(path, wiring.find_device(args.device), base)
     if args.adapter and not opened.config.adapter.rank:
         raise ValueError(
             f"--adapter {args.adapter}: expected a run that was trained with --adapter.rank; give it as --run"

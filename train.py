@@ -14,18 +14,19 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from minillm import run, run_folder, run_report, run_start, sizing
 from minillm.commands import spelled
-from minillm.config import to_toml
+from minillm.config.flags import Parser, add_flags
+from minillm.config.loading import to_toml
+from minillm.console import report
 from minillm.datasets.batch import Batch
 from minillm.datasets.batch_table import batch_table
 from minillm.datasets.pairs import PairBatch
-from minillm.expectations import as_expected
-from minillm.flags import Parser, add_flags
-from minillm.os_errors import sentence
-from minillm.out_of_memory import told_in_a_sentence
 from minillm.run_config import CONFIGS, RunConfig, load_config
-from minillm.run_lock import only_trainer
+from minillm.runs import folder, sizing, start, wiring
+from minillm.runs.expectations import as_expected
+from minillm.runs.lock import only_trainer
+from minillm.system.os_errors import sentence
+from minillm.system.out_of_memory import told_in_a_sentence
 from minillm.training.allocator import keep_freed_memory
 from minillm.training.interruption import Interrupted
 from minillm.training.loop import Progress, train
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     flags = {name: value for name, value in vars(args).items() if "." in name}
     try:
         refuse_several_processes()
-        with told_in_a_sentence(LOWER, limited=run.find_device(args.device) == "cpu"):
+        with told_in_a_sentence(LOWER, limited=wiring.find_device(args.device) == "cpu"):
             go(args, flags)
     except Interrupted as e:
         return e.status
@@ -124,12 +125,12 @@ def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
 
 def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> None:
     """See `go`; `held` keeps the lock on the folder of the run, unless nothing is written there."""
-    began, device = time.monotonic(), run.find_device(args.device)
+    began, device = time.monotonic(), wiring.find_device(args.device)
     only_looks = args.show_batch or args.dry_run or args.profile
     if args.resume and not only_looks:
-        run_folder.refuse_no_run(args.resume)
+        folder.refuse_no_run(args.resume)
         held.enter_context(only_trainer(args.resume))
-    config, saved = run_start.resolve(args.config, args.resume, args.init_from, flags)
+    config, saved = start.resolve(args.config, args.resume, args.init_from, flags)
     if config.train.keep_memory:
         keep_freed_memory()
     original = load_config(args.config) if args.config else saved["config"]
@@ -139,41 +140,41 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
     config = as_expected(config, original, fresh=not args.init_from)
     print(f"{config.about.summary or 'training'}; corpus {config.data.corpus}")
     if args.resume:
-        data = run_start.data_again(args.resume, saved, config)
+        data = start.data_again(args.resume, saved, config)
     else:
-        data = run.build_data(config, saved and saved["tokenizer"])
+        data = wiring.build_data(config, saved and saved["tokenizer"])
         config, data = sizing.fit(config, data, flags, saved and saved["tokenizer"])
-    config = sizing.set_cadence(run.limit_steps(as_expected(config, original), data), data)
-    batch = run.build_batches(config, data)
+    config = sizing.set_cadence(wiring.limit_steps(as_expected(config, original), data), data)
+    batch = wiring.build_batches(config, data)
     if args.show_batch:
         return print(batch_table(batch(0), data.tokenizer))
     config = settle(config, data.tokenizer.vocab_size, batch, device)
-    weights, base = run_start.starting_point(args.resume, args.init_from, config, saved)
-    model = run.build_model(config, data.tokenizer.vocab_size, device, weights)
-    step, progress = run.build_step(config, model), Progress()
+    weights, base = start.starting_point(args.resume, args.init_from, config, saved)
+    model = wiring.build_model(config, data.tokenizer.vocab_size, device, weights)
+    step, progress = wiring.build_step(config, model), Progress()
     if args.resume:
         step.load_state_dict(saved["step"])
         progress = Progress(**saved["progress"])
-    name = run_start.new_name(args.config) if args.config else args.init_from and f"from-{args.init_from.name}"
-    path = args.resume or run_folder.new_folder(config.train.run, name, None if only_looks else held)
-    run_report.describe(config, data, model, device, None if args.profile else path)
+    name = start.new_name(args.config) if args.config else args.init_from and f"from-{args.init_from.name}"
+    path = args.resume or folder.new_folder(config.train.run, name, None if only_looks else held)
+    report.describe(config, data, model, device, None if args.profile else path)
     if args.dry_run:
         return print(f"\n{to_toml(config)}")
     if config.train.compile:
         print(step.compile(batch(0)), flush=True)
     if args.profile:
         return print(profile(step, batch, args.profile, device, config.train.precision))
-    validation = run.build_validation(config, data).sampled(config.train.eval_tokens)
-    log, corpus = MetricsLog(path / "metrics.jsonl", progress.step), run_start.corpus_hash(data)
-    run_folder.write_readable(path, config, data.tokenizer)
+    validation = wiring.build_validation(config, data).sampled(config.train.eval_tokens)
+    log, corpus = MetricsLog(path / "metrics.jsonl", progress.step), start.corpus_hash(data)
+    folder.write_readable(path, config, data.tokenizer)
 
     def save(name: str, progress: Progress) -> None:
-        run_folder.save_run(path, name, config, data, corpus, step, progress, base)
+        folder.save_run(path, name, config, data, corpus, step, progress, base)
 
     save("latest", progress)
     try:
         train(config.train, step, batch, lambda: validation(model), save, log.write, progress)
-        run_report.finish(path, config, data, device, progress, began)
+        report.finish(path, config, data, device, progress, began)
     except Interrupted:
         print(f"interrupted at step {progress.step}, all saved; go on with: {TRAIN} --resume {path}")
         raise
@@ -188,9 +189,9 @@ def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch | Pa
     """The config with train.precision "auto" replaced by what is faster on this machine, for now and for --resume."""
     if config.train.precision != "auto":
         return config
-    model, faster = run.build_model(config, vocab_size, device), "fp32"
+    model, faster = wiring.build_model(config, vocab_size, device), "fp32"
     if config.train.backward == "autograd" and any(True for _ in model.parameters()):
-        seconds = seconds_per_pass(model, run.build_objective(config), batch(0))
+        seconds = seconds_per_pass(model, wiring.build_objective(config), batch(0))
         faster = min(seconds, key=seconds.__getitem__)
         print(
             "forward and backward: "

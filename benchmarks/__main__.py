@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import readme
 from benchmarks.record import ROOT
-from minillm.flags import Parser
+from minillm.config.flags import Parser
 
 COMMANDS = {  # name -> module and words; {runs} is the folder of trained runs, {corpus} the flag for tiny Shakespeare, where it is given
     "allocator": "allocator",

@@ -10,9 +10,9 @@ import sys
 
 from benchmarks.record import ROOT, record
 from benchmarks.timing import timed
-from minillm import run
-from minillm.flags import Parser, override
+from minillm.config.flags import Parser, override
 from minillm.run_config import load_config
+from minillm.runs import wiring
 from minillm.training.allocator import keep_freed_memory
 
 
@@ -21,9 +21,9 @@ def milliseconds(config: str, keep: bool, n_steps: int) -> float:
     if keep:
         keep_freed_memory()
     loaded = override(load_config(config), {"train.precision": "bf16"})
-    data = run.build_data(loaded, say=lambda line: None)
-    batch, model = run.build_batches(loaded, data), run.build_model(loaded, data.tokenizer.vocab_size)
-    step = run.build_step(loaded, model)
+    data = wiring.build_data(loaded, say=lambda line: None)
+    batch, model = wiring.build_batches(loaded, data), wiring.build_model(loaded, data.tokenizer.vocab_size)
+    step = wiring.build_step(loaded, model)
     times = [timed(lambda i=i: step(batch(i)))[1] for i in range(n_steps)]
     return 1000 * statistics.median(times[n_steps // 5 :])
 

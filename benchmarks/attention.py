@@ -18,8 +18,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.record import record
 from benchmarks.timing import in_turns
-from minillm.cache.base import KVView
-from minillm.flags import Parser
+from minillm.cache.kv_cache import KVView
+from minillm.config.flags import Parser
 from minillm.layers.attention import attend, attend_plainly
 from minillm.layers.flash import attend_in_tiles
 

@@ -16,8 +16,8 @@ import torch
 from benchmarks.gpt2 import GPT2, Prompts, check_roads, twin, write
 from benchmarks.record import record
 from benchmarks.timing import in_turns, rates, ratios
+from minillm.config.flags import Parser
 from minillm.decoding.beam import BeamConfig, beam_search
-from minillm.flags import Parser
 from minillm.models.decoder import Decoder
 
 VOCAB = 1700

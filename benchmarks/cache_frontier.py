@@ -21,13 +21,13 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.record import record
 from benchmarks.timing import timed
-from minillm.cache.base import KVCache
 from minillm.cache.contiguous import ContiguousCache
 from minillm.cache.h2o import H2OCache
+from minillm.cache.kv_cache import KVCache
 from minillm.cache.quantized import QuantizedCache
 from minillm.cache.snapkv import SnapKVCache
 from minillm.cache.streaming import StreamingCache
-from minillm.flags import Parser
+from minillm.config.flags import Parser
 from minillm.models.decoder import Decoder, DecoderConfig
 from minillm.training.optim import OptimConfig, build_optimizer
 

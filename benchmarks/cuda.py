@@ -31,8 +31,8 @@ import torch
 from benchmarks.cuda_parts import Figures, Job, decoding, speculation, tests, train, training
 from benchmarks.record import ROOT
 from benchmarks.timing import timed
-from minillm import run
-from minillm.flags import Parser
+from minillm.config.flags import Parser
+from minillm.runs import wiring
 
 PARTS: dict[str, tuple[Callable[[Job], Figures], float]] = {  # and the seconds that it may take at most
     "tests": (tests, 120),
@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse(argv)
     try:
-        device = run.find_device(args.device)
+        device = wiring.find_device(args.device)
     except ValueError as e:
         parser.error(str(e))
     if args.part:

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.record import ROOT
 from benchmarks.timing import in_turns, timed
-from minillm import run
+from minillm.config.flags import override
 from minillm.datasets.batch import Batch
 from minillm.datasets.corpus import load_corpus
 from minillm.decoding.captured import Captured
@@ -22,11 +22,11 @@ from minillm.decoding.drafts import ModelDrafter
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.speculative import Tally, speculate
-from minillm.flags import override
 from minillm.run_config import RunConfig, load_config
-from minillm.run_drafter import build_drafter
-from minillm.run_folder import open_run
-from minillm.text import TextModel
+from minillm.runs import wiring
+from minillm.runs.drafter import build_drafter
+from minillm.runs.folder import open_run
+from minillm.text.model import TextModel
 from minillm.training.precision import DTYPES, finish
 
 VOCAB = 1664
@@ -115,7 +115,7 @@ def training(job: Job) -> Figures:
     for shape in SHAPES:
         for precision in ("fp32", "bf16"):
             config = job.config(shape, **{"train.precision": precision})
-            step = run.build_step(config, run.build_model(config, VOCAB, job.device))
+            step = wiring.build_step(config, wiring.build_model(config, VOCAB, job.device))
             size = (config.train.batch_size, config.model.context_length + 1)
             text = torch.randint(VOCAB, size, generator=torch.Generator().manual_seed(0))
             batch = Batch(text[:, :-1].contiguous(), text[:, 1:].contiguous())
@@ -138,7 +138,7 @@ def decoding(job: Job) -> Figures:
         prompt = torch.randint(VOCAB, (N_PROMPT,), generator=torch.Generator().manual_seed(0)).tolist()
         n_new = config.model.context_length - N_PROMPT
         for precision in ("fp32", "bf16"):
-            model = run.build_model(config, VOCAB, job.device).to(DTYPES[precision]).eval()
+            model = wiring.build_model(config, VOCAB, job.device).to(DTYPES[precision]).eval()
             ask = {"max_new_tokens": n_new, "generators": seeded([0])}
             sampler = Sampler(build_pipeline(GREEDY))
             roads = {"plain": model, "graph": Captured(model)}

@@ -19,9 +19,9 @@ import torch
 from benchmarks.gpt2 import GPT2, check_roads, twin, write
 from benchmarks.record import record
 from benchmarks.timing import in_turns, rates, ratios
+from minillm.config.flags import Parser
 from minillm.decoding.generate import Event, generate, stream
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
-from minillm.flags import Parser
 from minillm.models.decoder import Decoder
 
 VOCAB = 65

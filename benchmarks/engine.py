@@ -15,10 +15,10 @@ import torch
 from benchmarks.gpt2 import GPT2, Prompts, check_roads, twin, write
 from benchmarks.record import record
 from benchmarks.timing import in_turns, rates, ratios, span
+from minillm.config.flags import Parser
 from minillm.decoding.sampler import SamplingConfig
 from minillm.engine.engine import Engine
 from minillm.engine.request import Request
-from minillm.flags import Parser
 from minillm.models.decoder import Decoder
 
 VOCAB = 1700

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from benchmarks.record import ROOT, record
 from benchmarks.timing import with_bytecode
-from minillm import run_folder
+from minillm.config.flags import Parser
 from minillm.datasets.stories import World
 from minillm.decoding.sampler import SamplingConfig
-from minillm.flags import Parser
+from minillm.runs import folder
 
 
 def measure_training(config: str, seed: int, folder: Path, more: list[str], valid: bool = True) -> dict[str, float]:
@@ -36,7 +36,7 @@ def measure_training(config: str, seed: int, folder: Path, more: list[str], vali
 
 def valid_stories(path: Path, n: int = 200, top_p: float = 0.9) -> float:
     """The share of n sampled texts that are whole stories of the world."""
-    opened, world = run_folder.open_run(path), World()
+    opened, world = folder.open_run(path), World()
     sampling = SamplingConfig(top_p=top_p)
     limit = opened.config.model.context_length
     texts = opened.text.generate([""] * n, sampling, max_new_tokens=limit, seeds=range(n))

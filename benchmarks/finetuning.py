@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.figures import measure_training
 from benchmarks.record import record
-from minillm.flags import Parser
+from minillm.config.flags import Parser
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from benchmarks.attention import peak_bytes
 from benchmarks.record import record
 from benchmarks.timing import in_turns, ratios
-from minillm.flags import Parser
+from minillm.config.flags import Parser
 from minillm.objectives.linear_cross_entropy import linear_cross_entropy
 
 

@@ -1,6 +1,7 @@
 """What importing minillm costs beside torch: python -m benchmarks.imports
 
-Seconds of `python -c "import minillm.run"` and of `python -c "import torch"`, processes of their own, in turns; kept is the difference.
+Seconds of `python -c "import minillm.runs.wiring"` and of `python -c "import torch"`, in turns;
+kept is the difference.
 Both find their bytecode in a cache, as from the second start on.
 """
 
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.record import ROOT, record
 from benchmarks.timing import in_turns, with_bytecode
-from minillm.flags import Parser
+from minillm.config.flags import Parser
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
             )
 
         times = in_turns(
-            {module: lambda module=module: start(module) for module in ("minillm.run", "torch")}, args.repeats
+            {module: lambda module=module: start(module) for module in ("minillm.runs.wiring", "torch")}, args.repeats
         )
     rows = zip(*times.values(), strict=True)
     record("imports", [{"seconds": a, "torch_seconds": b, "more_seconds": a - b} for a, b in rows])

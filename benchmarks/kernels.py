@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from benchmarks.record import record
 from benchmarks.timing import in_turns, ratios
-from minillm.flags import Parser
+from minillm.config.flags import Parser
 from minillm.layers.attention import attend_written_out
 from minillm.layers.norm import RMSNorm
 from minillm.objectives import cross_entropy

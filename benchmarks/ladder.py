@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.figures import measure_training
 from benchmarks.record import ROOT, machine
-from minillm.flags import Parser
+from minillm.config.flags import Parser
 from minillm.run_config import load_config
 from minillm.training.metrics import read_metrics
 

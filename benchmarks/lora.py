@@ -22,12 +22,12 @@ from pathlib import Path
 import torch
 
 from benchmarks.record import ROOT, record
-from minillm import run, run_folder
+from minillm.config.flags import Parser
 from minillm.datasets.batch import Batch
-from minillm.flags import Parser
+from minillm.evaluation.validation import Validation
 from minillm.run_config import RunConfig, load_config
-from minillm.tasks.base import Data
-from minillm.training.evaluate import Validation
+from minillm.runs import folder, wiring
+from minillm.tasks.task import Data
 from minillm.training.optim import AdamW, Together
 from minillm.training.step import GradientStep
 
@@ -70,8 +70,8 @@ def kept_bytes(step: GradientStep, batch: Batch) -> int:
 
 def memory(config: RunConfig, data: Data) -> dict[str, float]:
     """What training by this config needs beside the weights."""
-    model = run.build_model(config, data.tokenizer.vocab_size)
-    step = run.build_step(config, model)
+    model = wiring.build_model(config, data.tokenizer.vocab_size)
+    step = wiring.build_step(config, model)
     members = step.optimizer.members if isinstance(step.optimizer, Together) else [step.optimizer]
     state = [x for member in members for x in (member.m + (member.v if isinstance(member, AdamW) else []))]
     trained = sum(p.numel() for p in step.parameters)
@@ -79,13 +79,13 @@ def memory(config: RunConfig, data: Data) -> dict[str, float]:
         "trained": trained,
         "share": 100 * trained / sum(p.numel() for p in model.parameters()),
         "state": sum(x.nbytes for x in step.gradients + state) / 1e6,
-        "kept": kept_bytes(step, run.build_batches(config, data)(0)) / 1e6,
+        "kept": kept_bytes(step, wiring.build_batches(config, data)(0)) / 1e6,
     }
 
 
 def losses(path: Path, diary: Validation, stories: Validation) -> dict[str, float]:
     """What a run knows of the new stories and of the old ones."""
-    model = run_folder.open_run(path).text.model
+    model = folder.open_run(path).text.model
     new = diary(model)
     return {
         "diary": new["val_loss"],
@@ -106,11 +106,11 @@ def main() -> None:
         if base is None:
             base = folder / "gpt-tiny"
             train(base, ["--config", "gpt-tiny"])
-        saved = run_folder.read_best(base)
+        saved = folder.read_best(base)
         new, old = (
-            run.build_data(config, saved["tokenizer"]) for config in (load_config("lora-tiny"), saved["config"])
+            wiring.build_data(config, saved["tokenizer"]) for config in (load_config("lora-tiny"), saved["config"])
         )
-        validations = run.build_validation(saved["config"], new), run.build_validation(saved["config"], old)
+        validations = wiring.build_validation(saved["config"], new), wiring.build_validation(saved["config"], old)
         rows = {"before": [losses(base, *validations)], "LoRA": [], "full": []}
         for seed in range(args.seeds):
             for way, flags in {"LoRA": {}, "full": FULL}.items():
@@ -126,11 +126,7 @@ def main() -> None:
                     *(word for k, v in flags.items() for word in (f"--{k}", v)),
                 ]
                 process = train(path, words)
-                row = (
-                    losses(path, *validations)
-                    | memory(run_folder.read_best(path)["config"], new)
-                    | {"process": process}
-                )
+                row = losses(path, *validations) | memory(folder.read_best(path)["config"], new) | {"process": process}
                 rows[way].append(row)
                 print(json.dumps({"way": way, "seed": seed, **row}), flush=True)
     ways = ("LoRA", "full")

@@ -10,10 +10,10 @@ import statistics
 from benchmarks.record import record
 from benchmarks.throughput import faster
 from benchmarks.timing import ratios, timed
-from minillm import run
-from minillm.flags import Parser, override
+from minillm.config.flags import Parser, override
 from minillm.models.decoder import DecoderConfig
 from minillm.run_config import RunConfig, load_config
+from minillm.runs import wiring
 
 
 def pair(config: RunConfig) -> dict[str, RunConfig]:
@@ -34,11 +34,11 @@ def pair(config: RunConfig) -> dict[str, RunConfig]:
 
 def race(config: RunConfig) -> dict[str, float]:
     """Train both on the same batches, in turns: validation losses, and quartiles of the ratio of times."""
-    data = run.build_data(config)
-    batch, vocab_size = run.build_batches(config, data), data.tokenizer.vocab_size
+    data = wiring.build_data(config)
+    batch, vocab_size = wiring.build_batches(config, data), data.tokenizer.vocab_size
     configs = pair(faster(config, vocab_size, batch(0)))
-    models = {name: run.build_model(c, vocab_size) for name, c in configs.items()}
-    steps = {name: run.build_step(c, models[name]) for name, c in configs.items()}
+    models = {name: wiring.build_model(c, vocab_size) for name, c in configs.items()}
+    steps = {name: wiring.build_step(c, models[name]) for name, c in configs.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for i in range(config.train.max_steps):
         now = batch(i)
@@ -51,7 +51,7 @@ def race(config: RunConfig) -> dict[str, float]:
                     "  ".join(f"{key} {value:.3f}" for key, value in metrics.items()),
                     flush=True,
                 )
-    losses = {f"{name}_loss": run.build_validation(c, data)(models[name])["val_loss"] for name, c in configs.items()}
+    losses = {f"{name}_loss": wiring.build_validation(c, data)(models[name])["val_loss"] for name, c in configs.items()}
     low, middle, high = statistics.quantiles(ratios(times["experts"][5:], times["dense"][5:]), n=4)
     return losses | {"time_ratio": middle, "time_ratio_lower_quartile": low, "time_ratio_upper_quartile": high}
 

@@ -12,8 +12,8 @@ import torch
 
 from benchmarks.record import record
 from benchmarks.timing import timed
+from minillm.config.flags import Parser
 from minillm.datasets.batch import Batch
-from minillm.flags import Parser
 from minillm.models.ngram import Ngram, NgramConfig
 
 ROWS, WIDTH = 16, 2**17

@@ -10,7 +10,7 @@ from benchmarks import ladder
 from benchmarks.cache_frontier import FORGETFUL
 from benchmarks.goals import GOALS
 from benchmarks.record import FIGURES, ROOT
-from minillm.tokenizers.build import CLASSES
+from minillm.tokenizers.build_tokenizer import CLASSES
 
 PAGE = ROOT / "benchmarks" / "figures.md"
 ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
@@ -187,7 +187,7 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
     "tokenizer-default": [("the default tokenizer reads MB a second of the stories of gpt-tiny", "encode", "{:.1f}")],
     "imports": [
         (
-            "seconds of `import minillm.run` beyond those of `import torch` (`benchmarks.imports`)",
+            "seconds of `import minillm.runs.wiring` beyond those of `import torch` (`benchmarks.imports`)",
             "more_seconds",
             "{:.2f} s",
         )

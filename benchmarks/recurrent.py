@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmarks.record import record
 from benchmarks.timing import in_turns, rates
-from minillm.flags import Parser
+from minillm.config.flags import Parser
 from minillm.models.rnn import CELLS
 
 THEIRS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}

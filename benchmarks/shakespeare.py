@@ -17,10 +17,10 @@ import statistics
 from benchmarks.record import record
 from benchmarks.throughput import faster
 from benchmarks.timing import timed
-from minillm import run
-from minillm.flags import Parser, override
+from minillm.config.flags import Parser, override
 from minillm.run_config import RunConfig, load_config
-from minillm.tasks.base import Data
+from minillm.runs import wiring
+from minillm.tasks.task import Data
 from minillm.training.allocator import keep_freed_memory
 
 
@@ -29,9 +29,9 @@ class Trainee:
 
     def __init__(self, config: RunConfig, data: Data, loss: float, look_from: int, look_every: int):
         self.max_steps, self.loss, self.look_from, self.look_every = config.train.max_steps, loss, look_from, look_every
-        self.batch, self.validation = run.build_batches(config, data), run.build_validation(config, data)
-        self.model = run.build_model(config, data.tokenizer.vocab_size)
-        self.step, self.n_steps = run.build_step(config, self.model), 0
+        self.batch, self.validation = wiring.build_batches(config, data), wiring.build_validation(config, data)
+        self.model = wiring.build_model(config, data.tokenizer.vocab_size)
+        self.step, self.n_steps = wiring.build_step(config, self.model), 0
 
     def advance(self) -> tuple[float, float]:
         """One step: seconds of cutting its batch, and of learning from it."""
@@ -99,8 +99,8 @@ def main() -> None:
     both = {name: override(config, {"data.corpus": args.corpus}) for name, config in both.items()}
     if args.steps:
         both["ours"] = override(both["ours"], {"train.max_steps": str(args.steps)})
-    data = run.build_data(both["ours"])
-    both["ours"] = faster(both["ours"], data.tokenizer.vocab_size, run.build_batches(both["ours"], data)(0))
+    data = wiring.build_data(both["ours"])
+    both["ours"] = faster(both["ours"], data.tokenizer.vocab_size, wiring.build_batches(both["ours"], data)(0))
     print(f"the fast recipe in {both['ours'].train.precision}, for {both['ours'].train.max_steps} steps at most")
     rows = []
     for seed in range(args.seeds):

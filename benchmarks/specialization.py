@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.record import record
-from minillm import run
+from minillm.config.flags import Parser, override
 from minillm.datasets.corpus import load_corpus
 from minillm.datasets.split import split
 from minillm.datasets.tokens import token_stream
 from minillm.datasets.windows import evaluation_batches
-from minillm.flags import Parser, override
 from minillm.run_config import RunConfig, load_config
-from minillm.tasks.base import Data
+from minillm.runs import wiring
+from minillm.tasks.task import Data
 from minillm.training.balance import load_metrics, routers_of, watching
 
 REMEDIES = {
@@ -78,19 +78,19 @@ def main() -> None:
     args = parser.parse()
     more = {"data.corpus": args.corpus} if args.corpus else {}
     config = override(load_config("moe-tiny"), {"train.max_steps": str(args.steps), "train.precision": "bf16"} | more)
-    data = run.build_data(config)
-    batch = run.build_batches(config, data)
+    data = wiring.build_data(config)
+    batch = wiring.build_batches(config, data)
     print(f"{config.data.corpus}: at most {math.log2(len(config.data.corpus.split(','))):.3f} bits")
-    fresh = run.build_model(config, data.tokenizer.vocab_size).eval()
-    found = report("fresh", choices(fresh, config, data), run.build_validation(config, data)(fresh)["val_loss"])
+    fresh = wiring.build_model(config, data.tokenizer.vocab_size).eval()
+    found = report("fresh", choices(fresh, config, data), wiring.build_validation(config, data)(fresh)["val_loss"])
     for name, flags in REMEDIES.items():
         changed = override(config, flags)
-        model = run.build_model(changed, data.tokenizer.vocab_size)
-        step = run.build_step(changed, model)
+        model = wiring.build_model(changed, data.tokenizer.vocab_size)
+        step = wiring.build_step(changed, model)
         for i in range(args.steps):
             step(batch(i))
         found |= report(
-            name, choices(model.eval(), changed, data), run.build_validation(changed, data)(model)["val_loss"]
+            name, choices(model.eval(), changed, data), wiring.build_validation(changed, data)(model)["val_loss"]
         )
     record("specialization", [found])
 

@@ -15,16 +15,16 @@ import torch
 
 from benchmarks.record import record
 from benchmarks.timing import ratios, span, timed
+from minillm.config.flags import Parser
 from minillm.datasets.corpus import load_corpus
 from minillm.decoding.draft_length import MOST, Cost, Tally, expected_speed_up
 from minillm.decoding.drafts import ModelDrafter
 from minillm.decoding.generate import Completion, generate
 from minillm.decoding.sampler import SamplingConfig
 from minillm.decoding.speculative import speculate
-from minillm.flags import Parser
-from minillm.run_drafter import build_drafter
-from minillm.run_folder import open_run
-from minillm.text import TextModel
+from minillm.runs.drafter import build_drafter
+from minillm.runs.folder import open_run
+from minillm.text.model import TextModel
 from minillm.training.precision import DTYPES
 
 N_WORDS = 5  # of a document, to go on from

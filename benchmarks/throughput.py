@@ -19,11 +19,11 @@ from torch import nn
 from benchmarks.gpt2 import twin
 from benchmarks.record import record
 from benchmarks.timing import in_turns, rates, ratios, timed
-from minillm import run
+from minillm.config.flags import Parser, override
 from minillm.datasets.batch import Batch
-from minillm.flags import Parser, override
 from minillm.objectives.next_token import next_token
 from minillm.run_config import RunConfig, load_config
+from minillm.runs import wiring
 from minillm.training.allocator import keep_freed_memory
 from minillm.training.precision import seconds_per_pass
 from minillm.training.profile import matmul_rate
@@ -34,7 +34,7 @@ LARGER = {"n_layers": 6, "d_model": 384, "n_heads": 6, "context_length": 256}
 
 def faster(config: RunConfig, vocab_size: int, batch: Batch) -> RunConfig:
     """The config in the precision that a short trial finds faster, as train.py chooses it."""
-    seconds = seconds_per_pass(run.build_model(config, vocab_size), run.build_objective(config), batch)
+    seconds = seconds_per_pass(wiring.build_model(config, vocab_size), wiring.build_objective(config), batch)
     return override(config, {"train.precision": min(seconds, key=seconds.__getitem__)})
 
 
@@ -72,13 +72,13 @@ def against_transformers(repeats: int) -> list[dict[str, float]]:
     config = override(load_config("gpt-nano"), {"model.bias": "true"})
     batch = random_batch(config)
     config = faster(config, VOCAB, batch)
-    model = run.build_model(config, VOCAB)
+    model = wiring.build_model(config, VOCAB)
     theirs = {name: twin(model) for name in ("fp32", "bf16")}
     loss = next_token(model.double().eval(), batch)
     if not torch.isclose(loss.total / loss.count, their_loss(theirs["fp32"].double(), batch).double(), rtol=1e-6):
         raise SystemExit("the models disagree about the loss: their times mean nothing")
     model.float(), theirs["fp32"].float()
-    step = run.build_step(config, model)
+    step = wiring.build_step(config, model)
     their_steps = {name: TheirStep(other, config, autocast=name == "bf16") for name, other in theirs.items()}
     roads = {"ours": lambda: step(batch)} | {name: lambda one=one: one(batch) for name, one in their_steps.items()}
     seconds = in_turns(roads, repeats)
@@ -115,12 +115,12 @@ def against_the_machine(repeats: int) -> list[dict[str, float]]:
     """Operations a second of a step in bfloat16, of its products alone, and of large matrix products between the steps."""
     sizes = {f"model.{name}": str(size) for name, size in LARGER.items()}
     config = override(load_config("gpt-nano"), {**sizes, "train.batch_size": "8", "train.precision": "bf16"})
-    model, batch, c = run.build_model(config, VOCAB), random_batch(config), config.model
+    model, batch, c = wiring.build_model(config, VOCAB), random_batch(config), config.model
     n_multiplying = sum(
         p.numel() for name, p in model.named_parameters() if "positions" not in name
     )  # the embedding, as the head, too
     operations = batch.tokens.numel() * (6 * n_multiplying + 12 * c.n_layers * c.d_model * c.context_length)
-    step, products, rows = run.build_step(config, model), Products(model, batch.tokens.numel()), []
+    step, products, rows = wiring.build_step(config, model), Products(model, batch.tokens.numel()), []
     for i in range(repeats + 1):
         achieved, bound = operations / timed(lambda: step(batch))[1], matmul_rate(torch.bfloat16)
         alone = products.operations / timed(products)[1]

@@ -13,10 +13,10 @@ from pydoc_data import topics
 
 from benchmarks.record import record
 from benchmarks.timing import rates, span, timed
+from minillm.config.flags import Parser
 from minillm.datasets.corpus import DataConfig, load_corpus
-from minillm.flags import Parser
-from minillm.tokenizers.base import Tokenizer
-from minillm.tokenizers.build import CLASSES, TokenizerConfig, tokenizer_from_dict, train_tokenizer
+from minillm.tokenizers.build_tokenizer import CLASSES, TokenizerConfig, tokenizer_from_dict, train_tokenizer
+from minillm.tokenizers.tokenizer import Tokenizer
 
 
 def megabytes_of(texts: Sequence[str]) -> float:

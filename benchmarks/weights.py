@@ -17,14 +17,14 @@ import torch
 from benchmarks.gpt2 import GPT2, twin, write
 from benchmarks.record import record
 from benchmarks.timing import in_turns, rates, ratios
-from minillm import run, run_folder
+from minillm.config.flags import Parser
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
-from minillm.flags import Parser
 from minillm.models.decoder import Decoder
 from minillm.quantization.kernels import accelerate
 from minillm.quantization.pack import WEIGHTS, pack
 from minillm.quantization.packed import nbytes
+from minillm.runs import folder, wiring
 
 PROMPT = list(range(100, 116))
 SMALL = replace(GPT2, n_layers=12, d_model=768, n_heads=12, context_length=1024)  # the smallest that was published
@@ -72,13 +72,13 @@ def speed(names: list[str], n_tokens: int, n_rounds: int) -> None:
 
 def quality(path: Path, n_batches: int) -> None:
     """Print the validation loss of a run in each format, each computing in bfloat16 once packed, as it would write; keep the percents."""
-    config = run_folder.read_best(path)["config"]
-    validation = run.build_validation(config, run.build_data(config, run_folder.read_best(path)["tokenizer"]))
+    config = folder.read_best(path)["config"]
+    validation = wiring.build_validation(config, wiring.build_data(config, folder.read_best(path)["tokenizer"]))
     del validation.batches[n_batches:]
     validation.source_nats = None
     whole, percents = None, {}
     for weights in ("as trained", *WEIGHTS):
-        model = run_folder.open_run(path).text.model
+        model = folder.open_run(path).text.model
         if weights != "as trained":
             pack(model, weights)
         size = nbytes(model)

@@ -4,7 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from minillm.folders import SHIPPED
+from minillm.system.folders import SHIPPED
 
 
 def spelled(script: str) -> str:

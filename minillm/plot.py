@@ -7,7 +7,7 @@ matplotlib installed (pip install -e ".[plots]") the same goes into a picture, w
 import sys
 from pathlib import Path
 
-from minillm.flags import Parser
+from minillm.config.flags import Parser
 from minillm.training.curves import TITLES, Curve, curves_of, save_plot, source_loss, terminal_plot
 from minillm.training.metrics import read_metrics
 

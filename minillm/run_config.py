@@ -1,7 +1,7 @@
 """The config of a run: one section for each part, each in the file that consumes it, and what they must agree about.
 
 Files in configs/ are such configs by name. What one section says against another is refused here, before anything is read or built.
-Read `config` before; next: `run`.
+Read `config/fields.py` before; next: `runs/wiring.py`.
 """
 
 from collections.abc import Mapping
@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from minillm.adapters.lora import AdapterConfig
-from minillm.config import load, suggest, validate
+from minillm.config.fields import suggest, validate
+from minillm.config.loading import load
 from minillm.datasets.cleaning import CleaningConfig
 from minillm.datasets.corpus import DataConfig
 from minillm.datasets.labels import LabelsConfig
 from minillm.datasets.masking import MaskingConfig
 from minillm.decoding.sampler import SamplingConfig
-from minillm.folders import SHIPPED
 from minillm.models.decoder import DecoderConfig
 from minillm.models.encoder import EncoderConfig
 from minillm.models.encoder_decoder import EncoderDecoderConfig
 from minillm.models.ngram import NgramConfig
 from minillm.models.rnn import RNNConfig
-from minillm.text import TextConfig
-from minillm.tokenizers.build import TokenizerConfig
+from minillm.system.folders import SHIPPED
+from minillm.text.model import TextConfig
+from minillm.tokenizers.build_tokenizer import TokenizerConfig
 from minillm.training.loop import TrainConfig
 from minillm.training.optim import OptimConfig
 from minillm.training.schedule import ScheduleConfig

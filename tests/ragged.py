@@ -7,7 +7,7 @@ from random import Random
 import torch
 from torch import Tensor, nn
 
-from minillm.cache.base import EMPTY
+from minillm.constants import EMPTY
 
 WHERE = ("first", "last", "in the middle")  # where EMPTY stands
 

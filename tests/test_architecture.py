@@ -10,21 +10,20 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "minillm").rglob("*.py"))
 FLOORS = [
-    "config folders nibbles os_errors out_of_memory registry run_lock",
-    "flags commands",
-    "cache tokenizers backprop",
+    "system constants lessons",
+    "config",
+    "cache tokenizers backprop commands",
     "layers datasets",
     "models",
-    "objectives decoding adapters quantization interop",
-    "training engine parallel",
-    "text",
-    "text_encoders",
-    "prompting evaluation scaling serving run_config",
-    "tasks expectations memorization",
-    "run novelty",
-    "run_folder claims sizing",
-    "run_drafter run_report run_start quantize plot",
-    "writing reading checking",
+    "objectives decoding adapters quantization",
+    "speed interop",
+    "text training engine parallel",
+    "run_config",
+    "alignment prompting evaluation scaling serving",
+    "tasks",
+    "runs",
+    "console",
+    "quantize plot",
 ]
 FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages.split()}
 

@@ -16,7 +16,7 @@ import torch
 
 import sample
 import train
-from minillm import run_folder
+from minillm.runs import folder
 from minillm.training import checkpoint
 from minillm.training.step import GradientStep
 from tests import tiny
@@ -439,7 +439,7 @@ def test_characters_that_the_tokenizer_lacks_are_named(tmp_path, capsys):
 
 def test_opening_a_run_draws_nothing_from_torchs_generator(finished):
     before = torch.get_rng_state()
-    run_folder.open_run(finished[0])
+    folder.open_run(finished[0])
     assert torch.equal(torch.get_rng_state(), before)
 
 

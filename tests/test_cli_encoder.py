@@ -7,7 +7,7 @@ import torch
 
 import sample
 import train
-from minillm import reading
+from minillm.console import reading
 from minillm.training import checkpoint
 from minillm.training.step import GradientStep
 from tests.interruption import ctrl_c_after

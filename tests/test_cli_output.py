@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import train
-from minillm.config import to_toml
+from minillm.config.loading import to_toml
 from minillm.run_config import CONFIGS, RunConfig
 from tests import tiny
 from tests.test_cli import SMALL

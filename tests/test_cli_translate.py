@@ -9,9 +9,9 @@ import torch
 
 import sample
 import train
-from minillm import run_folder
 from minillm.decoding.attention_map import save_heat_maps, table
 from minillm.decoding.sampler import SamplingConfig
+from minillm.runs import folder
 from minillm.training import checkpoint
 from minillm.training.metrics import read_metrics
 from minillm.training.step import GradientStep
@@ -82,7 +82,7 @@ def test_the_prompt_is_the_source_and_is_shown_beside_its_translation(finished, 
 
 
 def test_translations_of_many_are_those_of_each(finished):
-    text = run_folder.open_run(finished).text
+    text = folder.open_run(finished).text
     prompts = ["je suis étudiant", "elle", "est-ce que tu manges une pomme ?"]
     sampling = SamplingConfig(temperature=0.0)
     together = text.generate(prompts, sampling, max_new_tokens=12, seeds=[0, 1, 2])
@@ -104,7 +104,7 @@ def test_attention_is_a_table_and_where_matplotlib_is_a_picture(finished, plots,
 
 
 def test_where_a_translation_was_looked_for_sums_to_one(finished):
-    target, source, weights = run_folder.open_run(finished).text.attention("je suis étudiant", "I am")
+    target, source, weights = folder.open_run(finished).text.attention("je suis étudiant", "I am")
     assert weights.shape == (1, 2, len(target), len(source)) and source[-1] == target[-1] == "END"
     assert weights.sum(-1).allclose(weights.new_ones(()))
 

@@ -8,11 +8,11 @@ from functools import partial
 import pytest
 import torch
 
-from minillm import run
+from minillm.config.flags import override
 from minillm.datasets.labels import ENDINGS
 from minillm.datasets.tokens import token_stream
-from minillm.flags import override
 from minillm.run_config import CONFIGS, load_config
+from minillm.runs import wiring
 from minillm.tasks import documents, translation
 from minillm.training.loop import Progress, train
 
@@ -46,7 +46,7 @@ def on_a_tiny_text(name, tmp_path, monkeypatch, flags):
     # only of stories are the labels known
     source = {"data.corpus": str(corpus)} if config.labels.kind == "none" else {"data.n_stories": "40"}
     config = override(config, source | small | flags)
-    return config, run.build_data(config, say=lambda line: None)
+    return config, wiring.build_data(config, say=lambda line: None)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -55,12 +55,12 @@ def test_a_config_that_ships_trains_two_steps_on_a_tiny_text(name, tmp_path, mon
     quick |= {"model.n_layers": "1"} if hasattr(model, "n_layers") else {}
     quick |= {"schedule.warmup_steps": "0"} if model.kind != "ngram" else {}
     config, data = on_a_tiny_text(name, tmp_path, monkeypatch, quick)
-    model, rows = run.build_model(config, data.tokenizer.vocab_size), []
-    step, validation = run.build_step(config, model), run.build_validation(config, data)
+    model, rows = wiring.build_model(config, data.tokenizer.vocab_size), []
+    step, validation = wiring.build_step(config, model), wiring.build_validation(config, data)
     train(
         config.train,
         step,
-        run.build_batches(config, data),
+        wiring.build_batches(config, data),
         lambda: validation(model),
         lambda *_: None,
         rows.append,
@@ -78,8 +78,8 @@ def test_a_config_that_ships_starts_at_the_loss_of_a_uniform_guess(name, tmp_pat
     config, data = on_a_tiny_text(name, tmp_path, monkeypatch, {"train.batch_size": "32"})
     of_text = config.tokenizer.kind in ("char", "byte")  # others have as many ids as the config says
     vocab_size = data.tokenizer.vocab_size if of_text else load_config(name).tokenizer.vocab_size
-    model, batch = run.build_model(config, vocab_size), run.build_batches(config, data)(0)
+    model, batch = wiring.build_model(config, vocab_size), wiring.build_batches(config, data)(0)
     with torch.no_grad():
-        loss = run.build_objective(config)(model.train(), batch)
+        loss = wiring.build_objective(config)(model.train(), batch)
     n_answers = len(ENDINGS) if data.labels else vocab_size
     assert abs(float(loss.total) / loss.count - math.log(n_answers)) < 0.1

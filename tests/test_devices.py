@@ -45,7 +45,7 @@ def run_without_cuda(code: str, cwd: Path) -> subprocess.CompletedProcess:
 
 def test_on_the_processor_no_function_of_torch_cuda_is_called(tmp_path):
     words = flags(train__run="run", train__precision="auto", train__log_every=1)
-    lines = ["import minillm.run, train, sample"]
+    lines = ["import minillm.runs.wiring, train, sample"]
     lines += [f"assert train.main(['--config', 'gpt-tiny', '--device', 'cpu', *{words!r}]) == 0"]
     lines += ["assert train.main(['--resume', 'run', '--device', 'cpu', '--train.max_steps', '4']) == 0"]
     lines += ["assert sample.main(['--run', 'run', '--device', 'cpu', '--max-new-tokens', '3', '--top-p', '0.9']) == 0"]
@@ -54,7 +54,7 @@ def test_on_the_processor_no_function_of_torch_cuda_is_called(tmp_path):
 
 
 def test_that_would_be_noticed(tmp_path):
-    done = run_without_cuda("import minillm.run; minillm.run.find_device('auto')", tmp_path)
+    done = run_without_cuda("import minillm.runs.wiring; minillm.runs.wiring.find_device('auto')", tmp_path)
     assert "torch.cuda.is_available was touched" in done.stderr, "the one question, and the one place where it is asked"
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import train
-from minillm import run, run_folder
-from minillm.flags import override
+from minillm.config.flags import override
 from minillm.run_config import load_config
+from minillm.runs import folder, wiring
 from minillm.training import checkpoint
 from minillm.training.step import GradientStep
 from tests import tiny
@@ -56,7 +56,7 @@ def test_a_few_lines_stop_early_with_the_best_weights_and_a_word_on_it(tmp_path,
     best = min(val, key=val.__getitem__)
     summary = json.loads((path / "summary.json").read_text())
     assert len(val) >= 8 and summary["steps"] == max(val) == best + 8 * 5 < 1000
-    assert summary["best_step"] == best == run_folder.open_run(path).step and summary["val_loss"] == pytest.approx(
+    assert summary["best_step"] == best == folder.open_run(path).step and summary["val_loss"] == pytest.approx(
         val[best], rel=1e-5
     )
     assert f"stopped early at step {max(val)}, after 8 validations" in out
@@ -98,7 +98,7 @@ def test_a_run_from_the_weights_of_another_decides_for_its_own_text_how_often_to
     text.write_text("\n".join(f"{line} {i}" for i, line in enumerate(LINES * 60)))
     words = ["--init-from", tmp_path / "run", "--data.corpus", text, "--train.run", new, "--train.max_steps", 16]
     assert train.main(list(map(str, words))) == 0
-    config = run_folder.open_run(new).config
+    config = folder.open_run(new).config
     assert (config.train.eval_every, config.train.patience) == (2, 0) and config.about.summary == ""
 
 
@@ -114,9 +114,9 @@ def test_the_best_is_chosen_on_a_sample_and_told_of_the_whole_part(tmp_path, cap
     path, out = tmp_path / "run", capsys.readouterr().out
     validated = [row for row in rows(path) if "val_loss" in row]
     assert len(validated) == 8 and all(row.keys() == {"step", "val_loss"} for row in validated)
-    summary, opened = json.loads((path / "summary.json").read_text()), run_folder.open_run(path)
-    data = run.build_data(opened.config, opened.text.tokenizer)
-    whole = run.build_validation(opened.config, data)
+    summary, opened = json.loads((path / "summary.json").read_text()), folder.open_run(path)
+    data = wiring.build_data(opened.config, opened.text.tokenizer)
+    whole = wiring.build_validation(opened.config, data)
     assert summary["val_loss"] == pytest.approx(whole(opened.text.model)["val_loss"]) and "bits_per_byte" in summary
     best = min(validated, key=lambda row: row["val_loss"])
     assert (
@@ -149,9 +149,9 @@ def test_every_kind_of_model_reads_a_few_lines(tmp_path, capsys, config):
 
 def test_the_config_as_it_is_says_what_to_expect(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    about, build_data = load_config("gpt-tiny").about, run.build_data
+    about, build_data = load_config("gpt-tiny").about, wiring.build_data
     monkeypatch.setattr(
-        run, "build_data", lambda config, *rest: build_data(override(config, {"data.n_stories": "1500"}), *rest)
+        wiring, "build_data", lambda config, *rest: build_data(override(config, {"data.n_stories": "1500"}), *rest)
     )
     for words, expected in (
         ([], True),

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from minillm import commands as console
-from minillm.folders import version
+from minillm.system.folders import version
 from tests import tiny
 from tests.test_cli import SMALL
 

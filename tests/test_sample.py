@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sample
-from minillm import writing
-from minillm.cache.build import CacheConfig
+from minillm.cache.build_cache import CacheConfig
+from minillm.console import writing
+from minillm.console.writing import Memory
 from minillm.datasets.corpus import DataConfig
 from minillm.decoding.drafts import ModelDrafter
 from minillm.decoding.explain import ExplainingSampler, from_json
@@ -23,10 +24,9 @@ from minillm.decoding.sampler import SamplingConfig
 from minillm.models.decoder import Decoder
 from minillm.models.rnn import RNN, RNNConfig
 from minillm.run_config import RunConfig
-from minillm.run_folder import OpenRun
-from minillm.text import TextConfig, TextModel
+from minillm.runs.folder import OpenRun
+from minillm.text.model import TextConfig, TextModel
 from minillm.tokenizers.char import CharTokenizer
-from minillm.writing import Memory
 from tests import tiny
 
 LETTERS = CharTokenizer.train(["abcdefghijklm"])

@@ -6,12 +6,12 @@ import torch
 from benchmarks import specialization
 from benchmarks.moe import pair
 from benchmarks.specialization import choices, mutual_information
-from minillm import run
+from minillm.config.flags import override
 from minillm.datasets.corpus import Corpus
 from minillm.datasets.split import split
 from minillm.datasets.tokens import token_stream
-from minillm.flags import override
 from minillm.run_config import load_config
+from minillm.runs import wiring
 from minillm.tasks import documents
 
 
@@ -44,8 +44,8 @@ def test_each_choice_of_each_held_out_token_is_counted_once_under_its_source(mon
         "data.val_fraction": "0.2",
     }
     config = override(load_config("moe-tiny"), small)
-    data = run.build_data(config, say=lambda line: None)
-    counts = choices(run.build_model(config, data.tokenizer.vocab_size).eval(), config, data)
+    data = wiring.build_data(config, say=lambda line: None)
+    counts = choices(wiring.build_model(config, data.tokenizer.vocab_size).eval(), config, data)
     assert counts.shape == (config.model.n_layers, 2, 8)
     assert (counts.sum((1, 2)) == 2 * (len(data.val.ids) - 1)).all()
     in_a = sum(len(document) + 1 for document in split(parts[0].documents, 0.2, 0.03).val)
@@ -56,7 +56,7 @@ def test_the_dense_model_has_as_many_active_parameters():
     experts, dense = (c.model for c in pair(load_config("moe-tiny")).values())
     assert dense.n_experts == 0 and dense.d_ff == experts.d_ff * experts.n_experts_per_token
     sizes = [
-        sum(p.numel() for p in run.build_model(c, 50).parameters()) for c in pair(load_config("moe-tiny")).values()
+        sum(p.numel() for p in wiring.build_model(c, 50).parameters()) for c in pair(load_config("moe-tiny")).values()
     ]
     idle = experts.n_layers * (experts.n_experts - experts.n_experts_per_token) * 2 * experts.d_model * experts.d_ff
     assert sizes[0] - idle - experts.n_layers * experts.n_experts * experts.d_model == sizes[1]

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from minillm.config import suggest
+from minillm.config.fields import suggest
 
 
 def linear_layers(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linear]:

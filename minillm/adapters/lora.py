@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from minillm.adapters.inject import inject, replace
-from minillm.config import Above, Between, Count, validate
+from minillm.config.fields import Above, Between, Count, validate
 from minillm.layers.dropout import dropout_layer
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from minillm.backprop.textbook import INPUTS, RIGHT, WEIGHTS, WORDS, descend, numerically, step_by_step
-from minillm.flags import Parser
+from minillm.config.flags import Parser
 
 LR, N_STEPS = 0.1, 12
 

@@ -8,7 +8,8 @@ and taking tokens back the same thing: a matter of positions.
 import torch
 from torch import Tensor
 
-from minillm.cache.base import EMPTY, KVView, Rotate
+from minillm.cache.kv_cache import KVView, Positions, Rotate
+from minillm.constants import EMPTY
 
 
 class ContiguousCache:
@@ -25,15 +26,15 @@ class ContiguousCache:
         self.dense = True
         self.k = self.v = self.positions = torch.empty(0)
 
-    def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
+    def extend(self, k: Tensor, v: Tensor, positions: Positions, rotate: Rotate) -> KVView:
         """See `KVCache.extend`. Costs one write of the new columns; the view copies nothing."""
         end = self.n_slots + k.shape[2]
         self._reserve(k, end)
-        self.dense = self.dense and dense
+        self.dense = self.dense and positions.dense
         new = slice(self.n_slots, end)
-        self.k[:, :, new], self.v[:, :, new], self.n_slots = rotate(k, positions), v, end
+        self.k[:, :, new], self.v[:, :, new], self.n_slots = rotate(k, positions.ids), v, end
         if not self.dense:
-            self.positions[:, new] = positions
+            self.positions[:, new] = positions.ids
         return KVView(self.k[:, :, :end], self.v[:, :, :end], self.positions[:, None, :end], self.dense)
 
     def reorder(self, rows: Tensor, since: int = 0) -> None:

@@ -10,7 +10,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from minillm.cache.base import EMPTY, KVView, Rotate
+from minillm.cache.kv_cache import KVView, Positions, Rotate
+from minillm.constants import EMPTY
 
 
 class FixedCache:
@@ -25,13 +26,13 @@ class FixedCache:
         self.capacity = capacity
         self.k = self.v = torch.empty(0)
 
-    def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
+    def extend(self, k: Tensor, v: Tensor, positions: Positions, rotate: Rotate) -> KVView:
         """See `KVCache.extend`. Costs one write of the new tokens; the view copies nothing."""
         if self.k.dim() != 4:
             B, G, _, K = k.shape  # zeros, because what nobody may see is still multiplied by a weight of 0
             self.k, self.v = k.new_zeros(B, G, self.capacity + 1, K), v.new_zeros(B, G, self.capacity + 1, K)
-        slots = positions.where(positions >= 0, self.capacity)[:, None, :, None].expand(k.shape)
-        self.k.scatter_(2, slots, rotate(k, positions))
+        slots = positions.ids.where(positions.ids >= 0, self.capacity)[:, None, :, None].expand(k.shape)
+        self.k.scatter_(2, slots, rotate(k, positions.ids))
         self.v.scatter_(2, slots, v)
         return KVView(self.k, self.v, _numbers(self.capacity, k.device), False)
 

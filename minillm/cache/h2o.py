@@ -13,7 +13,7 @@ from einops import reduce
 from torch import Tensor
 from torch.nn.functional import pad
 
-from minillm.cache.base import KVView, Rotate, Weigh
+from minillm.cache.kv_cache import KVView, Positions, Rotate, Weigh
 from minillm.cache.slots import Slots, rank
 
 
@@ -34,11 +34,11 @@ class H2OCache:
         self.slots, self.whole = Slots(), True  # whole: nothing was forgotten
         self.scores = torch.empty(0)  # (B, G, S), float32 at least
 
-    def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
+    def extend(self, k: Tensor, v: Tensor, positions: Positions, rotate: Rotate) -> KVView:
         """See `KVCache.extend`."""
         if self.scores.dim() != 3:
             self.scores = k.new_zeros(*k.shape[:2], 0, dtype=torch.promote_types(k.dtype, torch.float32))
-        dense = self.slots.append(rotate(k, positions), v, positions, dense)
+        dense = self.slots.append(rotate(k, positions.ids), v, positions)
         # subtle: a row's EMPTY slots stand last, so its scores still stand beside its tokens
         self.scores = pad(self.scores, (0, self.slots.positions.shape[2] - self.scores.shape[2]))
         return KVView(self.slots.k, self.slots.v, self.slots.positions, self.whole and dense, self._observe)

@@ -5,7 +5,7 @@ it has filled its last one, so it wastes less than one page: token i stands in p
 Rows may share pages: a copy of a row is a copy of its table, and whoever writes into a shared page copies that page first. Pages
 know how many rows use them; without users they are free. PagedAttention (Kwon et al. 2023), after the virtual memory of operating
 systems. `PagedCache` is one layer with tables of its own; the engine plans once for all layers, and `PagedLayer` follows. Read
-`base` before.
+`kv_cache` before.
 """
 
 from collections import Counter
@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from minillm.cache.base import EMPTY, KVView, Rotate
+from minillm.cache.kv_cache import KVView, Positions, Rotate
+from minillm.constants import EMPTY
 
 
 class OutOfPages(ValueError):
@@ -184,7 +185,7 @@ class PagedLayer:
         self.plan: Plan | None = None  # of the next reading
         self.memory = torch.empty(0)
 
-    def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
+    def extend(self, k: Tensor, v: Tensor, positions: Positions, rotate: Rotate) -> KVView:
         """See `KVCache.extend`. Costs one write of the new tokens and one gathering of the pages that are looked at."""
         plan, self.plan, (B, G, _, K) = self.plan, None, k.shape
         assert plan is not None, "each reading has a plan of its own"
@@ -192,7 +193,7 @@ class PagedLayer:
             self.memory[plan.copies[1]] = self.memory[plan.copies[0]]
         if self.memory.dim() == 1:  # zeros, because what nobody may see is still multiplied by a weight of 0
             self.memory = k.new_zeros(self.pool.n_pages, self.pool.page_size, 2, G, K)
-        k = rotate(k, positions)
+        k = rotate(k, positions.ids)
         new = torch.stack([k, v], 1).permute(0, 3, 1, 2, 4)  # (B, T, 2, G, K)
         new = new.flatten(0, 1) if plan.filled is None else new[plan.filled]
         self.memory.view(-1, 2, G, K).index_copy_(0, plan.slots, new)
@@ -214,10 +215,10 @@ class PagedCache(PagedLayer):
         super().__init__(PagePool(n_pages, page_size))
         self.tables: list[PageTable] = []
 
-    def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
+    def extend(self, k: Tensor, v: Tensor, positions: Positions, rotate: Rotate) -> KVView:
         """See `KVCache.extend`. Whatever it raises, such as OutOfPages, nothing has been read then."""
         self.tables = self.tables or [PageTable(self.pool) for _ in range(len(k))]
-        each = positions.expand(len(k), -1)
+        each = positions.ids.expand(len(k), -1)
         counts = (each >= 0).sum(1).tolist()
         needed = self._needed(counts)
         if needed > self.pool.n_free:
@@ -227,7 +228,7 @@ class PagedCache(PagedLayer):
         copies = [move for table, n in zip(self.tables, counts, strict=True) for move in table.reserve(n)]
         try:
             self.plan = plan(self.tables, each, counts, copies)
-            view = super().extend(k, v, positions, dense, rotate)
+            view = super().extend(k, v, positions, rotate)
             for table, n in zip(self.tables, counts, strict=True):
                 table.length += n
         finally:  # after a failure, the pages that were reserved for nothing are free again

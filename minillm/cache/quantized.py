@@ -14,9 +14,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from minillm.cache.base import EMPTY, KVView, Rotate
+from minillm.cache.kv_cache import KVView, Positions, Rotate
+from minillm.cache.nibbles import pack_nibbles, unpack_nibbles
 from minillm.cache.slots import Slots
-from minillm.nibbles import pack_nibbles, unpack_nibbles
+from minillm.constants import EMPTY
 
 
 class Quantized(NamedTuple):
@@ -72,14 +73,14 @@ class QuantizedCache:
         )  # (B,) how many of the N each row has; it holds nothing in the others
         self.even = True  # each row has all N
 
-    def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
+    def extend(self, k: Tensor, v: Tensor, positions: Positions, rotate: Rotate) -> KVView:
         """See `KVCache.extend`."""
         if len(self.n_groups) != len(k):
-            self.n_groups = positions.new_zeros(len(k))
+            self.n_groups = positions.ids.new_zeros(len(k))
             self.k, self.v = self._quantize(
                 k.new_empty(*k.shape[:2], 0, k.shape[3]), v.new_empty(*v.shape[:2], 0, v.shape[3])
             )
-        dense = self.slots.append(rotate(k, positions), v, positions, dense)
+        dense = self.slots.append(rotate(k, positions.ids), v, positions)
         view = self._show(dense)
         while self.slots.positions.shape[2] >= self.residual + self.group:
             self._close_groups()

@@ -2,13 +2,14 @@
 
 A policy of forgetting is a priority: `rank` orders the slots, and `drop` gives up those whose rank is not below the budget. What is
 left closes ranks and stays in the order of the text, so a row is held in the same way alone and in any company, and no more bytes are
-held than its tokens need. Read `base` before; `streaming`, `h2o` and `snapkv` are three priorities.
+held than its tokens need. Read `kv_cache` before; `streaming`, `h2o` and `snapkv` are three priorities.
 """
 
 import torch
 from torch import Tensor
 
-from minillm.cache.base import EMPTY
+from minillm.cache.kv_cache import Positions
+from minillm.constants import EMPTY
 
 
 class Slots:
@@ -19,20 +20,20 @@ class Slots:
         self.positions = torch.empty(0, dtype=torch.long)
         self.full = True  # no slot is EMPTY
 
-    def append(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool) -> bool:
-        """Take in k, v (B, G, T, K) at positions (B or 1, T); `dense` if none is EMPTY.
+    def append(self, k: Tensor, v: Tensor, positions: Positions) -> bool:
+        """Take in k, v (B, G, T, K) at `positions` (B or 1, T).
 
         Returns whether the new tokens are the last T slots of every row and no slot is EMPTY: rows may be level after a ragged read.
         """
         B, G, T, _ = k.shape
         if self.k.dim() != 4:
-            self.k, self.v, self.positions = k[:, :, :0], v[:, :, :0], positions.new_empty(B, G, 0)
+            self.k, self.v, self.positions = k[:, :, :0], v[:, :, :0], positions.ids.new_empty(B, G, 0)
         self.k, self.v = torch.cat([self.k, k], dim=2), torch.cat([self.v, v], dim=2)
-        self.positions = torch.cat([self.positions, positions[:, None].expand(B, G, T)], dim=2)
-        self.full = self.full and dense
+        self.positions = torch.cat([self.positions, positions.ids[:, None].expand(B, G, T)], dim=2)
+        self.full = self.full and positions.dense
         if not self.full:
             self.drop(self.positions < 0)
-        return dense and self.full
+        return positions.dense and self.full
 
     def drop(self, gone: Tensor, width: int | None = None) -> Tensor:
         """Empty the slots marked in `gone` (B, G or 1, S), and keep `width` columns, or as many as are needed.

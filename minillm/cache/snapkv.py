@@ -15,7 +15,7 @@ from einops import rearrange, reduce
 from torch import Tensor
 from torch.nn.functional import max_pool1d
 
-from minillm.cache.base import KVView, Rotate, Weigh, nobody
+from minillm.cache.kv_cache import KVView, Positions, Rotate, Weigh, nobody
 from minillm.cache.slots import Slots, rank
 
 
@@ -37,14 +37,14 @@ class SnapKVCache:
         self.slots, self.whole = Slots(), True  # whole: nothing was forgotten
         self.compressed = torch.zeros(0, dtype=torch.long)  # (B,) length of the prompt where it was compressed, else 0
 
-    def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
+    def extend(self, k: Tensor, v: Tensor, positions: Positions, rotate: Rotate) -> KVView:
         """See `KVCache.extend`."""
         if len(self.compressed) != len(k):
-            self.compressed = positions.new_zeros(len(k))
+            self.compressed = positions.ids.new_zeros(len(k))
         begins = (
             self.slots.ends() == 0 if self.slots.k.dim() == 4 else torch.ones_like(self.compressed, dtype=torch.bool)
         )
-        dense = self.slots.append(rotate(k, positions), v, positions, dense)
+        dense = self.slots.append(rotate(k, positions.ids), v, positions)
         too_long = begins & (self.slots.ends() > self.budget)  # (B,)
         observe = partial(self._vote, too_long) if k.shape[2] > self.budget and bool(too_long.any()) else nobody
         return KVView(self.slots.k, self.slots.v, self.slots.positions, self.whole and dense, observe)

@@ -14,8 +14,9 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from minillm.cache.base import EMPTY, KVView, Rotate
+from minillm.cache.kv_cache import KVView, Positions, Rotate
 from minillm.cache.slots import Slots, rank
+from minillm.constants import EMPTY
 
 
 class StreamingCache:
@@ -34,16 +35,16 @@ class StreamingCache:
         self.slots = Slots()
         self.n_read = torch.zeros(0, dtype=torch.long)  # (B,)
 
-    def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
+    def extend(self, k: Tensor, v: Tensor, positions: Positions, rotate: Rotate) -> KVView:
         """See `KVCache.extend`."""
         if len(self.n_read) != len(k):
-            self.n_read = positions.new_zeros(len(k))
+            self.n_read = positions.ids.new_zeros(len(k))
         slots = copy(self.slots)  # subtle: keys are turned on the way out, and where that fails nothing has been read
-        dense = slots.append(k, v, positions, dense)
+        dense = slots.append(k, v, positions)
         filled = slots.positions[:, :1] >= 0
         places = torch.arange(filled.shape[2], device=k.device).where(filled, EMPTY)  # (B, 1, S)
         view = KVView(rotate(slots.k, places[:, 0]), slots.v, places, dense)
-        self.slots, self.n_read = slots, self.n_read + (positions >= 0).sum(1)
+        self.slots, self.n_read = slots, self.n_read + (positions.ids >= 0).sum(1)
         if places.shape[2] > self.budget:
             priority = places.masked_fill((places >= 0) & (places < self.sinks), places.shape[2])
             self.slots.drop(rank(priority) >= self.budget, self.budget)

@@ -84,7 +84,7 @@ class Side(NamedTuple):
         return Side(place, frozenset(kept | ({(name, value)} if name in live else set())))
 
 
-class Pair(NamedTuple):
+class TwoPaths(NamedTuple):
     """Two derivations; `behind` has yet to write `lead`, which `ahead` has written already."""
 
     ahead: Side
@@ -96,7 +96,7 @@ class Pair(NamedTuple):
 def find_ambiguity(top: Rule) -> str | None:
     """A text, or the part of one between two places, that is written in two ways; None if none was found."""
     start = Side(Place([top], 0, None))
-    seen, queue = set(), deque([(Pair(start, start), "")])
+    seen, queue = set(), deque([(TwoPaths(start, start), "")])
     while queue and len(seen) < MOST_PAIRS:
         pair, text = queue.popleft()
         if pair.parted and pair.lead == "" and pair.ahead == pair.behind:
@@ -120,7 +120,7 @@ def _read_back(top: Rule) -> str | None:
     return None
 
 
-def _step(pair: Pair) -> Iterator[tuple[Pair, str]]:
+def _step(pair: TwoPaths) -> Iterator[tuple[TwoPaths, str]]:
     """All ways in which a pair goes on, each with what `behind` writes."""
     ahead, behind, lead, _ = pair
     if lead == "" and ahead.place and behind.place:
@@ -129,7 +129,7 @@ def _step(pair: Pair) -> Iterator[tuple[Pair, str]]:
             yield from _step_together(pair)
             return
         if _rule(one) or isinstance(one, Note):
-            yield from ((Pair(side, other, "", True), "") for side, other, _ in _moves(ahead, behind, ""))
+            yield from ((TwoPaths(side, other, "", True), "") for side, other, _ in _moves(ahead, behind, ""))
             return
         if (
             isinstance(one, Draw)
@@ -145,53 +145,57 @@ def _step(pair: Pair) -> Iterator[tuple[Pair, str]]:
             and one.column == two.column
             and _copied(ahead) == _copied(behind)
         ):
-            yield Pair(_pass(ahead), _pass(behind), "", True), "..."
+            yield TwoPaths(_pass(ahead), _pass(behind), "", True), "..."
             return
     if behind.place:
         for one, other, form in _moves(behind, ahead, lead):
             if lead.startswith(form):
-                yield Pair(other, one, lead[len(form) :], True), form
+                yield TwoPaths(other, one, lead[len(form) :], True), form
             elif form.startswith(lead):
-                yield Pair(one, other, form[len(lead) :], True), lead
+                yield TwoPaths(one, other, form[len(lead) :], True), lead
     elif lead == "" and ahead.place:
-        yield Pair(behind, ahead, "", True), ""
+        yield TwoPaths(behind, ahead, "", True), ""
 
 
-def _step_together(pair: Pair) -> Iterator[tuple[Pair, str]]:
+def _step_together(pair: TwoPaths) -> Iterator[tuple[TwoPaths, str]]:
     """Both stand at one place and have written the same: they choose alike, or part."""
     a, b, _, parted = pair
     node = a.place.node
     if rule := _rule(node):
         begins = a.place.inside()
-        yield from ((Pair(a.go(begin), b.go(begin), "", parted), "") for begin in begins)
+        yield from ((TwoPaths(a.go(begin), b.go(begin), "", parted), "") for begin in begins)
         yield from (
-            (Pair(a.go(begins[i]), b.go(begins[j]), "", True), "")
+            (TwoPaths(a.go(begins[i]), b.go(begins[j]), "", True), "")
             for i, j in permutations(range(len(rule.alternatives)), 2)
         )
     elif isinstance(node, Draw):
         yield from _draw_together(pair)
     elif isinstance(node, Remembered) and parted and not (isinstance(node, Copy) and _copied(a) == _copied(b)):
-        yield from ((Pair(one, other, form, True), "") for one, other, form in _moves(a, b, ""))
+        yield from ((TwoPaths(one, other, form, True), "") for one, other, form in _moves(a, b, ""))
     else:
-        yield Pair(_pass(a), _pass(b), "", parted), node.text if isinstance(node, Text) else "..."
+        yield TwoPaths(_pass(a), _pass(b), "", parted), node.text if isinstance(node, Text) else "..."
 
 
-def _draw_together(pair: Pair) -> Iterator[tuple[Pair, str]]:
+def _draw_together(pair: TwoPaths) -> Iterator[tuple[TwoPaths, str]]:
     """Both draw a word of one class: the same, or two of which one begins the other."""
     a, b, _, parted = pair
     one, two = a.place.node, b.place.node
     after = a.go(a.place.after, one.name, None), b.go(b.place.after, two.name, None)
     name = one.name or two.name
     value = Variable(name, _serial(name, after[0].memory | after[1].memory), _words_of(one))
-    yield Pair(a.go(a.place.after, one.name, value), b.go(b.place.after, two.name, value), "", parted), "..."
+    yield TwoPaths(a.go(a.place.after, one.name, value), b.go(b.place.after, two.name, value), "", parted), "..."
     for longer, shorter in _beginnings(one):
         form, lead = shorter[one.column], longer[one.column][len(shorter[one.column]) :]
         yield (
-            Pair(a.go(a.place.after, one.name, Word(longer)), b.go(b.place.after, two.name, Word(shorter)), lead, True),
+            TwoPaths(
+                a.go(a.place.after, one.name, Word(longer)), b.go(b.place.after, two.name, Word(shorter)), lead, True
+            ),
             form,
         )
         yield (
-            Pair(b.go(b.place.after, two.name, Word(longer)), a.go(a.place.after, one.name, Word(shorter)), lead, True),
+            TwoPaths(
+                b.go(b.place.after, two.name, Word(longer)), a.go(a.place.after, one.name, Word(shorter)), lead, True
+            ),
             form,
         )
 

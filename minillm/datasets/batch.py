@@ -9,8 +9,6 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-IGNORE = -100  # a target that is not counted
-
 B = TypeVar("B", bound=tuple[Tensor, ...])  # a batch of any kind
 
 

@@ -3,11 +3,12 @@
 Whoever has seen one batch knows where the shift by one happened, which targets are not counted and how texts were cut.
 """
 
-from minillm.datasets.batch import IGNORE, Batch
+from minillm.constants import IGNORE
+from minillm.datasets.batch import Batch
 from minillm.datasets.labels import ENDINGS, LabelBatch
 from minillm.datasets.masking import MASK
 from minillm.datasets.pairs import PairBatch
-from minillm.tokenizers.base import Tokenizer
+from minillm.tokenizers.tokenizer import Tokenizer
 
 
 def batch_table(batch: Batch | LabelBatch | PairBatch, tokenizer: Tokenizer) -> str:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minillm.config import Count, Fraction, Positive, validate
+from minillm.config.fields import Count, Fraction, Positive, validate
 
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # all of category Cc that is not white space
 LINE_ENDS = re.compile(r"\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")

@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from minillm.config import Fraction, Positive, Seed, validate
+from minillm.config.fields import Fraction, Positive, Seed, validate
 from minillm.datasets.files import read_text, read_with_account
 from minillm.datasets.pairs import Pair, read_pairs
 from minillm.datasets.python_docs import python_docs
 from minillm.datasets.shakespeare import shakespeare
 from minillm.datasets.stories import DIARY, STORIES, World
 from minillm.datasets.translation import TranslationWorld
-from minillm.tokenizers.base import to_utf8
+from minillm.tokenizers.tokenizer import to_utf8
 
 WORLDS = {"stories": STORIES, "diary": DIARY}  # corpora that are made up
 BUILT_IN = [*WORLDS, "python-docs", "shakespeare", "french", "translation"]

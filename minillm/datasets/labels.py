@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minillm.cache.base import EMPTY
-from minillm.config import validate
+from minillm.config.fields import validate
+from minillm.constants import EMPTY
 from minillm.datasets.stories import World
 from minillm.datasets.tokens import TokenStream
 

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minillm.config import Between, Fraction, validate
-from minillm.datasets.batch import IGNORE, Batch
-from minillm.tokenizers.base import Tokenizer
+from minillm.config.fields import Between, Fraction, validate
+from minillm.constants import IGNORE
+from minillm.datasets.batch import Batch
+from minillm.tokenizers.tokenizer import Tokenizer
 
 MASK = "[MASK]"  # how a blank is written
 

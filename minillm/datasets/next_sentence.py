@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minillm.cache.base import EMPTY
-from minillm.datasets.batch import IGNORE
+from minillm.constants import EMPTY, IGNORE
 from minillm.datasets.masking import Masking
 
 
-class PairBatch(NamedTuple):
+class SegmentBatch(NamedTuple):
     """Pairs with blanks in them."""
 
     tokens: Tensor  # (B, T) long, EMPTY for padding
@@ -46,8 +45,8 @@ def pair_up(tokens: Tensor, end_id: int, *seed: int) -> tuple[Tensor, Tensor, Te
     return paired, segments, own.long().masked_fill(~there, IGNORE)
 
 
-def masked_pairs(masking: Masking, tokens: Tensor, *seed: int) -> PairBatch:
+def masked_pairs(masking: Masking, tokens: Tensor, *seed: int) -> SegmentBatch:
     """Pairs with blanks, a pure function of rows and seed."""
     paired, segments, follows = pair_up(tokens, masking.end_id, *seed, 0)
     blanked = masking(paired, *seed, 1)
-    return PairBatch(blanked.tokens, segments, blanked.targets, follows)
+    return SegmentBatch(blanked.tokens, segments, blanked.targets, follows)

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minillm.cache.base import EMPTY
-from minillm.datasets.batch import IGNORE
+from minillm.constants import EMPTY, IGNORE
 from minillm.datasets.split import Splits, place
 from minillm.datasets.tokens import TokenStream
 

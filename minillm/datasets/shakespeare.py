@@ -9,8 +9,8 @@ import http.client
 import urllib.request
 from pathlib import Path
 
-from minillm.datasets.atomic import write_atomically
-from minillm.folders import cache_folder
+from minillm.system.atomic import write_atomically
+from minillm.system.folders import cache_folder
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"

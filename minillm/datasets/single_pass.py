@@ -9,8 +9,8 @@ are so many, and what is counted does not depend on how the text is cut.
 import numpy as np
 import torch
 
-from minillm.cache.base import EMPTY
-from minillm.datasets.batch import IGNORE, Batch
+from minillm.constants import EMPTY, IGNORE
+from minillm.datasets.batch import Batch
 from minillm.datasets.tokens import TokenStream
 
 

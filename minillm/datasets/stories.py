@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from minillm.datasets.grammar import VALUES, Page, Reading, Tale
 from minillm.datasets.grammar_file import GrammarFile
-from minillm.folders import SHIPPED
+from minillm.system.folders import SHIPPED
 
 STORIES = SHIPPED / "data" / "stories.txt"
 DIARY = STORIES.with_name("diary.txt")  # the same, told by the hero

@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minillm.datasets.atomic import write_atomically
-from minillm.folders import cache_folder, mark_used, prune
-from minillm.tokenizers.base import Tokenizer
+from minillm.system.atomic import write_atomically
+from minillm.system.folders import cache_folder, mark_used, prune
+from minillm.tokenizers.tokenizer import Tokenizer
 
 FORMAT = b"minillm tokens 1"
 DIGEST = hashlib.sha256().digest_size  # bytes at the head of a file

@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 from minillm.datasets.grammar import with_article
 from minillm.datasets.lexicon import AVOIR, Lexicon, Noun, Verb, english_s, starts_with_vowel
 from minillm.datasets.pairs import Pair
-from minillm.folders import SHIPPED
+from minillm.system.folders import SHIPPED
 
 WORDS = SHIPPED / "data" / "translation.txt"
 PEOPLE, THINGS = ("job", "person"), ("animal", "food", "text", "object", "place")

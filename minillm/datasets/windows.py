@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from minillm.cache.base import EMPTY
-from minillm.datasets.batch import IGNORE, Batch
+from minillm.constants import EMPTY, IGNORE
+from minillm.datasets.batch import Batch
 from minillm.datasets.tokens import TokenStream
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from minillm.cache.base import KVView, NoCache, Rotate
+from minillm.cache.kv_cache import KVView, NoCache, Positions, Rotate
 from minillm.layers.attention import Attention
 
 N_STRONGEST = 3  # tokens that are named for each row of a long text
@@ -53,8 +53,8 @@ class _Watched(NoCache):
     def __init__(self) -> None:
         self.weights: list[Tensor] = []
 
-    def extend(self, k: Tensor, v: Tensor, positions: Tensor, dense: bool, rotate: Rotate) -> KVView:
-        view = super().extend(k, v, positions, dense, rotate)
+    def extend(self, k: Tensor, v: Tensor, positions: Positions, rotate: Rotate) -> KVView:
+        view = super().extend(k, v, positions, rotate)
         return view._replace(observe=lambda weigh, q, positions: self.weights.append(weigh(q, positions)))
 
 
@@ -67,7 +67,7 @@ def attends(model: nn.Module) -> bool:
 def self_attention(model: nn.Module, tokens: Tensor) -> Tensor:
     """The weights of each layer's self-attention while a model reads tokens (B, T): (L, B, H, T, T)."""
     watched, layers = _Watched(), [module for module in model.modules() if isinstance(module, Attention)]
-    hooks = [layer.register_forward_pre_hook(lambda _, args: (*args[:3], watched, *args[4:])) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(lambda _, args: (*args[:2], watched, *args[3:])) for layer in layers]
     try:
         model(tokens)
     finally:

@@ -18,12 +18,12 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from minillm.config import Between, Count, Positive, validate
+from minillm.config.fields import Between, Count, Positive, validate
 from minillm.decoding.generate import Reason, begin, check, divide, pad_left
 from minillm.decoding.sampler import Sampler
 from minillm.decoding.transforms import BANNED
-from minillm.models.base import LanguageModel, State, device_of
 from minillm.models.evaluating import evaluating
+from minillm.models.language_model import LanguageModel, State, device_of
 
 FORBIDDING = ("banned_tokens", "min_new_tokens", "no_repeat_ngram")  # the sampling settings that a search can obey
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from minillm.config import Count, Fraction, Positive, validate
+from minillm.config.fields import Count, Fraction, Positive, validate
 from minillm.decoding.generate import Completion
 
 Scorer = Callable[[Completion], float]  # the higher, the better

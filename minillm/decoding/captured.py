@@ -13,11 +13,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from minillm.cache.base import EMPTY, KVCache
 from minillm.cache.fixed import FixedCache
-from minillm.models.base import LanguageModel, device_of
+from minillm.cache.kv_cache import KVCache, Positions
+from minillm.constants import EMPTY
 from minillm.models.cached_state import CachedState
 from minillm.models.decoder import Decoder
+from minillm.models.language_model import LanguageModel, device_of
 
 
 def captured(model: LanguageModel) -> LanguageModel:
@@ -85,8 +86,9 @@ class OneToken:
     def compute(self) -> Tensor:
         """The step itself: nothing in it depends on what the tensors hold, and to repeat it changes nothing."""
         with torch.inference_mode(False):  # subtle: as in `positions_of`
-            positions = self.lengths[:, None].where(self.tokens >= 0, EMPTY)
-        return self.model.head(self.model.read(self.tokens.clamp(min=0), positions, True, self.caches))
+            ids = self.lengths[:, None].where(self.tokens >= 0, EMPTY)
+        # subtle: called dense although rows may be EMPTY, since to look would ask the device; `FixedCache` does not rely on it
+        return self.model.head(self.model.read(self.tokens.clamp(min=0), Positions(ids, dense=True), self.caches))
 
     def _record(self) -> None:
         """Record `compute`, after it has run beside the stream of other work, so that all it makes once is made."""

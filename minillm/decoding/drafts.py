@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minillm.cache.base import EMPTY
-from minillm.config import Positive, validate
+from minillm.config.fields import Positive, validate
+from minillm.constants import EMPTY
 from minillm.decoding.reader import Reader
 from minillm.decoding.sampler import Sampler
-from minillm.models.base import LanguageModel, State
 from minillm.models.evaluating import evaluating
+from minillm.models.language_model import LanguageModel, State
 from minillm.models.ngram_counts import Level
 
 LEAST_COST = 0.1  # of a drafted token, in calls of the target: neither a call of the smallest model nor reading one more token is free

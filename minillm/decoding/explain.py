@@ -50,7 +50,7 @@ class Stage(NamedTuple):
     best: list[tuple[int, float]]  # the most probable tokens and their probabilities, the best first
 
 
-class Verdict(NamedTuple):
+class DraftVerdict(NamedTuple):
     """What became of a drafted token: it is accepted where uniform * q < p."""
 
     token: int
@@ -74,7 +74,7 @@ class Choice(NamedTuple):
     uniform: float  # in [0, 1): the token whose share of the line holds it was drawn
     token: int  # the one
     nbytes: int  # what the model's state held then
-    draft: Verdict | None = (
+    draft: DraftVerdict | None = (
         None  # on the token that was guessed for this place, if any; accepted, it is the one, and nothing is drawn
     )
 
@@ -122,7 +122,7 @@ class ExplainingSampler(Sampler):
             verdict, left, uniform, token = None, p, call.uniforms[0, -1], int(call.last)
             if place < len(tokens) and tokens[place] >= 0:
                 guess, uniform_of_guess = int(tokens[place]), float(call.uniforms[0, place])
-                verdict = Verdict(guess, float(q[place, guess]), float(p[guess]), uniform_of_guess)
+                verdict = DraftVerdict(guess, float(q[place, guess]), float(p[guess]), uniform_of_guess)
                 if verdict.accepted:
                     uniform, token = uniform_of_guess, guess
                 else:
@@ -139,7 +139,9 @@ class ExplainingSampler(Sampler):
             stages.append(describe_belief(str(transform), logits[0], before))
         return stages, logits
 
-    def _keep(self, stages: list[Stage], logits: Tensor, uniform: float, token: int, draft: Verdict | None) -> None:
+    def _keep(
+        self, stages: list[Stage], logits: Tensor, uniform: float, token: int, draft: DraftVerdict | None
+    ) -> None:
         possible = (logits[0] > BANNED).nonzero()[:, 0]
         left = widen(logits)[0, possible].tolist()
         self.choices.append(
@@ -178,7 +180,7 @@ def from_json(text: str) -> list[Choice]:
             [Stage(**stage | {"best": [tuple(pair) for pair in stage["best"]]}) for stage in row["stages"]]
             for row in rows
         ]
-        verdicts = [row["draft"] and Verdict(**row["draft"]) for row in rows]
+        verdicts = [row["draft"] and DraftVerdict(**row["draft"]) for row in rows]
         return [Choice(**row | {"stages": a, "draft": b}) for row, a, b in zip(rows, stages, verdicts, strict=True)]
     except (ValueError, KeyError, TypeError) as e:
         raise ValueError(

@@ -14,11 +14,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from minillm.cache.base import EMPTY
+from minillm.constants import EMPTY
 from minillm.decoding.sampler import Sampler
 from minillm.decoding.stopping import Stop
-from minillm.models.base import LanguageModel, State, device_of
 from minillm.models.evaluating import evaluating
+from minillm.models.language_model import LanguageModel, State, device_of
 
 Reason = Literal["end", "stop", "length", "context", "cancelled", "failed"]  # the last two by the engine alone
 

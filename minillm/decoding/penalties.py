@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from minillm.cache.base import EMPTY
+from minillm.constants import EMPTY
 from minillm.decoding.transforms import BANNED, check, rows_of
 
 

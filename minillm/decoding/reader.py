@@ -1,14 +1,15 @@
 """A model that follows texts which may lose their last tokens again, as those that were only guessed do.
 
 Where the state can take tokens back (a KV cache, the tokens of an n-gram), that is what happens. A recurrent state cannot: it is
-copied before guesses are read, and where one was wrong the copy reads on from there, over what was right. Read `models/base.py` first.
+copied before guesses are read, and where one was wrong the copy reads on from there, over what was right.
+Read `models/language_model.py` first.
 """
 
 import torch
 from torch import Tensor
 
-from minillm.cache.base import EMPTY
-from minillm.models.base import LanguageModel, State
+from minillm.constants import EMPTY
+from minillm.models.language_model import LanguageModel, State
 
 
 class Reader:

@@ -15,8 +15,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from minillm import config
-from minillm.config import Above, Count, Fraction
+from minillm.config.fields import Above, AtLeast, Count, Fraction, validate
 from minillm.decoding.penalties import (
     BannedTokens,
     FrequencyPenalty,
@@ -33,7 +32,7 @@ from minillm.decoding.transforms import MinP, Temperature, TopK, TopP, Transform
 class SamplingConfig:
     """How the next token is chosen; the defaults draw from the model's own distribution."""
 
-    temperature: Annotated[float, config.AtLeast(0)] = 1.0  # divides the logits; below 1 sharper, 0 greedy
+    temperature: Annotated[float, AtLeast(0)] = 1.0  # divides the logits; below 1 sharper, 0 greedy
     top_k: Count = 0  # keep the k most probable tokens; 0: off, 1: greedy
     top_p: Fraction = 1.0  # keep the fewest tokens whose mass reaches p; 1: off, 0: greedy
     min_p: Fraction = 0.0  # keep tokens at least this fraction as probable as the best; 0: off
@@ -48,7 +47,7 @@ class SamplingConfig:
     banned_tokens: tuple[int, ...] = ()  # ids that are never drawn
 
     def __post_init__(self) -> None:
-        config.validate(self)
+        validate(self)
 
 
 def build_pipeline(

@@ -15,15 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minillm.cache.base import EMPTY
+from minillm.constants import EMPTY
 from minillm.decoding.draft_length import MOST, Lengths, Tally, lengths_for
 from minillm.decoding.drafts import Draft, Drafter
 from minillm.decoding.generate import Completion, Event, Reason, check, collect, divide, judge, limit_of, pad_right
 from minillm.decoding.reader import Reader
 from minillm.decoding.sampler import Sampler, invert
 from minillm.decoding.stopping import Stop
-from minillm.models.base import LanguageModel, State, device_of
 from minillm.models.evaluating import evaluating
+from minillm.models.language_model import LanguageModel, State, device_of
 
 
 def verify(p: Tensor, draft: Draft, uniforms: Tensor) -> tuple[Tensor, Tensor]:

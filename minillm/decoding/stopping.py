@@ -9,8 +9,8 @@ last characters are held back for as long as they may still turn out to be the b
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from minillm.tokenizers.base import Tokenizer
 from minillm.tokenizers.stream import StreamDecoder
+from minillm.tokenizers.tokenizer import Tokenizer
 
 
 class Stop(Protocol):

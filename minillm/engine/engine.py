@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minillm.cache.base import EMPTY
 from minillm.cache.paged import PagedLayer, PagePool, plan
 from minillm.cache.prefix import PrefixPool
+from minillm.constants import EMPTY
 from minillm.decoding.generate import Completion, Event, check, judge, limit_of
 from minillm.decoding.sampler import Sampler, build_pipeline, invert
 from minillm.engine.request import Job, Request
 from minillm.engine.scheduler import Scheduler
-from minillm.models.base import device_of
 from minillm.models.decoder import Decoder
 from minillm.models.evaluating import evaluating
+from minillm.models.language_model import device_of
 
 
 class Engine:

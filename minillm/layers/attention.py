@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor, nn
 
-from minillm.cache.base import KVCache, KVView, Rotate
+from minillm.cache.kv_cache import NO_CACHE, KVCache, KVView, Positions, Rotate
 from minillm.layers.masks import visible
 from minillm.layers.norm import NoNorm
 from minillm.layers.positions import Bias, no_bias, no_rotation
@@ -145,25 +145,32 @@ class Attention(nn.Module):
         self.joined: Joined | None = None
 
     def forward(
-        self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, values: Tensor | None = None
+        self,
+        x: Tensor,
+        positions: Positions | None = None,
+        cache: KVCache = NO_CACHE,
+        values: Tensor | None = None,
     ) -> Tensor:
-        """x (B, T, D) at positions (B or 1, T) looks at itself and at what the cache remembers -> (B, T, D).
+        """x (B, T, D) at `positions` looks at itself and at what the cache remembers -> (B, T, D).
 
+        By default nothing is remembered, and every row is a text of T tokens: `Attention(...)(x)`.
         `values` (B, T, G K) are added to those that are computed from x (see `value_embedding`).
         """
+        if positions is None:
+            positions = Positions(torch.arange(x.shape[1], device=x.device)[None], dense=True)
         q, k, v = self._project(x)
         if values is not None:
             v = v + _split(values, self.n_kv_heads)
-        return self._look(q, positions, cache.extend(self.k_norm(k), v, positions, dense, self.rotate))
+        return self._look(q, positions.ids, cache.extend(self.k_norm(k), v, positions, self.rotate))
 
-    def show(self, memory: Tensor, positions: Tensor, dense: bool) -> KVView:
+    def show(self, memory: Tensor, positions: Positions) -> KVView:
         """What a query may look at in `memory` (B, S, D): computed once for a source text, used at every step."""
         k, v = (_split(to(memory), self.n_kv_heads) for to in (self.to_k, self.to_v))
-        return KVView(self.rotate(self.k_norm(k), positions), v, positions[:, None], dense)
+        return KVView(self.rotate(self.k_norm(k), positions.ids), v, positions.ids[:, None], positions.dense)
 
-    def look(self, x: Tensor, positions: Tensor, view: KVView) -> Tensor:
+    def look(self, x: Tensor, positions: Positions, view: KVView) -> Tensor:
         """The queries of x (B, T, D) over a view -> (B, T, D)."""
-        return self._look(_split(self.to_q(x), self.n_heads), positions, view)
+        return self._look(_split(self.to_q(x), self.n_heads), positions.ids, view)
 
     def join(self) -> None:
         """Until `part`, compute queries, keys and values in one product, which takes one reading of x and one call instead of three.

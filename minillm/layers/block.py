@@ -8,16 +8,16 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from minillm.cache.base import KVCache
+from minillm.cache.kv_cache import KVCache, Positions
 from minillm.layers.attention import Attention
 from minillm.layers.dropout import dropout_layer
 
 
-def of_tokens(feedforward: Callable[[Tensor], Tensor], x: Tensor, positions: Tensor, dense: bool) -> Tensor:
+def of_tokens(feedforward: Callable[[Tensor], Tensor], x: Tensor, positions: Positions) -> Tensor:
     """`feedforward` of the vectors (B, T, D) at which a token stands, 0 at all others: padding costs nothing and no router counts it."""
-    if dense:
+    if positions.dense:
         return feedforward(x)
-    filled = (positions >= 0).expand(x.shape[:2])
+    filled = (positions.ids >= 0).expand(x.shape[:2])
     answers = feedforward(x[filled])  # (N, D)
     return answers.new_zeros(x.shape).masked_scatter(filled[..., None], answers)
 
@@ -32,18 +32,14 @@ class PreNormBlock(nn.Module):
         self.norm_1, self.attention, self.norm_2, self.feedforward = norm_1, attention, norm_2, feedforward
         self.dropout = dropout_layer(dropout)
 
-    def forward(
-        self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, values: Tensor | None = None
-    ) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm_1(x), positions, dense, cache, values))
-        return x + self.dropout(of_tokens(self.feedforward, self.norm_2(x), positions, dense))
+    def forward(self, x: Tensor, positions: Positions, cache: KVCache, values: Tensor | None = None) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm_1(x), positions, cache, values))
+        return x + self.dropout(of_tokens(self.feedforward, self.norm_2(x), positions))
 
 
 class PostNormBlock(PreNormBlock):
     """(B, T, D) -> (B, T, D); the stream is normalized after every addition."""
 
-    def forward(
-        self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, values: Tensor | None = None
-    ) -> Tensor:
-        x = self.norm_1(x + self.dropout(self.attention(x, positions, dense, cache, values)))
-        return self.norm_2(x + self.dropout(of_tokens(self.feedforward, x, positions, dense)))
+    def forward(self, x: Tensor, positions: Positions, cache: KVCache, values: Tensor | None = None) -> Tensor:
+        x = self.norm_1(x + self.dropout(self.attention(x, positions, cache, values)))
+        return self.norm_2(x + self.dropout(of_tokens(self.feedforward, x, positions)))

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minillm.registry import Registry
+from minillm.config.registry import Registry
 
 
 def relu2(x: Tensor) -> Tensor:

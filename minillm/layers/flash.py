@@ -20,7 +20,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from minillm.cache.base import KVView
+from minillm.cache.kv_cache import KVView
 from minillm.layers.masks import visible
 from minillm.layers.positions import Bias, no_bias
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minillm.cache.base import KVCache, KVView
+from minillm.cache.kv_cache import KVCache, KVView, Positions
 from minillm.layers.positions import no_rotation
 
 NONE = -1  # the token before the first
@@ -27,10 +27,10 @@ class NgramEmbedding(nn.Module):
         super().__init__()
         self.table, self.vocab_size = nn.Embedding(n_rows, d_model), vocab_size
 
-    def forward(self, tokens: Tensor, positions: Tensor, dense: bool, cache: KVCache) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Positions, cache: KVCache) -> Tensor:
         ids = tokens[:, None, :, None]  # (B, 1, T, 1): one head, whose keys and values are ids
-        view = cache.extend(ids, ids, positions, dense, no_rotation)
-        before, two_before = (token_before(view, positions, n) for n in (1, 2))
+        view = cache.extend(ids, ids, positions, no_rotation)
+        before, two_before = (token_before(view, positions.ids, n) for n in (1, 2))
         pair = (tokens + 1) * (self.vocab_size + 1) + before + 1  # another number for every pair, and for every triple
         triple = pair * (self.vocab_size + 1) + two_before + 1
         return self.table(self._row(pair)) + self.table(self._row(triple))
@@ -45,7 +45,7 @@ class NoNgramEmbedding(nn.Module):
 
     n_caches = 0
 
-    def forward(self, tokens: Tensor, positions: Tensor, dense: bool) -> float:
+    def forward(self, tokens: Tensor, positions: Positions) -> float:
         return 0.0
 
 

@@ -15,14 +15,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from minillm.cache.base import EMPTY
+from minillm.cache.kv_cache import Positions
+from minillm.constants import EMPTY
 
 # (positions of queries (B or 1, T), of slots (B or 1, G or 1, S), dtype) -> what is added to the scores, (B or 1, H, T, S)
 Bias = Callable[[Tensor, Tensor, torch.dtype], Tensor | float]
 
 
-def positions_of(tokens: Tensor, limit: int, lengths: Tensor | None = None, what: str = "") -> tuple[Tensor, bool]:
-    """Where each token (B, T) stands in its row, after `lengths` (B,) others: (B or 1, T), EMPTY where none stands; and is none EMPTY?
+def positions_of(tokens: Tensor, limit: int, lengths: Tensor | None = None, what: str = "") -> Positions:
+    """The positions of tokens (B, T) that follow `lengths` (B,) others in their rows.
 
     Raises ValueError, which begins with `what`, where a row would be longer than `limit`.
     """
@@ -36,12 +37,11 @@ def positions_of(tokens: Tensor, limit: int, lengths: Tensor | None = None, what
     if longest > limit:
         raise ValueError(f"{what}{longest} tokens: expected at most model.context_length = {limit}; shorten the text")
     positions = positions if dense else positions.masked_fill(~filled, EMPTY)
-    if (
-        positions.is_inference()
-    ):  # subtle: `Rotary` knows positions again by their version, which inference tensors do not count
+    if positions.is_inference():
+        # subtle: `Rotary` knows positions again by their version, which inference tensors do not count
         with torch.inference_mode(False):
             positions = positions.clone()
-    return positions, dense
+    return Positions(positions, dense)
 
 
 class LearnedPositions(nn.Module):

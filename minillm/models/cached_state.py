@@ -1,18 +1,18 @@
 """The state of every model that attends: how much each row has read, and one KV cache a layer.
 
-All of it is in the caches but the lengths, so that rows are reordered and tokens are taken back layer by layer. Read `base` and
-`cache/base.py` before this.
+All of it is in the caches but the lengths, so that rows are reordered and tokens are taken back layer by layer. Read `language_model` and
+`cache/kv_cache.py` before this.
 """
 
 import torch
 from torch import Tensor
 
-from minillm.cache.base import KVCache
-from minillm.models.base import Rollback
+from minillm.cache.kv_cache import KVCache
+from minillm.models.language_model import Rollback
 
 
 class CachedState:
-    """See `State` in `base`."""
+    """See `State` in `language_model`."""
 
     def __init__(
         self, batch_size: int, caches: list[KVCache], device: torch.device, context_length: int, relative: bool

@@ -14,9 +14,9 @@ from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
-from minillm.cache.base import KVCache, NoCache
 from minillm.cache.contiguous import ContiguousCache
-from minillm.config import Above, AtLeast, Between, Count, Positive, validate
+from minillm.cache.kv_cache import NO_CACHE, KVCache, Positions
+from minillm.config.fields import Above, AtLeast, Between, Count, Positive, validate
 from minillm.layers.attention import Attention
 from minillm.layers.block import PostNormBlock, PreNormBlock
 from minillm.layers.dropout import dropout_layer
@@ -35,8 +35,8 @@ from minillm.layers.positions import (
     positions_of,
 )
 from minillm.layers.value_embedding import NoValueEmbedding, ValueEmbedding
-from minillm.models.base import device_of
 from minillm.models.cached_state import CachedState
+from minillm.models.language_model import device_of
 
 OWN_LOGIT = 3.5  # e^3.5 = 33: of hundreds of tokens, the one just read starts a little more probable than the others
 
@@ -189,22 +189,20 @@ class Decoder(nn.Module):
 
     def hidden(self, tokens: Tensor, state: CachedState | None = None) -> tuple[Tensor, CachedState | None]:
         """The vectors from which the head reads the next token: (B, T) -> (B, T, D)."""
-        positions, dense = positions_of(
-            tokens, self.context_length, None if state is None else state.places
-        )  # (B or 1, T)
-        caches = state.caches if state is not None else [NoCache()] * (len(self.blocks) + self.embed_ngrams.n_caches)
-        x = self.read(tokens if dense else tokens.clamp(min=0), positions, dense, caches)
+        positions = positions_of(tokens, self.context_length, None if state is None else state.places)  # (B or 1, T)
+        caches = state.caches if state is not None else [NO_CACHE] * (len(self.blocks) + self.embed_ngrams.n_caches)
+        x = self.read(tokens if positions.dense else tokens.clamp(min=0), positions, caches)
         if state is not None:
-            state.lengths = state.lengths + (tokens.shape[1] if dense else (tokens >= 0).sum(1))
+            state.lengths = state.lengths + (tokens.shape[1] if positions.dense else (tokens >= 0).sum(1))
         return x, state
 
-    def read(self, ids: Tensor, positions: Tensor, dense: bool, caches: list[KVCache]) -> Tensor:
-        """The same where it is known already what stands where: ids (B, T) >= 0 at positions (B or 1, T), `dense` if none is EMPTY."""
+    def read(self, ids: Tensor, positions: Positions, caches: list[KVCache]) -> Tensor:
+        """The same where it is known already what stands where: ids (B, T) >= 0 at `positions`."""
         n_layers = len(self.blocks)
-        ngrams = self.embed_ngrams(ids, positions, dense, *caches[n_layers:])
-        x = self.dropout(self.embed(ids) + self.embed_positions(positions) + ngrams)  # (B, T, D)
+        ngrams = self.embed_ngrams(ids, positions, *caches[n_layers:])
+        x = self.dropout(self.embed(ids) + self.embed_positions(positions.ids) + ngrams)  # (B, T, D)
         for block, cache, values in zip(self.blocks, caches[:n_layers], self.embed_values(ids), strict=True):
-            x = block(x, positions, dense, cache, values)
+            x = block(x, positions, cache, values)
         return self.norm(x)
 
     def _initialize(self) -> None:

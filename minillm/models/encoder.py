@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from minillm.cache.base import NoCache
-from minillm.config import Above, AtLeast, Between, Count, Positive, validate
+from minillm.cache.kv_cache import NO_CACHE
+from minillm.config.fields import Above, AtLeast, Between, Count, Positive, validate
 from minillm.layers.attention import Attention
 from minillm.layers.block import PostNormBlock, PreNormBlock
 from minillm.layers.dropout import dropout_layer
@@ -108,12 +108,12 @@ class Encoder(nn.Module):
 
     def hidden(self, tokens: Tensor, segments: Tensor | None = None) -> Tensor:
         """What each token means where it stands: (B, T) -> (B, T, D). `segments` (B, T) are 0, or 1 in the second text of a pair."""
-        positions, dense = positions_of(tokens, self.context_length)  # (B or 1, T)
+        positions = positions_of(tokens, self.context_length)  # (B or 1, T)
         segments = torch.zeros_like(tokens) if segments is None else segments
-        x = self.embed(tokens.clamp(min=0)) + self.embed_positions(positions) + self.embed_segments(segments)
+        x = self.embed(tokens.clamp(min=0)) + self.embed_positions(positions.ids) + self.embed_segments(segments)
         x = self.dropout(self.embed_norm(x))  # (B, T, D)
         for block in self.blocks:
-            x = block(x, positions, dense, NoCache())
+            x = block(x, positions, NO_CACHE)
         return self.norm(x)
 
     def _initialize(self) -> None:

@@ -19,9 +19,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from minillm.cache.base import KVCache, KVView, NoCache
 from minillm.cache.contiguous import ContiguousCache
-from minillm.config import Above, Between, Count, Positive, validate
+from minillm.cache.kv_cache import NO_CACHE, KVCache, KVView, Positions
+from minillm.config.fields import Above, Between, Count, Positive, validate
 from minillm.layers.attention import Attention, attend_plainly
 from minillm.layers.block import PostNormBlock, PreNormBlock
 from minillm.layers.dropout import dropout_layer
@@ -72,8 +72,8 @@ class PreNormCrossBlock(nn.Module):
         self.norm_3, self.feedforward = norm(), feedforward
         self.dropout = dropout_layer(dropout)
 
-    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, source: KVView) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm_1(x), positions, dense, cache))
+    def forward(self, x: Tensor, positions: Positions, cache: KVCache, source: KVView) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm_1(x), positions, cache))
         x = x + self.dropout(self.cross.look(self.norm_2(x), positions, source))
         return x + self.dropout(self.feedforward(self.norm_3(x)))
 
@@ -81,8 +81,8 @@ class PreNormCrossBlock(nn.Module):
 class PostNormCrossBlock(PreNormCrossBlock):
     """(B, T, D) -> (B, T, D); the stream is normalized after every addition."""
 
-    def forward(self, x: Tensor, positions: Tensor, dense: bool, cache: KVCache, source: KVView) -> Tensor:
-        x = self.norm_1(x + self.dropout(self.attention(x, positions, dense, cache)))
+    def forward(self, x: Tensor, positions: Positions, cache: KVCache, source: KVView) -> Tensor:
+        x = self.norm_1(x + self.dropout(self.attention(x, positions, cache)))
         x = self.norm_2(x + self.dropout(self.cross.look(x, positions, source)))
         return self.norm_3(x + self.dropout(self.feedforward(x)))
 
@@ -172,32 +172,30 @@ class EncoderDecoder(nn.Module):
         if state is not None and source is not None:
             raise ValueError("source: expected none beside a state, which has one of its own; hand it to start")
         views = self.show(source) if state is None else state.sources
-        caches = state.caches if state is not None else [NoCache()] * len(self.decoder)
-        positions, dense = positions_of(
-            tokens, self.context_length, None if state is None else state.places, "the target of "
-        )
+        caches = state.caches if state is not None else [NO_CACHE] * len(self.decoder)
+        positions = positions_of(tokens, self.context_length, None if state is None else state.places, "the target of ")
         x = self._read(tokens, positions)
         for block, cache, view in zip(self.decoder, caches, views, strict=True):
-            x = block(x, positions, dense, cache, view)
+            x = block(x, positions, cache, view)
         if state is not None:
             state.lengths = state.lengths + (tokens >= 0).sum(1)
         return self.head(self.decoder_norm(x)), state
 
-    def encode(self, source: Tensor) -> tuple[Tensor, Tensor, bool]:
-        """The memory of a source (B, S), as (B, S, D), with its positions and whether they are dense."""
-        positions, dense = positions_of(source, self.context_length, what="the source of ")
+    def encode(self, source: Tensor) -> tuple[Tensor, Positions]:
+        """The memory of a source (B, S), as (B, S, D), with its positions."""
+        positions = positions_of(source, self.context_length, what="the source of ")
         x = self._read(source, positions)
         for block in self.encoder:
-            x = block(x, positions, dense, NoCache())
-        return self.encoder_norm(x), positions, dense
+            x = block(x, positions, NO_CACHE)
+        return self.encoder_norm(x), positions
 
     def show(self, source: Tensor | None) -> list[KVView]:
         """What each block of the decoder may look at in a source (B, S)."""
         if source is None or not source.numel():
             given = "None" if source is None else "no tokens"
             raise ValueError(f"source = {given}: expected the sentence to look at; give its tokens (B, S)")
-        memory, positions, dense = self.encode(source)
-        return [block.cross.show(memory, positions, dense) for block in self.decoder]
+        memory, positions = self.encode(source)
+        return [block.cross.show(memory, positions) for block in self.decoder]
 
     @torch.no_grad()
     def alignment(self, tokens: Tensor, source: Tensor) -> Tensor:
@@ -218,9 +216,9 @@ class EncoderDecoder(nn.Module):
             )  # the mean of one-hot values: the weights
         return torch.stack(found)
 
-    def _read(self, tokens: Tensor, positions: Tensor) -> Tensor:
+    def _read(self, tokens: Tensor, positions: Positions) -> Tensor:
         x = self.embed(tokens.clamp(min=0)) * math.sqrt(self.config.d_model)
-        return self.dropout(x + self.embed_positions(positions))
+        return self.dropout(x + self.embed_positions(positions.ids))
 
     def _initialize(self) -> None:
         """Matrices that keep the variance of what passes through (Glorot and Bengio 2010); embeddings of variance 1 once scaled.

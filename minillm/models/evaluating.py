@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from minillm.layers.attention import Attention
-from minillm.models.base import LanguageModel
+from minillm.models.language_model import LanguageModel
 
 
 @dataclass

@@ -17,11 +17,11 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from minillm.cache.base import EMPTY
-from minillm.config import Above, AtMost, Positive, validate
-from minillm.datasets.batch import IGNORE, Batch
-from minillm.flags import Parser
-from minillm.models.base import Rollback
+from minillm.config.fields import Above, AtMost, Positive, validate
+from minillm.config.flags import Parser
+from minillm.constants import EMPTY, IGNORE
+from minillm.datasets.batch import Batch
+from minillm.models.language_model import Rollback
 from minillm.models.ngram_counts import NgramCounts
 from minillm.models.smoothing import AddK, KneserNey, StupidBackoff
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from minillm.cache.base import EMPTY
+from minillm.constants import EMPTY
 
 MOST = 2**22  # at most so many places of a text are sorted together: more need more memory, fewer more merging
 PART = 2**20  # n-grams of a long array that are looked at together

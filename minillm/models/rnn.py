@@ -13,11 +13,11 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from minillm.config import AtLeast, Between, Count, Positive, validate
+from minillm.config.fields import AtLeast, Between, Count, Positive, validate
+from minillm.config.registry import Registry
 from minillm.layers.dropout import dropout_layer
 from minillm.layers.recurrent import GRU, LSTM, Elman, Recurrent
-from minillm.models.base import Rollback
-from minillm.registry import Registry
+from minillm.models.language_model import Rollback
 
 CELLS: Registry[str, type[Recurrent]] = Registry(
     "model.cell", "CELLS in minillm/models/rnn.py", {"rnn": Elman, "lstm": LSTM, "gru": GRU}

@@ -14,7 +14,7 @@ backward. Sums are in float32 at least. Equal to torch's `F.cross_entropy(..., r
 import torch
 from torch import Tensor
 
-from minillm.datasets.batch import IGNORE
+from minillm.constants import IGNORE
 
 ROWS = 128  # tokens at a time: with a chunk of columns, a tile that stays in a core's cache (see benchmarks/kernels.py)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from minillm.datasets.batch import IGNORE
+from minillm.constants import IGNORE
 from minillm.objectives.cross_entropy import is_one, refuse_strangers, surprise
 
 SLAB = 2**24  # logits at a time: 32 MB of bfloat16. Slabs this large keep the matrix products efficient

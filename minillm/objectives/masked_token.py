@@ -9,8 +9,9 @@ Read `datasets/masking.py` and `datasets/next_sentence.py` before.
 
 from torch import Tensor, nn
 
-from minillm.datasets.batch import IGNORE, Batch
-from minillm.datasets.next_sentence import PairBatch
+from minillm.constants import IGNORE
+from minillm.datasets.batch import Batch
+from minillm.datasets.next_sentence import SegmentBatch
 from minillm.objectives.cross_entropy import cross_entropy
 from minillm.objectives.loss import Loss
 
@@ -21,7 +22,7 @@ def masked_token(model: nn.Module, batch: Batch) -> Loss:
     return Loss(total, count, {"masked_accuracy": (correct, count)})
 
 
-def masked_token_and_next_sentence(model: nn.Module, batch: PairBatch) -> Loss:
+def masked_token_and_next_sentence(model: nn.Module, batch: SegmentBatch) -> Loss:
     """The same, and the nats of each answered pair, which counts for as many blanks as `model.next_sentence` says."""
     hidden, weight = model.hidden(batch.tokens, batch.segments), model.config.next_sentence
     total, count, correct = _blanks(model, hidden, batch.targets)

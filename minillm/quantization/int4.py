@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from minillm.nibbles import pack_nibbles, unpack_nibbles
+from minillm.cache.nibbles import pack_nibbles, unpack_nibbles
 from minillm.quantization.packed import check_groups, steps
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minillm.nibbles import unpack_nibbles
+from minillm.cache.nibbles import unpack_nibbles
 from minillm.quantization.int4 import Int4
 from minillm.quantization.int8 import Int8
 from minillm.quantization.pack import pack, packed_weights

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minillm.nibbles import pack_nibbles, unpack_nibbles
+from minillm.cache.nibbles import pack_nibbles, unpack_nibbles
 from minillm.quantization.packed import check_groups, steps
 
 N_SHARING = 256  # absmaxes that share a mean and a scale

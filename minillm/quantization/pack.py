@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from minillm.config import suggest
+from minillm.config.fields import suggest
 from minillm.models.decoder import Decoder
 from minillm.quantization import int4, int8, nf4
 from minillm.quantization.packed import Packed, PackedEmbedding, PackedLinear

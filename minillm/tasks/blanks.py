@@ -14,14 +14,14 @@ from minillm.datasets.corpus import Corpus
 from minillm.datasets.masking import Masking
 from minillm.datasets.next_sentence import masked_pairs
 from minillm.datasets.windows import Windows, evaluation_batches
+from minillm.evaluation.validation import Validation
 from minillm.models.encoder import Encoder
 from minillm.objectives.loss import Objective
 from minillm.objectives.masked_token import masked_token, masked_token_and_next_sentence
-from minillm.tasks.base import Batches, Data, Say, Task
 from minillm.tasks.documents import read_texts, tokenized
-from minillm.text_encoders import Cloze
-from minillm.tokenizers.base import Tokenizer
-from minillm.training.evaluate import Validation
+from minillm.tasks.task import Batches, Data, Say, Task
+from minillm.text.cloze import Cloze
+from minillm.tokenizers.tokenizer import Tokenizer
 
 
 class Blanks(Task):

@@ -11,8 +11,8 @@ from torch import nn
 from minillm.datasets.single_pass import SinglePass
 from minillm.models.ngram import Ngram
 from minillm.run_config import RunConfig
-from minillm.tasks.base import Batches, Data, Say
 from minillm.tasks.next_token import NextToken
+from minillm.tasks.task import Batches, Data, Say
 from minillm.training.counting import CountingStep
 
 

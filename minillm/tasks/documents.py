@@ -9,9 +9,9 @@ from minillm.datasets.split import Splits, split
 from minillm.datasets.stories import World
 from minillm.datasets.tokens import token_stream
 from minillm.run_config import RunConfig
-from minillm.tasks.base import Data, Say
-from minillm.tokenizers.base import Tokenizer
-from minillm.tokenizers.build import train_tokenizer
+from minillm.tasks.task import Data, Say
+from minillm.tokenizers.build_tokenizer import train_tokenizer
+from minillm.tokenizers.tokenizer import Tokenizer
 
 
 class Texts(NamedTuple):

@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from minillm.datasets.corpus import Corpus
 from minillm.datasets.labels import ENDINGS, LabelledTexts, ending
 from minillm.datasets.split import Splits
+from minillm.evaluation.validation import Validation
 from minillm.models.encoder import Encoder
 from minillm.models.heads import Classifier
 from minillm.objectives.classification import classification
 from minillm.objectives.loss import Objective
-from minillm.tasks.base import Batches, Data, Say, Task, load_weights
 from minillm.tasks.documents import read_texts, tokenized
-from minillm.text_encoders import TextClassifier
-from minillm.tokenizers.base import Tokenizer
-from minillm.training.evaluate import Validation
+from minillm.tasks.task import Batches, Data, Say, Task, load_weights
+from minillm.text.classifier import TextClassifier
+from minillm.tokenizers.tokenizer import Tokenizer
 
 
 class Labels(Task):

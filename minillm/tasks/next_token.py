@@ -1,24 +1,24 @@
 """Predicting the next token of a text: the task of every language model that learns by gradients.
 
 Batches are windows cut from the text, or lanes that go on where the batch before stopped, for a model that carries its state along.
-Where the source of the text is known, validation says how far the model is from it. Read `base` and `documents` before.
+Where the source of the text is known, validation says how far the model is from it. Read `task` and `documents` before.
 """
 
 from torch import nn
 
+from minillm.config.registry import Registry
 from minillm.datasets.corpus import Corpus
 from minillm.datasets.lanes import Lanes
 from minillm.datasets.windows import Windows, evaluation_batches
+from minillm.evaluation.validation import Validation
 from minillm.models.decoder import Decoder, DecoderConfig
 from minillm.models.rnn import RNN, RNNConfig
 from minillm.objectives.loss import Objective
 from minillm.objectives.next_token import next_token
-from minillm.registry import Registry
-from minillm.tasks.base import Batches, Data, Say, Task, smoothed
 from minillm.tasks.documents import read_texts, tokenized
-from minillm.text import TextModel
-from minillm.tokenizers.base import Tokenizer
-from minillm.training.evaluate import Validation
+from minillm.tasks.task import Batches, Data, Say, Task, smoothed
+from minillm.text.model import TextModel
+from minillm.tokenizers.tokenizer import Tokenizer
 
 MODELS: Registry[type, type[nn.Module]] = Registry(
     "model.kind", "MODELS in minillm/tasks/next_token.py", {DecoderConfig: Decoder, RNNConfig: RNN}

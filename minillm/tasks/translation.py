@@ -9,15 +9,15 @@ from torch import nn
 from minillm.datasets.corpus import Corpus, load_pairs
 from minillm.datasets.pairs import PairBatches, Pairs, evaluation_pairs, spaced, split_pairs
 from minillm.datasets.tokens import token_stream
+from minillm.evaluation.exact_match import TranslationValidation
+from minillm.evaluation.validation import Validation
 from minillm.models.encoder_decoder import EncoderDecoder
 from minillm.objectives.loss import Objective
 from minillm.objectives.seq2seq import seq2seq
-from minillm.tasks.base import Batches, Data, Say, Task, smoothed
-from minillm.text import Translator
-from minillm.tokenizers.base import Tokenizer
-from minillm.tokenizers.build import train_tokenizer
-from minillm.training.evaluate import Validation
-from minillm.training.evaluate_translation import TranslationValidation
+from minillm.tasks.task import Batches, Data, Say, Task, smoothed
+from minillm.text.translator import Translator
+from minillm.tokenizers.build_tokenizer import train_tokenizer
+from minillm.tokenizers.tokenizer import Tokenizer
 
 
 class Translation(Task):

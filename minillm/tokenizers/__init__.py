@@ -1,1 +1,1 @@
-"""Text to ids and back: one protocol (`base`), one file an idea, from single characters to byte-level BPE and Unigram."""
+"""Text to ids and back: one protocol (`tokenizer`), one file an idea, from single characters to byte-level BPE and Unigram."""

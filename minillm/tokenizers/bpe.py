@@ -7,7 +7,7 @@ result. To encode a word, apply the merges in the order learned: the earliest le
 and of its places the leftmost. A compressor by Gage (1994, "A New Algorithm for Data Compression"), brought to translation
 by Sennrich et al. (2016, "Neural Machine Translation of Rare Words with Subword Units"), to bytes by GPT-2 (Radford et al. 2019).
 
-Read `split` before: no merge reaches across words. The same two algorithms in thirty plain lines: tests/oracles/bpe.py.
+Read `pretokenize` before: no merge reaches across words. The same two algorithms in thirty plain lines: tests/oracles/bpe.py.
 Ids: 0 ... 255 the bytes, then merges in order, END last. GPT-2's own files keep their ids.
 """
 
@@ -19,8 +19,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
-from minillm.tokenizers.base import END, Tokenizer, join_pieces
-from minillm.tokenizers.split import WordCache, count_words
+from minillm.tokenizers.pretokenize import WordCache, count_words
+from minillm.tokenizers.tokenizer import END, Tokenizer, join_pieces
 
 Pair = tuple[bytes, bytes]
 BYTES = [bytes([byte]) for byte in range(256)]

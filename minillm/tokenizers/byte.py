@@ -2,13 +2,13 @@
 
 Id = byte, 0 ... 255; END is 256. Sequences are as long as files, about four times those of a BPE vocabulary on English and
 more in other scripts: attention pays for that, and so a model must learn spelling first. ByT5 (Xue et al. 2022) measures
-what it costs and what it buys. Read `base` before, `bpe` after.
+what it costs and what it buys. Read `tokenizer` before, `bpe` after.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Self
 
-from minillm.tokenizers.base import END, Tokenizer, join_pieces, to_utf8
+from minillm.tokenizers.tokenizer import END, Tokenizer, join_pieces, to_utf8
 
 
 class ByteTokenizer(Tokenizer):

@@ -2,13 +2,13 @@
 
 The alphabet is sorted, so the id of a character depends on which characters occur and on nothing else; END comes last.
 A character that the training text lacked has no id and is refused: there is no "unknown" that would swallow text.
-Character models of text go back to Shannon (1948), "A Mathematical Theory of Communication". Read `base` before.
+Character models of text go back to Shannon (1948), "A Mathematical Theory of Communication". Read `tokenizer` before.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Self
 
-from minillm.tokenizers.base import END, Tokenizer, join_pieces, no_text_error, to_utf8
+from minillm.tokenizers.tokenizer import END, Tokenizer, join_pieces, no_text_error, to_utf8
 
 
 class CharTokenizer(Tokenizer):

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Literal, Self
 
-from minillm.tokenizers.base import END, Tokenizer, join_pieces, no_text_error, to_utf8
+from minillm.tokenizers.tokenizer import END, Tokenizer, join_pieces, no_text_error, to_utf8
 
 Algorithm = Literal["bpe", "unigram"]
 SPACE = "\u2581"  # what the package writes for " "

@@ -8,7 +8,7 @@ library's, of UTF-8 as in RFC 3629 (Yergeau 2003).
 
 import codecs
 
-from minillm.tokenizers.base import Tokenizer
+from minillm.tokenizers.tokenizer import Tokenizer
 
 
 class StreamDecoder:

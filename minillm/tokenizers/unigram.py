@@ -9,7 +9,7 @@ draw a segmentation with probability proportional to P(x)^alpha, forwards summin
 Kudo 2018, "Subword Regularization: Improving Neural Network Translation Models with Multiple Subword Candidates".
 
 Here pieces are byte strings and the 256 bytes are always among them, so every string has a segmentation; learned pieces consist
-of whole characters and stay within a word (read `split` before). Ids: the bytes, then pieces by falling probability, END last.
+of whole characters and stay within a word (read `pretokenize` before). Ids: the bytes, then pieces by falling probability, END last.
 """
 
 import base64
@@ -21,8 +21,8 @@ from typing import Self
 import numpy as np
 import torch
 
-from minillm.tokenizers.base import END, Tokenizer, join_pieces, to_utf8
-from minillm.tokenizers.split import WordCache, count_words, split_words
+from minillm.tokenizers.pretokenize import WordCache, count_words, split_words
+from minillm.tokenizers.tokenizer import END, Tokenizer, join_pieces, to_utf8
 
 BYTES = [bytes([byte]) for byte in range(256)]
 LONGEST = 16  # characters of a learned piece

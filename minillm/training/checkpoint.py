@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minillm.datasets.atomic import write_atomically
-from minillm.os_errors import advice
+from minillm.system.atomic import write_atomically
+from minillm.system.os_errors import advice
 
 FORMAT = 2  # raised when the contents change their meaning
 SEAL = re.compile(rb"minillm checkpoint, format (\d+), sha256 ([0-9a-f]{64})\Z")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from minillm.models.base import device_of
+from minillm.models.language_model import device_of
 
 
 def compiled(model: nn.Module) -> nn.Module:

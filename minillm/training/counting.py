@@ -7,7 +7,7 @@ text is news to the model that is judged by it (Dawid 1984 calls this prequentia
 import torch
 
 from minillm.datasets.batch import Batch, moved
-from minillm.models.base import device_of
+from minillm.models.language_model import device_of
 from minillm.models.ngram import Ngram
 from minillm.objectives.loss import Objective
 

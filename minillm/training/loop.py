@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from tqdm import tqdm
 
-from minillm.config import AtLeast, Between, Count, Positive, Seed, validate
+from minillm.config.fields import AtLeast, Between, Count, Positive, Seed, validate
 from minillm.datasets.batch import Batch
 from minillm.training.interruption import Interrupted, interruptions
 from minillm.training.metrics import PlainLines, told

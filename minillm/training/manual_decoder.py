@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from minillm.backprop.attention import attend, attend_backward, rotate, rotate_backward
 from minillm.backprop.cross_entropy import cross_entropy, cross_entropy_backward
 from minillm.backprop.embedding import embedding, embedding_backward
-from minillm.cache.base import EMPTY
-from minillm.datasets.batch import IGNORE, Batch
+from minillm.constants import EMPTY, IGNORE
+from minillm.datasets.batch import Batch
 from minillm.layers.attention import Attention
 from minillm.layers.block import PostNormBlock, PreNormBlock
 from minillm.layers.masks import visible

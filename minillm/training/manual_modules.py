@@ -18,7 +18,7 @@ from minillm.layers.feedforward import ACTIVATIONS, MLP, SwiGLU
 from minillm.layers.norm import LayerNorm, NoNorm, RMSNorm
 
 
-class Pair(NamedTuple):
+class Backprop(NamedTuple):
     """forward(x, *arguments(module)) -> y, kept; backward(dy, kept) -> dx and the derivatives of those arguments that are tensors."""
 
     forward: Callable[..., tuple[Tensor, Any]]
@@ -26,13 +26,13 @@ class Pair(NamedTuple):
     arguments: Callable[[Any], tuple]
 
 
-PAIRS: dict[type[nn.Module], Pair] = {
-    NoNorm: Pair(lambda x: (x, None), lambda dy, kept: (dy,), lambda m: ()),
-    nn.Linear: Pair(linear, linear_backward, lambda m: (m.weight, m.bias)),
-    LayerNorm: Pair(layer_norm, layer_norm_backward, lambda m: (m.weight, m.bias, m.eps)),
-    RMSNorm: Pair(rms_norm, rms_norm_backward, lambda m: (m.weight, m.eps)),
-    MLP: Pair(mlp, mlp_backward, lambda m: (*_both(m.up), *_both(m.down), _name_of(m.activation))),
-    SwiGLU: Pair(swiglu, swiglu_backward, lambda m: (*_both(m.gate), *_both(m.up), *_both(m.down))),
+PAIRS: dict[type[nn.Module], Backprop] = {
+    NoNorm: Backprop(lambda x: (x, None), lambda dy, kept: (dy,), lambda m: ()),
+    nn.Linear: Backprop(linear, linear_backward, lambda m: (m.weight, m.bias)),
+    LayerNorm: Backprop(layer_norm, layer_norm_backward, lambda m: (m.weight, m.bias, m.eps)),
+    RMSNorm: Backprop(rms_norm, rms_norm_backward, lambda m: (m.weight, m.eps)),
+    MLP: Backprop(mlp, mlp_backward, lambda m: (*_both(m.up), *_both(m.down), _name_of(m.activation))),
+    SwiGLU: Backprop(swiglu, swiglu_backward, lambda m: (*_both(m.gate), *_both(m.up), *_both(m.down))),
 }
 
 

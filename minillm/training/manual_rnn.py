@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from minillm.backprop.cross_entropy import cross_entropy, cross_entropy_backward
 from minillm.backprop.recurrent import CELLS
 from minillm.backprop.recurrent_model import recurrent_model, recurrent_model_backward
-from minillm.datasets.batch import IGNORE, Batch
+from minillm.constants import IGNORE
+from minillm.datasets.batch import Batch
 from minillm.layers.recurrent import GRU, LSTM, Elman, Recurrent
 from minillm.models.rnn import RNN
 from minillm.objectives.loss import Loss

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, TextIO
 
-from minillm.datasets.atomic import write_atomically
+from minillm.system.atomic import write_atomically
 
 
 class MetricsLog:

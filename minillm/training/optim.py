@@ -22,7 +22,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from minillm.config import Above, AtLeast, Between, validate
+from minillm.config.fields import Above, AtLeast, Between, validate
 from minillm.layers.moe import StackedLinear
 
 

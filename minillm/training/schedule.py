@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from minillm.config import Count, Fraction, validate
+from minillm.config.fields import Count, Fraction, validate
 
 
 @dataclass(frozen=True)

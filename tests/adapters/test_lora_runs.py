@@ -9,8 +9,8 @@ import torch
 
 import sample
 import train
-from minillm import run_folder
 from minillm.adapters.lora import lora_layers
+from minillm.runs import folder
 from minillm.training import checkpoint
 from minillm.training.step import GradientStep
 from tests.interruption import ctrl_c_after
@@ -52,7 +52,7 @@ def adapter(base, tmp_path_factory):
 
 
 def logits(path: Path, base: Path | None = None) -> torch.Tensor:
-    model = run_folder.open_run(path, base=base).text.model
+    model = folder.open_run(path, base=base).text.model
     with torch.no_grad():
         return model(torch.arange(24).reshape(2, 12))[0]
 
@@ -65,7 +65,7 @@ def test_the_folder_holds_the_factors_and_names_the_base_which_stays_as_it_was(b
         whole = checkpoint.load(base / "checkpoint" / "best.pt")["step"]["model"]
         assert saved["base"] == {"path": str(base.resolve()), "sha256": checkpoint.fingerprint(whole)}
     assert (adapter / "checkpoint" / "best.pt").stat().st_size < 0.5 * (base / "checkpoint" / "best.pt").stat().st_size
-    model = run_folder.open_run(adapter).text.model
+    model = folder.open_run(adapter).text.model
     assert len(lora_layers(model)) == 2
     frozen = {name.replace(".base", ""): value for name, value in model.state_dict().items() if name not in factors}
     assert same(frozen, dict(whole))
@@ -88,7 +88,7 @@ def test_an_adapter_that_was_stopped_goes_on_to_the_same_bits(base, tmp_path, pr
 
 def test_the_plan_says_how_much_is_trained(base, tmp_path, capsys):
     assert adapt(base, tmp_path / "run", "--dry-run") == 0
-    model = run_folder.open_run(base).text.model
+    model = folder.open_run(base).text.model
     factors, whole = 2 * 3 * (16 + 16), sum(p.numel() for p in model.parameters())
     assert (
         f"{factors:,} of them are trained, {100 * factors / (whole + factors):.2f} %; the others are frozen"

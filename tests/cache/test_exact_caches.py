@@ -7,12 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.cache.base import EMPTY, KVView
 from minillm.cache.contiguous import ContiguousCache
 from minillm.cache.fixed import FixedCache
+from minillm.cache.kv_cache import KVView, Positions
 from minillm.cache.paged import PagedCache
 from minillm.cache.quantized import QuantizedCache
 from minillm.cache.snapkv import SnapKVCache
+from minillm.constants import EMPTY
 from tests.tiny import N_HEADS, SHAPES, assert_equal, assert_reads_on, decoder, tokens
 
 EXACT = {
@@ -179,7 +180,7 @@ def test_a_cache_keeps_the_models_dtype_and_holds_less_for_fewer_key_heads(cache
             assert state.nbytes() < 100
             model(tokens(2, 7), state)
             view = state.caches[0].extend(
-                *torch.zeros(2, 2, n_kv_heads, 1, 4, dtype=dtype), torch.tensor([[7]]), True, lambda x, _: x
+                *torch.zeros(2, 2, n_kv_heads, 1, 4, dtype=dtype), Positions(torch.tensor([[7]]), True), lambda x, _: x
             )
             assert view.k.dtype == view.v.dtype == dtype
             bytes_held[n_kv_heads, dtype] = state.nbytes()
@@ -218,7 +219,7 @@ def test_a_view_is_called_dense_only_if_slot_i_holds_position_i(cut, ragged, ord
 def test_growing_copies_seldom_and_looking_copies_nothing():
     cache, k, buffers = ContiguousCache(capacity=2), torch.ones(1, 1, 1, 3), set()
     for t in range(1000):
-        view = cache.extend(k, k, torch.tensor([[t]]), True, lambda x, _: x)
+        view = cache.extend(k, k, Positions(torch.tensor([[t]]), True), lambda x, _: x)
         buffers.add(cache.k.data_ptr())
         assert view.k.data_ptr() == cache.k.data_ptr()
         assert view.k.shape[2] == t + 1

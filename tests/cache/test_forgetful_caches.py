@@ -7,12 +7,13 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from minillm.cache.base import EMPTY
-from minillm.cache.build import FORGETFUL, CacheConfig, build_cache
+from minillm.cache.build_cache import FORGETFUL, CacheConfig, build_cache
 from minillm.cache.contiguous import ContiguousCache
 from minillm.cache.h2o import H2OCache
+from minillm.cache.kv_cache import Positions
 from minillm.cache.snapkv import SnapKVCache
 from minillm.cache.streaming import StreamingCache
+from minillm.constants import EMPTY
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, seeded
 from tests.tiny import N_HEADS, SHAPES, assert_equal, assert_reads_on, decoder, tokens
@@ -242,7 +243,7 @@ def test_a_forgetful_cache_answers_as_its_paper_does_on_lists(name, shape, seed,
     hook = layer.to_out.register_forward_pre_hook(lambda _, inputs: asked.append(inputs[0]))
     for a, n in zip([sum(reads[:i]) for i in range(len(reads))], reads, strict=True):
         at = min(a, 7) if name == "streaming" else a
-        layer(x[:, a : a + n], torch.arange(at, at + n)[None], True, cache)
+        layer(x[:, a : a + n], Positions(torch.arange(at, at + n)[None], True), cache)
     hook.remove()
     q = layer.to_q(x).view(T, N_HEADS, 4)
     k, v = (to(x).view(T, -1, 4) for to in (layer.to_k, layer.to_v))

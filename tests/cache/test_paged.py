@@ -8,6 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
+from minillm.cache.kv_cache import Positions
 from minillm.cache.paged import OutOfPages, PagedCache, PagePool, PageTable
 from minillm.cache.prefix import PrefixPool, digests
 from tests.tiny import assert_reads_on, decoder, tokens
@@ -176,16 +177,16 @@ BROKEN = {  # how a read can go wrong: keys, values (B, G, T, K) and the rotatio
 @pytest.mark.parametrize("rows", [[0, 1], [0, 0], [1]], ids=["own pages", "shared pages", "one row"])
 def test_a_read_that_fails_grows_no_row_and_keeps_no_page(broken, rows):
     cache, (k, v), B = PagedCache(9, page_size=3), torch.randn(2, 2, 2, 5, 4), len(rows)
-    cache.extend(k, v, torch.arange(5)[None], True, lambda x, positions: x)
+    cache.extend(k, v, Positions(torch.arange(5)[None], True), lambda x, positions: x)
     cache.reorder(torch.tensor(rows))
     n_free = cache.pool.n_free
     bad_k, bad_v, rotate = broken(*torch.randn(2, B, 2, 4, 4))
     with pytest.raises((RuntimeError, TypeError)):
-        cache.extend(bad_k, bad_v, torch.arange(5, 9)[None], True, rotate)
+        cache.extend(bad_k, bad_v, Positions(torch.arange(5, 9)[None], True), rotate)
     n_copies = B - len(set(rows))
     assert [table.length for table in cache.tables] == [5] * B and cache.pool.n_free == n_free - n_copies
     new_k, new_v = torch.randn(2, B, 2, 2, 4)
-    view = cache.extend(new_k, new_v, torch.arange(5, 7)[None], True, lambda x, positions: x)
+    view = cache.extend(new_k, new_v, Positions(torch.arange(5, 7)[None], True), lambda x, positions: x)
     for seen, old, new in ((view.k, k, new_k), (view.v, v, new_v)):
         assert torch.equal(seen, torch.cat([old[rows], new], 2))
 

@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.cache.base import EMPTY
 from minillm.cache.contiguous import ContiguousCache
+from minillm.cache.kv_cache import Positions
 from minillm.cache.quantized import QuantizedCache, dequantize, quantize
+from minillm.constants import EMPTY
 from tests.tiny import assert_equal, assert_reads_on, decoder, tokens
 
 BITS = pytest.mark.parametrize("bits", [8, 4])
@@ -24,7 +25,7 @@ def read(cache, k, v, chunk=1, start=0):
     for a in range(0, k.shape[2], chunk):
         b = min(a + chunk, k.shape[2])
         view = cache.extend(
-            k[:, :, a:b], v[:, :, a:b], torch.arange(start + a, start + b).expand(len(k), -1), True, unturned
+            k[:, :, a:b], v[:, :, a:b], Positions(torch.arange(start + a, start + b).expand(len(k), -1), True), unturned
         )
     return view
 
@@ -119,7 +120,7 @@ def test_groups_that_no_row_needs_any_more_are_given_back(bits):
     assert cache.nbytes() > 3 * small
     cache.reorder(torch.tensor([1, 1]))  # the long row leaves
     new = torch.randn(2, 3, 0, 4)
-    cache.extend(new, new, torch.empty(1, 0, dtype=torch.long), True, unturned)
+    cache.extend(new, new, Positions(torch.empty(1, 0, dtype=torch.long), True), unturned)
     assert cache.nbytes() == small
     cache.truncate(torch.zeros(2, dtype=torch.long))
     assert cache.nbytes() == 2 * 8
@@ -168,6 +169,6 @@ def test_the_last_tokens_can_be_taken_back_and_rounded_ones_cannot():
     assert cache.nbytes() == before
     cache.truncate(torch.tensor([9, 0]))
     new = torch.randn(2, 3, 1, 4)
-    view = cache.extend(new, new, torch.tensor([[9], [0]]), True, unturned)
+    view = cache.extend(new, new, Positions(torch.tensor([[9], [0]]), True), unturned)
     assert view.positions[:, 0].tolist()[0][:8] == list(range(8)) and (view.positions[1, 0] >= 0).sum() == 1
     assert torch.equal(view.k[0, :, view.positions[0, 0] == 8], k[0, :, 8:9]) and not view.dense

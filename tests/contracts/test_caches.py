@@ -11,6 +11,7 @@ from torch import Tensor
 from minillm.cache.contiguous import ContiguousCache
 from minillm.cache.fixed import FixedCache
 from minillm.cache.h2o import H2OCache
+from minillm.cache.kv_cache import Positions
 from minillm.cache.paged import PagedCache
 from minillm.cache.quantized import QuantizedCache
 from minillm.cache.snapkv import SnapKVCache
@@ -76,7 +77,7 @@ def read(cache, lengths, places, width, dtype=torch.float64):
     k, v = torch.randn(2, len(lengths), 2, width, 4, dtype=dtype)
     positions = ragged([range(n, n + len(row)) for n, row in zip(lengths, places, strict=True)], places, width)
     dense = bool((positions >= 0).all())
-    view = cache.extend(k, v, positions, dense, unturned)
+    view = cache.extend(k, v, Positions(positions, dense), unturned)
     view.observe(lambda q, at: torch.rand(*q.shape[:3], view.k.shape[2], dtype=dtype), k, positions)
     return view, positions, [n + len(row) for n, row in zip(lengths, places, strict=True)]
 
@@ -170,7 +171,7 @@ def test_a_read_whose_rotation_fails_leaves_what_was_read_as_it_was(cache, share
             each.reorder(torch.tensor([0, 0]))
     k, v = torch.randn(2, 2, 2, 3, 4, dtype=torch.float64)
     with pytest.raises(RuntimeError, match="out of memory"):
-        caches[0].extend(k, v, torch.tensor([[5, 6, 7]]), True, fails)
+        caches[0].extend(k, v, Positions(torch.tensor([[5, 6, 7]]), True), fails)
     views = []
     for each in caches:
         torch.manual_seed(2)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.cache.build import CacheConfig, build_cache
+from minillm.cache.build_cache import CacheConfig, build_cache
 from minillm.cache.paged import PagedCache
 from minillm.cache.quantized import QuantizedCache
 from minillm.datasets.batch import Batch

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.tokenizers.base import END, Tokenizer
-from minillm.tokenizers.build import CLASSES, TRAINERS, TokenizerConfig, tokenizer_from_dict, train_tokenizer
+from minillm.tokenizers.build_tokenizer import CLASSES, TRAINERS, TokenizerConfig, tokenizer_from_dict, train_tokenizer
 from minillm.tokenizers.stream import StreamDecoder
+from minillm.tokenizers.tokenizer import END, Tokenizer
 
 CORPUS = [
     "Once upon a time there was a hedgehog. The hedgehog had 37 apples, and 73 pears.\n",

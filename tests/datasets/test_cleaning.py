@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.config import keys
+from minillm.config.loading import keys
 from minillm.datasets.cleaning import (
     CleaningConfig,
     clean,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm.config import keys
+from minillm.config.loading import keys
 from minillm.datasets import corpus
 from minillm.datasets.corpus import Corpus, DataConfig, corpus_of, load_corpus, load_pairs
 from minillm.datasets.files import read_documents

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.datasets.batch import IGNORE
+from minillm.constants import IGNORE
 from minillm.datasets.masking import Masking, MaskingConfig
 from minillm.tokenizers.bpe import BPETokenizer
 from minillm.tokenizers.byte import ByteTokenizer

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from minillm.datasets.batch import IGNORE
+from minillm.constants import IGNORE
 from minillm.datasets.masking import Masking, MaskingConfig
 from minillm.datasets.next_sentence import masked_pairs, pair_up
 from minillm.tokenizers.byte import ByteTokenizer

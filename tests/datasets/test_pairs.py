@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from minillm.datasets.batch import IGNORE
+from minillm.constants import IGNORE
 from minillm.datasets.corpus import DataConfig, load_corpus, load_pairs
 from minillm.datasets.pairs import Pair, PairBatches, Pairs, evaluation_pairs, split_pairs
 from minillm.datasets.tokens import token_stream

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm.cache.base import EMPTY
-from minillm.datasets.batch import IGNORE
+from minillm.constants import EMPTY, IGNORE
 from minillm.datasets.single_pass import SinglePass
 from minillm.datasets.tokens import TokenStream
 

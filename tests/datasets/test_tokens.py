@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.datasets.atomic import write_atomically
 from minillm.datasets.tokens import narrowest, token_stream
-from minillm.tokenizers.base import END, Tokenizer
+from minillm.system.atomic import write_atomically
+from minillm.tokenizers.tokenizer import END, Tokenizer
 
 
 class Letters(Tokenizer):

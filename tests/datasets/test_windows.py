@@ -6,8 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm.cache.base import EMPTY
-from minillm.datasets.batch import IGNORE
+from minillm.constants import EMPTY, IGNORE
 from minillm.datasets.tokens import TokenStream
 from minillm.datasets.windows import Windows, evaluation_batches, row_starts
 

@@ -23,7 +23,7 @@ def test_the_weights_give_the_output_of_each_layer(name):
     assert weights.shape == (len(layers), 3, layers[0].n_heads, 11, 11) and len(seen) == len(layers)
     tiny.assert_equal(weights.sum(-1), torch.ones_like(weights.sum(-1)))
     for w, (layer, args, out) in zip(weights, seen, strict=True):
-        values = args[4] if len(args) > 4 else None
+        values = args[3] if len(args) > 3 else None
         v = layer.to_v(args[0]) + (0 if values is None else values)
         v = repeat(v, "B T (G K) -> B (G h) T K", G=layer.n_kv_heads, h=layer.n_heads // layer.n_kv_heads)
         tiny.assert_equal(layer.to_out(rearrange(w @ v, "B H T K -> B T (H K)")), out)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from minillm.cache.base import EMPTY
 from minillm.cache.paged import PagedCache
+from minillm.constants import EMPTY
 from minillm.decoding.captured import Captured, captured
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded

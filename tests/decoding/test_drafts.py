@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.cache.base import EMPTY
+from minillm.constants import EMPTY
 from minillm.decoding.drafts import LAYER, LEAST_COST, LOOK_UP, ModelDrafter, PromptLookup, relative_cost
 from minillm.decoding.reader import Reader
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline

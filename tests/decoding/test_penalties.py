@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.cache.base import EMPTY
+from minillm.constants import EMPTY
 from minillm.decoding.penalties import (
     BannedTokens,
     FrequencyPenalty,

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.cache.base import EMPTY
-from minillm.cache.build import COMPLETE, FORGETFUL
+from minillm.cache.build_cache import COMPLETE, FORGETFUL
 from minillm.cache.fixed import FixedCache
 from minillm.cache.paged import PagedCache
+from minillm.constants import EMPTY
 from minillm.decoding.captured import Captured
 from minillm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tests import tiny

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.cache.base import EMPTY
+from minillm.constants import EMPTY
 from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, describe, draw, invert, seeded
 from minillm.decoding.transforms import BANNED, TopK

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.cache.base import EMPTY
-from minillm.cache.build import FORGETFUL
+from minillm.cache.build_cache import FORGETFUL
+from minillm.constants import EMPTY
 from minillm.decoding.draft_length import MOST, Tally
 from minillm.decoding.drafts import Draft, ModelDrafter, PromptLookup
 from minillm.decoding.generate import generate

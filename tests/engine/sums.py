@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from minillm.cache.base import EMPTY
+from minillm.cache.kv_cache import Positions
+from minillm.constants import EMPTY
 from minillm.models.cached_state import CachedState
 
 V = 5
@@ -29,7 +30,7 @@ class Sums:
         assert int(positions.max()) < self.context_length
         k, sums = (tokens + 1).double()[:, None, :, None].expand(-1, 1, -1, 2), 0
         for cache in state.caches:
-            view = cache.extend(k, 3 * k, positions, bool(filled.all()), lambda x, _: x)
+            view = cache.extend(k, 3 * k, Positions(positions, bool(filled.all())), lambda x, _: x)
             seen = (view.positions[:, :, None] >= 0) & (
                 view.positions[:, :, None] <= positions[:, None, :, None]
             )  # (B, 1, T, S)

@@ -3,7 +3,8 @@
 import torch
 from hypothesis import strategies as st
 
-from minillm.cache.base import EMPTY, KVView
+from minillm.cache.kv_cache import KVView
+from minillm.constants import EMPTY
 
 H, K = 6, 5
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from minillm.cache.base import EMPTY, KVView, NoCache
 from minillm.cache.contiguous import ContiguousCache
+from minillm.cache.kv_cache import NO_CACHE, KVView, Positions
+from minillm.constants import EMPTY
 from minillm.layers import attention
 from minillm.layers.attention import Attention, attend, attend_plainly, attend_with_bias
 from minillm.layers.flash import attend_in_tiles
@@ -165,7 +166,7 @@ def test_a_window_shows_a_band_and_a_text_may_come_in_chunks(road, slopes, n_gro
         cache, done = ContiguousCache(), 0
         for n in sizes:
             new = slice(done, done + n)
-            view = cache.extend(k[:, :, new], v[:, :, new], positions[:, new], True, no_rotation)
+            view = cache.extend(k[:, :, new], v[:, :, new], Positions(positions[:, new], True), no_rotation)
             assert_equal(road(q[:, :, new], view, positions[:, new], True, window), expected[:, :, new])
             done += n
 
@@ -211,7 +212,7 @@ def theirs_with_the_weights_of(mine: Attention) -> nn.MultiheadAttention:
 def test_self_attention_is_torchs_multi_head_attention():
     mine, x = layer(H), torch.randn(3, 7, H * K, dtype=torch.float64)
     theirs, future = theirs_with_the_weights_of(mine), torch.ones(7, 7).triu(1).bool()
-    out = mine(x, torch.arange(7)[None], True, NoCache())
+    out = mine(x, Positions(torch.arange(7)[None], True), NO_CACHE)
     assert_equal(out, theirs(x, x, x, attn_mask=future)[0])
 
 
@@ -222,9 +223,9 @@ def test_the_same_extra_value_for_every_token_is_a_bias_of_the_values(n_kv_heads
         torch.randn(3, 7, H * K, dtype=torch.float64),
         torch.randn(n_kv_heads * K, dtype=torch.float64),
     )
-    out = mine(x, torch.arange(7)[None], True, NoCache(), extra.expand(3, 7, -1))
+    out = mine(x, Positions(torch.arange(7)[None], True), NO_CACHE, extra.expand(3, 7, -1))
     mine.to_v.bias.data += extra
-    assert_equal(out, mine(x, torch.arange(7)[None], True, NoCache()))
+    assert_equal(out, mine(x, Positions(torch.arange(7)[None], True), NO_CACHE))
 
 
 def test_cross_attention_is_torchs_multi_head_attention_over_ragged_sources():
@@ -233,9 +234,11 @@ def test_cross_attention_is_torchs_multi_head_attention_over_ragged_sources():
     positions = torch.arange(11).repeat(3, 1)
     positions[1, 4:] = EMPTY
     positions[2, :5] = EMPTY
-    out = mine.look(x, torch.arange(7)[None], mine.show(memory, positions, dense=False))
+    out = mine.look(x, Positions(torch.arange(7)[None], True), mine.show(memory, Positions(positions, False)))
     assert_equal(out, theirs_with_the_weights_of(mine)(x, memory, memory, key_padding_mask=positions == EMPTY)[0])
-    everything = mine.look(x, torch.arange(7)[None], mine.show(memory, torch.arange(11)[None], dense=True))
+    everything = mine.look(
+        x, Positions(torch.arange(7)[None], True), mine.show(memory, Positions(torch.arange(11)[None], True))
+    )
     assert_equal(everything, theirs_with_the_weights_of(mine)(x, memory, memory)[0])
 
 
@@ -248,7 +251,12 @@ def test_groups_of_heads_share_keys_and_values_in_the_order_of_torchs_grouped_ke
         for to, y in ((mine.to_q, x), (mine.to_k, memory), (mine.to_v, memory))
     )
     expected = mine.to_out(F.scaled_dot_product_attention(q, k, v, enable_gqa=True).transpose(1, 2).flatten(2))
-    assert_equal(mine.look(x, torch.arange(7)[None], mine.show(memory, torch.arange(11)[None], dense=True)), expected)
+    assert_equal(
+        mine.look(
+            x, Positions(torch.arange(7)[None], True), mine.show(memory, Positions(torch.arange(11)[None], True))
+        ),
+        expected,
+    )
 
 
 def test_queries_and_keys_are_normed_before_they_are_turned():
@@ -266,7 +274,7 @@ def test_queries_and_keys_are_normed_before_they_are_turned():
     q, k, v = (to(x).unflatten(-1, (-1, 4)).transpose(1, 2) for to in (mine.to_q, mine.to_k, mine.to_v))
     q, k = rotary(norms[0](q), positions), rotary(norms[1](k), positions)
     expected = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2).flatten(2)
-    assert_equal(mine(x, positions, True, NoCache()), mine.to_out(expected))
+    assert_equal(mine(x, Positions(positions, True), NO_CACHE), mine.to_out(expected))
 
 
 def test_dropout_of_weights_keeps_the_mean():

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from minillm.cache.base import EMPTY, NoCache
+from minillm.cache.kv_cache import NO_CACHE, Positions
+from minillm.constants import EMPTY
 from minillm.layers.attention import Attention
 from minillm.layers.block import PostNormBlock, PreNormBlock
 from minillm.layers.feedforward import ACTIVATIONS, MLP
@@ -44,7 +45,7 @@ def test_a_block_is_torchs_encoder_layer(kind, norm_first, causal):
     positions[1, 5:] = EMPTY
     future = torch.ones(7, 7).triu(1).bool() if causal else None
     expected = theirs(x, src_mask=future, src_key_padding_mask=positions == EMPTY)
-    out = block(x, positions, False, NoCache())
+    out = block(x, Positions(positions, False), NO_CACHE)
     assert_equal(out[positions >= 0], expected[positions >= 0])
 
 
@@ -53,4 +54,4 @@ def test_in_a_pre_norm_block_sublayers_that_say_nothing_leave_the_stream_alone()
     nn.init.zeros_(block.attention.to_out.weight)
     nn.init.zeros_(block.feedforward.down.weight)
     x = torch.randn(2, 7, D)
-    assert torch.equal(block(x, torch.arange(7)[None], True, NoCache()), x)
+    assert torch.equal(block(x, Positions(torch.arange(7)[None], True), NO_CACHE), x)

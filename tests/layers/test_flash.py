@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from minillm.cache.base import EMPTY, KVView
+from minillm.cache.kv_cache import KVView
+from minillm.constants import EMPTY
 from minillm.layers.attention import attend_plainly
 from minillm.layers.flash import attend_in_tiles
 from minillm.layers.positions import Alibi, no_bias

@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.cache.base import EMPTY, KVView, NoCache
+from minillm.cache.kv_cache import NO_CACHE, KVView, Positions
+from minillm.constants import EMPTY
 from minillm.layers.ngram_embedding import NONE, NgramEmbedding, token_before
 from tests.tiny import SHAPES, VOCAB, decoder, tokens
 
@@ -38,7 +39,7 @@ def test_every_pair_and_every_triple_has_a_vector_of_its_own_where_there_are_row
     kept = layer._row
     layer._row = lambda number: (rows.update(number.flatten().tolist()), kept(number))[1]
     every = torch.cartesian_prod(*[torch.arange(V)] * 3)
-    layer(every, torch.arange(3)[None], True, NoCache())
+    layer(every, Positions(torch.arange(3)[None], True), NO_CACHE)
     assert (
         len(rows) == V + V**2 + V + V**2 + V**3
     )  # pairs and triples: at the beginning of a text, one after it, and inside
@@ -47,7 +48,7 @@ def test_every_pair_and_every_triple_has_a_vector_of_its_own_where_there_are_row
 
 def test_a_vector_is_that_of_the_pair_plus_that_of_the_triple():
     layer, text = NgramEmbedding(101, 5, 7).double(), torch.tensor([[4, 6, 2]])
-    out = layer(text, torch.arange(3)[None], True, NoCache())
+    out = layer(text, Positions(torch.arange(3)[None], True), NO_CACHE)
     pair = 3 * 8 + 7  # token 2 after 6, each one higher, for the beginning is 0
     rows = [int(layer._row(torch.tensor(number))) for number in (pair, pair * 8 + 5)]
     assert torch.equal(out[0, 2], layer.table.weight[rows[0]] + layer.table.weight[rows[1]])

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm.cache.base import EMPTY
 from minillm.cache.contiguous import ContiguousCache
 from minillm.cache.paged import PagedCache
+from minillm.constants import EMPTY
 from minillm.layers.positions import (
     Alibi,
     LearnedPositions,

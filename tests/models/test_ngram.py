@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.cache.base import EMPTY
-from minillm.datasets.batch import IGNORE, Batch
+from minillm.constants import EMPTY, IGNORE
+from minillm.datasets.batch import Batch
 from minillm.models import ngram_counts
 from minillm.models.ngram import Ngram, NgramConfig, frequency_table, main
 from minillm.models.ngram_counts import NgramCounts

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from minillm.cache.base import EMPTY
+from minillm.constants import EMPTY
 from minillm.models.rnn import CELLS, RNN, RNNConfig
 from minillm.training.optim import AdamW, OptimConfig, build_optimizer
 from tests.tiny import VOCAB, assert_equal, tokens

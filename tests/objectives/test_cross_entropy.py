@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm.datasets.batch import IGNORE
+from minillm.constants import IGNORE
 from minillm.objectives.cross_entropy import ROWS, cross_entropy
 from tests.tiny import assert_equal
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from minillm.adapters.lora import AdapterConfig, add_lora
-from minillm.datasets.batch import IGNORE, Batch
+from minillm.constants import IGNORE
+from minillm.datasets.batch import Batch
+from minillm.evaluation.validation import Validation
 from minillm.models.ngram import Ngram, NgramConfig
 from minillm.objectives import next_token as module
 from minillm.objectives.linear_cross_entropy import SLAB
@@ -14,7 +16,6 @@ from minillm.objectives.next_token import LARGE, head_weight, next_token
 from minillm.run_config import CONFIGS, load_config
 from minillm.tasks.next_token import MODELS
 from minillm.training.balance import routers_of
-from minillm.training.evaluate import Validation
 from tests.models.test_rnn import rnn
 from tests.objectives.test_linear_cross_entropy import Largest
 from tests.tiny import SHAPES, VOCAB, assert_equal, decoder, tokens

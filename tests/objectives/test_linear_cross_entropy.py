@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from minillm.datasets.batch import IGNORE
+from minillm.constants import IGNORE
 from minillm.objectives.linear_cross_entropy import linear_cross_entropy
 from tests.tiny import assert_equal
 

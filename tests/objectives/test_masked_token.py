@@ -5,14 +5,15 @@ import math
 import pytest
 import torch
 
-from minillm.datasets.batch import IGNORE, Batch
+from minillm.constants import IGNORE
+from minillm.datasets.batch import Batch
 from minillm.datasets.labels import LabelBatch
-from minillm.datasets.next_sentence import PairBatch
+from minillm.datasets.next_sentence import SegmentBatch
+from minillm.evaluation.validation import Validation
 from minillm.models.heads import Classifier
 from minillm.objectives.classification import classification
 from minillm.objectives.loss import Loss, mean_metrics
 from minillm.objectives.masked_token import masked_token, masked_token_and_next_sentence
-from minillm.training.evaluate import Validation
 from minillm.training.optim import OptimConfig, build_optimizer
 from minillm.training.step import GradientStep
 from tests.models.test_encoder import encoder
@@ -25,10 +26,10 @@ def batch_of(B: int = 5, T: int = 7, share: float = 0.3) -> Batch:
     return Batch(tokens(B, T), tokens(B, T, seed=1).masked_fill(~blank, IGNORE))
 
 
-def pairs_of(B: int = 5) -> PairBatch:
+def pairs_of(B: int = 5) -> SegmentBatch:
     """The same with segments, and answers of which some are missing."""
     batch = batch_of(B)
-    return PairBatch(
+    return SegmentBatch(
         batch.tokens, torch.randint(2, batch.tokens.shape), batch.targets, torch.tensor([1, 0, IGNORE, 1, 0][:B])
     )
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from minillm.datasets.batch import IGNORE, Batch
+from minillm.constants import IGNORE
+from minillm.datasets.batch import Batch
 from minillm.datasets.tokens import TokenStream
 from minillm.datasets.windows import Windows
 from minillm.objectives.next_token import next_token

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minillm.datasets.batch import IGNORE
+from minillm.constants import IGNORE
 from minillm.datasets.pairs import PairBatch
 from minillm.objectives.seq2seq import seq2seq
 from tests.models.test_encoder_decoder import encoder_decoder, ragged

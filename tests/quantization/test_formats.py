@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm.nibbles import pack_nibbles, unpack_nibbles
+from minillm.cache.nibbles import pack_nibbles, unpack_nibbles
 from minillm.quantization import int4, int8, nf4
 
 FORMATS = {"int8": int8.quantize, "int4": int4.quantize, "nf4": nf4.quantize}

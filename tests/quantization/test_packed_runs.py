@@ -5,7 +5,8 @@ import torch
 
 import sample
 import train
-from minillm import quantize, run_folder
+from minillm import quantize
+from minillm.runs import folder
 from tests.test_cli import flags
 
 
@@ -49,7 +50,7 @@ def test_a_calibrated_run_is_another_and_opens(trained, tmp_path):
             == 0
         )
         with torch.inference_mode():
-            logits.append(run_folder.open_run(tmp_path / name).text.model(torch.arange(9)[None])[0])
+            logits.append(folder.open_run(tmp_path / name).text.model(torch.arange(9)[None])[0])
     assert logits[0].isfinite().all() and not torch.equal(*logits)
 
 

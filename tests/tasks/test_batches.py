@@ -6,12 +6,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from minillm import run
-from minillm.datasets.batch import IGNORE
+from minillm.config.flags import override
+from minillm.constants import IGNORE
 from minillm.datasets.corpus import corpus_of
 from minillm.datasets.split import split
-from minillm.flags import override
 from minillm.run_config import RunConfig, load_config
+from minillm.runs import wiring
 
 WORDS = ("cat", "dog", "snail", "horse", "bee")
 TEXTS = [f"{word} {i} has a {other}." for i in range(12) for word in WORDS for other in WORDS]
@@ -48,7 +48,7 @@ def settings(name: str) -> RunConfig:
 @cache
 def data_of(name: str):
     own = not name.startswith(("encoder-ending", "translate"))
-    return run.build_data(settings(name), say=lambda line: None, corpus=corpus_of(TEXTS) if own else None)
+    return wiring.build_data(settings(name), say=lambda line: None, corpus=corpus_of(TEXTS) if own else None)
 
 
 def seeded(name: str, seed: int) -> RunConfig:
@@ -62,7 +62,7 @@ def same(a, b) -> bool:
 @each_task
 def test_a_batch_depends_on_the_seed_and_on_the_step_and_on_each_for_itself(name):
     def batch(seed: int, step: int):
-        return run.build_batches(seeded(name, seed), data_of(name))(step)
+        return wiring.build_batches(seeded(name, seed), data_of(name))(step)
 
     places = [(seed, step) for seed in (0, 1) for step in (0, 1)]
     batches = {place: batch(*place) for place in places}
@@ -79,7 +79,7 @@ def test_blanks_of_the_same_rows_differ_from_step_to_step_and_from_seed_to_seed(
     monkeypatch.setattr("minillm.tasks.blanks.Windows.batch", lambda self, step: type("Rows", (), {"tokens": rows}))
     blanks = {}
     for seed, step in ((0, 0), (0, 1), (0, 2), (1, 0), (2, 0), (1, 1)):
-        blanks[seed, step] = run.build_batches(seeded(name, seed), data_of(name))(step).targets
+        blanks[seed, step] = wiring.build_batches(seeded(name, seed), data_of(name))(step).targets
     for one in blanks:
         assert all(one == other or not torch.equal(blanks[one], blanks[other]) for other in blanks)
         blank = blanks[one] != IGNORE
@@ -89,7 +89,7 @@ def test_blanks_of_the_same_rows_differ_from_step_to_step_and_from_seed_to_seed(
 @pytest.mark.parametrize("part", ["val", "test"])
 @each_task
 def test_validation_is_the_same_for_every_training_seed(name, part):
-    one, other = (run.build_validation(seeded(name, seed), data_of(name), part).batches for seed in (0, 1))
+    one, other = (wiring.build_validation(seeded(name, seed), data_of(name), part).batches for seed in (0, 1))
     assert len(one) == len(other) > 0 and all(map(same, one, other))
 
 
@@ -108,9 +108,9 @@ def test_training_batches_hold_training_text_alone_and_validation_none_of_it(nam
                 found |= {data.tokenizer.decode(row[i:j]) for i, j in pairwise(borders)}
         return found
 
-    batch = run.build_batches(config, data)
+    batch = wiring.build_batches(config, data)
     trained = whole_documents(map(batch, range(60)))
     assert trained and trained <= set(splits.train)
     for part in ("val", "test"):
-        held_out = whole_documents(run.build_validation(config, data, part).batches)
+        held_out = whole_documents(wiring.build_validation(config, data, part).batches)
         assert held_out and held_out <= set(getattr(splits, part))

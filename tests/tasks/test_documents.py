@@ -7,19 +7,19 @@ import pytest
 import torch
 from torch import nn
 
-from minillm import run
+from minillm.config.flags import override
 from minillm.datasets import corpus
 from minillm.datasets.cleaning import clean
 from minillm.datasets.labels import ending
 from minillm.datasets.pairs import split_pairs
 from minillm.datasets.split import split
 from minillm.datasets.stories import World
-from minillm.flags import override
-from minillm.run import build_task
+from minillm.evaluation.validation import LEAK_NATS, Leak
 from minillm.run_config import RunConfig, load_config
+from minillm.runs import wiring
+from minillm.runs.wiring import build_task
 from minillm.tasks import documents, translation
-from minillm.tokenizers.build import train_tokenizer
-from minillm.training.evaluate import LEAK_NATS, Leak
+from minillm.tokenizers.build_tokenizer import train_tokenizer
 from tests.datasets.test_source import GRAMMAR
 
 
@@ -46,7 +46,7 @@ def tiny(**changes) -> RunConfig:
 
 
 def built(config: RunConfig, say=lambda line: None):
-    return run.build_data(config, say=say)
+    return wiring.build_data(config, say=say)
 
 
 class Guess(nn.Module):
@@ -71,7 +71,7 @@ def test_the_loss_of_the_source_is_that_of_the_stories_that_cleaning_kept(world)
     for part, nats in ((splits.val, data.val_nats), (splits.test, data.test_nats)):
         assert nats == pytest.approx(sum(math.log(len(kept) / 600) - world.log_prob(story) for story in part))
     assert any(f"{len(kept)} of 600 stories that cleaning kept" in line for line in lines)
-    validation = run.build_validation(config, data)
+    validation = wiring.build_validation(config, data)
     assert validation.source_nats == data.val_nats
     error = math.sqrt((1 - len(kept) / 600) / len(kept)) * len(splits.val)
     assert validation.leak_nats == pytest.approx(LEAK_NATS + 6 * error)
@@ -91,7 +91,7 @@ def test_where_the_source_is_no_measure_none_is_stated_and_nothing_is_called_a_l
     data = built(config, lines.append)
     assert data.val_nats is None and data.test_nats is None
     assert sum("regret is not measured and no leak is noticed" in line for line in lines) == 1
-    metrics = run.build_validation(config, data)(Guess(data.tokenizer.vocab_size))
+    metrics = wiring.build_validation(config, data)(Guess(data.tokenizer.vocab_size))
     assert metrics.keys() == {"val_loss", "bits_per_byte"} and math.isfinite(metrics["val_loss"])
 
 
@@ -108,19 +108,19 @@ def test_a_list_of_strings_and_an_iterator_are_learned_from(config):
     }
     config, lines = override(load_config(config), small), []
     for texts in (TEXTS, iter(TEXTS)):
-        data = run.build_data(config, say=lines.append, corpus=corpus.corpus_of(texts))
+        data = wiring.build_data(config, say=lines.append, corpus=corpus.corpus_of(texts))
         written = [data.tokenizer.decode(part.ids) for part in (data.train, data.val, data.test)]
         assert written == ["".join(part) for part in split(TEXTS, 0.2, 0.2)]
         assert data.documents and data.val_nats is None and lines == []
-        run.build_batches(config, data)(0)
+        wiring.build_batches(config, data)(0)
     with pytest.raises(ValueError, match="corpus = texts: expected none, since pairs are learned here"):
-        run.build_data(load_config("translate-tiny"), corpus=corpus.corpus_of(TEXTS))
+        wiring.build_data(load_config("translate-tiny"), corpus=corpus.corpus_of(TEXTS))
 
 
 def test_what_was_read_of_own_files_is_said(tmp_path):
     (tmp_path / "my.txt").write_text("some words to learn from " * 99)
     lines = []
-    run.build_data(override(tiny(), {"data.corpus": str(tmp_path / "my.txt")}), say=lines.append)
+    wiring.build_data(override(tiny(), {"data.corpus": str(tmp_path / "my.txt")}), say=lines.append)
     assert lines == [f"{tmp_path / 'my.txt'}: read as one text, {99 * 25:,} characters"]
 
 
@@ -165,4 +165,4 @@ def test_the_whole_corpus_has_the_source_itself(world):
     val = split(world.generate(600, config.data.seed), 0.2, 0.1).val
     assert data.val_nats == pytest.approx(-math.fsum(map(world.log_prob, val))) and lines == []
     with pytest.raises(Leak):
-        run.build_validation(config, data._replace(val_nats=1e6))(Guess(data.tokenizer.vocab_size))
+        wiring.build_validation(config, data._replace(val_nats=1e6))(Guess(data.tokenizer.vocab_size))

@@ -9,9 +9,9 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.tokenizers.base import END
 from minillm.tokenizers.bpe import BYTES, BPETokenizer, gpt2_alphabet, learn_merges
-from minillm.tokenizers.split import split_words
+from minillm.tokenizers.pretokenize import split_words
+from minillm.tokenizers.tokenizer import END
 from tests.oracles import bpe as naive
 
 laws = settings(max_examples=100, deadline=None)

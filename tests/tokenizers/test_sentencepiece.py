@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.tokenizers.base import END
 from minillm.tokenizers.sentencepiece import CHUNK, FIXED, SPACE, SentencePieceTokenizer, sample_chunks
+from minillm.tokenizers.tokenizer import END
 
 TEXTS = [
     "The hedgehog of the orchard counted 1234 apples.\n\nIt counted them again: 1234.\n",

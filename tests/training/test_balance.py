@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from minillm.datasets.batch import IGNORE, Batch
+from minillm.constants import IGNORE
+from minillm.datasets.batch import Batch
 from minillm.layers.moe import Router, balance_loss, z_loss
 from minillm.objectives.next_token import next_token
 from minillm.training.balance import load_metrics, routers_of, watching

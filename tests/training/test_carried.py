@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from minillm import run
+from minillm.config.flags import override
 from minillm.datasets.batch import Batch
 from minillm.datasets.lanes import ContiguousBatch, Lanes
-from minillm.flags import override
 from minillm.models.rnn import CELLS, RNN, RNNConfig
 from minillm.objectives.cross_entropy import cross_entropy
 from minillm.objectives.next_token import next_token
 from minillm.run_config import RunConfig
+from minillm.runs import wiring
 from minillm.training.carried import CarriedStep
 from minillm.training.optim import OptimConfig, build_optimizer
 from minillm.training.step import GradientStep
@@ -147,13 +147,13 @@ def test_a_run_carries_the_state_where_rows_go_on_and_only_a_model_that_has_one_
     config = override(
         RunConfig(), small | {"model.d_hidden": "5", "model.context_length": "16", "train.batch_size": "3"}
     )
-    data = run.build_data(config, say=lambda line: None)
-    model, batch = run.build_model(config, data.tokenizer.vocab_size), run.build_batches(config, data)
-    step = run.build_step(config, model)
+    data = wiring.build_data(config, say=lambda line: None)
+    model, batch = wiring.build_model(config, data.tokenizer.vocab_size), wiring.build_batches(config, data)
+    step = wiring.build_step(config, model)
     for i in range(3):
         step(batch(i))
     assert [state.lengths.tolist() for state in step.states] == [[48] * 3]
-    assert type(run.build_step(override(config, {"data.order": "epochs"}), model)) is GradientStep
-    assert math.isfinite(run.build_validation(config, data)(model)["val_loss"])
+    assert type(wiring.build_step(override(config, {"data.order": "epochs"}), model)) is GradientStep
+    assert math.isfinite(wiring.build_validation(config, data)(model)["val_loss"])
     with pytest.raises(ValueError, match=r"data\.order = contiguous: expected model\.kind = rnn"):
         override(config, {"model.kind": "decoder"})

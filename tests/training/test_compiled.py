@@ -7,7 +7,7 @@ import torch
 from torch._inductor import config as inductor
 
 import train
-from minillm.config import from_dict
+from minillm.config.loading import from_dict
 from minillm.objectives.next_token import next_token
 from minillm.run_config import RunConfig
 from tests.test_cli import flags

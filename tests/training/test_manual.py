@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 import train as script
-from minillm.datasets.batch import IGNORE, Batch
+from minillm.constants import IGNORE
+from minillm.datasets.batch import Batch
 from minillm.models.decoder import DecoderConfig
 from minillm.objectives.loss import Loss
 from minillm.objectives.next_token import next_token

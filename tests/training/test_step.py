@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from minillm.datasets.batch import IGNORE, Batch
+from minillm.constants import IGNORE
+from minillm.datasets.batch import Batch
+from minillm.evaluation.validation import Validation
 from minillm.objectives import cross_entropy, linear_cross_entropy
 from minillm.objectives.loss import Loss
 from minillm.objectives.next_token import next_token
-from minillm.training.evaluate import Validation
 from minillm.training.optim import OptimConfig, build_optimizer
 from minillm.training.step import Diverged, GradientStep
 from tests.tiny import SHAPES, assert_equal, decoder, tokens

@@ -1,0 +1,1 @@
+"""Configuration: TOML files and command-line flags become frozen dataclasses, strictly checked."""

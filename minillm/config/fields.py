@@ -1,0 +1,157 @@
+"""Fields of a config: types with ranges, and the checks that a value must pass.
+
+A range is written in the type, `Annotated[int, AtLeast(1)]`. A wrong type, a value out of range or an unknown name is a
+ValueError that names the key, what was expected, and the nearest known name. Next: `loading`, which fills dataclasses
+from TOML files.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """The range [low, infinity)."""
+
+    low: float
+
+    def allows(self, value: float) -> bool:
+        return value >= self.low
+
+    def __str__(self) -> str:
+        return f">= {self.low}"
+
+
+@dataclass(frozen=True)
+class Above:
+    """The range (low, infinity)."""
+
+    low: float
+
+    def allows(self, value: float) -> bool:
+        return value > self.low
+
+    def __str__(self) -> str:
+        return f"> {self.low}"
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """The range (-infinity, high]."""
+
+    high: float
+
+    def allows(self, value: float) -> bool:
+        return value <= self.high
+
+    def __str__(self) -> str:
+        return f"<= {self.high}"
+
+
+@dataclass(frozen=True)
+class Between:
+    """The range [low, high]."""
+
+    low: float
+    high: float
+
+    def allows(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.low} ... {self.high}"
+
+
+Positive = Annotated[int, AtLeast(1)]
+
+Count = Annotated[int, AtLeast(0)]
+
+Fraction = Annotated[float, Between(0, 1)]
+
+Seed = Annotated[int, Between(0, 2**32 - 1)]  # one 32-bit word, so that no (seed, step) is another's
+
+
+def validate(config: object) -> None:
+    """Check a dataclass that was built in Python as strictly as one that was read. Raises ValueError."""
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    for name, hint in hints.items():
+        if not kinds_of(hint):
+            fit(getattr(config, name), hint, f"{type(config).__name__}.{name}")
+
+
+def suggest(name: str, known: list[str]) -> str:
+    """ "did you mean" for an unknown name: the nearest known ones, or all of them when nothing is near."""
+    stem, tail = name.lstrip("-"), _tail(name)
+    near = [
+        k for k in known if len(stem) > 1 and k.lstrip("-").startswith(stem)
+    ]  # a beginning is no slip of the finger
+    near = near or [k for k in known if len(tail) > 1 and _tail(k).startswith(tail)]
+    if not near:
+        tails = {_tail(k): k for k in known}
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        near += [tails[t] for t in difflib.get_close_matches(tail, list(tails), n=1) if tails[t] not in near]
+    if near:
+        return f"one of {len(known)} names; did you mean {' or '.join(near[:3])}?"
+    return f"one of {', '.join(known)}" if len(known) <= 20 else f"one of {len(known)} names; see --help"
+
+
+def _tail(name: str) -> str:
+    """The last part of a key or a flag, without dashes in front."""
+    return name.rpartition(".")[2].lstrip("-")
+
+
+def describe(hint: Any) -> str:
+    """A type with its range, for people: "int >= 1", "one of a, b"."""
+    if typing.get_origin(hint) is Annotated:
+        base, *ranges = typing.get_args(hint)
+        return f"{describe(base)} {' and '.join(map(str, ranges))}"
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    if typing.get_origin(hint) is tuple:
+        return "comma-separated " + describe(typing.get_args(hint)[0])
+    return {str: "text", bool: "true or false"}.get(hint, hint.__name__)
+
+
+def kinds_of(hint: Any) -> dict[str, type]:
+    """What a section may be, by the name of its kind: one dataclass, or those of a union; nothing for a leaf."""
+    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if not all(map(dataclasses.is_dataclass, members)):
+        return {}
+    return {getattr(member, "kind", ""): member for member in members} if len(members) > 1 else {"": members[0]}
+
+
+def fit(value: Any, hint: Any, name: str) -> Any:
+    """The value as the type wants it, or a ValueError."""
+    if typing.get_origin(hint) is Annotated:
+        base, *ranges = typing.get_args(hint)
+        if base is not int or type(value) is not int:  # of an integer, its range says more than its 64 bits
+            value = fit(value, base, name)
+        for allowed in ranges:
+            if not allowed.allows(value):
+                raise ValueError(f"{name} = {value!r}: expected {describe(hint)}")
+        return fit(value, base, name)
+    if typing.get_origin(hint) is Literal:
+        if value not in typing.get_args(hint):
+            raise ValueError(
+                f"{name} = {value!r}: expected {suggest(str(value), [str(a) for a in typing.get_args(hint)])}"
+            )
+        return value
+    if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
+        items = typing.get_args(hint)
+        if items[-1] is not Ellipsis and len(value) != len(items):
+            raise ValueError(f"{name} = {value!r}: expected {len(items)} values")
+        return tuple(fit(v, items[0], name) for v in value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise ValueError(f"{name} = {value!r}: expected {describe(hint)}")
+    if hint is float and not math.isfinite(value):
+        raise ValueError(f"{name} = {value!r}: expected a finite number")
+    if hint is int and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} = {value!r}: expected an integer of 64 bits, less than 2^63; take a smaller one")
+    return value

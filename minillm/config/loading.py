@@ -1,0 +1,152 @@
+"""Fill frozen dataclasses from a TOML file, strictly, and write them back.
+
+A config section is a frozen dataclass that lives in the file that consumes it; a config is a dataclass of sections. A section that
+may be one of several dataclasses (a union) is told apart by the field `kind` that all of them begin with. The TOML
+file is the whole story of a run, and nothing is guessed: a wrong type, a value out of range or an unknown name is a ValueError with
+the full name in it. Ranges are written in the type, `Annotated[int, AtLeast(1)]`; the comment at the end of a field's line is its
+help text. Next: `flags`, which override single values.
+"""
+
+import dataclasses
+import functools
+import inspect
+import io
+import tokenize
+import tomllib
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from minillm.config.fields import describe, fit, kinds_of, suggest
+
+C = TypeVar("C")
+
+
+class Key(NamedTuple):
+    """One leaf of a config: what `--help` shows and what a flag may set."""
+
+    name: str  # "section.key"
+    hint: Any  # its type, with ranges
+    default: Any
+    comment: str
+
+    def describe_type(self) -> str:
+        return describe(self.hint)
+
+
+def keys(cls: type, prefix: str = "", tree: Mapping[str, Any] | None = None) -> Iterator[Key]:
+    """Every leaf of a dataclass, sections walked in order of appearance.
+
+    Of a union, the keys of the kind that `tree` names; without a tree those of every kind, each once, as the first kind has it.
+    """
+    hints, comments = typing.get_type_hints(cls, include_extras=True), _comments(cls)
+    for field in dataclasses.fields(cls):
+        name, hint = f"{prefix}{field.name}", hints[field.name]
+        if kinds := kinds_of(hint):
+            below = None if tree is None else tree[field.name]
+            found: dict[str, Key] = {}
+            for member in kinds.values() if tree is None else [_choose(hint, below, f"{name}.")]:
+                for key in keys(member, f"{name}.", below):
+                    found.setdefault(key.name, key)
+            if len(kinds) > 1:
+                found[f"{name}.kind"] = found[f"{name}.kind"]._replace(hint=Literal[tuple(kinds)])
+            yield from found.values()
+        else:
+            yield Key(name, hint, field.default, comments.get(field.name, ""))
+
+
+def from_dict(cls: type[C], tree: Mapping[str, Any], where: str = "") -> C:
+    """Build a dataclass from nested dictionaries (a parsed TOML file). Raises ValueError for what does not fit."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for name in tree:
+        if name not in hints:
+            raise ValueError(
+                f"{where}{name}: unknown {'key' if where else 'section'}; expected {suggest(name, list(hints))}"
+            )
+    values = {}
+    for name, value in tree.items():
+        if kinds_of(hints[name]):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{where}{name} = {value!r}: expected a section; write [{where}{name}] above its keys")
+            values[name] = from_dict(_choose(hints[name], value, f"{where}{name}."), value, f"{where}{name}.")
+        else:
+            values[name] = fit(value, hints[name], f"{where}{name}")
+    return cls(**values)
+
+
+def load(cls: type[C], path: Path, missing: Mapping[str, Any] | None = None) -> C:
+    """Read a TOML file into `cls`; `missing` holds the sections that the file may leave out. Raises ValueError."""
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # with or without a byte order mark
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise ValueError(f"{path}: expected a TOML file; {e}") from e
+    return from_dict(cls, {**(missing or {}), **tree})
+
+
+def to_toml(config: object) -> str:
+    """The config as a TOML file that `load` reads back to an equal one, each value followed by its comment."""
+    lines = []
+    for section in dataclasses.fields(config):
+        lines.append(f"[{section.name}]")
+        value = getattr(config, section.name)
+        lines += [f"{key.name} = {literal(getattr(value, key.name))}  # {key.comment}" for key in keys(type(value))]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def brief(config: object) -> str:
+    """The config for people: a line for each section, with its kind where there are several, and with what is not the default."""
+    lines, hints = [], typing.get_type_hints(type(config))
+    for section in dataclasses.fields(config):
+        value, always = getattr(config, section.name), "kind" if len(kinds_of(hints[section.name])) > 1 else ""
+        told = [key.name for key in keys(type(value)) if key.name == always or getattr(value, key.name) != key.default]
+        texts = [f"{name} {_written(getattr(value, name))}" for name in told]
+        lines += [f"{f'[{section.name}]':<12} {', '.join(texts)}"] if texts else []
+    return "\n".join(lines)
+
+
+def _written(value: Any) -> str:
+    """A value without quotes, where nobody could take it for something else."""
+    return (
+        value
+        if isinstance(value, str) and value and value.isprintable() and not set(value) & set(' ,"')
+        else literal(value)
+    )
+
+
+def _choose(hint: Any, tree: Mapping[str, Any], where: str) -> type:
+    """The dataclass that a section's values are for: the kind that they name, or the first."""
+    kinds = kinds_of(hint)
+    if len(kinds) == 1:
+        return kinds[""]
+    kind = tree.get("kind", next(iter(kinds)))
+    if kind not in kinds:
+        raise ValueError(f"{where}kind = {kind!r}: expected {suggest(str(kind), list(kinds))}")
+    return kinds[kind]
+
+
+def literal(value: Any) -> str:
+    """A value as TOML writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped) + '"'
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(literal, value)) + "]"
+    return repr(value)
+
+
+@functools.cache
+def _comments(cls: type) -> dict[str, str]:
+    """Field name -> the comment at the end of its line."""
+    found, first = {}, ""
+    for token in tokenize.generate_tokens(io.StringIO(inspect.cleandoc(inspect.getsource(cls))).readline):
+        if token.start[1] == 4 and token.type == tokenize.NAME:
+            first = token.string
+        if token.type == tokenize.COMMENT and first:
+            found[first] = token.string.lstrip("# ")
+        if token.type == tokenize.NEWLINE:
+            first = ""
+    return found

@@ -1,0 +1,1 @@
+"""Terminal output of train.py and sample.py."""

@@ -1,0 +1,246 @@
+"""The ways to write with a run: token by token, with somebody who drafts, by beams, the best of several, or with all reasons.
+
+Each is a function of an `Order` that prints what it wrote, and what there is to tell of how it was written. `sample.py` chooses one.
+Read `text/model.py` and `runs/folder.py` before.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from minillm.cache.build_cache import PAGE, CacheConfig, build_cache
+from minillm.decoding.attention_map import AttentionMap, save_heat_maps, strongest, table
+from minillm.decoding.beam import BeamConfig
+from minillm.decoding.best_of import BestOfConfig, rank
+from minillm.decoding.draft_length import Tally
+from minillm.decoding.explain import Choice, ExplainingSampler, show, to_json
+from minillm.decoding.generate import Completion, generate
+from minillm.decoding.sampler import Sampler, SamplingConfig
+from minillm.decoding.speculative import speculate
+from minillm.models.language_model import LanguageModel, State
+from minillm.runs.drafter import build_drafter
+from minillm.runs.folder import OpenRun
+from minillm.text.model import TextModel
+from minillm.text.translator import Translator
+
+BETWEEN = "\n---\n"  # two texts
+N_PLAIN = 64  # tokens that are written without a draft, to compare
+
+
+class Memory:
+    """The states that generation starts from, in a cache that was asked for; as a text, the bytes that the last one came to hold."""
+
+    def __init__(self, text: TextModel, config: CacheConfig | None, n_rows: int = 1):
+        """`config` None: as the model does by itself. `n_rows`: rows that a batch comes to have at most.
+
+        Raises ValueError for a cache that cannot be had, or not with this model.
+        """
+        self.text, self.config = text, config
+        room = -(-(text.model.context_length or 1) // PAGE) * PAGE  # of a row, in whole pages
+        self.cache = config and build_cache(config, n_rows * room)
+        self.states: list[State] = []
+        self.prompt = ""
+
+    def __call__(self, prompts: Sequence[str]) -> Callable[[int], State]:
+        make, self.prompt = self.text.start(prompts, self.cache) or self.text.model.start, prompts[0]
+
+        def start(batch_size: int) -> State:
+            self.states.append(make(batch_size))
+            return self.states[-1]
+
+        return start
+
+    def nbytes(self) -> int:
+        """What the newest state holds."""
+        return self.states[-1].nbytes()
+
+    @torch.inference_mode()
+    def plain_nbytes(self) -> int:
+        """Bytes of the plain cache for the same rows and tokens, at most the model's context."""
+        lengths, model = self.states[-1].lengths, self.text.model
+        make = self.text.start([self.prompt] * len(lengths)) or model.start
+        _, state = model(
+            lengths.new_zeros(len(lengths), min(int(lengths.max()), model.context_length)), make(len(lengths))
+        )
+        return state.nbytes()
+
+    def __str__(self) -> str:
+        if self.config is None or not self.states:
+            return ""
+        lengths, plain = self.states[-1].lengths, ""
+        if self.config.cache != "contiguous":
+            n_bytes = self.plain_nbytes()
+            plain = f", {self.nbytes() / n_bytes:.0%} of the {n_bytes:,} of the plain cache"
+        held = f"{self.nbytes():,} bytes held at the end{plain}"
+        return f"\n{self.config.cache} cache: {held}, where {len(lengths)} x {int(lengths.sum()) // len(lengths)} tokens had been read\n"
+
+
+class Order(NamedTuple):
+    """What is to be written."""
+
+    opened: OpenRun
+    prompt: str
+    sampling: SamplingConfig
+    max_new_tokens: int
+    seeds: Sequence[int]  # one a text
+    stop: Sequence[str]
+    memory: Memory
+    check: Callable[[str], str] | None = None  # text -> a sentence on it, shown below
+
+    @property
+    def text(self) -> TextModel:
+        """The model and its tokenizer."""
+        return self.opened.text
+
+    def how(self, n_texts: int) -> dict:
+        """What `TextModel.generate` is to know, for so many texts after the prompt."""
+        start = self.memory([self.prompt] * n_texts)
+        return {"sampling": self.sampling, "max_new_tokens": self.max_new_tokens, "stop": self.stop, "start": start}
+
+    def whole(self, written: str) -> str:
+        """A text with its prompt."""
+        return self.prompt + self.text.joint + written
+
+    def below(self, written: str) -> str:
+        """Remarks printed below a text, on lines of their own."""
+        return f"\n{self.check(self.whole(written))}" if self.check else ""
+
+
+class AttentionChoice(NamedTuple):
+    """Which weights to show."""
+
+    layer: int  # from 1; 0: the last in print, all of them in the picture
+    head: int  # from 1; 0: the mean
+
+
+def plainly(
+    order: Order,
+    stream: bool,
+    attention: AttentionChoice | None = None,
+    write: Callable[..., list[Completion]] = generate,
+) -> None:
+    """Token by token, one text after the other if `stream`, else side by side; and where the model looked, if asked."""
+    if stream:
+        for i, seed in enumerate(order.seeds):
+            print((BETWEEN if i else "") + order.whole(""), end="", flush=True)
+            show = partial(print, end="", flush=True)
+            [completion] = order.text.generate([order.prompt], seeds=[seed], show=show, write=write, **order.how(1))
+            print(order.below(completion.text))
+    else:
+        n = len(order.seeds)
+        completions = order.text.generate([order.prompt] * n, seeds=order.seeds, write=write, **order.how(n))
+        print(BETWEEN.join(order.whole(completion.text) + order.below(completion.text) for completion in completions))
+    print(order.memory, end="")
+    if attention:
+        print_attention(order.opened, order.text.attention(order.prompt, completions[0].text), attention)
+
+
+def with_draft(order: Order, stream: bool, draft: str, n_draft: int, cost: float = 0.0) -> None:
+    """The same texts, or texts of the same distribution, by guesses that are checked several at a time; then what that was worth.
+
+    cost: of a drafted token, as `build_drafter` takes it.
+    """
+    n_rows = 1 if stream else len(order.seeds)
+    drafter = build_drafter(draft, order.opened, [order.prompt] * n_rows, cost)
+    tallies: list[Tally] = []
+
+    def write(*args: object, **how: object) -> list[Completion]:
+        new = [Tally() for _ in how["generators"]]
+        tallies.extend(new)
+        return speculate(*args, **how, drafter=drafter, n_draft=n_draft, tallies=new)
+
+    began = time.perf_counter()
+    plainly(order, stream, write=write)
+    seconds, tally = time.perf_counter() - began, sum(tallies, Tally())
+    began = time.perf_counter()
+    how = order.how(n_rows) | {"max_new_tokens": min(order.max_new_tokens, N_PLAIN), "seeds": order.seeds[:n_rows]}
+    written = order.text.generate([order.prompt] * n_rows, **how)
+    plain = (time.perf_counter() - began) / max(sum(completion.n_tokens for completion in written), 1)
+    n_drafted = tally.n_calls - tally.n_plain
+    left_off = f"; nothing was drafted for {tally.n_plain} of {tally.n_calls} calls"
+    print(
+        f"\nof each call of the target with a draft: {tally.n_drafted / max(n_drafted, 1):.1f} tokens drafted, "
+        f"{(tally.n_tokens - tally.n_plain) / max(n_drafted, 1):.2f} written; "
+        f"{tally.acceptance:.0%} of those tested were accepted{left_off}"
+        f"\nspeed-up: {plain * tally.n_tokens / seconds:.2f} x, measured beside {min(order.max_new_tokens, N_PLAIN)} tokens without a draft"
+    )
+
+
+def by_beams(order: Order, config: BeamConfig) -> None:
+    """The most probable texts that a search finds, with their scores."""
+    how = {"max_new_tokens": order.max_new_tokens, "start": order.memory([order.prompt])}
+    found = order.text.search(order.prompt, config, order.sampling, **how)
+    scores = [f"[{each.score:.3f} = {each.logprob:.3f} / {each.length}^{config.length_penalty:g}]" for each in found]
+    print(
+        BETWEEN.join(
+            f"{order.whole(each.text)}{order.below(each.text)}\n{score}"
+            for each, score in zip(found, scores, strict=True)
+        )
+    )
+    print(order.memory, end="")
+
+
+def best_of(order: Order, config: BestOfConfig) -> None:
+    """As many texts as were asked for, of several that compete, with their scores."""
+    seeds = range(order.seeds[0], order.seeds[0] + config.best_of)
+    drawn: list[Completion] = []
+
+    def write(*args: object, **how: object) -> list[Completion]:
+        drawn.extend(generate(*args, **how))
+        return drawn
+
+    texts = order.text.generate([order.prompt] * len(seeds), seeds=seeds, write=write, **order.how(len(seeds)))
+    ranked = rank(drawn, config)
+    best = ranked[: len(order.seeds)]
+    shown = {r: order.whole(texts[r.index].text) + order.below(texts[r.index].text) for r in best}
+    print(BETWEEN.join(f"{shown[r]}\n[{r.score:.3f} nats a token, seed {seeds[r.index]}]" for r in best))
+    print(f"\n{len(best)} of {len(ranked)} different texts, of {len(seeds)}{order.memory}")
+
+
+def explained(order: Order, path: Path | None, draft: str | None, n_draft: int, cost: float = 0.0) -> None:
+    """One text, and for each of its tokens every distribution on the way to it; also as JSON in `path`, if that is given.
+
+    With a `draft`, as `with_draft` writes it, and what became of every guess.
+    """
+    choices: list[Choice] = []
+    drafter = draft and build_drafter(draft, order.opened, [order.prompt], cost)
+
+    def write(
+        model: LanguageModel, prompts: Sequence[Sequence[int]], sampler: Sampler, **how: object
+    ) -> list[Completion]:
+        explaining = ExplainingSampler(sampler.pipeline, order.memory.nbytes, choices)
+        if drafter is None:
+            return generate(model, prompts, explaining, **how)
+        completions = speculate(
+            model, prompts, sampler, **how, drafter=drafter, n_draft=n_draft, watch=explaining.watch
+        )
+        del choices[len(completions[0].logprobs) :]  # what was accepted behind the end of the text was never said
+        return completions
+
+    [completion] = order.text.generate([order.prompt], seeds=order.seeds, write=write, **order.how(1))
+    print(order.whole(completion.text) + order.below(completion.text))
+    print(f"\n{show(choices, lambda token: order.text.tokenizer.decode([token]))}")
+    print(order.memory, end="")
+    if path is not None:
+        path.write_text(
+            to_json(choices, prompt=order.prompt, seed=order.seeds[0], text=completion.text), encoding="utf-8"
+        )
+        print(f"\nall of it is in {path}; draw it again with: python -m minillm.decoding.explain replay {path}")
+
+
+def print_attention(opened: OpenRun, found: AttentionMap, asked: AttentionChoice) -> None:
+    """Print one layer's attention, and save a picture of it, or of every layer where none was asked for, in the run's folder."""
+    weights, described = found.choose(*asked)
+    if isinstance(opened.text, Translator):
+        print(f"\nwhere each word was looked for in the source ({described}):\n")
+        print(table(found.rows, found.columns, weights[-1]))
+    else:
+        print(f"\nwhat each token looked at most ({described}):\n")
+        print(strongest(found.rows, found.columns, weights[-1]))
+    path = opened.path / "attention.png"
+    if save_heat_maps(found.rows, found.columns, weights, path, first=asked.layer or 1):
+        print(f"\n{'it' if asked.layer else 'every layer'} is drawn in {path}")

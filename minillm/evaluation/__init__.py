@@ -1,0 +1,1 @@
+"""Evaluation: what a trained model has learned, measured on held-out text."""

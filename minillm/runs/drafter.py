@@ -1,0 +1,88 @@
+"""The drafter of a run: another run, a table counted from the text that it learned from, or the text at hand itself.
+
+Read `folder` and `decoding/drafts.py` before.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from minillm.config.loading import to_toml
+from minillm.datasets.single_pass import SinglePass
+from minillm.decoding.drafts import Drafter, ModelDrafter, PromptLookup, relative_cost
+from minillm.models.language_model import device_of
+from minillm.models.ngram import Ngram, NgramConfig
+from minillm.runs.wiring import build_data
+from minillm.runs.folder import OpenRun, open_run
+from minillm.training import checkpoint
+
+DRAFT_ORDER = 4  # tokens of the n-grams that are counted for a draft
+
+
+def build_drafter(name: str, opened: OpenRun, prompts: Sequence[str], cost: float = 0.0) -> Drafter:
+    """The drafter for a run that is to go on from these prompts: the text itself, "prompt"; a table counted from the text that the run
+    was trained on, "ngram"; or the model of the run in the folder NAME.
+
+    cost: of a drafted token, in calls of the target; 0: as a count of weights and layers states it (see `relative_cost`).
+    Raises ValueError for one that cannot draft for this run.
+    """
+    target = opened.text
+    if name == "prompt":
+        return PromptLookup(target.model.vocab_size, cost=cost or PromptLookup.cost)
+    if name == "ngram":
+        model = ngram_table(opened).to(device_of(target.model))
+        return ModelDrafter(model, cost or relative_cost(model, target.model))
+    other = open_run(Path(name), str(device_of(target.model))).text
+    if type(other) is not type(target):
+        raise ValueError(
+            f"--draft {name}: expected a run that writes as {opened.path} does, not a {type(other).__name__}; name another"
+        )
+    if other.tokenizer.to_dict() != target.tokenizer.to_dict():
+        raise ValueError(
+            f"--draft {name}: expected the tokenizer of {opened.path}, found another, whose ids mean other texts; "
+            "train both on the same corpus with the same [data] and [tokenizer]"
+        )
+    return ModelDrafter(other.model, cost or relative_cost(other.model, target.model), other.start(prompts))
+
+
+def ngram_table(opened: OpenRun) -> Ngram:
+    """`count_ngrams`, or the table that was counted before and lies in the folder of the run, where it is of the same text and tokens."""
+    path = opened.path / "checkpoint" / "ngrams.pt"
+    tokenizer = json.dumps(opened.text.tokenizer.to_dict(), sort_keys=True)
+    source = f"{DRAFT_ORDER} {to_toml(opened.config)} {_stamp(opened)} {tokenizer}"
+    source = hashlib.sha256(source.encode()).hexdigest()
+    model = Ngram(NgramConfig(order=DRAFT_ORDER), opened.text.model.vocab_size)
+    with contextlib.suppress(
+        ValueError
+    ):  # subtle: where none was kept, or one that cannot be read, there is nothing to lose
+        kept = checkpoint.load(path)
+        if kept["source"] == source:
+            model.load_state_dict(kept["counts"])
+            return model
+    model = count_ngrams(opened)
+    with contextlib.suppress(OSError):  # subtle: a run that cannot be written to is counted anew each time
+        checkpoint.save(path, {"source": source, "counts": model.state_dict()})
+    return model
+
+
+def _stamp(opened: OpenRun) -> str:
+    """The size and the time of the corpus where it is a file of the user's, which may be changed; nothing for a built-in one."""
+    path = Path(opened.config.data.corpus)
+    files = sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []
+    return " ".join(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
+
+
+def count_ngrams(opened: OpenRun) -> Ngram:
+    """The n-grams of the text that a run was trained on, in its own tokens. Raises ValueError for a run that learned from pairs."""
+    if opened.config.model.kind == "encoder_decoder":
+        raise ValueError(
+            f"--draft ngram: expected a run that learned from texts, and {opened.path} learned from pairs; use another draft"
+        )
+    data = build_data(opened.config, opened.text.tokenizer, say=lambda line: None)
+    model = Ngram(NgramConfig(order=DRAFT_ORDER), opened.text.model.vocab_size)
+    text = SinglePass(data.train, model.config.context_length, 1024, DRAFT_ORDER - 1)
+    for step in range(text.n_steps):
+        model.count(text.batch(step))
+    return model

@@ -1,0 +1,105 @@
+"""An encoder and its tokenizer: it fills blanks, tells labels, and finds the sentences that are most alike.
+
+An encoder reads on both sides and writes nothing, so each class here answers questions about whole texts. Read `model` before.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from minillm.datasets.masking import MASK
+from minillm.decoding.attention_map import AttentionMap
+from minillm.decoding.generate import pad_right
+from minillm.models.heads import nearest, sentence_vectors
+from minillm.text.model import opening, read_attention
+from minillm.tokenizers.tokenizer import Tokenizer
+
+EXAMPLE = f"Once there was a clever {MASK} called Anna."  # of a text with a blank
+
+
+class Candidate(NamedTuple):
+    """Candidates for one blank."""
+
+    text: str  # with the space before it, if it has one
+    probability: float
+
+
+class Cloze:
+    """Texts with blanks in, what may stand there out: an encoder and its tokenizer."""
+
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, documents: bool):
+        """`documents`: whether training text was many documents, or one long text."""
+        self.model, self.tokenizer, self.documents = model, tokenizer, documents
+        pieces = [tokenizer.decode_bytes([token]) for token in range(tokenizer.vocab_size)]
+        spaced = any(len(piece) > 1 and piece.startswith(b" ") for piece in pieces)
+        self.blank = re.compile(
+            (" ?" if spaced else "") + re.escape(MASK)
+        )  # a word brings the space before it along, if words do
+        self.after_space = torch.tensor([spaced and piece.startswith(b" ") for piece in pieces])  # (V,)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids that the model reads, each [MASK] one of them, and so one token: a word, if the tokenizer has it whole."""
+        ids = opening(self.tokenizer, self.documents)
+        for i, part in enumerate(self.blank.split(text)):
+            ids += [*([self.model.mask_id] if i else []), *self.tokenizer.encode(part)]
+        return ids
+
+    @torch.inference_mode()
+    def fill(self, text: str, n: int) -> list[list[Candidate]]:
+        """The n most probable tokens for each [MASK] in a text, given what stands around it. Raises ValueError where there is none.
+
+        Probabilities are over the tokens that can stand there: not END, not [MASK], and those that begin with a space only where one
+        stands before the blank. So a blank of its own takes a word, and one that is attached takes an ending or a mark.
+        """
+        if MASK not in text:
+            raise ValueError(
+                f'"{text}": expected a text with {MASK} in it, as in "{EXAMPLE}"; write {MASK} for each blank'
+            )
+        tokens = torch.tensor([self.encode(text)], device=next(self.model.parameters()).device)
+        logits = self.model(tokens)[tokens == self.model.mask_id][:, : self.tokenizer.vocab_size].float()  # (blanks, V)
+        spaced = torch.tensor([blank.startswith(" ") for blank in self.blank.findall(text)])  # (blanks,)
+        possible = spaced[:, None] == self.after_space
+        possible[:, self.tokenizer.end_id] = False
+        best = (
+            logits.masked_fill(~possible.to(logits.device), -torch.inf)
+            .softmax(-1)
+            .topk(min(n, self.tokenizer.vocab_size))
+        )
+        return [
+            [Candidate(self.tokenizer.decode([token]), p) for token, p, fits in zip(*row, strict=True) if fits]
+            for row in zip(
+                best.indices.tolist(),
+                best.values.tolist(),
+                possible.gather(1, best.indices.cpu()).tolist(),
+                strict=True,
+            )
+        ]
+
+    def show(self, text: str, n: int) -> str:
+        """`fill` as a table to print, and the text with the best candidate in each blank."""
+        blanks, lines, written = self.fill(text, n), [], text
+        for i, candidates in enumerate(blanks, start=1):
+            lines += [f"blank {i}"] + [
+                f"  {candidate.probability:7.4f}  {candidate.text!r}" for candidate in candidates
+            ]
+            written = self.blank.sub(lambda _, best=candidates[0]: best.text, written, count=1)
+        return "\n".join([*lines, "", written])
+
+    @torch.inference_mode()
+    def nearest(self, text: str, among: Sequence[str], n: int) -> list[tuple[str, float]]:
+        """The n texts whose vectors point most nearly where that of `text` points, with the cosines, the best first."""
+        rows = torch.cat(
+            [sentence_vectors(self.model, self._batch(among[i : i + 256])) for i in range(0, len(among), 256)]
+        )
+        [query] = sentence_vectors(self.model, self._batch([text]))
+        return [(among[row], cosine) for row, cosine in nearest(query, rows, n)]
+
+    def attention(self, text: str) -> AttentionMap:
+        """Where each token of a text looked, on both sides. Raises ValueError for a long text."""
+        return read_attention(self.model, self.tokenizer, self.encode(text))
+
+    def _batch(self, texts: Sequence[str]) -> Tensor:
+        return pad_right([self.encode(text) for text in texts]).to(next(self.model.parameters()).device)

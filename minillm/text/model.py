@@ -1,0 +1,177 @@
+"""A model and its tokenizer: something you can talk to.
+
+Training on many documents begins every document with END, so every prompt does too. Training on one long text never shows an
+END, so a prompt there opens with a new line, as a paragraph does.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from minillm.cache.kv_cache import KVCache
+from minillm.config.fields import Count, validate
+from minillm.datasets.masking import MASK
+from minillm.decoding.attention_map import AttentionMap, self_attention
+from minillm.decoding.beam import FORBIDDING, BeamConfig, beam_search
+from minillm.decoding.captured import captured
+from minillm.decoding.generate import Completion, Reason, generate
+from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
+from minillm.decoding.stopping import StopText
+from minillm.models.language_model import LanguageModel, State
+from minillm.tokenizers.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """What to write, where nobody says otherwise."""
+
+    prompt: str = ""  # text to go on from
+    max_new_tokens: Count = 200  # tokens to write at most
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+class TextCompletion(NamedTuple):
+    """What was written after a prompt, and why it stopped."""
+
+    prompt: str
+    text: str
+    n_tokens: int
+    reason: Reason
+
+
+class TextHypothesis(NamedTuple):
+    """What beam search found after a prompt."""
+
+    text: str
+    score: float  # logprob / length^alpha
+    logprob: float  # nats
+    length: int  # tokens, END included
+
+
+class TextModel:
+    """Text in, text out."""
+
+    joint = ""  # what stands between a prompt and its completion where both are shown
+
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, documents: bool):
+        """`documents`: whether training text was many documents, or one long text."""
+        self.model, self.tokenizer, self.documents = model, tokenizer, documents
+
+    def encode(self, prompt: str) -> list[int]:
+        """The ids that the model reads before it writes. Raises ValueError for characters that the tokenizer lacks."""
+        return [*opening(self.tokenizer, self.documents), *self.tokenizer.encode(prompt)]
+
+    def sampler(self, sampling: SamplingConfig, prompts: Sequence[str]) -> Sampler:
+        """The pipeline in force for these prompts: print it."""
+        lengths = [len(self.encode(prompt)) for prompt in prompts]
+        vocab_size = self.tokenizer.vocab_size if self.tokenizer.vocab_size < self.model.vocab_size else None
+        return Sampler(
+            build_pipeline(sampling, vocab_size=vocab_size, end_id=self.tokenizer.end_id, prompt_lengths=lengths)
+        )
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        sampling: SamplingConfig,
+        *,
+        max_new_tokens: int,
+        seeds: Sequence[int],
+        stop: Sequence[str] = (),
+        show: Callable[[str], object] | None = None,
+        use_cache: bool = True,
+        write: Callable[..., list[Completion]] = generate,
+        start: Callable[[int], State] | None = None,
+    ) -> list[TextCompletion]:
+        """Complete every prompt, in order, one seed each; each text is cut before the first of the `stop` strings.
+
+        `show` receives the text of the first prompt's completion as it comes. `write` is the loop: `generate`, or `speculate` with a
+        drafter. `start` is what `self.start` made for these prompts, where another cache is wanted. Raises ValueError for a prompt
+        that cannot be read.
+        """
+        watchers = [StopText(self.tokenizer, stop, show if row == 0 else None) for row in range(len(prompts))]
+        start = start or self.start(prompts)
+        completions = write(
+            captured(self.model) if write is generate and use_cache and start is None else self.model,
+            [self.encode(prompt) for prompt in prompts],
+            self.sampler(sampling, prompts),
+            max_new_tokens=max_new_tokens,
+            generators=seeded(seeds),
+            end_id=self.tokenizer.end_id,
+            stops=watchers,
+            use_cache=use_cache,
+            start=start,
+        )
+        for watcher in watchers:
+            watcher.finish()
+        return [
+            TextCompletion(prompt, watcher.text, len(completion.tokens), completion.reason)
+            for prompt, watcher, completion in zip(prompts, watchers, completions, strict=True)
+        ]
+
+    def search(
+        self,
+        prompt: str,
+        beams: BeamConfig,
+        sampling: SamplingConfig,
+        *,
+        max_new_tokens: int,
+        start: Callable[[int], State] | None = None,
+    ) -> list[TextHypothesis]:
+        """The best completions that beam search finds, the best first. Of `sampling` only what forbids tokens counts.
+
+        `start` as in `generate`. Raises ValueError for a prompt that cannot be read.
+        """
+        forbidding = SamplingConfig(**{name: getattr(sampling, name) for name in FORBIDDING})
+        how = {
+            "max_new_tokens": max_new_tokens,
+            "end_id": self.tokenizer.end_id,
+            "start": start or self.start([prompt]),
+        }
+        [found] = beam_search(self.model, [self.encode(prompt)], beams, self.sampler(forbidding, [prompt]), **how)
+        return [
+            TextHypothesis(self.tokenizer.decode(each.tokens), each.score, each.logprob, each.length) for each in found
+        ]
+
+    def start(
+        self, prompts: Sequence[str], cache: Callable[[], KVCache] | None = None
+    ) -> Callable[[int], State] | None:
+        """What makes the state that generation starts from, with `cache()` for each layer; None: the model alone.
+
+        Raises ValueError for the cache of a model that keeps no keys and values.
+        """
+        if cache is None:
+            return None
+        if "cache" not in inspect.signature(self.model.start).parameters:
+            raise ValueError(
+                f"cache: expected none beside {type(self.model).__name__}, which keeps no keys and values; leave it out"
+            )
+        return partial(self.model.start, cache=cache)
+
+    def attention(self, prompt: str, written: str) -> AttentionMap:
+        """Where each token of a text, with what stands before it, looked while it was read. Raises ValueError for a long text."""
+        return read_attention(self.model, self.tokenizer, self.encode(prompt + written))
+
+
+def read_attention(model: nn.Module, tokenizer: Tokenizer, ids: list[int]) -> AttentionMap:
+    """Self-attention over ids that a model reads. END and [MASK] are named, all other tokens shown in quotes."""
+    names = {tokenizer.end_id: "END", tokenizer.vocab_size: MASK}
+    pieces = [names.get(i) or repr(tokenizer.decode([i])) for i in ids]
+    weights = self_attention(model, torch.tensor([ids], device=next(model.parameters()).device))
+    return AttentionMap(pieces, pieces, weights[:, 0].float())
+
+
+def opening(tokenizer: Tokenizer, documents: bool) -> list[int]:
+    """What stands before the first token of a text."""
+    if not documents:
+        try:
+            return tokenizer.encode("\n")
+        except ValueError:  # an alphabet of characters without a new line
+            pass
+    return [tokenizer.end_id]

@@ -1,0 +1,46 @@
+"""A translator: text in one language in, text in another out. Read `model` before."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from minillm.cache.kv_cache import KVCache
+from minillm.datasets.pairs import spaced
+from minillm.decoding.attention_map import AttentionMap
+from minillm.decoding.generate import pad_right
+from minillm.models.language_model import State
+from minillm.text.model import TextModel
+
+
+class Translator(TextModel):
+    """Text in one language in, text in another out: the prompt is what the encoder reads, and the decoder begins with END."""
+
+    joint = " ->"  # a translation begins with its space
+
+    def encode(self, prompt: str) -> list[int]:
+        """The ids that the decoder reads before it writes."""
+        return [self.tokenizer.end_id]
+
+    def encode_source(self, prompt: str) -> list[int]:
+        """The ids that the encoder reads. Raises ValueError where there is nothing to read, and as `TextModel.encode`."""
+        if not prompt.strip():
+            raise ValueError(f"prompt = {prompt!r}: expected a sentence to translate; give one with --prompt")
+        return [*self.tokenizer.encode(spaced(prompt)), self.tokenizer.end_id]
+
+    def start(self, prompts: Sequence[str], cache: Callable[[], KVCache] | None = None) -> Callable[[int], State]:
+        """The memory of these sources."""
+        return partial(super().start(prompts, cache) or self.model.start, source=self._sources(prompts))
+
+    def attention(self, prompt: str, written: str) -> AttentionMap:
+        """Where each token of a translation looked in its source when it was written. END stands for itself."""
+        source, tokens = self._sources([prompt]), [*self.tokenizer.encode(spaced(written)), self.tokenizer.end_id]
+        read = torch.tensor([[self.tokenizer.end_id, *tokens[:-1]]], device=source.device)
+        source_pieces, pieces = (
+            [self.tokenizer.decode([i]).strip() or "END" for i in ids] for ids in (source[0].tolist(), tokens)
+        )
+        return AttentionMap(pieces, source_pieces, self.model.alignment(read, source)[:, 0])
+
+    def _sources(self, prompts: Sequence[str]) -> Tensor:
+        return pad_right([self.encode_source(prompt) for prompt in prompts]).to(self.model.embed.weight.device)
