@@ -1,0 +1,29 @@
+"""The lessons in order, one line each: python -m minillm.lessons"""
+
+import ast
+from pathlib import Path
+
+ORDER = (
+    *("ngram", "smoothing", "cross_entropy", "backpropagation", "optimizers", "training_loop", "bpe", "unigram"),
+    *("rnn", "lstm", "gru", "attention", "positions", "normalization", "transformer_block", "gpt", "bert"),
+    *("encoder_decoder", "mixture_of_experts", "generation", "sampling", "beam_search", "kv_cache", "paged_cache"),
+    *("cache_quantization", "cache_eviction", "speculative_decoding", "continuous_batching", "flash_attention"),
+    *("lora", "weight_quantization"),
+)
+
+
+def docstring(name: str) -> str:
+    """The module docstring of a lesson, without importing it."""
+    source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(source)) or ""
+
+
+def main() -> None:
+    """Print the list."""
+    for i, name in enumerate(ORDER, start=1):
+        print(f"{i:2}  {name:<22}{docstring(name).splitlines()[0]}")
+    print("\npython -m minillm.lessons.NAME runs a lesson in seconds; its source is minillm/lessons/NAME.py")
+
+
+if __name__ == "__main__":
+    main()
