@@ -25,9 +25,9 @@ from minillm.run_config import CONFIGS, RunConfig, load_config
 from minillm.runs import folder, sizing, start, wiring
 from minillm.runs.expectations import as_expected
 from minillm.runs.lock import only_trainer
+from minillm.speed.allocator import keep_freed_memory
 from minillm.system.os_errors import sentence
 from minillm.system.out_of_memory import told_in_a_sentence
-from minillm.training.allocator import keep_freed_memory
 from minillm.training.interruption import Interrupted
 from minillm.training.loop import Progress, train
 from minillm.training.metrics import MetricsLog
