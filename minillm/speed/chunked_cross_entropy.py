@@ -4,10 +4,10 @@
 
 The plain function makes log-probabilities, and autograd keeps them and makes two more tensors of their size. Here the logsumexp runs
 over the vocabulary in chunks and rescales its sum when a larger logit turns up (the online softmax, Milakov and Gimelshein 2018); each
-tile of `ROWS` tokens and one chunk of columns stays in a core's cache. In tiles, forward and backward are 1.84 times as fast as with
-all rows at once (`python -m benchmarks.kernels`: bfloat16, one thread).
+tile of `ROWS` tokens and one chunk of columns stays in a core's cache. The plain function is `cross_entropy` in
+`objectives/cross_entropy.py`, the derivative that of `backprop/cross_entropy.py`.
 
-Plain function: `cross_entropy` in `objectives/cross_entropy.py`. The derivative is that of `backprop/cross_entropy.py`.
+Gain: in tiles, forward and backward are 1.84 times as fast as by hand with all rows at once (`python -m benchmarks.kernels`).
 """
 
 import torch

@@ -3,6 +3,8 @@
 The copy itself is part of the mathematics of training in bf16: `WorkingCopy` in `training/precision.py` makes it and moves its tensors
 one by one. Here lists of tensors move together (`torch._foreach_copy_`, `torch._foreach_add_`), which saves the start of an operation
 for every parameter.
+
+Gain: GAIN_COPY
 """
 
 from typing import Any

@@ -3,6 +3,8 @@
 The update is that of `Muon` in `training/optim.py`, whose parameters and momentum it uses. A model of many small layers spends most of
 the plain loop on starting operations: fifteen matrix products for each of its matrices, where the batch has fifteen for each shape. Two
 of the three products in a Newton-Schulz step also add what is added to them (`baddbmm`), so that no sum makes a tensor of its own.
+
+Gain: GAIN_MUON
 """
 
 from typing import Any

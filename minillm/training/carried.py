@@ -5,25 +5,10 @@ further back than T, although no gradient reaches there. The state is detached a
 continue (see `datasets/lanes.py`). It is a part of what a resumed run needs.
 """
 
-from torch import Tensor
-
 from minillm.datasets.lanes import ContiguousBatch
-from minillm.models.rnn import RNN, RNNState
+from minillm.models.rnn import ReadingOn, RNNState
 from minillm.objectives.loss import Loss
 from minillm.training.step import GradientStep, Parts
-
-
-class ReadingOn:
-    """A model with its state filled in, for an objective that knows of none."""
-
-    def __init__(self, model: RNN, state: RNNState):
-        self.model, self.state, self.head = model, state, model.head
-
-    def __call__(self, tokens: Tensor) -> tuple[Tensor, RNNState]:
-        return self.model(tokens, self.state)
-
-    def hidden(self, tokens: Tensor) -> tuple[Tensor, RNNState]:
-        return self.model.hidden(tokens, self.state)
 
 
 class CarriedStep(GradientStep):
