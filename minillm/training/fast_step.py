@@ -11,7 +11,6 @@ on with the other setting. Before each step every twin is asked for again: what 
 written, and one line says why. Read `step` and `speed/signing.py` before.
 """
 
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -47,14 +46,7 @@ def accelerate_training(step: GradientStep) -> GradientStep:
 
 def accelerate_pass(model: nn.Module, objective: Objective) -> tuple[nn.Module, Objective]:
     """The two that a fast step computes a loss with."""
-    return accelerate(model, training=True), faster_objective(objective)
-
-
-def faster_objective(objective: Objective) -> Objective:
-    """The twin of an objective, with the arguments that it was given beforehand; or the objective itself."""
-    if isinstance(objective, partial):
-        return partial(faster(objective.func), *objective.args, **objective.keywords)
-    return faster(objective)
+    return accelerate(model, training=True), faster(objective)
 
 
 def compile_step(step: GradientStep, batch: Batch) -> str:
