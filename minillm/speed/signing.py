@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
@@ -186,7 +186,7 @@ def _read(name: str, path: str, *_stamp: int) -> Source:
     code = spec.loader.get_code(name) if spec is not None else compile(text, path, "exec")  # from the cache of bytecode
     nodes, codes = {}, {}
     for node in ast.parse(text).body:
-        nodes |= {inner_name: inner for inner_name, inner in _named(node, "")}
+        nodes |= dict(_named(node, ""))
     for each in _all_code(code):
         codes.setdefault(each.co_qualname, []).append(each)
     return Source(text.splitlines(keepends=True), nodes, codes)
