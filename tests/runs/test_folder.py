@@ -63,7 +63,7 @@ def test_a_run_that_ends_while_another_prepares_is_not_overwritten(finished, tmp
         return original(path)
 
     monkeypatch.setattr(
-        run_folder, "only_trainer", lambda path: just_before(path) if path.name == "gpt" else original(path)
+        folder, "only_trainer", lambda path: just_before(path) if path.name == "gpt" else original(path)
     )
     with folder.ExitStack() as held:
         assert folder.new_folder("", "gpt", held) == Path("runs/gpt-2")
