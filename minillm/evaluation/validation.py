@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from minillm.datasets.batch import Batch, moved
+from minillm.models.evaluating import evaluating
 from minillm.models.language_model import device_of
 from minillm.objectives.loss import Loss, Objective, mean_metrics
 from minillm.speed.accelerate import accelerate, faster
@@ -82,13 +83,10 @@ class Validation:
 
     def _losses(self, model: nn.Module) -> list[Loss]:
         """Of every batch, in eval mode."""
-        was_training, device = model.training, device_of(model)
-        model.eval()
-        try:
+        device = device_of(model)
+        with evaluating(model):
             computing, objective = self.prepare(model, self.objective)
             return [objective(computing, moved(batch, device)) for batch in self.batches]
-        finally:
-            model.train(was_training)
 
 
 def sample_rows(batches: list[Batch], n_tokens: int) -> list[Batch]:

@@ -52,7 +52,7 @@ def describe(name: str, members: list[tuple[object, Twin]]) -> str:
     lines = (importlib.import_module(name).__doc__ or "").splitlines()
     _, _, gain = "\n".join(lines).partition("\nGain: ")
     why_not = [verdict.why_not for plain, twin in members if (verdict := judge(plain, twin)).why_not]
-    standing_in = ", ".join(plain.__name__ for plain, _ in members)
+    standing_in = ", ".join(plain.__qualname__ for plain, _ in members)
     text = [f"{name.rpartition('.')[2]}: {lines[0]}", f"for {standing_in}", f"gain: {' '.join(gain.split())}"]
     text += [f"not in force: {why}" for why in why_not] or ["in force"]
     return "\n".join(

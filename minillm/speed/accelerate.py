@@ -17,12 +17,14 @@ from weakref import WeakKeyDictionary
 from torch import nn
 from torch.nn.modules import module as torch_module
 
-from minillm.models.language_model import LanguageModel
+from minillm.models.decoder import Decoder
+from minillm.models.language_model import LanguageModel, device_of
 from minillm.speed.low_overhead import lean
 from minillm.speed.signing import in_force, say
 from minillm.speed.twins import TWINS
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+CAPTURED = ("minillm", "torch")  # packages whose modules may be captured
 _CALL = nn.Module.__call__
 
 # subtle: beside the models and not in them, so that a copy or a pickle of a model has no part in it
@@ -45,6 +47,22 @@ def accelerate(model: LanguageModel, *, training: bool = False) -> LanguageModel
     if training:
         tree.follow(model)
     return tree.root or model
+
+
+def accelerate_writing(model: LanguageModel) -> LanguageModel:
+    """`accelerate`; on a GPU a decoder's single tokens are captured too (see `captured`), with a cache of its own.
+
+    Experts choose on the host and cannot be captured. Nor is a model in which a module is left as it is for a hook or an edit, or is of
+    another package: a replay would not call its forward.
+    """
+    tree = accelerate(model)
+    if type(model) is not Decoder or device_of(model).type != "cuda" or model.config.n_experts:
+        return tree
+    left = set(model.modules()) & set(tree.modules())
+    seen = any(type(part) in TWINS or type(part).__module__.split(".")[0] not in CAPTURED for part in left)
+    if seen or any(_hooked(vars(part)) for part in left) or not in_force(Decoder.forward, TWINS[Decoder.forward]):
+        return tree
+    return TWINS[Decoder.forward].fast(tree)
 
 
 def faster(plain: Callable) -> Callable:

@@ -31,7 +31,7 @@ class Translator(TextModel):
 
     def start(self, prompts: Sequence[str], cache: Callable[[], KVCache] | None = None) -> Callable[[int], State]:
         """The memory of these sources."""
-        return partial(super().start(prompts, cache) or self.model.start, source=self._sources(prompts))
+        return partial(super().start(prompts, cache) or self.writer.start, source=self._sources(prompts))
 
     def attention(self, prompt: str, written: str) -> AttentionMap:
         """Where each token of a translation looked in its source when it was written. END stands for itself."""

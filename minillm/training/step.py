@@ -71,8 +71,8 @@ class GradientStep:
 
     def __call__(self, batch: Batch) -> dict[str, float]:
         """Update once. Raises Diverged before any weight has changed."""
-        now = self.parts()
         self.working.train()
+        now = self.parts()
         self.balance.begin()
         now.gradients.zero()
         now.copy.read()
