@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from minillm.decoding.captured import Captured, captured
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from minillm.cache.paged import PagedCache
 from minillm.constants import EMPTY
-from minillm.decoding.captured import Captured, captured
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from tests.tiny import SHAPES, assert_equal, decoder, tokens
