@@ -25,9 +25,10 @@ from minillm.run_config import CONFIGS, RunConfig, load_config
 from minillm.runs import folder, sizing, start, wiring
 from minillm.runs.expectations import as_expected
 from minillm.runs.lock import only_trainer
+from minillm.speed.allocator import keep_freed_memory
 from minillm.system.os_errors import sentence
 from minillm.system.out_of_memory import told_in_a_sentence
-from minillm.training.allocator import keep_freed_memory
+from minillm.training.fast_step import accelerate_pass, compile_step
 from minillm.training.interruption import Interrupted
 from minillm.training.loop import Progress, train
 from minillm.training.metrics import MetricsLog
@@ -131,7 +132,7 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
         folder.refuse_no_run(args.resume)
         held.enter_context(only_trainer(args.resume))
     config, saved = start.resolve(args.config, args.resume, args.init_from, flags)
-    if config.train.keep_memory:
+    if config.train.fast and config.train.keep_memory:
         keep_freed_memory()
     original = load_config(args.config) if args.config else saved["config"]
     if args.init_from:
@@ -161,7 +162,7 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
     if args.dry_run:
         return print(f"\n{to_toml(config)}")
     if config.train.compile:
-        print(step.compile(batch(0)), flush=True)
+        print(compile_step(step, batch(0)), flush=True)
     if args.profile:
         return print(profile(step, batch, args.profile, device, config.train.precision))
     validation = wiring.build_validation(config, data).sampled(config.train.eval_tokens)
@@ -191,7 +192,8 @@ def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch | Pa
         return config
     model, faster = wiring.build_model(config, vocab_size, device), "fp32"
     if config.train.backward == "autograd" and any(True for _ in model.parameters()):
-        seconds = seconds_per_pass(model, wiring.build_objective(config), batch(0))
+        how = {"prepare": accelerate_pass} if config.train.fast else {}
+        seconds = seconds_per_pass(model, wiring.build_objective(config), batch(0), **how)
         faster = min(seconds, key=seconds.__getitem__)
         print(
             "forward and backward: "

@@ -96,6 +96,7 @@ class RunConfig:
     def _refuse_what_cannot_be_compiled(self) -> None:
         n_experts = getattr(self.model, "n_experts", 0)
         reasons = {
+            "train.fast = false": (not self.train.fast, "which leaves every trick out"),
             "train.backward = manual": (self.train.backward == "manual", "whose formulas are there to be read"),
             "model.kind = ngram": (self.model.kind == "ngram", "which counts"),
             "model.kind = rnn": (self.model.kind == "rnn", "whose every token would be translated anew"),

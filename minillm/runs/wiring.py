@@ -72,7 +72,8 @@ def passes(config: RunConfig, data: Data) -> float:
 
 def build_validation(config: RunConfig, data: Data, part: str = "val") -> Validation:
     """The full pass over one held-out part, "val" or "test"."""
-    return build_task(config).validation(data, part)
+    validation = build_task(config).validation(data, part)
+    return validation.accelerated() if config.train.fast else validation
 
 
 def build_objective(config: RunConfig) -> Objective:

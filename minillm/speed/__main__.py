@@ -12,11 +12,13 @@ import textwrap
 
 from minillm.config.flags import Parser
 from minillm.speed.signing import FILE, Twin, judge, name_of, signature
-from minillm.speed.twins import TWINS
+from minillm.speed.twins import TWINS as OF_MODELS
 from minillm.system.atomic import write_atomically
+from minillm.training.fast_step import TWINS as OF_TRAINING
 
 ROOT = FILE.parents[2]
 TESTS = ROOT / "tests" / "speed"
+TWINS = OF_MODELS | OF_TRAINING
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -66,7 +66,9 @@ def accelerate_writing(model: LanguageModel) -> LanguageModel:
 
 
 def faster(plain: Callable) -> Callable:
-    """The twin of a plain function where it is in force, or the function itself."""
+    """The twin of a plain function, or of that in a `partial`, where it is in force; or the function itself."""
+    if isinstance(plain, functools.partial):
+        return functools.partial(faster(plain.func), *plain.args, **plain.keywords)
     twin = TWINS.get(plain)
     return twin.fast if twin is not None and in_force(plain, twin) else plain
 

@@ -141,6 +141,7 @@ class Source(NamedTuple):
     lines: list[str]
     nodes: dict[str, ast.stmt]  # by qualified name
     code: dict[str, list[CodeType]]
+    imports: dict[str, tuple[str, str]]  # name -> module of minillm, and the name that it has there
 
     def sha256(self, thing: Any) -> str:
         """Of the lines of a class or function, decorators included."""
@@ -166,7 +167,14 @@ class Source(NamedTuple):
 
     def _has(self, name: str, value: Any) -> bool:
         function = _function(value)
-        return function is not None and function.__code__ in self.code.get(name, ())
+        if function is None or function.__code__ not in self.code.get(name, ()):
+            return False
+        seen = ((function.__globals__.get(name), *self.imports[name]) for name in self.imported_by(function))
+        return all(value is vars(sys.modules[module]).get(there) for value, module, there in seen)
+
+    def imported_by(self, function: FunctionType) -> list[str]:
+        """Names in a function that its module imports from minillm: where one is replaced, the function does something else."""
+        return [name for code in _all_code(function.__code__) for name in code.co_names if name in self.imports]
 
 
 def source_of(thing: Any) -> Source | None:
@@ -184,12 +192,14 @@ def _read(name: str, path: str, *_stamp: int) -> Source:
     text = Path(path).read_text(encoding="utf-8")  # subtle: any line ends become "\n"
     spec = sys.modules[name].__spec__
     code = spec.loader.get_code(name) if spec is not None else compile(text, path, "exec")  # from the cache of bytecode
-    nodes, codes = {}, {}
+    nodes, codes, imports = {}, {}, {}
     for node in ast.parse(text).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(OURS):
+            imports |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
         nodes |= dict(_named(node, ""))
     for each in _all_code(code):
         codes.setdefault(each.co_qualname, []).append(each)
-    return Source(text.splitlines(keepends=True), nodes, codes)
+    return Source(text.splitlines(keepends=True), nodes, codes, imports)
 
 
 def _named(node: ast.stmt, prefix: str) -> Iterator[tuple[str, ast.stmt]]:
@@ -230,6 +240,9 @@ def _parts(thing: Any) -> list[Part]:
     held = [(namespace, name, namespace.get(name))]
     if isinstance(thing, type):
         held += [(vars(thing), key, value) for key, value in vars(thing).items()]
+    source = source_of(thing) if ours(thing) else None
+    functions = [function for _, _, value in held if source and (function := _function(value))]
+    held += [(f.__globals__, used, f.__globals__[used]) for f in functions for used in source.imported_by(f)]
     return [
         Part(where, key, value, function.__code__ if (function := _function(value)) is not None else None)
         for where, key, value in held

@@ -25,6 +25,7 @@ from minillm.text.model import TextModel
 from minillm.tokenizers.tokenizer import Tokenizer
 from minillm.training.carried import CarriedStep
 from minillm.training.counting import CountingStep
+from minillm.training.fast_step import accelerate_training
 from minillm.training.manual import ManualStep
 from minillm.training.optim import build_optimizer
 from minillm.training.schedule import rate
@@ -91,7 +92,7 @@ class Task(ABC):
         fraction = partial(rate, c.schedule, max_steps=c.train.max_steps, floor=c.optim.min_lr / c.optim.lr)
         by_backward = {"autograd": GradientStep, "manual": ManualStep}
         kind = CarriedStep if c.data.order == "contiguous" else by_backward[c.train.backward]
-        return kind(
+        step = kind(
             model,
             self.objective(),
             build_optimizer(model, c.optim),
@@ -101,6 +102,7 @@ class Task(ABC):
             n_micro_batches=c.train.n_micro_batches,
             precision=c.train.precision,
         )
+        return accelerate_training(step) if c.train.fast else step
 
     def passes(self, data: Data) -> float:
         """Passes over the text in a training."""

@@ -43,11 +43,10 @@ class TrainConfig:
     backward: Literal["autograd", "manual"] = (
         "autograd"  # who differentiates: torch, or the formulas of minillm/backprop, in fp32
     )
-    compile: bool = (
-        False  # translate forward and backward once by torch.compile: a minute or more, for faster steps after it
-    )
+    fast: bool = True  # use the fast twins of minillm/speed while their signatures hold; false: only the plain code
+    compile: bool = False  # fast: translate forward and backward once by torch.compile, which takes a minute or more
     keep_memory: bool = (
-        True  # reuse what a step frees instead of giving it back to the system: faster, where the C library is glibc
+        True  # fast: reuse memory that a step frees instead of giving it back, where the C library is glibc
     )
     log_every: Positive = 10  # steps between two rows of metrics.jsonl
     eval_every: Count = 0  # steps between two validations; 0: one a pass over the text, and eight a run at least

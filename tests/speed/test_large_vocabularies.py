@@ -4,6 +4,8 @@ from functools import partial
 
 import pytest
 import torch
+from minillm.objectives.linear_cross_entropy import SLAB
+from tests.objectives.test_linear_cross_entropy import Largest
 
 from minillm.adapters.lora import AdapterConfig, add_lora
 from minillm.constants import IGNORE
@@ -11,13 +13,11 @@ from minillm.datasets.batch import Batch
 from minillm.evaluation.validation import Validation
 from minillm.models.ngram import Ngram, NgramConfig
 from minillm.objectives import next_token as module
-from minillm.objectives.linear_cross_entropy import SLAB
 from minillm.objectives.next_token import LARGE, head_weight, next_token
 from minillm.run_config import CONFIGS, load_config
 from minillm.tasks.next_token import MODELS
 from minillm.training.balance import routers_of
 from tests.models.test_rnn import rnn
-from tests.objectives.test_linear_cross_entropy import Largest
 from tests.tiny import SHAPES, VOCAB, assert_equal, decoder, tokens
 from tests.training.test_carried import carried, text_in_steps
 from tests.training.test_step import gradient_step
