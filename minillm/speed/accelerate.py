@@ -80,9 +80,8 @@ class Tree:
         self.training = training
         self.bypassing = _may_bypass()
         self.used: dict[Any, bool] = {}  # plain class or function -> whether its twin was in force
-        self.objects: dict[
-            int, tuple[Any, list[Any], Any]
-        ] = {}  # by id: objects that are no modules, their attributes, their twins
+        # by id: an object that is no module, its attributes and its twin
+        self.objects: dict[int, tuple[Any, list[Any], Any]] = {}
         # subtle: the model itself is not held here, or it would never be freed
         self.look, parts = _look(model), [part for part in model.modules() if part is not model]
         self.looks = [(part, _look(part)) for part in parts]
