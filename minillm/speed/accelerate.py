@@ -36,7 +36,7 @@ def accelerate(model: LanguageModel, *, training: bool = False) -> LanguageModel
     """The accelerated tree of a model, or the model itself where it has no twin.
 
     Ask for it at the start of each use, which costs some microseconds a layer while the model is what it was. The tree reads and
-    writes, and is always in eval mode; with `training` it is for a step that trains the model, and in the mode of the model.
+    writes, and its twins are always in eval mode; with `training` it is for a step that trains the model, and in the model's mode.
     """
     if not isinstance(model, nn.Module):
         return model
@@ -80,7 +80,8 @@ class Tree:
         self.training = training
         self.bypassing = _may_bypass()
         self.used: dict[Any, bool] = {}  # plain class or function -> whether its twin was in force
-        self.objects: dict[int, Any] = {}  # by id: twins of objects that are no modules
+        # by id: an object that is no module, its attributes and its twin
+        self.objects: dict[int, tuple[Any, list[Any], Any]] = {}
         # subtle: the model itself is not held here, or it would never be freed
         self.look, parts = _look(model), [part for part in model.modules() if part is not model]
         self.looks = [(part, _look(part)) for part in parts]
@@ -95,6 +96,7 @@ class Tree:
             self.bypassing == _may_bypass()
             and _same(self.look, _look(model))
             and all(_same(look, _look(part)) for part, look in self.looks)
+            and all(_same(look, [*vars(plain).values()]) for plain, look, _ in self.objects.values())
             and all(in_force(plain, TWINS[plain]) == was for plain, was in self.used.items())
         )
 
@@ -135,7 +137,9 @@ class Tree:
         kind = type(value)
         if kind not in TWINS or isinstance(value, nn.Module) or not self._in_force(kind):
             return value
-        return self.objects.setdefault(id(value), TWINS[kind].fast(value))
+        if id(value) not in self.objects:
+            self.objects[id(value)] = value, [*vars(value).values()], TWINS[kind].fast(value)
+        return self.objects[id(value)][2]
 
     def _in_force(self, plain: Any) -> bool:
         if plain not in self.used:

@@ -46,13 +46,14 @@ class SideBySide:
 
     def __init__(self, parts: Sequence[Tensor]):
         """Lays them so where they do not lie so yet; `whole` is None where one is a part of a larger tensor, which it must remain."""
-        self.whole = _as_one(parts)
+        self.whole, sizes = _as_one(parts), [len(part) for part in parts]
         if self.whole is None and all(part.untyped_storage().nbytes() == part.nbytes for part in parts):
             with torch.inference_mode(False):  # subtle: training goes on with these weights
                 self.whole = torch.cat([part.data for part in parts])
-            for part, piece in zip(parts, self.whole.split([len(part) for part in parts]), strict=True):
+            for part, piece in zip(parts, self.whole.split(sizes), strict=True):
                 part.data = piece
-        self.addresses = [part.data_ptr() for part in parts]
+        # subtle: of the pieces and not of the parts, two of which may be one parameter, which lies in one place only
+        self.addresses = [] if self.whole is None else [piece.data_ptr() for piece in self.whole.split(sizes)]
 
     def holds(self, parts: Sequence[Tensor]) -> bool:
         """Whether they are still where they were: not moved, cast or replaced. What they hold may have changed."""

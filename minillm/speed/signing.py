@@ -95,9 +95,11 @@ def judge(plain: Any, twin: Twin, signatures: Mapping[str, Mapping[str, str]] | 
 
 def why_changed(thing: Any, sha256: str) -> str:
     """What is not as it was signed in a class or function; "" where all is."""
+    namespace, name = _place(thing)
     if not ours(thing):
-        same = thing.__code__.co_filename == sys.modules[thing.__module__].__file__
-        return "" if same and thing.__code__.co_qualname == thing.__qualname__ else f"{name_of(thing)} was replaced"
+        file, code = sys.modules[thing.__module__].__file__, thing.__code__
+        same = (code.co_filename, code.co_qualname) == (file, thing.__qualname__) and namespace.get(name) is thing
+        return "" if same else f"{name_of(thing)} was replaced in this process"
     source = source_of(thing)
     if source is None:
         return f"the source of {name_of(thing)} cannot be read"
@@ -151,11 +153,8 @@ class Source(NamedTuple):
 
     def is_loaded(self, thing: Any) -> bool:
         """Whether a class or function is, in this process, what the file compiles to."""
-        module, *path = vars(sys.modules[thing.__module__]), *thing.__qualname__.split(".")
-        namespace = module
-        for name in path[:-1]:
-            namespace = vars(namespace[name]) if name in namespace else {}
-        if namespace.get(path[-1]) is not thing or thing.__qualname__ not in self.nodes:
+        namespace, name = _place(thing)
+        if namespace.get(name) is not thing or thing.__qualname__ not in self.nodes:
             return False
         if not isinstance(thing, type):
             return self._has(thing.__qualname__, thing)
@@ -231,12 +230,18 @@ def _is_wrapper(function: FunctionType) -> bool:
     return function.__globals__.get("__name__") in WRAPPERS
 
 
-def _parts(thing: Any) -> list[Part]:
-    """What must stay in its place for a verdict on a class or function to hold."""
+def _place(thing: Any) -> tuple[Mapping[str, Any], str]:
+    """The namespace of a module or class in which a class or function belongs, and its name there."""
     *path, name = thing.__qualname__.split(".")
     namespace: Mapping[str, Any] = vars(sys.modules.get(thing.__module__, ModuleType("")))
     for outer in path:
         namespace = vars(namespace[outer]) if outer in namespace else {}
+    return namespace, name
+
+
+def _parts(thing: Any) -> list[Part]:
+    """What must stay in its place for a verdict on a class or function to hold."""
+    namespace, name = _place(thing)
     held = [(namespace, name, namespace.get(name))]
     if isinstance(thing, type):
         held += [(vars(thing), key, value) for key, value in vars(thing).items()]
