@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.figures import measure_training
 from benchmarks.record import ROOT, machine
 from minillm.config.flags import Parser
-from minillm.run_config import load_config
+from minillm.runs.config import load_config
 from minillm.training.metrics import read_metrics
 
 LADDER = ROOT / "benchmarks" / "ladder.json"

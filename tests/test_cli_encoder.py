@@ -18,8 +18,10 @@ TINY |= {"tokenizer__kind": "sentencepiece-bpe"}
 
 
 def small(**more):
-    """Flags of a training that takes a second."""
-    return flags(**(TINY | more))
+    """Flags of a training that takes a second; an encoder writes no tokens."""
+    words = flags(**(TINY | more))
+    at = words.index("--text.max_new_tokens")
+    return words[:at] + words[at + 2 :]
 
 
 SHAPE = [
@@ -193,20 +195,25 @@ def test_what_cannot_be_asked_is_one_sentence_and_status_2(runs, name, words, se
 
 BAD_TRAINING = {
     "labels for a decoder": (
-        ["--config", "gpt-tiny", "--labels.kind", "ending"],
-        "labels.kind = ending: expected model.kind = encoder",
+        ["--config", "gpt-tiny", "--task.kind", "labels"],
+        "model.kind = decoder: expected encoder beside task.kind = labels; set task.kind = next_token",
     ),
     "blanks for a decoder": (
-        ["--config", "gpt-tiny", "--masking.fraction", "0.3"],
-        "masking: expected only beside model.kind = encoder",
+        ["--config", "gpt-tiny", "--task.fraction", "0.3"],
+        "--task.fraction: unknown key of task.kind = next_token; expected task.kind = blanks beside it",
     ),
     "blanks beside labels": (
-        ["--config", "encoder-ending", "--masking.fraction", "0.3"],
-        "masking: expected only beside",
+        ["--config", "encoder-ending", "--task.fraction", "0.3"],
+        "--task.fraction: unknown key of task.kind = labels; expected task.kind = blanks beside it",
+    ),
+    "words for an encoder": (["--config", "encoder-tiny", "--text.max_new_tokens", "9"], "an encoder fills blanks"),
+    "sampling for a classifier": (
+        ["--config", "encoder-ending", "--sampling.top_p", "0.5"],
+        "a classifier does not write",
     ),
     "labels of other texts": (
         ["--config", "encoder-ending", "--data.corpus", "my.txt"],
-        "expected data.corpus = stories",
+        "data.corpus = my.txt: expected stories beside task.kind = labels",
     ),
     "fine-tuning a decoder": (["--config", "encoder-ending", "--init-from", "{decoder}"], "model.kind = encoder"),
     "another encoder": (

@@ -27,7 +27,7 @@ SMALL = {
     "model.n_heads": 2,
     "model.context_length": 64,
     "model.dropout": 0.1,
-    "train.label_smoothing": 0.1,
+    "task.label_smoothing": 0.1,
     "train.batch_size": 4,
     "schedule.warmup_steps": 1,
     "train.max_steps": 6,

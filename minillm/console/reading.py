@@ -10,7 +10,7 @@ from pathlib import Path
 
 from minillm.datasets.corpus import load_corpus, read_text
 from minillm.evaluation.novelty import Novelty
-from minillm.run_config import RunConfig
+from minillm.runs.config import RunConfig
 from minillm.runs.folder import OpenRun
 from minillm.tasks.documents import read_texts
 from minillm.text.classifier import TextClassifier

@@ -9,9 +9,9 @@ from minillm.models.decoder import Decoder
 from minillm.quantization.awq import calibrate
 from minillm.quantization.pack import pack
 from minillm.quantization.packed import nbytes
-from minillm.runs.wiring import build_batches, build_data
-from minillm.run_config import RunConfig
+from minillm.runs.config import RunConfig
 from minillm.runs.folder import open_run, read_best, write_readable
+from minillm.runs.wiring import build_batches, build_data
 from minillm.training import checkpoint
 
 

@@ -238,7 +238,7 @@ def test_the_flag_trains_by_hand_what_autograd_trains(tmp_path, monkeypatch):
     often = SMALL | {"train__log_every": 1}
     assert (
         script.main(
-            ["--config", "gpt-tiny", *flags(**often, train__run="a", train__backward="manual", train__precision="auto")]
+            ["--config", "gpt-tiny", *flags(**often, train__run="a", task__backward="manual", train__precision="auto")]
         )
         == 0
     )
@@ -259,6 +259,6 @@ def test_the_flag_trains_by_hand_what_autograd_trains(tmp_path, monkeypatch):
 )
 def test_the_flag_is_refused_before_anything_is_trained(change, sentence, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert script.main(["--config", "gpt-tiny", *flags(**SMALL | change, train__backward="manual")]) == 2
+    assert script.main(["--config", "gpt-tiny", *flags(**SMALL | change, task__backward="manual")]) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
