@@ -94,7 +94,7 @@ def test_every_feed_forward_has_its_derivative(feedforward):
 
 @pytest.mark.parametrize("shape", UNWRITTEN.values(), ids=UNWRITTEN)
 def test_a_shape_without_derivatives_by_hand_is_refused(shape):
-    with pytest.raises(ValueError, match=r"train\.backward = manual"):
+    with pytest.raises(ValueError, match=r"task\.backward = manual"):
         step_of(ManualStep, decoder(**shape))
 
 
@@ -220,7 +220,7 @@ def another_objective(model, batch: Batch) -> Loss:
             decoder,
             next_token,
             {"precision": "bf16"},
-            r"train\.precision = bf16: expected fp32 or auto beside train\.backward = manual",
+            r"train\.precision = bf16: expected fp32 or auto beside task\.backward = manual",
         ),
     ],
 )
