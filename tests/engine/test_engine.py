@@ -365,6 +365,25 @@ def test_writers_beside_a_long_prompt_leave_it_its_whole_chunk():
         assert [job.n_new for job in writers] == [n_new + 1 for n_new in before], "and they write on"
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5])
+def test_all_prompts_together_read_at_most_a_chunk_in_a_step(chunk):
+    """Also those that were begun before: two whose memory was taken read on side by side."""
+    engine = Engine(Sums(), chunk=chunk, page_size=2, n_pages=9, share_prefixes=False)
+    for prompt in ([1, 2, 4, 0, 1, 1], [2, 2, 4, 0, 1], [1, 1, 1, 2, 2, 2, 4]):
+        engine.add(Request(prompt, 9, SamplingConfig(temperature=0)))
+    turns, seen = engine.scheduler.turns, []
+
+    def counted():
+        chosen = turns()
+        seen.append(sum(n for job, n in chosen if job.n_unread > 1))
+        return chosen
+
+    engine.scheduler.turns = counted
+    while engine.busy:
+        engine.step()
+    assert max(seen) <= chunk and sum(seen) > 9
+
+
 def test_a_cancelled_job_is_told_nothing_more_even_of_what_has_happened():
     engine, heard = Engine(Sums()), []
     jobs = []
