@@ -63,7 +63,7 @@ def speculate(
 
 
 def main() -> None:
-    """Two distributions by hand, then 10,000 tokens."""
+    """Two distributions by hand, then 5,000 tokens."""
     p, q = [0.6, 0.4], [0.75, 0.25]
     print("target p =", *p, " draft q =", *q)
     accepted = [min(a, b) for a, b in zip(p, q, strict=True)]
@@ -75,9 +75,9 @@ def main() -> None:
         print(f"token {token} is written with probability {total:.3f}; the target has {p[token]:.3f}")
 
     a, k, generator = sum(accepted), 3, torch.Generator().manual_seed(0)
-    calls = list(speculate(lambda text: p, lambda text: q, [0], 10_000, k, generator))
+    calls = list(speculate(lambda text: p, lambda text: q, [0], 5000, k, generator))
     text = [token for new in calls for token in new]
-    print(f"\n10,000 tokens with k = {k}: token 0 is {text.count(0) / len(text):.2f} of them")
+    print(f"\n5,000 tokens with k = {k}: token 0 is {text.count(0) / len(text):.2f} of them")
     print(f"tokens for each call of the target: {len(text) / len(calls):.2f}")
     print(f"expected with a = {a:.2f}: (1 - a^4) / (1 - a) = {(1 - a ** (k + 1)) / (1 - a):.2f}")
 
