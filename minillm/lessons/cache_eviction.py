@@ -1,4 +1,4 @@
-"""Cache eviction keeps the keys and values of a chosen few tokens, so that memory stays constant while the text grows.
+"""Cache eviction: only a chosen few tokens keep their keys and values, so memory stays constant while the text grows.
 
     StreamingLLM: the first tokens (attention sinks) and the last ones; positions are counted inside the cache
     H2O:          the last tokens and the heavy hitters: those with the largest sum of weights from all queries so far

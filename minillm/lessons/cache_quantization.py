@@ -1,4 +1,4 @@
-"""A quantized KV cache stores keys and values as integers of 4 bits with shared scales: every token stays, but rounded.
+"""Cache quantization: keys and values become integers of 4 bits with shared scales; every token stays, but rounded.
 
     scale = (max - min) / 15      code = round((x - min) / scale), 0 ... 15      x' = min + scale * code
     |x - x'| <= scale / 2, so numbers that share a scale should be of one size

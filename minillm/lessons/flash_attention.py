@@ -1,4 +1,4 @@
-"""FlashAttention computes exact attention in tiles: it never holds the T x T scores, only one tile of them at a time.
+"""FlashAttention: exact attention in tiles, which holds one tile of the scores at a time instead of all T x T.
 
 A softmax seems to need all scores of a query at once. The online softmax needs three sums for each query, and updates
 them with each tile of scores s and values v: the largest score m, l = sum of e^(s - m), and o = sum of e^(s - m) v.

@@ -1,4 +1,4 @@
-"""The KV cache keeps the keys and values of the tokens already read, so that a new token computes only its own.
+"""KV cache: the keys and values of the tokens already read, kept so that a new token computes only its own.
 
     k, v = x W_k, x W_v  for the new tokens only        output = softmax(q [k_cache; k]^T / sqrt(K)) [v_cache; v]
 

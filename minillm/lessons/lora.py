@@ -1,4 +1,4 @@
-"""LoRA adapts a frozen weight by a trained update of low rank: the product of two thin matrices.
+"""LoRA: a frozen weight is adapted by a trained update of low rank, the product of two thin matrices.
 
     y = W x + (alpha / rank) B A x        W (out, in) frozen,  A (rank, in),  B (out, rank)
 

@@ -1,4 +1,4 @@
-"""A paged KV cache stores keys and values in pages of a few tokens; a table for each text says which pages are its own.
+"""Paged KV cache: memory in pages of a few tokens, and for each text a table that says which pages are its own.
 
     token i of a text stands in page table[i // page_size], at place i % page_size
 

@@ -1,4 +1,4 @@
-"""Weight quantization stores trained weights as integers of 8 or 4 bits with shared scales; nothing is trained again.
+"""Weight quantization: trained weights become integers of 8 or 4 bits with shared scales; nothing is trained again.
 
     int8:  scale = max |w| / 127 of a row              code = round(w / scale)              w' = scale * code
     int4:  scale = (max - min) / 15 of a group         code = round((w - min) / scale)      w' = min + scale * code
