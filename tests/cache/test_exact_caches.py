@@ -209,7 +209,7 @@ def test_a_cache_keeps_the_models_dtype_and_holds_less_for_fewer_key_heads(cache
             )
             assert view.k.dtype == view.v.dtype == dtype
             bytes_held[n_kv_heads, dtype] = state.nbytes()
-            assert state.nbytes() >= 3 * 2 * 7 * 2 * n_kv_heads * 4 * dtype.itemsize
+            assert state.nbytes() >= lesson.n_bytes(3, n_kv_heads, 4, 7, 2, dtype.itemsize)
     for (n_kv_heads, dtype), n_bytes in bytes_held.items():
         positions = bytes_held[1, dtype] - (bytes_held[2, dtype] - bytes_held[1, dtype])
         assert n_bytes - positions == n_kv_heads * (bytes_held[1, dtype] - positions)
@@ -239,6 +239,17 @@ def test_a_view_is_called_dense_only_if_slot_i_holds_position_i(cut, ragged, ord
     state.reorder(torch.tensor(order))
     for _ in range(2):
         model(tokens(len(order), 3), state)
+
+
+def test_the_bytes_of_keys_and_values_are_those_of_the_formula():
+    cache, k = ContiguousCache(capacity=7), torch.zeros(2, 3, 7, 5, dtype=torch.bfloat16)
+    cache.extend(k, k, Positions(torch.arange(7)[None], True), lambda x, _: x)
+    assert cache.k.nbytes + cache.v.nbytes == lesson.n_bytes(1, 3, 5, 7, 2, 2)
+    gib = [
+        lesson.n_bytes(*model, 1, 2) / 2**30
+        for model in ((32, 32, 128, 4096), (32, 32, 128, 2**17), (80, 8, 128, 4096))
+    ]
+    assert gib == [2, 64, 1.25], "Llama-2-7B at 4K and 128K, Llama-2-70B at 4K"
 
 
 def test_growing_copies_seldom_and_looking_copies_nothing():
