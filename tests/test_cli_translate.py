@@ -146,7 +146,10 @@ def test_what_cannot_be_translated_or_shown_is_one_sentence_and_status_2(finishe
 
 WRONG = {
     "stories": (["--data.corpus", "stories"], "expected translation, or a .tsv file"),
-    "cleaning": (["--data.clean", "true"], "data.clean = true: expected false, its default, since cleaning drops single texts"),
+    "cleaning": (
+        ["--data.clean", "true"],
+        "data.clean = true: expected false, its default, since cleaning drops single texts",
+    ),
     "short context": (["--model.context_length", "8"], "expected at most model.context_length = 8"),
 }
 
