@@ -61,6 +61,11 @@ class RunConfig(Settings, Named):  # subtle: the fields of the last base come fi
             )
 
     def _wrong_model(self) -> str:
+        if not self.task.models:
+            name = type(self.task).__name__
+            return (
+                f"task.kind = {self.task.kind}: expected models that it trains, found none; list them in {name}.models"
+            )
         known = " or ".join(model.kind for model in self.task.models)
         others = " or ".join(task.kind for task in TASKS if type(self.model) in task.models)
         how = f"set task.kind = {others}" if others else "add it to `models` of a task in minillm/tasks/"

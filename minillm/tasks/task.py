@@ -77,10 +77,9 @@ class Task(ABC):
     """One kind of learning; a subclass is a frozen dataclass, and each field is a key of [task]."""
 
     kind: str
-    models: ClassVar[Mapping[type, Callable[[Any, int], nn.Module]]]  # that it trains, by the class of their config
-    text: ClassVar[
-        Callable[[nn.Module, Tokenizer, bool], Text]
-    ]  # (model, tokenizer, many documents?) -> the model in use
+    models: ClassVar[
+        Mapping[type, Callable[[Any, int], nn.Module]]
+    ] = {}  # that it trains, by the class of their config
 
     def ignores(self, settings: Settings) -> Mapping[str, str]:
         """Sections and keys ("optim", "train.compile") that would have no effect here, each with the reason."""
@@ -126,6 +125,10 @@ class Task(ABC):
         self, settings: Settings, data: Data, model: nn.Module, frozen: Mapping[str, nn.Module], say: Say = print
     ) -> Training:
         """All that the training loop needs. `frozen` holds models that help and are not trained, by the key of [task] that names them."""
+
+    @abstractmethod
+    def text(self, model: nn.Module, tokenizer: Tokenizer, documents: bool) -> Text:
+        """The trained model in use; `documents`: whether the training text was many documents, or one long text."""
 
     @abstractmethod
     def demonstrate(self, settings: Settings, data: Data, text: Text) -> Demonstration:
