@@ -44,7 +44,8 @@ def refuse_what_would_be_ignored(given: Mapping[str, Any]) -> None:
                 raise ValueError(f"{flag(name)} would be ignored beside {flag(way)}; leave one of the two out")
     if int(given.get("best_of", 0)) and int(given.get("num_samples", 1)) > int(given["best_of"]):
         raise ValueError(
-            f"--num-samples {given['num_samples']}: expected at most --best-of {given['best_of']}; write more or show fewer"
+            f"--num-samples {given['num_samples']}: expected at most --best-of {given['best_of']}; "
+            "write more or show fewer"
         )
     for name, needed in NEEDED.items():
         if name in given and needed not in given:
@@ -52,7 +53,7 @@ def refuse_what_would_be_ignored(given: Mapping[str, Any]) -> None:
 
 
 def refuse_what_greedy_ignores(sampling: SamplingConfig, given: Mapping[str, Any]) -> bool:
-    """Whether the most probable token is always taken. Raises ValueError for settings that cannot have an effect there."""
+    """Whether the most probable token is always taken. Raises ValueError for settings without an effect there."""
     greedy = next(
         (name for name, off in {"temperature": 0, "top_p": 0, "top_k": 1}.items() if getattr(sampling, name) == off),
         None,

@@ -1,7 +1,7 @@
 """Questions to a model that reads and does not write: blanks to fill, labels to tell, sentences that are alike.
 
-Each question prints its answer, and says where a text is so unlike the training text that the answer means little. `sample.py` chooses
-one. Read `text/cloze.py` and `evaluation/novelty.py` before.
+Each question prints its answer, and says where a text is so unlike the training text that the answer means little.
+`sample.py` chooses one. Read `text/cloze.py` and `evaluation/novelty.py` before.
 """
 
 import re

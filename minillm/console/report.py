@@ -1,6 +1,7 @@
 """Printed report of a training: a plan before the first step; figures, curves and a sample after the last.
 
-Everything here prints. The figures are also kept in summary.json, beside the log that they come from. Read `runs/folder.py` before.
+Everything here prints. The figures are also kept in summary.json, beside the log that they come from. Read
+`runs/folder.py` before.
 """
 
 import dataclasses

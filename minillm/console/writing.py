@@ -1,7 +1,7 @@
 """The ways to write with a run: token by token, with somebody who drafts, by beams, the best of several, or with all reasons.
 
-Each is a function of an `Order` that prints what it wrote, and what there is to tell of how it was written. `sample.py` chooses one.
-Read `text/model.py` and `runs/folder.py` before.
+Each is a function of an `Order` that prints what it wrote, and what there is to tell of how it was written. `sample.py`
+chooses one. Read `text/model.py` and `runs/folder.py` before.
 """
 
 import random

@@ -1,9 +1,10 @@
 """Blanks: hide some tokens of a text, and let a model that sees both sides of each say what stood there.
 
-Of 15 in 100 tokens, 80 % become [MASK], 10 % a random token, and 10 % stay as they are; all of them are targets (Devlin et al. 2019).
-The last two sorts exist because real texts have no [MASK]: the model cannot tell which plain tokens it will be asked about, so it
-must know something about every one. Whole words are blanked together (Cui et al. 2021), for a word whose ending is left standing is
-no riddle. Masks are drawn anew at every step, as a pure function of (seed, step). [MASK] is the id after the tokenizer's last.
+Of 15 in 100 tokens, 80 % become [MASK], 10 % a random token, and 10 % stay as they are; all of them are targets (Devlin
+et al. 2019). The last two sorts exist because real texts have no [MASK]: the model cannot tell which plain tokens it
+will be asked about, so it must know something about every one. Whole words are blanked together (Cui et al. 2021), for
+a word whose ending is left standing is no riddle. Masks are drawn anew at every step, as a pure function of (seed,
+step). [MASK] is the id after the tokenizer's last.
 """
 
 import numpy as np
@@ -21,8 +22,9 @@ class Masking:
     """Makes blanks in texts of one tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer, *, fraction: float, whole_words: bool, masked: float, random: float):
-        """`fraction` of the tokens are blanked, by whole words or each by itself; `masked` of these become [MASK], `random` of these a
-        random token, and the rest stay as they are.
+        """`fraction` of the tokens are blanked, by whole words or each by itself.
+
+        Of these, the share `masked` becomes [MASK], the share `random` a random token, and the rest stays as it is.
         """
         self.fraction, self.whole_words, self.masked, self.random = fraction, whole_words, masked, random
         self.end_id, self.mask_id = tokenizer.end_id, tokenizer.vocab_size

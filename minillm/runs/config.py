@@ -1,7 +1,7 @@
 """The config of a run: the section [task], which names what is learned, and the settings that it is learned with.
 
-Files in configs/ are such configs by name. A model that the task does not train and a section that it does not use are refused
-here, before anything is read or built. Read `tasks/task.py` before; next: `wiring`.
+Files in configs/ are such configs by name. A model that the task does not train and a section that it does not use are
+refused here, before anything is read or built. Read `tasks/task.py` before; next: `wiring`.
 """
 
 import functools
@@ -56,8 +56,8 @@ class RunConfig(Settings, Named):  # subtle: the fields of the last base come fi
         warmup, n_steps = self.schedule.warmup_steps, self.train.max_steps
         if warmup > n_steps and "schedule" not in ignored:
             raise ValueError(
-                f"schedule.warmup_steps = {warmup}: expected at most train.max_steps = {n_steps}, or the peak is never reached; "
-                f"lower it, for example with --schedule.warmup_steps {n_steps // 10}"
+                f"schedule.warmup_steps = {warmup}: expected at most train.max_steps = {n_steps}, or the peak is never "
+                f"reached; lower it, for example with --schedule.warmup_steps {n_steps // 10}"
             )
 
     def _wrong_model(self) -> str:

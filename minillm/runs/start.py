@@ -1,8 +1,8 @@
 """Start of a training: from a config, from a run to resume, or from a run whose weights a new one takes.
 
-Whatever two of them say must agree. A config says which model it is for by its sections [model] and [tokenizer]; one without
-them, as configs/lora-tiny.toml, is for any model that its task trains. A config without [task] goes on with the task of the run.
-Read `folder` before; `train.py` calls these functions.
+Whatever two of them say must agree. A config says which model it is for by its sections [model] and [tokenizer]; one
+without them, as configs/lora-tiny.toml, is for any model that its task trains. A config without [task] goes on with the
+task of the run. Read `folder` before; `train.py` calls these functions.
 """
 
 import dataclasses

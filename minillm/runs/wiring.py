@@ -38,7 +38,7 @@ def build_objective(config: RunConfig) -> Objective:
 
 
 def build_step(config: RunConfig, model: nn.Module) -> GradientStep | CountingStep:
-    """The update that a config without "auto" describes, on `model`. Raises ValueError for settings that cannot work."""
+    """The update of `model` that a config without "auto" describes. Raises ValueError for what cannot work."""
     return config.task.step(config, model)
 
 

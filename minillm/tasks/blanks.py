@@ -1,9 +1,10 @@
-"""Masked-token prediction: an encoder, which reads on both sides, learns which tokens stood in the blanks of a text (BERT).
+"""Masked-token prediction: an encoder, which reads on both sides, learns what stood in the blanks of a text (BERT).
 
-    loss = -log p(token | the text around its blank), summed over the blanks of a batch                   Devlin et al. 2019
+    loss = -log p(token | the text around its blank), summed over the blanks of a batch            Devlin et al. 2019
 
-Windows are cut as for `next_token`; then tokens are hidden in them, and for `model.next_sentence` two halves are paired. Only
-blanks are predicted, so bits per byte and the source of the text are no measures here. Read `datasets/masking.py` before.
+Windows are cut as for `next_token`; then tokens are hidden in them, and for `model.next_sentence` two halves are
+paired. Only blanks are predicted, so bits per byte and the source of the text are no measures here. Read
+`datasets/masking.py` before.
 """
 
 from collections.abc import Callable, Mapping
@@ -83,7 +84,7 @@ class Blanks(GradientTask):
         return Demonstration(example, "fill in more", f'--fill "{EXAMPLE}"')
 
     def _blank(self, settings: Settings, data: Data) -> Callable[..., Any]:
-        """(tokens, *seed) -> a batch with blanks; of pairs, if the encoder also learns which texts follow each other."""
+        """(tokens, *seed) -> a batch with blanks; of pairs, if the encoder learns which texts follow each other."""
         shares = {"fraction": self.fraction, "masked": self.masked, "random": self.random}
         masking = Masking(data.tokenizer, whole_words=self.whole_words, **shares)
         return partial(masked_pairs, masking) if settings.model.next_sentence else masking

@@ -1,7 +1,7 @@
 """Counting n-grams: predict the next token without a gradient, from counts made in one pass over the training text.
 
-Data, validation and use of the model are those of `next_token`. Each token must be counted once, so batches end where the text does,
-and everything about gradients would be ignored. Read `next_token` before.
+Data, validation and use of the model are those of `next_token`. Each token must be counted once, so batches end where
+the text does, and everything about gradients would be ignored. Read `next_token` before.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Tasks that learn by gradients: the objective differs; optimizer, schedule and precision are handled alike.
 
-    weights <- optimizer(gradient of objective(model, batch(i)) / count, rate(i))          i = 0, 1, ..., train.max_steps - 1
+    weights <- optimizer(gradient of objective(model, batch(i)) / count, rate(i))      i = 0, ..., train.max_steps - 1
 
 Read `task` before; `training/step.py` is the update itself.
 """
@@ -44,7 +44,10 @@ class GradientTask(Task):
 
 
 def build_step(kind: type[GradientStep], settings: Settings, model: nn.Module, objective: Objective) -> GradientStep:
-    """The update of that kind, with the optimizer and the schedule of the settings. Raises ValueError for what `kind` cannot do."""
+    """The update of that kind, with the optimizer and the schedule of the settings.
+
+    Raises ValueError for what `kind` cannot do.
+    """
     s = settings
     fraction = partial(rate, s.schedule, max_steps=s.train.max_steps, floor=s.optim.min_lr / s.optim.lr)
     return kind(

@@ -2,7 +2,8 @@
 
     loss = -log p(label | text), summed over a batch of texts
 
-Labels are facts of the world that wrote the stories, so the corpus must be that world's. Read `datasets/labels.py` before.
+Labels are facts of the world that wrote the stories, so the corpus must be that world's. Read `datasets/labels.py`
+before.
 """
 
 from collections.abc import Mapping
@@ -49,8 +50,8 @@ class Labels(GradientTask):
         texts = read_texts(settings, say, corpus)
         if texts.world is None:
             raise ValueError(
-                f"data.corpus = {settings.data.corpus}: expected stories beside task.kind = labels, since their endings are "
-                "known; set one of the two"
+                f"data.corpus = {settings.data.corpus}: expected stories beside task.kind = labels, "
+                "since their endings are known; set one of the two"
             )
         labelled = [[ending(texts.world, story) for story in part] for part in texts.splits]
         asked = Splits(*([text for text, _ in part] for part in labelled))

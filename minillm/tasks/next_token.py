@@ -2,8 +2,9 @@
 
     loss = -log p(token t + 1 | tokens 0 ... t), summed over a batch
 
-Batches are windows cut from the text, or lanes that go on where the batch before stopped, for a model that carries its state along.
-Where the source of the text is known, validation says how far the model is from it. Read `task` and `documents` before.
+Batches are windows cut from the text, or lanes that go on where the batch before stopped, for a model that carries its
+state along. Where the source of the text is known, validation says how far the model is from it. Read `task` and
+`documents` before.
 """
 
 from collections.abc import Mapping
@@ -51,11 +52,13 @@ class NextToken(GradientTask):
         validate(self)
         if self.backward == "manual" and self.order == "contiguous":
             raise ValueError(
-                "task.order = contiguous: expected epochs or random beside task.backward = manual; change one of the two"
+                "task.order = contiguous: expected epochs or random beside task.backward = manual; "
+                "change one of the two"
             )
         if self.backward == "manual" and self.label_smoothing:
             raise ValueError(
-                f"task.label_smoothing = {self.label_smoothing}: expected 0 beside task.backward = manual; change one of the two"
+                f"task.label_smoothing = {self.label_smoothing}: expected 0 beside task.backward = manual; "
+                "change one of the two"
             )
 
     def ignores(self, settings: Settings) -> Mapping[str, str]:

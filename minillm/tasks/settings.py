@@ -1,7 +1,8 @@
 """Settings: every section of a run's config but [task], which says what is learned with them.
 
-Each section is a frozen dataclass in the file that consumes it. A task takes from here what it needs and names what it would
-ignore. Read `config/fields.py` before; next: `task.py`. `runs/config.py` adds the section [task] and the kinds of model.
+Each section is a frozen dataclass in the file that consumes it. A task takes from here what it needs and names what it
+would ignore. Read `config/fields.py` before; next: `task.py`. `runs/config.py` adds the section [task] and the kinds of
+model.
 """
 
 from dataclasses import dataclass, field

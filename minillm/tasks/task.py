@@ -1,9 +1,9 @@
 """A task: what is learned, as the section [task] of a config names it.
 
-Each kind of task is a frozen dataclass whose fields are the keys of that section. It cuts the corpus into batches, builds the model
-and the step that trains it, and wraps the trained model for use. It also describes itself in numbers and shows its result, so
-that no script asks which kind it is. A new kind is a new file here and its name in `runs/config.py`. Read `settings` before; next:
-`next_token`.
+Each kind of task is a frozen dataclass whose fields are the keys of that section. It cuts the corpus into batches,
+builds the model and the step that trains it, and wraps the trained model for use. It also describes itself in numbers
+and shows its result, so that no script asks which kind it is. A new kind is a new file here and its name in
+`runs/config.py`. Read `settings` before; next: `next_token`.
 """
 
 from abc import ABC, abstractmethod
@@ -58,9 +58,7 @@ class Extent(NamedTuple):
 
     n_answers: int  # answers that a uniform guess chooses among: its loss is ln n_answers
     passes: float  # passes over the training data in train.max_steps steps
-    n_windows: (
-        int  # windows of model.context_length that the text must fill; 0: rows are whole texts, which may be shorter
-    )
+    n_windows: int  # of model.context_length that the text must fill; 0: rows are whole texts, which may be shorter
     n_steps: int | None = None  # steps that the data lasts for; None: without end
 
 
@@ -77,9 +75,7 @@ class Task(ABC):
     """One kind of learning; a subclass is a frozen dataclass, and each field is a key of [task]."""
 
     kind: str
-    models: ClassVar[
-        Mapping[type, Callable[[Any, int], nn.Module]]
-    ] = {}  # that it trains, by the class of their config
+    models: ClassVar[Mapping[type, Callable[[Any, int], nn.Module]]] = {}  # config class -> model class that it trains
 
     def ignores(self, settings: Settings) -> Mapping[str, str]:
         """Sections and keys ("optim", "train.compile") that would have no effect here, each with the reason."""
@@ -87,9 +83,9 @@ class Task(ABC):
 
     @abstractmethod
     def data(self, settings: Settings, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
-        """The corpus, split, and tokenized by `tokenizer` or one that is trained on the training part; remarks go to `say`.
+        """The corpus, split, and tokenized by `tokenizer` or by one that is trained on the training part.
 
-        `corpus` replaces that of the settings. Raises ValueError for a corpus that this task cannot use.
+        Remarks go to `say`; `corpus` replaces that of the settings. Raises ValueError for a corpus that it cannot use.
         """
 
     @abstractmethod
@@ -124,7 +120,10 @@ class Task(ABC):
     def training(
         self, settings: Settings, data: Data, model: nn.Module, frozen: Mapping[str, nn.Module], say: Say = print
     ) -> Training:
-        """All that the training loop needs. `frozen` holds models that help and are not trained, by the key of [task] that names them."""
+        """All that the training loop needs; "auto" is decided here, with a remark to `say`.
+
+        `frozen` holds models that help and are not trained, such as a reference, by the key of [task] that names them.
+        """
 
     @abstractmethod
     def text(self, model: nn.Module, tokenizer: Tokenizer, documents: bool) -> Text:

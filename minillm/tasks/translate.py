@@ -1,9 +1,9 @@
 """Translation: an encoder reads a sentence, a decoder writes it in another language.
 
-    loss = -log p(target token t | source, target tokens before t), summed over a batch                   Sutskever et al. 2014
+    loss = -log p(target token t | source, target tokens before t), summed over a batch           Sutskever et al. 2014
 
-Pairs are split by combination, so that held-out sentences are new, and both languages share one tokenizer. Beside its loss, a
-translator is measured by the sentences that it translates exactly. Read `datasets/pairs.py` before.
+Pairs are split by combination, so that held-out sentences are new, and both languages share one tokenizer. Beside its
+loss, a translator is measured by the sentences that it translates exactly. Read `datasets/pairs.py` before.
 """
 
 from collections.abc import Mapping

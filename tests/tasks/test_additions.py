@@ -1,4 +1,4 @@
-"""A new objective, task or model family is two files, tried in a copy of the tree; what was forgotten ends in a sentence."""
+"""A new objective, task or model family is two files, tried in a copy; what was forgotten ends in a sentence."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Every key of [train], [optim], [schedule] and [task] reaches the step that next_token builds; validation is never smoothed."""
+"""Every key of [train], [optim], [schedule] and [task] reaches the step; validation is never smoothed."""
 
 import dataclasses
 
