@@ -148,6 +148,17 @@ def test_an_encoder_learns_pairs_too_if_asked(tmp_path):
     assert sample.main(["--run", str(tmp_path / "pairs"), "--fill", "The [MASK] sat"]) == 0
 
 
+def test_a_config_that_names_no_task_goes_on_with_that_of_the_run_and_one_that_does_must_fit_it(runs, tmp_path, capsys):
+    (tmp_path / "more.toml").write_text(
+        "[data]\nn_stories = 60\n[schedule]\nwarmup_steps = 1\n[train]\nmax_steps = 1\n"
+    )
+    words = ["--init-from", str(runs[0] / "encoder"), "--train.run", str(tmp_path / "more")]
+    assert train.main(["--config", str(tmp_path / "more.toml"), *words]) == 0
+    assert '[task]\nkind = "blanks"' in (tmp_path / "more" / "config.toml").read_text()
+    assert train.main(["--config", "lora-tiny", *words]) == 2
+    assert "model.kind = encoder: expected decoder or rnn beside task.kind = next_token" in capsys.readouterr().err
+
+
 BAD = {
     "no blank": ("encoder", ["--fill", "The cat sat"], "expected a text with [MASK] in it"),
     "blanks for a decoder": ("decoder", ["--fill", "The [MASK] sat"], "--fill: expected --prompt TEXT"),
