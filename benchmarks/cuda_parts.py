@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from minillm.decoding.captured import Captured
 
 from benchmarks.record import ROOT
 from benchmarks.timing import in_turns, timed
 from minillm.config.flags import override
 from minillm.datasets.batch import Batch
 from minillm.datasets.corpus import load_corpus
-from minillm.decoding.captured import Captured
 from minillm.decoding.drafts import ModelDrafter
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.speculative import Tally, speculate
-from minillm.run_config import RunConfig, load_config
 from minillm.runs import wiring
+from minillm.runs.config import RunConfig, load_config
 from minillm.runs.drafter import build_drafter
 from minillm.runs.folder import open_run
 from minillm.text.model import TextModel

@@ -7,7 +7,7 @@ result. To encode a word, apply the merges in the order learned: the earliest le
 and of its places the leftmost. A compressor by Gage (1994, "A New Algorithm for Data Compression"), brought to translation
 by Sennrich et al. (2016, "Neural Machine Translation of Rare Words with Subword Units"), to bytes by GPT-2 (Radford et al. 2019).
 
-Read `pretokenize` before: no merge reaches across words. The same two algorithms in thirty plain lines: tests/oracles/bpe.py.
+Read `pretokenize` before: no merge reaches across words. The same two algorithms in plain lines: lessons/bpe.py.
 Ids: 0 ... 255 the bytes, then merges in order, END last. GPT-2's own files keep their ids.
 """
 
@@ -138,11 +138,8 @@ class BPETokenizer(Tokenizer):
             for piece, token in sorted(token_of.items(), key=lambda item: item[1])
         ]
         first, *lines = Path(merges_txt).read_text(encoding="utf-8").split("\n")
-        lines = (
-            lines
-            if first.startswith("#version:") and len(first.split(" ")) == 2 and first[9] == " "
-            else [first, *lines]
-        )
+        if not first.startswith("#version:"):  # no merge: the first one always joins two single characters
+            lines = [first, *lines]
         pairs = [line.split(" ") for line in lines if line]
         wrong = next((pair for pair in pairs if len(pair) != 2 or "" in pair), None)
         if wrong:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from tqdm import tqdm
 
-from minillm.config.fields import AtLeast, Between, Count, Positive, Seed, validate
+from minillm.config.fields import AtLeast, Count, Positive, Seed, validate
 from minillm.datasets.batch import Batch
 from minillm.training.interruption import Interrupted, interruptions
 from minillm.training.metrics import PlainLines, told
@@ -34,20 +34,12 @@ class TrainConfig:
     batch_size: Positive = 16  # rows of model.context_length tokens in one update
     n_micro_batches: Positive = 1  # parts that a batch is cut into to save memory; the gradient stays the same
     grad_clip: Annotated[float, AtLeast(0)] = 1.0  # longest gradient; 0: no limit
-    label_smoothing: Annotated[float, Between(0, 0.99)] = (
-        0.0  # share of belief that training spreads evenly over all tokens
-    )
     precision: Literal["auto", "fp32", "bf16"] = (
         "auto"  # of matrix products; auto: whichever a short probe finds faster
     )
-    backward: Literal["autograd", "manual"] = (
-        "autograd"  # who differentiates: torch, or the formulas of minillm/backprop, in fp32
-    )
     fast: bool = True  # use the fast twins of minillm/speed while their signatures hold; false: only the plain code
     compile: bool = False  # fast: translate forward and backward once by torch.compile, which takes a minute or more
-    keep_memory: bool = (
-        True  # fast: reuse memory that a step frees instead of giving it back, where the C library is glibc
-    )
+    keep_memory: bool = True  # fast: reuse memory that a step frees instead of giving it back, where there is glibc
     log_every: Positive = 10  # steps between two rows of metrics.jsonl
     eval_every: Count = 0  # steps between two validations; 0: one a pass over the text, and eight a run at least
     eval_tokens: Count = 0  # of the validation text, to choose the best weights on; 0: what takes 2 % of the time
@@ -58,6 +50,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.compile and not self.fast:
+            raise ValueError("train.compile = true: expected false beside train.fast = false; change one of the two")
         if self.n_micro_batches > self.batch_size:
             raise ValueError(
                 f"train.n_micro_batches = {self.n_micro_batches}: expected at most train.batch_size = {self.batch_size}, "

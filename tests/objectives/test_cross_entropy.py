@@ -1,4 +1,4 @@
-"""Cross-entropy equals torch's, gradient included; its edges; and the derivative of `backprop/` is its own."""
+"""Cross-entropy equals torch's and the lesson's, gradient included; its edges; and its derivative in `backprop/`."""
 
 import math
 
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from minillm.backprop import cross_entropy as formulas
 from minillm.constants import IGNORE
+from minillm.lessons import cross_entropy as lesson
 from minillm.objectives.cross_entropy import cross_entropy, log_probabilities, target_logprobs
 from tests.tiny import assert_equal
 
@@ -50,6 +51,16 @@ def test_the_formula_of_the_gradient_is_autograds(seed, ignored):
     assert_equal(total, cross_entropy(logits, targets)[0])
     [gradient] = torch.autograd.grad(3 * cross_entropy(logits, targets)[0], logits)
     assert_equal(formulas.cross_entropy_backward(3.0, kept), gradient)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1e-3, 1.0, 300.0]))
+def test_mean_and_gradient_are_the_lessons(seed, scale):
+    logits, targets = a_case(seed, scale, ignored=0.0)
+    total, count = cross_entropy(logits, targets)
+    expected = lesson.cross_entropy(logits, targets)
+    assert_equal(total / count, expected)
+    assert_equal(torch.autograd.grad(total / count, logits)[0], torch.autograd.grad(expected, logits)[0])
+    assert_equal(lesson.softmax(logits), logits.softmax(dim=-1))
 
 
 def test_log_probabilities_sum_to_one_and_those_of_targets_sum_to_the_loss():

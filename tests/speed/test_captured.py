@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from minillm.decoding.captured import Captured, captured
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from minillm.cache.paged import PagedCache

@@ -9,7 +9,7 @@ from torch._inductor import config as inductor
 import train
 from minillm.config.loading import from_dict
 from minillm.layers.feedforward import MLP
-from minillm.run_config import RunConfig
+from minillm.runs.config import RunConfig
 from minillm.speed import signing
 from minillm.speed.next_token import fast_next_token
 from minillm.training.fast_step import accelerate_training, compile_step
@@ -178,9 +178,8 @@ def test_an_edit_or_a_hook_after_it_was_compiled_takes_effect(graphs, monkeypatc
 
 
 REFUSED = {
-    "train.fast = false": {"train": {"compile": True, "fast": False}},
-    "train.backward = manual": {"train": {"compile": True, "backward": "manual"}},
-    "model.kind = ngram": {"train": {"compile": True}, "model": {"kind": "ngram"}},
+    "task.backward = manual": {"train": {"compile": True}, "task": {"backward": "manual"}},
+    "task.kind = count": {"train": {"compile": True}, "model": {"kind": "ngram"}, "task": {"kind": "count"}},
     "model.kind = rnn": {"train": {"compile": True}, "model": {"kind": "rnn"}},
     "model.n_experts = 3": {"train": {"compile": True}, "model": {"n_experts": 3}},
 }
@@ -188,5 +187,12 @@ REFUSED = {
 
 @pytest.mark.parametrize(("beside", "tree"), REFUSED.items(), ids=REFUSED)
 def test_it_is_refused_beside_what_cannot_be_compiled_well(beside, tree):
-    with pytest.raises(ValueError, match=f"train.compile = true: expected false beside {beside}, .*; drop it"):
+    with pytest.raises(
+        ValueError, match=f"train.compile = true: expected false, its default, since .*{beside}.*; leave it out"
+    ):
         from_dict(RunConfig, tree)
+
+
+def test_it_is_refused_beside_training_without_twins():
+    with pytest.raises(ValueError, match=r"train\.compile = true: expected false beside train\.fast = false"):
+        from_dict(RunConfig, {"train": {"compile": True, "fast": False}})

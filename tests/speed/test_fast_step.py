@@ -13,8 +13,8 @@ from minillm.objectives import cross_entropy as of_cross_entropy
 from minillm.objectives import next_token as of_next_token
 from minillm.objectives.loss import Loss
 from minillm.objectives.next_token import next_token
-from minillm.run_config import RunConfig, load_config
 from minillm.runs import wiring
+from minillm.runs.config import RunConfig, load_config
 from minillm.speed import chunked_cross_entropy, linear_cross_entropy, signing
 from minillm.speed.linear_cross_entropy import FastDecoder
 from minillm.speed.next_token import fast_next_token

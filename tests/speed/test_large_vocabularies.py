@@ -12,12 +12,12 @@ from minillm.evaluation.validation import Validation
 from minillm.models.ngram import Ngram, NgramConfig
 from minillm.models.rnn import RNN, RNNConfig
 from minillm.objectives.next_token import next_token
-from minillm.run_config import CONFIGS, load_config
+from minillm.runs.config import CONFIGS, load_config
 from minillm.speed import next_token as module
 from minillm.speed.accelerate import accelerate
 from minillm.speed.linear_cross_entropy import SLAB, FastRNN
 from minillm.speed.next_token import LARGE, fast_next_token, head_weight
-from minillm.tasks.next_token import MODELS
+from minillm.tasks.next_token import NextToken
 from minillm.training.balance import routers_of
 from minillm.training.fast_step import accelerate_training
 from tests.models.test_rnn import rnn
@@ -131,6 +131,6 @@ def test_the_objective_takes_the_road_by_itself(monkeypatch):
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.toml")))
 def test_no_config_that_comes_with_minillm_is_large(name):
     config = load_config(name)
-    if type(config.model) in MODELS:
+    if type(config.model) in NextToken.models:
         rows = max(64, config.train.batch_size)  # 64 in validation
         assert rows * config.model.context_length * config.tokenizer.vocab_size <= LARGE
