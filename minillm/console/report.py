@@ -71,6 +71,8 @@ def finish(
     curves = curves_of(rows)
     plotted = save_plot(curves, path / "loss.png", source_loss(rows))
     opened = folder.open_run(path, device)
+    if isinstance(opened.text, TextModel):
+        opened.text.fast = config.train.fast
     model = opened.text.model
     val = validation("val")(model)  # all of it, where training may have looked at a part
     summary = {"parameters": count_parameters(model), "steps": progress.step, "best_step": opened.step, **val}
