@@ -18,7 +18,7 @@ from minillm.decoding.attention_map import attends, check_choice
 from minillm.decoding.beam import FORBIDDING, BeamConfig
 from minillm.decoding.best_of import BestOfConfig
 from minillm.decoding.presets import PRESETS
-from minillm.decoding.sampler import SamplingConfig
+from minillm.decoding.sampler import Sampler, SamplingConfig
 from minillm.quantization.kernels import lighten
 from minillm.quantization.pack import WEIGHTS
 from minillm.runs import folder, wiring
@@ -223,12 +223,10 @@ def write(
     if beams.beams:
         print(f"run {opened.path} (step {opened.step}); the best of {beams.beams} beams\n", flush=True)
         return writing.by_beams(order, beams)
-    greedy = refuse_what_greedy_ignores(order.sampling, given)
+    sampler = opened.text.sampler(order.sampling, [order.prompt])
+    greedy = refuse_what_greedy_ignores(sampler, given)
     seed = "" if greedy else f"; seed {order.seeds[0]}" + ("" if args.seed else f" (again: --seed {order.seeds[0]})")
-    print(
-        f"run {opened.path} (step {opened.step}); {opened.text.sampler(order.sampling, [order.prompt])}{seed}\n",
-        flush=True,
-    )
+    print(f"run {opened.path} (step {opened.step}); {sampler}{seed}\n", flush=True)
     if best_of.best_of:
         return writing.best_of(order, best_of)
     if args.explain is not None:
@@ -285,22 +283,16 @@ def refuse_what_would_be_ignored(given: dict) -> None:
             raise ValueError(f"{flag(name)} would be ignored without {flag(needed)}; give both or none")
 
 
-def refuse_what_greedy_ignores(sampling: SamplingConfig, given: dict) -> bool:
+def refuse_what_greedy_ignores(sampler: Sampler, given: dict) -> bool:
     """Whether the most probable token is always taken. Raises ValueError for settings that cannot have an effect there."""
-    greedy = next(
-        (name for name, off in {"temperature": 0, "top_p": 0, "top_k": 1}.items() if getattr(sampling, name) == off),
-        None,
-    )
-    if greedy is None:
+    if sampler.decisive is None:
         return False
-    how = f"{flag(greedy)} {getattr(sampling, greedy):g} always takes the most probable token"
-    useless = [
-        name
-        for name in ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
-        if name in given and name != greedy
-    ]
+    step = f"--{sampler.decisive}"  # "--temperature 0", as the flag is typed
+    how = f"{step} always takes the most probable token"
+    names = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
+    useless = [flag(name) for name in names if name in given and flag(name) != step.split()[0]]
     if useless:
-        raise ValueError(f"{flag(useless[0])} would be ignored, since {how}; leave one of the two out")
+        raise ValueError(f"{useless[0]} would be ignored, since {how}; leave one of the two out")
     for name in ("num_samples", "best_of"):
         if int(given.get(name, 1)) > 1:
             raise ValueError(

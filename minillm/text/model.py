@@ -19,7 +19,8 @@ from minillm.datasets.masking import MASK
 from minillm.decoding.attention_map import AttentionMap, self_attention
 from minillm.decoding.beam import FORBIDDING, BeamConfig, beam_search
 from minillm.decoding.captured import captured
-from minillm.decoding.generate import Completion, Reason, generate
+from minillm.decoding.generate import generate
+from minillm.decoding.rows import Completion, Reason
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.stopping import StopText
 from minillm.models.language_model import LanguageModel, State
