@@ -94,7 +94,7 @@ class RunConfig:
             )
 
     def _refuse_what_cannot_be_compiled(self) -> None:
-        n_experts = getattr(self.model, "n_experts", 0)
+        n_experts = self.model.n_experts if isinstance(self.model, DecoderConfig) else 0
         reasons = {
             "train.backward = manual": (self.train.backward == "manual", "whose formulas are there to be read"),
             "model.kind = ngram": (self.model.kind == "ngram", "which counts"),

@@ -19,7 +19,7 @@ class Registry(dict[K, V]):
         self.setting, self.place = setting, place
 
     def __missing__(self, key: K) -> V:
-        name, *known = (str(getattr(each, "kind", each)) for each in (key, *self))
+        name, *known = (each.kind if isinstance(each, type) else str(each) for each in (key, *self))
         raise ValueError(
             f"{self.setting} = {name}: expected one of {', '.join(known)}; add it to {self.place}, or take one of these"
         )

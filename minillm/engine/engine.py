@@ -7,7 +7,6 @@ text goes to the head; rows with equal settings are shaped and drawn together. W
 on nothing but the request: it is what `generate` writes for it alone. Read `request`, `scheduler` and `cache/paged.py` before.
 """
 
-import inspect
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -48,7 +47,7 @@ class Engine:
 
         Raises ValueError for a model that keeps no keys and values, or that needs more than a text to start.
         """
-        if list(inspect.signature(model.start).parameters) != ["batch_size", "cache"]:
+        if model.start_options != {"cache"}:
             raise ValueError(
                 f"model = {type(model).__name__}: expected a decoder, whose keys and values can live in pages; write with generate instead"
             )

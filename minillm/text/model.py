@@ -4,7 +4,6 @@ Training on many documents begins every document with END, so every prompt does 
 END, so a prompt there opens with a new line, as a paragraph does.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -149,7 +148,7 @@ class TextModel:
         """
         if cache is None:
             return None
-        if "cache" not in inspect.signature(self.model.start).parameters:
+        if "cache" not in self.model.start_options:
             raise ValueError(
                 f"cache: expected none beside {type(self.model).__name__}, which keeps no keys and values; leave it out"
             )
