@@ -1,11 +1,13 @@
 """An addition is one edit in one file: an activation, a transform, a norm, an encoding of positions; half of one is a sentence."""
 
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from minillm.models.decoder import Decoder, DecoderConfig
 from minillm.models.encoder import Encoder, EncoderConfig
 from minillm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from minillm.models.rnn import CELLS, RNN, RNNConfig
+from minillm.runs.config import RunConfig
 from minillm.training import manual_modules
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +49,7 @@ import json, sample
 from minillm.config.loading import from_dict, to_toml
 from minillm.decoding.sampler import SamplingConfig, build_pipeline, describe
 from minillm.models.decoder import Decoder, DecoderConfig
-from minillm.run_config import RunConfig
+from minillm.runs.config import RunConfig
 config = from_dict(RunConfig, {"model": {"feedforward": "swish"}, "sampling": {"most": 7}})
 mlp = Decoder(config.model, 11).blocks[0].feedforward
 try:
@@ -123,6 +126,20 @@ def test_a_setting_without_a_transform_is_a_sentence_and_so_is_a_transform_witho
         ValueError, match=r'^PIPELINE\["most"\]: expected a setting of this name; add it to SamplingConfig in'
     ):
         build_pipeline(SamplingConfig())
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionConfig:
+    """A new kind of model."""
+
+    kind: Literal["diffusion"] = "diffusion"
+
+
+def test_a_kind_of_model_that_no_task_trains_is_a_sentence():
+    with pytest.raises(
+        ValueError, match=r"^model\.kind = diffusion: .*; add it to `models` of a task in minillm/tasks/"
+    ):
+        dataclasses.replace(RunConfig(), model=DiffusionConfig())
 
 
 def test_an_activation_without_a_derivative_by_hand_is_refused_before_the_first_step(monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from minillm.models.decoder import Decoder, DecoderConfig
-from minillm.run_config import load_config
+from minillm.runs.config import load_config
 from tests.oracles.gpt import GPT
 from tests.tiny import SHAPES, VOCAB, assert_equal, config, decoder, tokens
 
