@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from minillm.decoding.captured import Captured
 
 from benchmarks.record import ROOT
 from benchmarks.timing import in_turns, timed
@@ -26,6 +25,7 @@ from minillm.runs import wiring
 from minillm.runs.config import RunConfig, load_config
 from minillm.runs.drafter import build_drafter
 from minillm.runs.folder import open_run
+from minillm.speed.captured import Captured
 from minillm.text.model import TextModel
 from minillm.training.precision import DTYPES, finish
 

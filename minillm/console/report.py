@@ -25,6 +25,7 @@ from minillm.runs.expectations import announce
 from minillm.system.atomic import write_atomically
 from minillm.tasks.settings import AboutConfig
 from minillm.tasks.task import Data
+from minillm.text.model import TextModel
 from minillm.training.curves import curves_of, save_plot, source_loss, terminal_plot
 from minillm.training.loop import Progress
 from minillm.training.metrics import read_metrics, told

@@ -20,7 +20,7 @@ from torch.nn.modules import module as torch_module
 from minillm.models.decoder import Decoder
 from minillm.models.language_model import LanguageModel, device_of
 from minillm.speed.low_overhead import lean
-from minillm.speed.signing import in_force, say
+from minillm.speed.signing import in_force, methods, say
 from minillm.speed.twins import TWINS
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -165,18 +165,12 @@ def _hooked(held: dict[str, Any]) -> bool:
 def _is_as_its_class(module: nn.Module) -> bool:
     """Whether a module carries no hook and has the methods of its class; where not, a line says so."""
     held = vars(module)
-    replaced = held.keys() & _methods(type(module))
+    replaced = held.keys() & methods(type(module))
     if not replaced and not _hooked(held):
         return True
     what = f"a {min(replaced)} of its own" if replaced else "a hook"
     say(f"a {type(module).__name__} with {what} runs as it is written, and so do its parts")
     return False
-
-
-@functools.cache
-def _methods(kind: type[nn.Module]) -> frozenset[str]:
-    """Names of a class that an attribute of an instance must not hide."""
-    return frozenset({"_compiled_call_impl", *(name for name in dir(kind) if callable(getattr(kind, name, None)))})
 
 
 def _may_bypass() -> bool:

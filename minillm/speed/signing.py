@@ -137,6 +137,13 @@ def ours(thing: Any) -> bool:
     return thing.__module__.startswith(OURS)
 
 
+@functools.cache
+def methods(kind: type) -> frozenset[str]:
+    """Names of a class that an attribute of an object must not hide, or its methods are not the class's own."""
+    compiled = {"_compiled_call_impl"}  # by nn.Module.compile
+    return frozenset(compiled.union(name for name in dir(kind) if callable(getattr(kind, name, None))))
+
+
 class Source(NamedTuple):
     """The source file of a module: what it says, and what it compiles to."""
 

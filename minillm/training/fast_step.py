@@ -23,7 +23,7 @@ from minillm.speed.flat_gradient import FlatGradients
 from minillm.speed.fused_adamw import FusedAdamW
 from minillm.speed.grouped_copy import GroupedCopy
 from minillm.speed.grouped_muon import GroupedMuon
-from minillm.speed.signing import Twin, in_force, name_of, say
+from minillm.speed.signing import Twin, in_force, methods, name_of, say
 from minillm.system.processor import has_bfloat16
 from minillm.training.gradients import Gradients, clip_gradients, gradient_norm
 from minillm.training.optim import AdamW, Muon, Optimizer, Together, orthogonal
@@ -95,7 +95,7 @@ class Fast:
     def twin(self, plain: Any) -> Any:
         """The twin of an object, or the object itself where it has none, has methods of its own, or its class was changed."""
         kind = type(plain)
-        replaced = [name for name in vars(plain) if callable(getattr(kind, name, None))]
+        replaced = sorted(vars(plain).keys() & methods(kind))
         if kind not in TWINS or replaced or not in_force(kind, TWINS[kind]):
             if kind in TWINS and replaced:
                 say(f"{name_of(kind)} runs as it is written, since an object of it has a {replaced[0]} of its own")
