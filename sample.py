@@ -176,12 +176,10 @@ def write(
     if beams.beams:
         print(f"run {opened.path} (step {opened.step}); the best of {beams.beams} beams\n", flush=True)
         return writing.by_beams(order, beams)
-    greedy = refuse_what_greedy_ignores(order.sampling, given)
+    sampler = opened.text.sampler(order.sampling, [order.prompt])
+    greedy = refuse_what_greedy_ignores(sampler, given)
     seed = "" if greedy else f"; seed {order.seeds[0]}" + ("" if args.seed else f" (again: --seed {order.seeds[0]})")
-    print(
-        f"run {opened.path} (step {opened.step}); {opened.text.sampler(order.sampling, [order.prompt])}{seed}\n",
-        flush=True,
-    )
+    print(f"run {opened.path} (step {opened.step}); {sampler}{seed}\n", flush=True)
     if best_of.best_of:
         return writing.best_of(order, best_of)
     if args.explain is not None:

@@ -74,6 +74,34 @@ def test_every_file_says_what_it_is_for(path):
     )
 
 
+ASKS_PYTHON = {  # files that look at objects of Python itself, or at source code
+    "config/flags.py",
+    "config/loading.py",
+    "datasets/python_docs.py",
+    "training/allocator.py",
+}
+
+
+def probes(source: str) -> list[str]:
+    """Calls that ask an object what it can do: `hasattr`, `getattr` with a default, anything of `inspect`."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    named = [(ast.unparse(call.func), len(call.args)) for call in calls]
+    return [
+        name for name, n in named if name == "hasattr" or (name == "getattr" and n == 3) or name.startswith("inspect.")
+    ]
+
+
+@each_file
+def test_a_capability_is_declared_and_never_probed(path):
+    if str(path.relative_to(ROOT / "minillm")) not in ASKS_PYTHON:
+        assert not probes(path.read_text(encoding="utf-8")), "declare it in a protocol (rule 10)"
+
+
+def test_probes_are_found():
+    assert probes("hasattr(x, 'y') or getattr(x, 'y', 0) or getattr(x, name)") == ["hasattr", "getattr"]
+    assert probes("inspect.signature(f).parameters") == ["inspect.signature"]
+
+
 @each_file
 def test_no_file_is_named_after_nothing(path):
     assert not {"utils", "util", "common", "helpers", "misc"} & {

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Annotated
 
 from minillm.cache.contiguous import ContiguousCache
 from minillm.cache.h2o import H2OCache
@@ -12,28 +12,27 @@ from minillm.cache.paged import PagedCache
 from minillm.cache.quantized import QuantizedCache
 from minillm.cache.snapkv import SnapKVCache
 from minillm.cache.streaming import StreamingCache
-from minillm.config.fields import Count, validate
+from minillm.config.fields import Choice, Count, validate
 
-COMPLETE: dict[str, Callable[[], KVCache]] = {  # these hold every token
+PAGE = 16  # tokens
+COMPLETE: dict[str, Callable[[], KVCache]] = {  # keep every token
     "contiguous": ContiguousCache,
     "int8": partial(QuantizedCache, bits=8),
     "int4": partial(QuantizedCache, bits=4),
 }
-PAGE = 16  # tokens
-FORGETFUL: dict[str, Callable[[int], KVCache]] = {
+PAGED: dict[str, Callable[..., KVCache]] = {"paged": PagedCache}  # keep every token, in a number of pages that is fixed
+FORGETFUL: dict[str, Callable[[int], KVCache]] = {  # keep so many tokens
     "streaming": StreamingCache,
     "h2o": H2OCache,
     "snapkv": SnapKVCache,
-}  # so many of them
+}
 
 
 @dataclass(frozen=True)
 class CacheConfig:
     """What attention remembers of what was read."""
 
-    cache: Literal["contiguous", "paged", "int8", "int4", "streaming", "h2o", "snapkv"] = (
-        "contiguous"  # all, rounded, or a choice
-    )
+    cache: Annotated[str, Choice(COMPLETE, PAGED, FORGETFUL)] = "contiguous"  # all, rounded, or a choice
     cache_budget: Count = (
         0  # tokens that streaming, h2o and snapkv keep of a text, or paged has room for; 0: of paged, all that fit
     )
@@ -55,12 +54,12 @@ def build_cache(config: CacheConfig, room: int = 0) -> Callable[[], KVCache]:
     """
     if config.cache in COMPLETE:
         return COMPLETE[config.cache]
-    if config.cache == "paged":
+    if config.cache in PAGED:
         if not (config.cache_budget or room):
             raise ValueError(
-                "cache_budget = 0: expected the tokens that paged has room for, where nobody says how many there can be"
+                f"cache_budget = 0: expected the tokens that {config.cache} has room for, where nobody says how many there can be"
             )
-        return partial(PagedCache, n_pages=-(-(config.cache_budget or room) // PAGE), page_size=PAGE)
+        return partial(PAGED[config.cache], n_pages=-(-(config.cache_budget or room) // PAGE), page_size=PAGE)
     make = partial(FORGETFUL[config.cache], config.cache_budget)
     make()  # a budget that does not do is refused here, before anything is read
     return make

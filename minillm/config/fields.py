@@ -1,8 +1,8 @@
-"""Fields of a config: types with ranges, and the checks that a value must pass.
+"""Fields of a config: types with ranges or choices, and the checks that a value must pass.
 
-A range is written in the type, `Annotated[int, AtLeast(1)]`. A wrong type, a value out of range or an unknown name is a
-ValueError that names the key, what was expected, and the nearest known name. Next: `loading`, which fills dataclasses
-from TOML files.
+A range is written in the type, `Annotated[int, AtLeast(1)]`, and so is a choice among the keys of a dictionary,
+`Annotated[str, Choice(ACTIVATIONS)]`. A wrong type, a value out of range or an unknown name is a ValueError that names the key, what
+was expected, and the nearest known name. Next: `loading`, which fills dataclasses from TOML files.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ import difflib
 import math
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -67,6 +68,22 @@ class Between:
         return f"{self.low} ... {self.high}"
 
 
+class Choice:
+    """The keys of dictionaries, `Annotated[str, Choice(ACTIVATIONS)]`: whoever adds an entry adds a choice.
+
+    >>> describe(Annotated[str, Choice({"relu": max})])
+    'one of relu'
+    """
+
+    def __init__(self, *tables: Mapping[str, Any]):
+        """Several tables allow the keys of each; they are read when a value is checked, not before."""
+        self.tables = tables
+
+    @property
+    def names(self) -> list[str]:
+        return [name for table in self.tables for name in table]
+
+
 Positive = Annotated[int, AtLeast(1)]
 
 Count = Annotated[int, AtLeast(0)]
@@ -107,14 +124,23 @@ def _tail(name: str) -> str:
 
 def describe(hint: Any) -> str:
     """A type with its range, for people: "int >= 1", "one of a, b"."""
+    if (names := names_of(hint)) is not None:
+        return "one of " + ", ".join(map(str, names))
     if typing.get_origin(hint) is Annotated:
         base, *ranges = typing.get_args(hint)
         return f"{describe(base)} {' and '.join(map(str, ranges))}"
-    if typing.get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(hint)))
     if typing.get_origin(hint) is tuple:
         return "comma-separated " + describe(typing.get_args(hint)[0])
     return {str: "text", bool: "true or false"}.get(hint, hint.__name__)
+
+
+def names_of(hint: Any) -> list[Any] | None:
+    """The values that a Literal or a Choice allows; None for any other type."""
+    if typing.get_origin(hint) is Literal:
+        return list(typing.get_args(hint))
+    if typing.get_origin(hint) is Annotated:
+        return next((each.names for each in typing.get_args(hint) if isinstance(each, Choice)), None)
+    return None
 
 
 def kinds_of(hint: Any) -> dict[str, type]:
@@ -122,11 +148,15 @@ def kinds_of(hint: Any) -> dict[str, type]:
     members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if not all(map(dataclasses.is_dataclass, members)):
         return {}
-    return {getattr(member, "kind", ""): member for member in members} if len(members) > 1 else {"": members[0]}
+    return {member.kind: member for member in members} if len(members) > 1 else {"": members[0]}
 
 
 def fit(value: Any, hint: Any, name: str) -> Any:
     """The value as the type wants it, or a ValueError."""
+    if (names := names_of(hint)) is not None:
+        if value not in names:
+            raise ValueError(f"{name} = {value!r}: expected {suggest(str(value), list(map(str, names)))}")
+        return value
     if typing.get_origin(hint) is Annotated:
         base, *ranges = typing.get_args(hint)
         if base is not int or type(value) is not int:  # of an integer, its range says more than its 64 bits
@@ -135,12 +165,6 @@ def fit(value: Any, hint: Any, name: str) -> Any:
             if not allowed.allows(value):
                 raise ValueError(f"{name} = {value!r}: expected {describe(hint)}")
         return fit(value, base, name)
-    if typing.get_origin(hint) is Literal:
-        if value not in typing.get_args(hint):
-            raise ValueError(
-                f"{name} = {value!r}: expected {suggest(str(value), [str(a) for a in typing.get_args(hint)])}"
-            )
-        return value
     if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
         items = typing.get_args(hint)
         if items[-1] is not Ellipsis and len(value) != len(items):

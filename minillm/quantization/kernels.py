@@ -100,9 +100,8 @@ def accelerate(model: nn.Module) -> Counter[str]:
         if type(module) is nn.Linear or type(module) is PackedLinear:
             fast = _fast(module)
             model.set_submodule(path, fast.train(module.training))
-            ran[
-                getattr(fast, "kernel", WRITTEN_OUT if isinstance(fast, PackedLinear) else "torch's matrix product")
-            ] += 1
+            plain = WRITTEN_OUT if isinstance(fast, PackedLinear) else "torch's matrix product"
+            ran[fast.kernel if isinstance(fast, Bf16Linear | Int8Linear | Int4Linear) else plain] += 1
     return ran
 
 

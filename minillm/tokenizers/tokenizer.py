@@ -62,7 +62,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def to_dict(self) -> dict:
-        """All that `from_dict` of the same class needs, as JSON types, with its name in `build.CLASSES` under "kind"."""
+        """All that `from_dict` of the same class needs, as JSON types, with its name in `build_tokenizer.TOKENIZERS` under "kind"."""
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text; faster than a loop where the tokenizer knows how."""
