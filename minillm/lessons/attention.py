@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
-    """Queries (..., T, K), keys and values (..., S, K) -> outputs (..., T, K), weights (..., T, S) with rows of sum 1."""
+    """Queries (..., T, K), keys and values (..., S, K) -> outputs (..., T, K); weights (..., T, S), rows of sum 1."""
     K = q.shape[-1]
     scores = q @ k.mT / math.sqrt(K)  # (..., T, S)
     if causal:

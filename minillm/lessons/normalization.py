@@ -1,4 +1,4 @@
-"""Normalization: scale each token's vector to a fixed size, so that a deep stack of layers neither explodes nor vanishes.
+"""Normalization: scale each token's vector to a fixed size, so that numbers stay in range however deep the model.
 
     LayerNorm(x) = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias
     RMSNorm(x)   =  x / sqrt(mean(x^2) + eps) * weight
@@ -9,7 +9,7 @@ RMSNorm leaves out centering and bias. Weight and bias are learned; eps keeps a 
 Paper: Ba et al. 2016, "Layer Normalization"; Zhang and Sennrich 2019, "Root Mean Square Layer Normalization".
 Read before: training_loop.
 Then read: minillm/layers/norm.py
-Try: python train.py --config gpt-tiny --model.norm layernorm
+Try: python train.py --config gpt-tiny --model.norm rmsnorm
 
 Change it:
     - centered = x - x.mean(dim=-1, keepdim=True)

@@ -1,12 +1,12 @@
-"""Transformer block: attention moves information between tokens, an MLP transforms each token, and both add to their input.
+"""Transformer block: attention between tokens, then an MLP of each token, and both add to their input.
 
     pre-norm    x = x + attention(norm(x))      x = x + mlp(norm(x))        GPT-2 and most models since
     post-norm   x = norm(x + attention(x))      x = norm(x + mlp(x))        the transformer of 2017, BERT
     mlp(x) = down(gelu(up(x)))
 
-A model is a stack of such blocks. The vectors that run through it, and to which each block adds, are the residual stream:
-a block whose output is 0 changes nothing, and gradients reach the first block through the additions alone. Pre-norm
-leaves the stream itself as it is, and trains without warm-up; post-norm normalizes it after every addition.
+A model is a stack of blocks. The vectors that run through it, and to which each block adds, are the residual stream: a
+block that adds 0 changes nothing, and gradients reach the first block through the additions alone. Pre-norm leaves the
+stream itself as it is and trains without warm-up; post-norm normalizes it after every addition.
 
 Paper: Vaswani et al. 2017; Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture".
 Read before: attention, normalization.
@@ -71,7 +71,7 @@ class PostNormBlock(PreNormBlock):
 
 @torch.no_grad()
 def main() -> None:
-    """What a block costs, what it may look at, what it adds, and what a deep stack leaves of the difference of two tokens."""
+    """What a block costs, what it may look at, and what a deep stack leaves of the difference between two tokens."""
     torch.manual_seed(0)
     x, block = torch.randn(5, 8), PreNormBlock(d_model=8, n_heads=2, d_ff=32)
     print(f"five tokens of D = 8 numbers: {tuple(x.shape)} -> {tuple(block(x, causal=True).shape)}")
