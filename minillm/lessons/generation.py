@@ -4,9 +4,9 @@
     sampling    token = the first whose cumulative probability exceeds u, with u uniform on [0, 1)
 
 Such models are called autoregressive: they read what they have written. Greedy decoding takes the best next token,
-gives the same text each time, and tends to go in circles. Sampling draws each token as often as the model says. A text ends
-with the token END, or after a given number of tokens. Here the model reads the whole text again for every new token;
-the lesson on the KV cache avoids that.
+gives the same text each time, and tends to go in circles. Sampling draws each token as often as the model says. A text
+ends with the token END, or after a given number of tokens. Here the model reads the whole text again for every new
+token; the lesson on the KV cache avoids that.
 
 Paper: Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration".
 Read before: gpt, ngram.
