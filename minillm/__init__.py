@@ -1,1 +1,1 @@
-"""minillm: the LLM textbook that you can run. One idea a file; start with `models/decoder.py` or `tests/oracles/gpt.py`."""
+"""minillm: the LLM textbook that you can run. One idea a file; start with `models/decoder.py` or `lessons/gpt.py`."""

@@ -4,9 +4,9 @@
 
 Greedy decoding takes the best next token and may miss the best text, whose first token need not be the best one. Beam
 search looks at all tokens after each of its N beginnings and keeps the 2N most probable. Of these, the texts that end
-among the first N are finished and never extended; the first N of the others go on. A sum of logs only falls, so alpha
-= 0 favors short texts; alpha = 1 compares means. The search is over when N texts are finished and no beginning is hoped
-to beat them: `likely` hopes for the score that a beginning has now.
+among the first N are finished and never extended; the first N of the others go on. A sum of logs only falls, so
+alpha = 0 favors short texts; alpha = 1 compares means. The search ends when N texts are finished and no beginning is
+expected to beat them. `likely` expects that the score of a beginning stays.
 
 Paper: Lowerre 1976, "The HARPY Speech Recognition System"; Wu et al. 2016 (length penalty).
 Read before: generation.
@@ -31,7 +31,7 @@ FOLLOWS = {  # the probability of each word after the last one; after all others
 
 
 def likely(logprob: float, length: int, longest: int, alpha: float) -> float:
-    """The score hoped for by a beginning of `length` tokens, whose text may have `longest`: that which it has now."""
+    """The expected score of a beginning of `length` tokens, whose text may have `longest` tokens: its present score."""
     return logprob / length**alpha
 
 
@@ -42,7 +42,7 @@ def beam_search(
     alpha: float,
     max_new_tokens: int,
     end_id: int,
-    hope: Callable[[float, int, int, float], float] = likely,
+    expected: Callable[[float, int, int, float], float] = likely,
 ) -> list[tuple[float, list[int]]]:
     """The score and the new tokens of at most N texts, the best first. The model gives log probabilities (V,)."""
     going: list[tuple[float, list[int]]] = [(0.0, [])]
@@ -60,7 +60,7 @@ def beam_search(
         going = [(logprob, new) for logprob, new in candidates if new[-1] != end_id][:n_beams]
         if not going:
             break
-        if len(finished) == n_beams and hope(going[0][0], n, max_new_tokens, alpha) <= finished[-1][0]:
+        if len(finished) == n_beams and expected(going[0][0], n, max_new_tokens, alpha) <= finished[-1][0]:
             break
     return finished
 

@@ -5,9 +5,9 @@
     logits = norm(gelu(dense(x))) embed^T + bias             a score for each token that may stand at a place
 
 Some tokens of a text are chosen, 15 % in the paper, and replaced by [MASK] (10 % of them by a random token, 10 %
-stay); the loss is the cross-entropy of the true tokens at these places alone. What it predicts it must not see, so
-BERT cannot write; it reads, and its vectors are then fine-tuned for other questions. Segments tell the first text of a
-pair from the second.
+stay); the loss is the cross-entropy of the true tokens at these places alone. Since it reads both sides, BERT cannot
+write a text from left to right; its vectors are fine-tuned for other tasks, such as labels of texts. Segments tell the
+first text of a pair from the second.
 
 Paper: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding".
 Read before: gpt, transformer_block, normalization.
@@ -55,7 +55,7 @@ class BERT(nn.Module):
 
 
 def main() -> None:
-    """Learn three sentences by their blanks; then the words on the right decide what stands on the left."""
+    """Learn three sentences by their masked tokens; then the verb on the right tells which animal stands on the left."""
     torch.manual_seed(0)
     sentences = [sentence.split() for sentence in ("the cat meows", "the cow moos", "the dog barks")]
     words = sorted({word for sentence in sentences for word in sentence} | {"[MASK]"})

@@ -3,8 +3,8 @@
     LayerNorm(x) = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias
     RMSNorm(x)   =  x / sqrt(mean(x^2) + eps) * weight
 
-Means run over the D numbers of one vector, so no token notices another, and training and sampling compute the same.
-RMSNorm leaves out centering and bias. Weight and bias are learned; eps keeps a vector of zeros from a division by zero.
+Means run over the D numbers of one vector, so no token depends on another, and training and sampling compute the same.
+RMSNorm leaves out centering and bias. Weight and bias are learned; eps avoids a division by zero.
 
 Paper: Ba et al. 2016, "Layer Normalization"; Zhang and Sennrich 2019, "Root Mean Square Layer Normalization".
 Read before: training_loop.

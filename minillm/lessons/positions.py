@@ -26,7 +26,7 @@ from torch import Tensor
 
 
 def sinusoidal(length: int, d_model: int) -> Tensor:
-    """What is added to the tokens of a text, (T, D), number by number: sines in even columns, cosines in odd ones."""
+    """The table (T, D) to add to the vectors of T tokens, number by number: sines in even columns, cosines in odd ones."""
     table = torch.zeros(length, d_model, dtype=torch.float64)
     for position in range(length):
         for j in range(d_model):
@@ -47,7 +47,7 @@ def rotary(x: Tensor, positions: Tensor) -> Tensor:
 
 
 def alibi(n_heads: int, length: int) -> Tensor:
-    """What is added to the scores of H heads, a power of two, over T tokens: (H, T, T)."""
+    """The numbers (H, T, T) to add to the scores of T tokens in H heads, where H is a power of two."""
     slopes = 2 ** (-8 * torch.arange(1, n_heads + 1, dtype=torch.float64) / n_heads)  # (H,)
     places = torch.arange(length)
     distances = (places[:, None] - places[None, :]).abs()  # (T, T)

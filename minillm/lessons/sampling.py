@@ -4,7 +4,7 @@
     top-k         the k most probable tokens
     top-p         the smallest set of most probable tokens whose cumulative probability reaches p (the nucleus)
     min-p         the tokens at least min_p times as probable as the best one
-    typical       the smallest set whose mass reaches p of those with |-ln p(token) - entropy| smallest
+    typical       the smallest set whose mass reaches p, in the order of |-ln p(token) - entropy|
 
 After each cut the remaining probabilities are divided by their sum, so that the order of the filters matters; it is the
 order above. A repetition penalty acts before them, on the logits of tokens that the text already holds.
@@ -94,7 +94,7 @@ def main() -> None:
     show("A seen, theta 1.5", temperature(repetition_penalty(logits, [0], 1.5), 1))
     print("\nthe order matters: temperature 2, then top-p 0.7; and top-p 0.7, then temperature 2")
     show("flatter, then cut", top_p(temperature(logits, 2), 0.7))
-    show("cut, then flatter", temperature(logits[:2], 2))
+    show("cut, then flatter", temperature(logits[:2], 2))  # top-p 0.7 keeps A and B
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class PostNormBlock(PreNormBlock):
 
 @torch.no_grad()
 def main() -> None:
-    """What a block costs, what it may look at, and what a deep stack leaves of the difference between two tokens."""
+    """Count the parameters, test which tokens a block reads, and compare two tokens after a deep stack."""
     torch.manual_seed(0)
     x, block = torch.randn(5, 8), PreNormBlock(d_model=8, n_heads=2, d_ff=32)
     print(f"five tokens of D = 8 numbers: {tuple(x.shape)} -> {tuple(block(x, causal=True).shape)}")

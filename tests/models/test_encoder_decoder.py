@@ -1,4 +1,4 @@
-"""The encoder-decoder against the paper on one page, against torch's own, and the laws that it shares with every model."""
+"""The encoder-decoder against the transformer of the lesson, against torch's own, and the laws that it shares with every model."""
 
 import math
 from functools import partial
@@ -72,10 +72,6 @@ def test_the_composed_model_is_the_transformer_of_the_lesson_weight_for_weight()
     others = dict(theirs.named_parameters())
     for name, parameter in mine.named_parameters():
         assert_equal(parameter.grad, others[name].grad)
-
-
-def test_positions_are_those_of_the_lesson_up_to_float32():
-    torch.testing.assert_close(encoder_decoder().embed_positions.table, sinusoidal(13, 15).float(), rtol=0, atol=1e-6)
 
 
 def as_torchs(model: EncoderDecoder) -> nn.Transformer:
