@@ -18,7 +18,6 @@ FLOORS = [
     "objectives decoding adapters quantization",
     "speed interop",
     "text training engine parallel",
-    "run_config",
     "alignment prompting evaluation scaling serving",
     "tasks",
     "runs",

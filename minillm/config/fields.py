@@ -79,9 +79,9 @@ Seed = Annotated[int, Between(0, 2**32 - 1)]  # one 32-bit word, so that no (see
 def validate(config: object) -> None:
     """Check a dataclass that was built in Python as strictly as one that was read. Raises ValueError."""
     hints = typing.get_type_hints(type(config), include_extras=True)
-    for name, hint in hints.items():
-        if not kinds_of(hint):
-            fit(getattr(config, name), hint, f"{type(config).__name__}.{name}")
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        if not kinds_of(hints[field.name]):
+            fit(getattr(config, field.name), hints[field.name], f"{type(config).__name__}.{field.name}")
 
 
 def suggest(name: str, known: list[str]) -> str:

@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from minillm.config.fields import Fraction, Positive, Seed, validate
 from minillm.datasets.files import read_text, read_with_account
@@ -41,9 +41,6 @@ class DataConfig:
         0.05  # share of documents to validate on; a single text gives its last val_fraction + test_fraction
     )
     test_fraction: Fraction = 0.05  # share of documents that are kept for the end
-    order: Literal["epochs", "random", "contiguous"] = (
-        "epochs"  # windows once an epoch, at random, or with the state carried (rnn)
-    )
 
     def __post_init__(self) -> None:
         validate(self)
@@ -79,14 +76,14 @@ def load_corpus(config: DataConfig) -> Corpus:
         return Corpus(name, ["\n".join(lines[i : i + PAGE]) for i in range(0, len(lines), PAGE)], None)
     if name == "translation" or name.endswith(".tsv"):
         raise ValueError(
-            f"data.corpus = {name!r}: expected texts, and these are pairs; translate them with --model.kind encoder_decoder"
+            f"data.corpus = {name!r}: expected texts, and these are pairs; translate them with --config translate-tiny"
         )
     documents, account = read_with_account(_find(name))
     return Corpus(name, documents, None, account=account)
 
 
 def corpus_of(texts: Iterable[str], name: str = "texts") -> Corpus:
-    """A corpus of documents that are at hand: a list of strings, or anything that yields strings. `minillm.run.build_data` takes it.
+    """A corpus of documents that are at hand, for `runs.wiring.build_data`: a list of strings, or anything that yields strings.
 
     Raises ValueError for a single string, for what is no string, and where there is no text.
     """

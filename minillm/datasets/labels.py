@@ -7,14 +7,12 @@ right half of the time, and the label is a fact of the grammar that wrote the st
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from minillm.config.fields import validate
 from minillm.constants import EMPTY
 from minillm.datasets.stories import World
 from minillm.datasets.tokens import TokenStream
@@ -22,16 +20,6 @@ from minillm.datasets.tokens import TokenStream
 ENDINGS = ("bad", "good")  # label 0, label 1
 N_SENTENCES = 2  # in which a story is decided
 SENTENCE_END = re.compile(r'(?:(?<=[.!?])|(?<=[.!?]")) (?=[A-Z"])')
-
-
-@dataclass(frozen=True)
-class LabelsConfig:
-    """What is to be told of a text; if anything, an encoder is fine-tuned to tell it."""
-
-    kind: Literal["none", "ending"] = "none"  # ending: whether a story (corpus "stories") ends badly or well
-
-    def __post_init__(self) -> None:
-        validate(self)
 
 
 class LabelBatch(NamedTuple):

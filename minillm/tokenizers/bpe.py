@@ -7,7 +7,7 @@ result. To encode a word, apply the merges in the order learned: the earliest le
 and of its places the leftmost. A compressor by Gage (1994, "A New Algorithm for Data Compression"), brought to translation
 by Sennrich et al. (2016, "Neural Machine Translation of Rare Words with Subword Units"), to bytes by GPT-2 (Radford et al. 2019).
 
-Read `pretokenize` before: no merge reaches across words. The same two algorithms in thirty plain lines: tests/oracles/bpe.py.
+Read `pretokenize` before: no merge reaches across words. The same two algorithms in plain lines: lessons/bpe.py.
 Ids: 0 ... 255 the bytes, then merges in order, END last. GPT-2's own files keep their ids.
 """
 

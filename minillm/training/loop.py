@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from tqdm import tqdm
 
-from minillm.config.fields import AtLeast, Between, Count, Positive, Seed, validate
+from minillm.config.fields import AtLeast, Count, Positive, Seed, validate
 from minillm.datasets.batch import Batch
 from minillm.training.interruption import Interrupted, interruptions
 from minillm.training.metrics import PlainLines, told
@@ -34,14 +34,8 @@ class TrainConfig:
     batch_size: Positive = 16  # rows of model.context_length tokens in one update
     n_micro_batches: Positive = 1  # parts that a batch is cut into to save memory; the gradient stays the same
     grad_clip: Annotated[float, AtLeast(0)] = 1.0  # longest gradient; 0: no limit
-    label_smoothing: Annotated[float, Between(0, 0.99)] = (
-        0.0  # share of belief that training spreads evenly over all tokens
-    )
     precision: Literal["auto", "fp32", "bf16"] = (
         "auto"  # of matrix products; auto: whichever a short probe finds faster
-    )
-    backward: Literal["autograd", "manual"] = (
-        "autograd"  # who differentiates: torch, or the formulas of minillm/backprop, in fp32
     )
     compile: bool = (
         False  # translate forward and backward once by torch.compile: a minute or more, for faster steps after it

@@ -66,14 +66,14 @@ def refuse_unknown(model: nn.Module, known: Iterable[type[nn.Module]]) -> None:
     for path, module in model.named_modules():
         if type(module) not in known:
             raise ValueError(
-                f"train.backward = manual: no derivative of {path} ({type(module).__name__}) is written; use autograd"
+                f"task.backward = manual: no derivative of {path} ({type(module).__name__}) is written; use autograd"
             )
         if isinstance(module, MLP) and _name_of(module.activation) not in DERIVED:
             name = _name_of(module.activation)
-            raise ValueError(f"train.backward = manual: no derivative of {name} in {path} is written; use autograd")
+            raise ValueError(f"task.backward = manual: no derivative of {name} in {path} is written; use autograd")
         if isinstance(module, nn.Dropout) and module.p:
             raise ValueError(
-                f"train.backward = manual: expected model.dropout = 0, not {module.p}; set it to 0, or use autograd"
+                f"task.backward = manual: expected model.dropout = 0, not {module.p}; set it to 0, or use autograd"
             )
 
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 import train
-from minillm.runs import drafter
 from minillm.datasets.batch import Batch
 from minillm.decoding.drafts import ModelDrafter
 from minillm.models.ngram import Ngram, NgramConfig
-from minillm.runs.wiring import build_data
+from minillm.runs import drafter
 from minillm.runs.drafter import DRAFT_ORDER, build_drafter, count_ngrams, ngram_table
 from minillm.runs.folder import open_run
+from minillm.runs.wiring import build_data
 from tests import tiny
 
 SMALL = {

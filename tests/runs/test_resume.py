@@ -1,17 +1,15 @@
 """Going on with a run: what survives, which flags may change, and which text and config it must be."""
 
 import json
-import shutil
 import signal
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 import train
-from minillm.runs import folder
 from minillm.config.loading import keys
-from minillm.run_config import RunConfig, load_config
+from minillm.runs import folder
+from minillm.runs.config import RunConfig, load_config
 from minillm.training import checkpoint
 from minillm.training.step import GradientStep
 from tests.interruption import ctrl_c_after
@@ -77,10 +75,10 @@ def test_the_test_figures_are_those_of_the_test_part_by_the_best_model(tmp_path,
     assert train.main(["--config", "gpt-tiny", *words]) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     opened = folder.open_run(tmp_path / "run")
-    data = train.run.build_data(opened.config, opened.text.tokenizer)
+    data = train.wiring.build_data(opened.config, opened.text.tokenizer)
     assert opened.step == 2 and len(data.test.ids) != len(data.val.ids)
     monkeypatch.undo()
-    expected = train.run.build_validation(opened.config, data, "test")(opened.text.model)
+    expected = train.wiring.build_validation(opened.config, data, "test")(opened.text.model)
     found = {name.removeprefix("test_"): value for name, value in summary.items() if name.startswith("test_")}
     assert (
         found == {name.removeprefix("val_"): pytest.approx(value, rel=1e-5) for name, value in expected.items()}
@@ -89,7 +87,8 @@ def test_the_test_figures_are_those_of_the_test_part_by_the_best_model(tmp_path,
     last = checkpoint.load(tmp_path / "run" / "checkpoint" / "latest.pt")["step"]["model"]
     opened.text.model.load_state_dict(last)
     others = [
-        train.run.build_validation(opened.config, data, part)(opened.text.model)["val_loss"] for part in ("val", "test")
+        train.wiring.build_validation(opened.config, data, part)(opened.text.model)["val_loss"]
+        for part in ("val", "test")
     ]
     assert all(abs(other - expected["val_loss"]) > 1e-3 for other in others), (
         "the last model has other figures, and so has validation"
