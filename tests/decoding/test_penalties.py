@@ -18,6 +18,7 @@ from minillm.decoding.penalties import (
     RepetitionPenalty,
 )
 from minillm.decoding.transforms import BANNED
+from minillm.lessons.sampling import repetition_penalty
 
 law = settings(max_examples=60, deadline=None, derandomize=True)
 V = 7
@@ -53,7 +54,7 @@ def by_hand(transform, x, text):
     """The slow twin: one row, plain Python."""
     match transform:
         case RepetitionPenalty(theta):
-            return [(v / theta if v > 0 else v * theta) if i in text else v for i, v in enumerate(x)]
+            return repetition_penalty(x, text, theta)
         case PresencePenalty(a):
             return [v - a if i in text else v for i, v in enumerate(x)]
         case FrequencyPenalty(a):

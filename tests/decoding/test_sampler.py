@@ -12,7 +12,7 @@ from minillm.constants import EMPTY
 from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, describe, invert, seeded
 from minillm.decoding.transforms import BANNED, TopK
-from tests.oracles.sampling import reference
+from tests.decoding.filters import filtered
 
 law = settings(max_examples=60, deadline=None, derandomize=True)
 TOP = 1 - 2**-53  # the largest uniform number that is drawn
@@ -62,13 +62,13 @@ def test_tokens_come_as_often_as_the_enumerated_distribution_says(names):
     logits = torch.tensor([LOGITS], dtype=torch.float64)
     shaped = Sampler(build_pipeline(SamplingConfig(**wanted))).shape(logits, torch.tensor([[3]]))
     counts = frequencies(shaped[0], 20_000, seed=len(names))
-    assert p_value(counts, torch.tensor(reference(LOGITS, **wanted), dtype=torch.float64)) > 1e-4
+    assert p_value(counts, torch.tensor(filtered(LOGITS, **wanted), dtype=torch.float64)) > 1e-4
 
 
 def test_the_chi_square_test_notices_a_difference():
     counts = frequencies(torch.tensor(LOGITS, dtype=torch.float64), 20_000)
     assert p_value(counts, torch.tensor(PROBS, dtype=torch.float64)) > 1e-4
-    assert p_value(counts, torch.tensor(reference(LOGITS, temperature=1.1), dtype=torch.float64)) < 1e-4
+    assert p_value(counts, torch.tensor(filtered(LOGITS, temperature=1.1), dtype=torch.float64)) < 1e-4
     assert p_value(torch.tensor([10.0, 30.0, 60.0]), torch.tensor([0.2, 0.3, 0.5])) == pytest.approx(
         math.exp(-3.5), rel=1e-5
     )
@@ -106,7 +106,7 @@ def test_a_million_draws_never_hit_a_banned_token(dtype):
 def test_the_draw_is_the_inverse_of_the_cumulative_distribution(x, u):
     if max(x) == BANNED:
         x[0] = 0.0
-    probs = reference(x)
+    probs = filtered(x)
     token = int(invert(torch.tensor([x], dtype=torch.float64), torch.tensor([u], dtype=torch.float64)))
     assert probs[token] > 0, "an impossible token was drawn"
     assert sum(probs[:token]) <= u + 1e-12 and u <= sum(probs[: token + 1]) + 1e-12

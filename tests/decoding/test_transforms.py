@@ -1,4 +1,4 @@
-"""Temperature, top-k, top-p, min-p and typical: laws, a plain Python oracle, and transformers as a second opinion."""
+"""Temperature, top-k, top-p, min-p and typical: laws, the lesson on sampling, and transformers as a second opinion."""
 
 import itertools
 import math
@@ -19,7 +19,7 @@ from minillm.decoding.penalties import (
     RepetitionPenalty,
 )
 from minillm.decoding.transforms import BANNED, MinP, Temperature, TopK, TopP, Typical
-from tests.oracles.sampling import reference
+from tests.decoding.filters import filtered
 
 LN2 = math.log(2)
 
@@ -225,21 +225,21 @@ def test_min_p_where_a_token_is_exactly_at_the_threshold(min_p, expected):
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(batches(), temperatures, counts, fractions, fractions)
-def test_the_pipeline_is_the_plain_python_one(logits, t, k, p, min_p):
+def test_the_filters_are_those_of_the_lesson(logits, t, k, p, min_p):
     logits = logits.double()
     ours = probs_of([Temperature(t), TopK(k), TopP(p), MinP(min_p)], logits)
     for x, q in zip(logits.tolist(), ours.tolist(), strict=True):
-        theirs = reference(x, t or 0, k, p, min_p)
+        theirs = filtered(x, t or 0, k, p, min_p)
         assert [v > 0 for v in q] == [v > 0 for v in theirs]
         assert sum(abs(a - b) for a, b in zip(q, theirs, strict=True)) / 2 < 1e-12
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(batches(ties=False), st.floats(0.1, 3), counts, st.floats(0, 1))
-def test_with_typical_it_is_the_plain_python_one_too(logits, t, k, p):
+def test_typical_is_that_of_the_lesson_too(logits, t, k, p):
     ours = probs_of([Temperature(t), TopK(k), Typical(p)], logits)
     for x, q in zip(logits.tolist(), ours.tolist(), strict=True):
-        theirs = reference(x, t, k, typical_p=p)
+        theirs = filtered(x, t, k, typical_p=p)
         assert sum(abs(a - b) for a, b in zip(q, theirs, strict=True)) / 2 < 1e-12
 
 
