@@ -90,7 +90,7 @@ def test_without_cleaning_the_source_is_the_world(world):
 def test_nothing_is_claimed_where_stories_were_compared(world, config, reason):
     written = world.generate(400, seed=1)
     source, remark = find_source(world, written, *clean(written, config))
-    assert source is None and reason in remark and "no leak is noticed" in remark
+    assert source is None and reason in remark and "no leak is detected" in remark
 
 
 def test_rules_that_compare_and_remove_nothing_change_nothing(world):
