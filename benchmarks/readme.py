@@ -6,7 +6,7 @@ drift apart. Only figures.md says what was asked for (see `goals`), and whether 
 
 import json
 
-from benchmarks import ladder
+from benchmarks import claims, ladder, lessons
 from benchmarks.cache_frontier import FORGETFUL
 from benchmarks.goals import GOALS
 from benchmarks.record import FIGURES, ROOT
@@ -251,12 +251,18 @@ def first(figures: dict) -> str:
 
 def with_figures(readme: str) -> str:
     """The README with every table that was measured in its place."""
-    for name, to_table in {"figures": first, "ladder": ladder.table}.items():
-        path = ROOT / "benchmarks" / f"{name}.json"
+    figures, raced = (json.loads(path.read_text(encoding="utf-8")) for path in (FIGURES, ladder.LADDER))
+    tables = {
+        "figures": first(figures),
+        "ladder": ladder.table(raced),
+        "claims": claims.table(figures),
+        "lessons": lessons.table(figures),
+    }
+    for name, written in tables.items():
         head, begin, rest = readme.partition(f"<!-- {name} -->\n")
-        if begin and path.exists():
-            _, end, rest = rest.partition(f"<!-- /{name} -->")
-            readme = head + begin + to_table(json.loads(path.read_text(encoding="utf-8"))) + end + rest
+        _, end, rest = rest.partition(f"<!-- /{name} -->")
+        assert begin and end, f"README.md has no marks for {name}"
+        readme = head + begin + written + end + rest
     return readme
 
 

@@ -198,7 +198,7 @@ def test_a_run_that_was_killed_before_its_summary_is_summed_up_by_resuming_it_an
 ):
     path, words = tmp_path / "run", flags()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.run_report, "finish", lambda *_: None)
+        patch.setattr(train.report, "finish", lambda *_: None)
         assert train.main(["--config", "gpt-tiny", *words, "--train.run", str(path)]) == 0
     if earlier:
         (path / "summary.json").write_text(
@@ -216,7 +216,7 @@ def test_a_run_that_was_killed_before_its_summary_is_summed_up_by_resuming_it_an
 
 
 def test_ctrl_c_during_the_summary_names_the_command_that_goes_on(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(train.run_report, "finish", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(train.report, "finish", lambda *_: signal.raise_signal(signal.SIGINT))
     assert train.main(["--config", "gpt-tiny", *flags(train__run=tmp_path / "run")]) == 130
     assert (
         f"stopped at once; go on from the last save with: python train.py --resume {tmp_path / 'run'}"
@@ -253,12 +253,12 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(tmp_path, capsys):
 
 
 def test_leaked_validation_text_stops_the_run(tmp_path, capsys, monkeypatch):
-    original = train.run.build_validation
+    original = train.wiring.build_validation
 
     def as_if_leaked(config, data, part="val"):
         return original(config, data._replace(val_nats=1e7), part)
 
-    monkeypatch.setattr(train.run, "build_validation", as_if_leaked)
+    monkeypatch.setattr(train.wiring, "build_validation", as_if_leaked)
     assert train.main(["--config", "gpt-tiny", *flags(train__run=tmp_path / "leak")]) == 2
     assert "leaked" in capsys.readouterr().err
 

@@ -10,12 +10,23 @@ ORDER = (
     *("cache_quantization", "cache_eviction", "speculative_decoding", "continuous_batching", "flash_attention"),
     *("lora", "weight_quantization"),
 )
+FIELDS = ("Paper:", "Read before:", "Then read:", "Try:", "Change it:", "Shown:")  # of each docstring, in this order
 
 
 def docstring(name: str) -> str:
     """The module docstring of a lesson, without importing it."""
     source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
     return ast.get_docstring(ast.parse(source)) or ""
+
+
+def field(name: str, title: str) -> str:
+    """The text of a field of that docstring, as of "Paper:", up to the next field or to an empty line."""
+    lines = docstring(name).splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith(title))
+    last = first + 1
+    while last < len(lines) and lines[last] and not lines[last].startswith(FIELDS):
+        last += 1
+    return "\n".join([lines[first].removeprefix(title).strip(), *lines[first + 1 : last]]).strip()
 
 
 def main() -> None:

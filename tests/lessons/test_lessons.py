@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from minillm.lessons.__main__ import ORDER, docstring
+from minillm.lessons.__main__ import FIELDS, ORDER, docstring, field
 
 ROOT = Path(__file__).parents[2]
 LESSONS = ROOT / "minillm" / "lessons"
-FIELDS = ("Paper:", "Read before:", "Then read:", "Try:", "Change it:", "Shown:")
 LONGEST_DOCSTRING, LONGEST_BODY, SECONDS = 25, 80, 5
 
 each_lesson = pytest.mark.parametrize("name", ORDER)
@@ -23,16 +22,6 @@ each_lesson = pytest.mark.parametrize("name", ORDER)
 
 def source_of(name: str) -> str:
     return (LESSONS / f"{name}.py").read_text(encoding="utf-8")
-
-
-def field(name: str, title: str) -> str:
-    """The text of a field of a lesson's docstring, up to the next field or to an empty line."""
-    lines = docstring(name).splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith(title))
-    last = first + 1
-    while last < len(lines) and lines[last] and not lines[last].startswith(FIELDS):
-        last += 1
-    return "\n".join([lines[first].removeprefix(title).strip(), *lines[first + 1 : last]]).strip()
 
 
 def change(name: str) -> tuple[str, str]:

@@ -13,18 +13,6 @@ from minillm.training import checkpoint
 from tests.small_runs import flags, progress, said, started
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run that was trained to its end."""
-    return started(tmp_path_factory.mktemp("finished"))
-
-
-@pytest.fixture
-def mine(finished, tmp_path):
-    """A copy of it, to change; the text stays where it is."""
-    return Path(shutil.copytree(finished, tmp_path / "mine"))
-
-
 def test_the_newest_run_is_the_newest_by_time_whatever_its_name(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for age, name in ((300, "z"), (100, "m"), (200, "a")):
@@ -75,7 +63,7 @@ def test_a_run_that_ends_while_another_prepares_is_not_overwritten(finished, tmp
         return original(path)
 
     monkeypatch.setattr(
-        run_folder, "only_trainer", lambda path: just_before(path) if path.name == "gpt" else original(path)
+        folder, "only_trainer", lambda path: just_before(path) if path.name == "gpt" else original(path)
     )
     with folder.ExitStack() as held:
         assert folder.new_folder("", "gpt", held) == Path("runs/gpt-2")

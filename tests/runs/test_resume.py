@@ -20,18 +20,6 @@ from tests.small_runs import TEXT, edit, flags, progress, rows, said, started
 LOOP = train.train
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run that was trained to its end."""
-    return started(tmp_path_factory.mktemp("finished"))
-
-
-@pytest.fixture
-def mine(finished, tmp_path):
-    """A copy of it, to change; the text stays where it is."""
-    return Path(shutil.copytree(finished, tmp_path / "mine"))
-
-
 @pytest.mark.parametrize("stop_at", [1, 3, 4])
 def test_metrics_keep_the_steps_before_and_hold_each_step_once(tmp_path, finished, stop_at):
     with ctrl_c_after(GradientStep, stop_at):

@@ -23,18 +23,6 @@ from minillm.training import checkpoint
 from tests.small_runs import SMALL, TEXT, edit, progress, said, started
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run that was trained to its end."""
-    return started(tmp_path_factory.mktemp("finished"))
-
-
-@pytest.fixture
-def mine(finished, tmp_path):
-    """A copy of it, to change; the text stays where it is."""
-    return Path(shutil.copytree(finished, tmp_path / "mine"))
-
-
 def config_without(tmp_path: Path, *sections: str, **flags: str) -> Path:
     """The config of the small runs, as a file without some sections."""
     config = override(

@@ -1,0 +1,182 @@
+"""The ledger of claims: what textbooks and papers say about an idea, and what was measured of it here.
+
+A claim names one figure of figures.json and a limit, which is a number or another figure. Its verdict follows from the lowest and the
+highest of the repeats:
+
+    held           the whole spread is on the claimed side of the limit
+    did not hold   the whole spread is on the other side
+    needs scale    the limit lies inside the spread: it takes more repeats, or a larger model, to decide
+
+`python -m benchmarks.readme` writes the table into the README.
+"""
+
+from typing import Literal, NamedTuple
+
+Verdict = Literal["held", "did not hold", "needs scale"]
+
+
+class Figure(NamedTuple):
+    """A figure of figures.json, as a limit: times `factor`."""
+
+    name: str
+    figure: str
+    factor: float = 1.0
+
+
+class Claim(NamedTuple):
+    """A statement about one measured figure."""
+
+    lesson: str  # the lesson of the idea
+    sentence: str
+    source: str
+    name: str  # in figures.json
+    figure: str
+    comparison: Literal[">=", "<="]
+    limit: float | Figure
+    form: str = "{:.2f}"
+
+    def is_measured(self, figures: dict) -> bool:
+        """Whether all that it compares is in figures.json."""
+        needed = [(self.name, self.figure)] + ([self.limit[:2]] if isinstance(self.limit, Figure) else [])
+        return all(name in figures and figure in figures[name]["figures"] for name, figure in needed)
+
+    def verdict(self, figures: dict) -> Verdict:
+        """What the spread says."""
+        x = figures[self.name]["figures"][self.figure]
+        low, high = self._limits(figures)
+        if self.comparison == ">=":
+            always, ever = x["low"] >= high, x["high"] >= low
+        else:
+            always, ever = x["high"] <= low, x["low"] <= high
+        return "held" if always else "needs scale" if ever else "did not hold"
+
+    def measured(self, figures: dict) -> str:
+        """The mean with its spread, and that of the figure it is compared with."""
+        told = [_told(figures[self.name]["figures"][self.figure], self.form)]
+        if isinstance(self.limit, Figure):
+            told.append(_told(figures[self.limit.name]["figures"][self.limit.figure], self.form))
+        return " against ".join(told)
+
+    def _limits(self, figures: dict) -> tuple[float, float]:
+        """The lowest and the highest value of the limit."""
+        if not isinstance(self.limit, Figure):
+            return self.limit, self.limit
+        x = figures[self.limit.name]["figures"][self.limit.figure]
+        return x["low"] * self.limit.factor, x["high"] * self.limit.factor
+
+
+CLAIMS = (
+    Claim(
+        "gpt",
+        "a transformer predicts text better than a table of n-grams",
+        "Radford et al. 2019",
+        *("gpt-tiny", "regret_percent", "<=", Figure("ngram-tiny", "regret_percent"), "{:.1f} %"),
+    ),
+    Claim(
+        "attention",
+        "the memory of attention grows with the square of the length",
+        "Vaswani et al. 2017",
+        *("attention", "plain_bytes_exponent", ">=", 1.8, "length^{:.2f}"),
+    ),
+    Claim(
+        "flash_attention",
+        "in tiles it grows with the length",
+        "Dao et al. 2022",
+        *("attention", "tiled_bytes_exponent", "<=", 1.2, "length^{:.2f}"),
+    ),
+    Claim(
+        "bert",
+        "an encoder that has learned to fill blanks learns a new question from few texts",
+        "Devlin et al. 2019",
+        "finetuning",
+        *("fine_tuned_accuracy", ">=", Figure("finetuning", "from_nothing_accuracy"), "{:.1%}"),
+    ),
+    Claim(
+        "mixture_of_experts",
+        "experts reach a lower loss than a dense model of as many active parameters",
+        "Shazeer et al. 2017",
+        *("moe", "experts_loss", "<=", Figure("moe", "dense_loss"), "{:.3f}"),
+    ),
+    Claim(
+        "mixture_of_experts",
+        "a balancing loss makes experts specialize more",
+        "Fedus et al. 2021",
+        *("specialization", "loss_bits", ">=", Figure("specialization", "none_bits"), "{:.2f} bits"),
+    ),
+    Claim(
+        "kv_cache",
+        "with a KV cache the 1,024th token comes ten times as fast",
+        "Pope et al. 2022",
+        *("decode-cache", "speed_up", ">=", 10, "{:.1f} x"),
+    ),
+    Claim(
+        "cache_quantization",
+        "a cache of 4 bits recalls facts as an exact one does",
+        "Liu et al. 2024",
+        *("cache-frontier", "int4_later", ">=", 0.99, "{:.0%}"),
+    ),
+    Claim(
+        "cache_eviction",
+        "SnapKV keeps what the prompt asks for in a quarter of the bytes",
+        "Li et al. 2024",
+        *("cache-frontier", "snapkv_25_asked", ">=", 0.9, "{:.0%}"),
+    ),
+    Claim(
+        "cache_eviction",
+        "H2O keeps what a later question asks for in a quarter of the bytes",
+        "Zhang et al. 2023",
+        *("cache-frontier", "h2o_25_later", ">=", 0.9, "{:.0%}"),
+    ),
+    Claim(
+        "speculative_decoding",
+        "a draft makes sampling twice as fast",
+        "Leviathan et al. 2023",
+        *("speculative-sampled", "speed_up", ">=", 2, "{:.2f} x"),
+    ),
+    Claim(
+        "speculative_decoding",
+        "a draft makes greedy decoding twice as fast",
+        "Leviathan et al. 2023",
+        *("speculative-greedy", "speed_up", ">=", 2, "{:.2f} x"),
+    ),
+    Claim(
+        "continuous_batching",
+        "32 requests served together finish at least twice as fast as one after the other",
+        "Yu et al. 2022",
+        *("engine", "over_one_by_one", ">=", 2, "{:.2f} x"),
+    ),
+    Claim(
+        "lora",
+        "an adapter of 1.5 % of the parameters comes within 5 % of the loss of training all of them",
+        "Hu et al. 2021",
+        *("lora", "LoRA_diary", "<=", Figure("lora", "full_diary", 1.05), "{:.3f}"),
+    ),
+    Claim(
+        "weight_quantization",
+        "weights of 8 bits cost at most half a percent of the loss",
+        "Dettmers et al. 2022",
+        *("weights-loss", "int8_percent", "<=", 0.5, "{:.2f} %"),
+    ),
+    Claim(
+        "weight_quantization",
+        "weights of 4 bits make decoding twice as fast as bfloat16",
+        "Frantar et al. 2022",
+        *("weights", "int4_ratio", ">=", 2, "{:.2f} x"),
+    ),
+)
+
+
+def table(figures: dict) -> str:
+    """The claims that were measured, as a Markdown table."""
+    lines = ["| claim | source | measured | verdict |", "|---|---|---|---|"]
+    for claim in CLAIMS:
+        if claim.is_measured(figures):
+            cells = (claim.sentence, claim.source, claim.measured(figures), f"**{claim.verdict(figures)}**")
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _told(x: dict, form: str) -> str:
+    """A mean, with its spread where there were several runs."""
+    mean = form.format(x["mean"])
+    return mean if x["n"] == 1 else f"{mean} ({form.format(x['low'])} ... {form.format(x['high'])})"
