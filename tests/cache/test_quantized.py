@@ -116,7 +116,7 @@ def test_groups_that_no_row_needs_any_more_are_given_back(bits):
     k, v = torch.randn(2, 2, 3, 40, 4)
     read(cache, k[:, :, :3], v[:, :, :3])
     small = cache.nbytes()
-    cache.extend(k, v, torch.stack([torch.arange(3, 43), torch.full((40,), EMPTY)]), False, unturned)
+    cache.extend(k, v, Positions(torch.stack([torch.arange(3, 43), torch.full((40,), EMPTY)]), False), unturned)
     assert cache.nbytes() > 3 * small
     cache.reorder(torch.tensor([1, 1]))  # the long row leaves
     new = torch.randn(2, 3, 0, 4)
