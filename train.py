@@ -26,7 +26,7 @@ from minillm.runs import folder, sizing, start, wiring
 from minillm.runs.expectations import as_expected
 from minillm.runs.lock import only_trainer
 from minillm.system.os_errors import sentence
-from minillm.system.out_of_memory import told_in_a_sentence
+from minillm.system.out_of_memory import memory_errors_as_value_errors
 from minillm.training.allocator import keep_freed_memory
 from minillm.training.interruption import Interrupted
 from minillm.training.loop import Progress, train
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     flags = {name: value for name, value in vars(args).items() if "." in name}
     try:
         refuse_several_processes()
-        with told_in_a_sentence(LOWER, limited=wiring.find_device(args.device) == "cpu"):
+        with memory_errors_as_value_errors(LOWER, limited=wiring.find_device(args.device) == "cpu"):
             go(args, flags)
     except Interrupted as e:
         return e.status

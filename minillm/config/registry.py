@@ -1,7 +1,7 @@
-"""A registry: a dict of what a setting may name, which says what is to be done about a name that is not there.
+"""A registry: a dict of the names that a setting may have; a missing name raises ValueError with the remedy.
 
-A name that a config allows and a registry lacks is half of an addition: somebody has added an activation or a kind of
-model in one place and not yet in the other.
+A name that a config allows but a registry lacks is half of an addition: an activation or a kind of model was added in
+one place and not yet in the other.
 """
 
 from typing import TypeVar
@@ -11,10 +11,10 @@ V = TypeVar("V")
 
 
 class Registry(dict[K, V]):
-    """A dict whose look-up of an unknown key is a ValueError with the setting and the place in it."""
+    """A dict that raises ValueError for an unknown key, with the setting and the place to add it."""
 
     def __init__(self, setting: str, place: str, entries: dict[K, V]):
-        """`setting` is the key of the config that names an entry, `place` where this registry is written."""
+        """`setting`: the config key that names an entry; `place`: where this registry is defined."""
         super().__init__(entries)
         self.setting, self.place = setting, place
 

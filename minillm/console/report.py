@@ -18,7 +18,7 @@ from minillm.datasets.labels import ENDINGS
 from minillm.datasets.masking import MASK
 from minillm.datasets.pairs import Pairs
 from minillm.datasets.tokens import TokenStream
-from minillm.evaluation.memorization import overfitted, recite, recited
+from minillm.evaluation.memorization import count_memorized, memorization_remark, overfitting_remark
 from minillm.models.language_model import count_parameters
 from minillm.run_config import AboutConfig, RunConfig
 from minillm.runs import folder, sizing, wiring
@@ -81,7 +81,7 @@ def finish(path: Path, config: RunConfig, data: Data, device: str, progress: Pro
     if progress.step < config.train.max_steps:
         print(f"stopped early at step {progress.step:,}, after {progress.n_worse} validations without a new best")
     if not isinstance(opened.text, TextModel):
-        return print(*filter(None, (demonstrate(opened), overfitted(rows, opened.step))), sep="\n")
+        return print(*filter(None, (demonstrate(opened), overfitting_remark(rows, opened.step))), sep="\n")
     sampling, limit = config.sampling, min(config.text.max_new_tokens, config.model.context_length)
     [sample] = opened.text.generate([config.text.prompt], sampling, max_new_tokens=limit, seeds=[config.train.seed])
     print(
@@ -92,7 +92,7 @@ def finish(path: Path, config: RunConfig, data: Data, device: str, progress: Pro
     )
     how = '--attention --prompt "..."' if isinstance(opened.text, Translator) else "--top-p 0.9"
     print(f"write more with: {SAMPLE} --run {path} {how}")
-    if remark := learned_by_heart(opened, data) or overfitted(rows, opened.step):
+    if remark := learned_by_heart(opened, data) or overfitting_remark(rows, opened.step):
         print(remark)
 
 
@@ -101,10 +101,10 @@ def learned_by_heart(opened: OpenRun, data: Data) -> str:
     if not isinstance(data.train, TokenStream) or wiring.passes(opened.config, data) <= 1:
         return ""
     train, val = (
-        recite(opened.text.model, part, opened.config.model.context_length, data.documents)
+        count_memorized(opened.text.model, part, opened.config.model.context_length, data.documents)
         for part in (data.train, data.val)
     )
-    return recited(train, val)
+    return memorization_remark(train, val)
 
 
 def demonstrate(opened: OpenRun) -> str:

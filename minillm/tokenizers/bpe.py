@@ -158,8 +158,8 @@ class BPETokenizer(Tokenizer):
             for piece, token in sorted(token_of.items(), key=lambda item: item[1])
         ]
         first, *lines = Path(merges_txt).read_text(encoding="utf-8").split("\n")
-        is_version = first.startswith("#version:") and len(first.split(" ")) == 2 and first[9] == " "
-        lines = lines if is_version else [first, *lines]
+        if not first.startswith("#version:"):  # it cannot be a merge: the first one joins two single characters
+            lines = [first, *lines]
         pairs = [line.split(" ") for line in lines if line]
         wrong = next((pair for pair in pairs if len(pair) != 2 or "" in pair), None)
         if wrong:

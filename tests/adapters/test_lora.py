@@ -12,6 +12,7 @@ from torch import nn
 from minillm.adapters.inject import replace
 from minillm.adapters.lora import AdapterConfig, LoRA, add_lora, lora_layers, merge, unmerge
 from minillm.datasets.batch import Batch
+from minillm.lessons import lora as lesson
 from minillm.objectives.next_token import next_token
 from minillm.training.checkpoint import load_trained_state, trained_state
 from minillm.training.optim import AdamW, Muon, OptimConfig, Together, build_optimizer
@@ -68,6 +69,24 @@ def test_the_layer_is_the_published_equation_number_by_number(bias):
             B[o, r] * A[r, i] * x[b, i] for r in range(rank) for i in range(inside)
         )
         assert_equal(y[b, o], expected)
+
+
+def test_the_layer_its_gradients_and_its_merged_weight_are_those_of_the_lesson():
+    layer = LoRA(nn.Linear(5, 7, bias=False).double().requires_grad_(False), 3, 11.0)
+    slow = lesson.LoRA(layer.base.weight.detach().clone(), 3, 11.0).double()
+    x = torch.randn(2, 13, 5, dtype=torch.float64)
+    assert torch.equal(layer(x), layer.base(x)) and torch.equal(slow(x), layer.base(x)), "fresh ones change nothing"
+    nn.init.normal_(layer.B.weight)
+    slow.A.data, slow.B.data = layer.A.weight.detach().clone(), layer.B.weight.detach().clone()
+    outputs = layer(x), slow(x)
+    assert_equal(*outputs)
+    assert_equal(layer.merged().weight, slow.merged())
+    assert_equal(x @ slow.merged().T, outputs[1])
+    for out in outputs:
+        out.square().sum().backward()
+    assert_equal(layer.A.weight.grad, slow.A.grad)
+    assert_equal(layer.B.weight.grad, slow.B.grad)
+    assert slow.W.grad is None
 
 
 @every_shape

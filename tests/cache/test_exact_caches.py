@@ -1,6 +1,7 @@
 """What every cache that forgets nothing must keep: a state is worth exactly a fresh reading of the tokens that it holds."""
 
 from functools import partial
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from minillm.cache.paged import PagedCache
 from minillm.cache.quantized import QuantizedCache
 from minillm.cache.snapkv import SnapKVCache
 from minillm.constants import EMPTY
+from minillm.layers.attention import attend_plainly
+from minillm.lessons import kv_cache as lesson
 from tests.tiny import N_HEADS, SHAPES, assert_equal, assert_reads_on, decoder, tokens
 
 EXACT = {
@@ -63,6 +66,28 @@ def test_a_text_read_in_chunks_gives_the_logits_of_one_reading(cache, shape, cut
         assert same is state
         assert state.lengths.tolist() == [n_read] * 3
     assert_equal(torch.cat(logits, dim=1), model(text)[0])
+
+
+@every_cache
+@settings(max_examples=10)
+@given(n_groups=st.sampled_from([1, 2, 3, 6]), cuts=st.lists(st.integers(0, 13), max_size=4).map(sorted))
+def test_attention_over_a_cache_equals_the_lesson_for_each_head(cache, n_groups, cuts):
+    B, H, T, D, K, cache = 2, 6, 13, 5, 7, cache()
+    g = torch.Generator().manual_seed(n_groups)
+    x, *weights = (
+        torch.randn(shape, generator=g, dtype=torch.float64)
+        for shape in ((B, T, D), (H, D, K), (n_groups, D, K), (n_groups, D, K))
+    )
+    q, k, v = (x[:, None] @ weight for weight in weights)
+    held = {row_and_head: lesson.KVCache(K) for row_and_head in product(range(B), range(H))}
+    for a, b in pairwise([0, *cuts, T]):
+        ids = torch.arange(a, b)[None]
+        view = cache.extend(k[:, :, a:b], v[:, :, a:b], Positions(ids, True), lambda x, _: x)
+        output = attend_plainly(q[:, :, a:b], view, ids, causal=True)
+        for (row, head), kept in held.items():
+            group = head * n_groups // H
+            of_head = weights[0][head], weights[1][group], weights[2][group]
+            assert_equal(output[row, head], lesson.read(x[row, a:b], of_head, kept))
 
 
 @every_cache
@@ -184,7 +209,7 @@ def test_a_cache_keeps_the_models_dtype_and_holds_less_for_fewer_key_heads(cache
             )
             assert view.k.dtype == view.v.dtype == dtype
             bytes_held[n_kv_heads, dtype] = state.nbytes()
-            assert state.nbytes() >= 3 * 2 * 7 * 2 * n_kv_heads * 4 * dtype.itemsize
+            assert state.nbytes() >= lesson.n_bytes(3, n_kv_heads, 4, 7, 2, dtype.itemsize)
     for (n_kv_heads, dtype), n_bytes in bytes_held.items():
         positions = bytes_held[1, dtype] - (bytes_held[2, dtype] - bytes_held[1, dtype])
         assert n_bytes - positions == n_kv_heads * (bytes_held[1, dtype] - positions)
@@ -214,6 +239,17 @@ def test_a_view_is_called_dense_only_if_slot_i_holds_position_i(cut, ragged, ord
     state.reorder(torch.tensor(order))
     for _ in range(2):
         model(tokens(len(order), 3), state)
+
+
+def test_the_bytes_of_keys_and_values_are_those_of_the_formula():
+    cache, k = ContiguousCache(capacity=7), torch.zeros(2, 3, 7, 5, dtype=torch.bfloat16)
+    cache.extend(k, k, Positions(torch.arange(7)[None], True), lambda x, _: x)
+    assert cache.k.nbytes + cache.v.nbytes == lesson.n_bytes(1, 3, 5, 7, 2, 2)
+    gib = [
+        lesson.n_bytes(*model, 1, 2) / 2**30
+        for model in ((32, 32, 128, 4096), (32, 32, 128, 2**17), (80, 8, 128, 4096))
+    ]
+    assert gib == [2, 64, 1.25], "Llama-2-7B at 4K and 128K, Llama-2-70B at 4K"
 
 
 def test_growing_copies_seldom_and_looking_copies_nothing():

@@ -16,6 +16,8 @@ from minillm.cache.streaming import StreamingCache
 from minillm.constants import EMPTY
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, seeded
+from minillm.layers.positions import Alibi
+from minillm.lessons import cache_eviction as lesson
 from tests.tiny import N_HEADS, SHAPES, assert_equal, assert_reads_on, decoder, tokens
 
 ROOMY = {"streaming": partial(StreamingCache, 31), "h2o": partial(H2OCache, 31), "snapkv": partial(SnapKVCache, 31)}
@@ -27,6 +29,7 @@ TIGHT = {
 RENUMBERED = ["rotary", "alibi", "none"]
 
 every_roomy_cache = pytest.mark.parametrize("cache", ROOMY.values(), ids=ROOMY)
+every_forgetful_cache = pytest.mark.parametrize("name", TIGHT)
 every_tight_cache = pytest.mark.parametrize("cache", TIGHT.values(), ids=TIGHT)
 
 
@@ -229,15 +232,20 @@ def held_by_oracle(name, layer, qkv, n_prompt, kind, window):
     return torch.stack(answers)
 
 
-@pytest.mark.parametrize("name", TIGHT)
+@every_forgetful_cache
 @settings(max_examples=4)
 @given(shape=shapes(), seed=st.integers(0, 99), n_prompt=st.sampled_from([1, 7, 8, 13]))
 @example(shape={"positions": "rotary", "n_kv_heads": 2, "window": 0}, seed=1, n_prompt=17)
 @example(shape={"positions": "alibi", "n_kv_heads": 3, "window": 0}, seed=2, n_prompt=16)
 def test_a_forgetful_cache_answers_as_its_paper_does_on_lists(name, shape, seed, n_prompt):
+    layer, qkv, answers = answers_of(name, shape, seed, n_prompt)
+    assert_equal(answers, held_by_oracle(name, layer, qkv, n_prompt, shape["positions"], shape["window"]))
+
+
+def answers_of(name, shape, seed, n_prompt, T=19):
+    """An attention layer, its queries, keys and values (T, heads, K) of a random text, and its answers (T, H, K) over a cache."""
     layer, g = decoder(**shape).requires_grad_(False).blocks[0].attention, torch.Generator().manual_seed(seed)
-    T, cache = 19, TIGHT[name]()
-    x = torch.randn(1, T, 10, generator=g, dtype=torch.float64)
+    x, cache = torch.randn(1, T, 10, generator=g, dtype=torch.float64), TIGHT[name]()
     reads = [n_prompt] + [1] * (T - n_prompt) if name == "snapkv" else [1] * T
     asked = []
     hook = layer.to_out.register_forward_pre_hook(lambda _, inputs: asked.append(inputs[0]))
@@ -245,10 +253,32 @@ def test_a_forgetful_cache_answers_as_its_paper_does_on_lists(name, shape, seed,
         at = min(a, 7) if name == "streaming" else a
         layer(x[:, a : a + n], Positions(torch.arange(at, at + n)[None], True), cache)
     hook.remove()
-    q = layer.to_q(x).view(T, N_HEADS, 4)
-    k, v = (to(x).view(T, -1, 4) for to in (layer.to_k, layer.to_v))
-    expected = held_by_oracle(name, layer, (q, k, v), n_prompt, shape["positions"], shape["window"])
-    assert_equal(torch.cat(asked, 1).view(T, N_HEADS, 4), expected)
+    qkv = [to(x).view(T, -1, 4) for to in (layer.to_q, layer.to_k, layer.to_v)]
+    return layer, qkv, torch.cat(asked, 1).view(T, N_HEADS, 4)
+
+
+def answers_of_lesson(name, q, k, v, slope, n_prompt):
+    """Answers (T, K) of one head, and from which token on the lesson says them."""
+    if name == "streaming":
+        return 0, lesson.streaming_llm(q, k, v, slope, budget=7, n_sinks=2)[0]
+    if name == "h2o":
+        return 0, lesson.h2o(q, k, v, slope, budget=7)[0]
+    held, answers = lesson.snapkv(q[:n_prompt], k[:n_prompt], slope, budget=7, window=3, kernel=3), []
+    for t in range(n_prompt, len(q)):
+        held.append(t)
+        answers.append(lesson.weights_of(q[t], k[held], slope, t - torch.tensor(held)) @ v[held])
+    return n_prompt, torch.stack(answers)
+
+
+@every_forgetful_cache
+@pytest.mark.parametrize("kind", ["none", "alibi"])
+@pytest.mark.parametrize("n_prompt", [8, 13])
+def test_a_forgetful_cache_answers_as_the_lesson_does_for_each_head(name, kind, n_prompt):
+    _, qkv, answers = answers_of(name, {"positions": kind, "n_kv_heads": N_HEADS}, 3, n_prompt)
+    slopes = Alibi(N_HEADS).slopes.tolist() if kind == "alibi" else [0.0] * N_HEADS
+    for head, slope in enumerate(slopes):
+        start, expected = answers_of_lesson(name, *(x[:, head] for x in qkv), slope, n_prompt)
+        assert_equal(answers[start:, head], expected)
 
 
 def test_a_streaming_model_of_one_layer_reads_sinks_and_window_as_a_text_of_their_own():

@@ -4,13 +4,15 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from minillm.cache.kv_cache import Positions
 from minillm.cache.paged import OutOfPages, PagedCache, PagePool, PageTable
 from minillm.cache.prefix import PrefixPool, digests
+from minillm.constants import EMPTY
+from minillm.lessons import paged_cache as lesson
 from tests.tiny import assert_reads_on, decoder, tokens
 
 
@@ -108,6 +110,39 @@ TestRows = Rows.TestCase
 TestRows.settings = long
 TestPrefixedRows = PrefixedRows.TestCase
 TestPrefixedRows.settings = long
+
+
+counts = st.tuples(st.just("append"), st.lists(st.integers(0, 5), min_size=3, max_size=3))
+orders = st.tuples(st.just("fork"), st.lists(st.integers(0, 2), min_size=3, max_size=3))
+
+
+@settings(max_examples=40)
+@given(script=st.lists(counts | orders, max_size=6), page_size=st.integers(1, 4))
+def test_rows_hold_the_numbers_and_the_pages_that_those_of_the_lesson_hold(script, page_size):
+    cache = PagedCache(120, page_size)
+    slow, names = lesson.PagedCache(torch.zeros(120, page_size, 2, 2 * 5, dtype=torch.float64)), ["0", "1", "2"]
+    for i, (action, numbers) in enumerate([("append", [1, 2, 3]), *script, ("append", [1, 1, 1])]):
+        if action == "fork":
+            cache.reorder(torch.tensor(numbers))
+            copies = [f"{i}.{j}" for j in range(3)]
+            for j, copy in zip(numbers, copies, strict=True):
+                slow.fork(names[j], copy)
+            for name in names:
+                slow.drop(name)
+            names = copies
+        else:
+            k, v = torch.randn(2, 3, 2, max(numbers), 5, dtype=torch.float64)
+            new = torch.arange(max(numbers))
+            begins = torch.tensor([[slow.lengths[name]] for name in names])
+            ids = (begins + new).where(new < torch.tensor(numbers)[:, None], EMPTY)
+            view = cache.extend(k, v, Positions(ids, bool((ids >= 0).all())), lambda x, _: x)
+            for row, (name, n) in enumerate(zip(names, numbers, strict=True)):
+                for t in range(n):
+                    slow.append(name, torch.stack([k[row, :, t].flatten(), v[row, :, t].flatten()]))
+                seen = (view.positions.expand(3, -1, -1)[row, 0] >= 0).nonzero()[:, 0]
+                for part, expected in zip((view.k, view.v), slow.read(name).unbind(1), strict=True):
+                    assert torch.equal(part[row, :, seen].transpose(0, 1).flatten(1), expected)
+        assert cache.pool.n_free == len(slow.free)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Rounded keys and values: the error is bounded, the bytes are really fewer, and every token is still there."""
 
 from functools import partial
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from minillm.cache.contiguous import ContiguousCache
 from minillm.cache.kv_cache import Positions
 from minillm.cache.quantized import QuantizedCache, dequantize, quantize
 from minillm.constants import EMPTY
+from minillm.lessons import cache_quantization as lesson
 from tests.tiny import assert_equal, assert_reads_on, decoder, tokens
 
 BITS = pytest.mark.parametrize("bits", [8, 4])
@@ -73,6 +75,23 @@ def test_keys_share_scales_along_tokens_and_values_along_channels_and_the_last_t
         assert not torch.equal(view.k[:, :, :n], k[:, :, :n]) and not torch.equal(view.v[:, :, :n], v[:, :, :n])
 
 
+@settings(max_examples=20)
+@given(seed=st.integers(0, 99), cuts=st.lists(st.integers(0, 29), max_size=4).map(sorted))
+def test_four_bits_are_those_of_the_lesson_for_each_head(seed, cuts):
+    k, v = torch.randn(2, 2, 3, 29, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    cache = QuantizedCache(4, group=6, residual=5)
+    heads = {head: lesson.QuantizedCache(6, 5, 5) for head in product(range(2), range(3))}
+    for a, b in pairwise([0, *cuts, 29]):
+        ids = torch.arange(a, b)[None]
+        view = cache.extend(k[:, :, a:b], v[:, :, a:b], Positions(ids, True), unturned)
+        for head, slow in heads.items():
+            keys, values = slow.append(k[head][a:b], v[head][a:b])
+            assert_equal(view.k[head], keys)
+            assert_equal(view.v[head], values)
+    rounded = [part for slow in heads.values() for pair in slow.groups for x in pair for part in x]
+    assert cache.k.nbytes() + cache.v.nbytes() == sum(part.nbytes for part in rounded)
+
+
 @BITS
 def test_the_bytes_held_are_those_of_the_codes_the_scales_and_the_last_tokens(bits):
     k, v = torch.randn(2, 2, 3, 4 * 32 + 32, 16)
@@ -116,7 +135,8 @@ def test_groups_that_no_row_needs_any_more_are_given_back(bits):
     k, v = torch.randn(2, 2, 3, 40, 4)
     read(cache, k[:, :, :3], v[:, :, :3])
     small = cache.nbytes()
-    cache.extend(k, v, Positions(torch.stack([torch.arange(3, 43), torch.full((40,), EMPTY)]), False), unturned)
+    ids = torch.stack([torch.arange(3, 43), torch.full((40,), EMPTY)])
+    cache.extend(k, v, Positions(ids, False), unturned)
     assert cache.nbytes() > 3 * small
     cache.reorder(torch.tensor([1, 1]))  # the long row leaves
     new = torch.randn(2, 3, 0, 4)

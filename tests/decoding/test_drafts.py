@@ -9,9 +9,10 @@ from minillm.constants import EMPTY
 from minillm.decoding.drafts import LAYER, LEAST_COST, LOOK_UP, ModelDrafter, PromptLookup, relative_cost
 from minillm.decoding.reader import Reader
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline
+from minillm.lessons.speculative_decoding import draw
 from tests import tiny
 from tests.decoding.test_generate import MODELS, all_prompts, sampler_for, samplings
-from tests.oracles.speculative import distribution, inverse
+from tests.decoding.toys import distribution
 
 V = 7
 ROOM = 6
@@ -37,7 +38,7 @@ def test_a_model_drafts_from_its_own_shaped_distribution_with_the_history_of_eac
             tokens, q = draft.tokens[row].tolist(), draft.probs[row]
             for i in range(wanted[row]):
                 expected = distribution(model, text + tokens[:i], sampler_for(sampling, [text], 2))
-                assert q[i].tolist() == pytest.approx(expected, abs=1e-9) and tokens[i] == inverse(
+                assert q[i].tolist() == pytest.approx(expected, abs=1e-9) and tokens[i] == draw(
                     expected, float(u[row, i])
                 )
             assert tokens[wanted[row] :] == [EMPTY] * (u.shape[1] - wanted[row]) and not q[wanted[row] :].any()

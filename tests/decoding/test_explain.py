@@ -17,6 +17,7 @@ from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.speculative import Tally, speculate
 from minillm.decoding.transforms import Temperature, TopK, TopP
+from minillm.models.evaluating import evaluating
 from tests.decoding.toys import Remembers
 
 MODEL = Remembers(11)
@@ -69,6 +70,23 @@ def test_the_verdicts_are_those_that_were_given_and_replay_bit_for_bit(sampling,
     )
     again = from_json(to_json(choices))
     assert again == choices and [redraw(choice) for choice in again] == plain.tokens
+
+
+@pytest.mark.parametrize("n_draft", [0, 1, 3])
+def test_with_a_draft_every_choice_is_explained_by_the_text_before_it(n_draft):
+    pipeline, prompt = build_pipeline(SamplingConfig(frequency_penalty=0.7)), [1, 2, 2]
+    explaining = ExplainingSampler(pipeline)
+    how = {"drafter": ModelDrafter(DRAFTS["another"], 0.1), "n_draft": n_draft, "watch": explaining.watch}
+    [written] = speculate(MODEL, [prompt], Sampler(pipeline), max_new_tokens=9, generators=seeded([5]), **how)
+    for i, choice in enumerate(explaining.choices[: len(written.tokens)]):
+        text = torch.tensor([prompt + written.tokens[:i]])
+        with evaluating(MODEL):
+            logits = MODEL(text)[0][:, -1]
+        for transform in pipeline:
+            logits = transform(logits, text)
+        expected = logits[0].double().softmax(-1)
+        for token, p in choice.stages[len(pipeline)].best:
+            assert p == pytest.approx(float(expected[token]), abs=1e-9)
 
 
 @given(settings, st.integers(0, 2**31))

@@ -19,12 +19,12 @@ from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, pass_at, seeded
 from minillm.decoding.speculative import left_over, speculate, stream, verify
 from minillm.decoding.stopping import StopText
+from minillm.lessons import speculative_decoding as lesson
 from minillm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from minillm.tokenizers.char import CharTokenizer
 from tests import tiny
 from tests.decoding.test_generate import MODELS, all_prompts, sampler_for, samplings
-from tests.decoding.toys import Markov, Remembers
-from tests.oracles.speculative import possible_texts, slowly
+from tests.decoding.toys import Markov, Remembers, distribution, possible_texts
 
 law = settings(max_examples=10, deadline=None, derandomize=True)
 V = 7
@@ -67,6 +67,13 @@ class Says:
 
     def reorder(self, rows):
         pass
+
+
+def slowly(target, draft, prompt, sampler, generator, max_new_tokens, k, end_id):
+    """The new tokens that the lesson writes, up to END."""
+    models = [lambda text, model=model: distribution(model, text, sampler) for model in (target, draft)]
+    calls = lesson.speculate(*models, prompt, max_new_tokens, k, generator)
+    return list(itertools.takewhile(lambda token: token != end_id, itertools.chain.from_iterable(calls)))
 
 
 def outcomes(completions):

@@ -1,4 +1,4 @@
-"""Small language models whose every probability can be computed by hand."""
+"""Small language models whose every probability can be computed by hand, and every text that one may write."""
 
 import copy
 
@@ -78,3 +78,25 @@ class Remembers(nn.Module):
             assert self.context_length is None or kept.lengths.max() <= self.context_length, "read beyond the context"
             logits.append((self.dropout(kept.memory)[:, None] @ self.head)[:, 0])
         return torch.stack(logits, 1), state
+
+
+def distribution(model, text, sampler):
+    """The probability of each token as the next one of a text, after a sampler's transforms: a list of numbers."""
+    logits = model(torch.tensor([text]))[0][:, -1]
+    return sampler.shape(logits, torch.tensor([text])).double().softmax(-1)[0].tolist()
+
+
+def possible_texts(model, prompt, sampler, n, end_id=None):
+    """Every text of n tokens, or fewer and END, that plain decoding may write, with its probability."""
+    texts = {(): 1.0}
+    for _ in range(n):
+        grown = {}
+        for text, probability in texts.items():
+            if text[-1:] == (end_id,):
+                grown[text] = probability
+                continue
+            for token, p in enumerate(distribution(model, [*prompt, *text], sampler)):
+                if p:
+                    grown[*text, token] = probability * p
+        texts = grown
+    return texts

@@ -15,6 +15,7 @@ from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, se
 from minillm.decoding.stopping import StopText
 from minillm.engine.engine import Engine
 from minillm.engine.request import Request
+from minillm.lessons import continuous_batching as lesson
 from minillm.tokenizers.char import CharTokenizer
 from tests.engine.sums import Sums, V
 from tests.tiny import SHAPES, VOCAB, decoder
@@ -172,6 +173,31 @@ def test_a_decoder_writes_the_same_for_strangers_together_as_for_each_alone(shap
         [alone] = generate(model, [request.prompt], sampler, generators=seeded([request.seed]), **limits)
         assert (completion.tokens, completion.reason) == (alone.tokens, alone.reason)
         assert completion.logprobs == pytest.approx(alone.logprobs if request.logprobs else [], abs=1e-9)
+
+
+@settings(max_examples=15)
+@given(
+    asked=st.lists(
+        st.tuples(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=7), st.integers(1, 5)),
+        min_size=1,
+        max_size=7,
+    ),
+    n_places=st.integers(1, 4),
+)
+def test_every_step_writes_the_tokens_of_that_step_of_the_lesson(asked, n_places):
+    model, steps = decoder(), []
+
+    def next_tokens(texts):
+        last = (texts >= 0).sum(1) - 1
+        return model(texts)[0][torch.arange(len(texts)), last].argmax(-1).tolist()
+
+    expected = lesson.serve(next_tokens, [lesson.Request(prompt, n, END) for prompt, n in asked], n_places)
+    engine = Engine(model, end_id=END, max_running=n_places)
+    for prompt, n in asked:
+        engine.add(Request(prompt, n, SamplingConfig(temperature=0)))
+    while engine.busy:
+        steps.append({event.row: END if event.token is None else event.token for event in engine.step()})
+    assert steps == [dict(step) for step in expected]
 
 
 def test_uniform_numbers_drawn_at_once_are_those_drawn_one_by_one():
@@ -363,6 +389,25 @@ def test_writers_beside_a_long_prompt_leave_it_its_whole_chunk():
         engine.step()
         assert reader.n_read == n
         assert [job.n_new for job in writers] == [n_new + 1 for n_new in before], "and they write on"
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5])
+def test_all_prompts_together_read_at_most_a_chunk_in_a_step(chunk):
+    """Also those that were begun before: two whose memory was taken read on side by side."""
+    engine = Engine(Sums(), chunk=chunk, page_size=2, n_pages=9, share_prefixes=False)
+    for prompt in ([1, 2, 4, 0, 1, 1], [2, 2, 4, 0, 1], [1, 1, 1, 2, 2, 2, 4]):
+        engine.add(Request(prompt, 9, SamplingConfig(temperature=0)))
+    turns, seen = engine.scheduler.turns, []
+
+    def counted():
+        chosen = turns()
+        seen.append(sum(n for job, n in chosen if job.n_unread > 1))
+        return chosen
+
+    engine.scheduler.turns = counted
+    while engine.busy:
+        engine.step()
+    assert max(seen) <= chunk and sum(seen) > 9
 
 
 def test_a_cancelled_job_is_told_nothing_more_even_of_what_has_happened():

@@ -1,6 +1,7 @@
 """Attention in tiles: exact against the equation, with less memory, less work, and nothing for queries that see nothing."""
 
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from minillm.constants import EMPTY
 from minillm.layers.attention import attend_plainly
 from minillm.layers.flash import attend_in_tiles
 from minillm.layers.positions import Alibi, no_bias
+from minillm.lessons.attention import attention
+from minillm.lessons.flash_attention import flash_attention
 from tests.layers.questions import VIEWS, H, K, questions
 from tests.tiny import N_HEADS, SHAPES, assert_equal, decoder, tokens
 
@@ -45,6 +48,19 @@ def test_tiles_are_the_equation_in_values_and_gradients(kind, causal, data, tile
     for a, b in zip(in_tiles, at_once, strict=True):
         assert a.isfinite().all()
         assert_equal(a, b)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@settings(max_examples=15)
+@given(T=st.integers(1, 11), n_groups=st.sampled_from([1, 2, 3, H]), tile=tiles)
+def test_tiles_are_those_of_the_lesson_for_each_head_and_those_are_exact(causal, T, n_groups, tile):
+    q, view = torch.randn(2, H, T, K, dtype=torch.float64), plain_view(2, n_groups, T)
+    out = attend_in_tiles(q, view, torch.arange(T)[None], causal, tile=tile)
+    for row, head in product(range(2), range(H)):
+        k, v = (x[row, head * n_groups // H] for x in (view.k, view.v))
+        expected = flash_attention(q[row, head], k, v, causal, tile)
+        assert_equal(out[row, head], expected)
+        assert_equal(expected, attention(q[row, head], k, v, causal)[0])
 
 
 @pytest.mark.parametrize("bias", [no_bias, Alibi(2)])

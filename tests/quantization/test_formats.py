@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.cache.nibbles import pack_nibbles, unpack_nibbles
+from minillm.lessons import weight_quantization as lesson
 from minillm.quantization import int4, int8, nf4
 
 FORMATS = {"int8": int8.quantize, "int4": int4.quantize, "nf4": nf4.quantize}
@@ -26,6 +27,33 @@ def matrix(out: int = 13, d: int = 192, seed: int = 0, scale: float = 1.0, shift
 matrices = st.builds(
     matrix, seed=st.integers(0, 99), scale=st.sampled_from([1e-20, 0.02, 1e15]), shift=st.sampled_from([0.0, 0.5, -1e4])
 )
+
+
+def on_a_scale(groups: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """Uniform numbers (..., n) in [0, 1) -> weights whose least and greatest of each n are `low` and `high` times a power of two."""
+    weight = low + (high - low) * groups
+    weight[..., 0], weight[..., 1] = low, high
+    sizes = 2.0 ** torch.arange(-7, 4)
+    return weight * sizes[: groups[..., 0].numel()].view(*groups.shape[:-1], 1)
+
+
+@given(st.integers(0, 99), st.sampled_from([-127, -50]))
+def test_int8_is_the_lesson_where_the_scales_are_bfloat16_numbers(seed, low):
+    weight = on_a_scale(
+        torch.rand(5, 192, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), low, 127
+    )
+    packed, (codes, scale) = int8.quantize(weight), lesson.quantize_int8(weight)
+    assert torch.equal(packed.values, codes) and torch.equal(packed.scales.double()[:, None], scale)
+    assert torch.equal(packed.dequantize().double(), lesson.dequantize_int8(codes, scale))
+
+
+@given(st.integers(0, 99), st.integers(-20, 9))
+def test_int4_is_the_lesson_where_scales_and_offsets_are_bfloat16_numbers(seed, low):
+    groups = torch.rand(3, 3, 64, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    weight = on_a_scale(groups, low, low + 15).flatten(1)
+    packed, (values, scale, least) = int4.quantize(weight), lesson.quantize_int4(weight, 64)
+    assert torch.equal(packed.values, values) and torch.equal(packed.scales.double(), scale[..., 0])
+    assert torch.equal(packed.dequantize().double(), lesson.dequantize_int4(values, scale, least))
 
 
 @given(matrices)
