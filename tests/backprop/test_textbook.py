@@ -1,4 +1,4 @@
-"""The network of three inputs and two neurons, number by number."""
+"""The worked example of three inputs and two neurons, number by number."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A new activation or a new kind of model that is registered in one place and not in the other ends in a sentence."""
+"""A half-finished addition, an activation or model registered in one place only, raises a clear error."""
 
 import dataclasses
 from typing import Literal

@@ -1,4 +1,4 @@
-"""A grammar that writes a text in two ways is refused, and no other is; what is accepted has as many texts as it says."""
+"""Exactly the ambiguous grammars are refused; an accepted one has as many texts as it says."""
 
 import math
 import tempfile

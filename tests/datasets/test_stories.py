@@ -1,4 +1,4 @@
-"""The world of stories: what it writes it can read, its probabilities are exact, and every broken promise is found."""
+"""Stories: every generated text is parsed, probabilities are exact, and every inconsistency is found."""
 
 import itertools
 import math
@@ -79,7 +79,8 @@ def tiny_stories() -> dict[str, float]:
             start, p = f"{name} has {a_thing} and {NUMBERS[n]} {color} {friends}. ", 1 / 2 / 3 / 3 / 3 / 3 / 2 / 2
             stories[f"{start}{NUMBERS[n + n]} legs."] = p
             for k in [1, 2]:
-                end = f"{he.capitalize()} gives {NUMBERS[k]} away. {NUMBERS[n - k].capitalize()} stay, {he} likes {his} {thing}."
+                end = f"{he.capitalize()} gives {NUMBERS[k]} away. "
+                end += f"{NUMBERS[n - k].capitalize()} stay, {he} likes {his} {thing}."
                 stories[start + end] = p / 2
     return stories
 

@@ -1,4 +1,4 @@
-"""The token file: what is written is what is read, whatever the vocabulary and whatever happens to the disk."""
+"""Token files: ids survive a round trip, with every vocabulary size and every damage to the file."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""A model that knows its text by heart is told from one that knows what the text follows from."""
+"""A model that memorized its text is distinguished from one that learned its rule."""
 
 import numpy as np
 import pytest

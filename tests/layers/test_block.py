@@ -1,4 +1,4 @@
-"""Blocks against torch's encoder layer, with the same weights."""
+"""Blocks equal torch's encoder layer with the same weights."""
 
 import pytest
 import torch

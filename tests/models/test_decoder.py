@@ -1,4 +1,4 @@
-"""The composed decoder against the one-page GPT, and the laws that every choice of its parts has to keep."""
+"""The composed decoder equals the one-page GPT, and laws hold for every choice of its parts."""
 
 import math
 

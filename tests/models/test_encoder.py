@@ -1,4 +1,4 @@
-"""The laws that an encoder keeps whatever its parts: both sides are seen, padding is not."""
+"""Laws of every encoder: it sees both sides, and no padding."""
 
 import math
 

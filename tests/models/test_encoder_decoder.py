@@ -1,4 +1,4 @@
-"""The encoder-decoder against the paper on one page, against torch's own, and the laws that it shares with every model."""
+"""The encoder-decoder equals the paper on one page and torch's own, and fulfils the laws of every model."""
 
 import math
 from functools import partial
@@ -283,9 +283,8 @@ def test_dropout_is_off_in_evaluation_and_acts_everywhere_in_training(monkeypatc
 
     monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", spy)
     model.train()(text, source=source)
-    assert seen == [0.25] * (
-        2 + 2 * (2 + 1) + 2 * (3 + 2)
-    )  # embeddings; sublayers and attentions of the encoder, of the decoder
+    # embeddings; sublayers and attentions of the encoder; those of the decoder
+    assert seen == [0.25] * (2 + 2 * (2 + 1) + 2 * (3 + 2))
 
 
 def test_one_matrix_reads_the_source_reads_the_target_and_writes():

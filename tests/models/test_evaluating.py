@@ -1,4 +1,4 @@
-"""What a model is spared while it writes: the same numbers in fewer products, and nothing of it is left behind."""
+"""Inference mode: the same numbers in fewer products, and no trace of it afterwards."""
 
 import copy
 import gc
@@ -86,9 +86,8 @@ def test_weights_of_which_only_some_lie_together_are_not_taken_for_neighbours():
     model = decoder(**SHAPES["plain"])
     attention, expected = model.blocks[0].attention, None
     storage = torch.randn(4 * 18, 18, dtype=torch.float64)
-    for i, layer in zip(
-        (0, 1, 3), (attention.to_q, attention.to_k, attention.to_v), strict=True
-    ):  # a gap before the values
+    layers = attention.to_q, attention.to_k, attention.to_v
+    for i, layer in zip((0, 1, 3), layers, strict=True):  # a gap before the values
         layer.weight.data = storage[18 * i : 18 * (i + 1)]
     expected = read(model)
     with evaluating(model):
@@ -120,7 +119,7 @@ def test_nothing_is_left_behind_even_after_an_error():
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=24), st.lists(st.booleans(), min_size=3, max_size=3))
 def test_a_model_is_evaluated_until_the_last_of_many_that_overlap_leaves(order, modes):
-    """Contexts are entered and left in any order; some share modules of the model only. Dropout comes back with the last one alone."""
+    """Contexts are entered and left in any order; some share modules. Dropout returns with the end of the last."""
     model = nn.ModuleList([decoder(**SHAPES["plain"]), nn.Dropout(0.5), nn.Linear(3, 3)])
     for module, mode in zip(model, modes, strict=True):
         module.train(mode)
@@ -151,7 +150,7 @@ def begin(model: Decoder, prompt: list[int]) -> Iterator:
 
 @pytest.mark.parametrize("ending", ["exhausted", "closed", "thrown", "forgotten"])
 def test_a_stream_writes_the_same_after_another_of_its_model_has_ended(ending):
-    """However that one ended, and although the model was in training mode, to which it returns after the last stream."""
+    """However the first stream ended; a model in training mode returns to it after the last stream."""
     model = decoder(**SHAPES["plain"], dropout=0.5)
     expected = written(begin(model.eval(), [4, 5]))
     model.train()

@@ -1,4 +1,4 @@
-"""The n-gram model against dictionaries, and the laws of a distribution: it sums to one after every context, seen or not."""
+"""The n-gram model equals dictionaries; its distributions sum to one after every context, seen or not."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""The hand-written cross-entropy against torch's, at every cut of the vocabulary, and its edges."""
+"""The hand-written cross-entropy equals torch's, for every tiling of the vocabulary and at its edge cases."""
 
 import math
 

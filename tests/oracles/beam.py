@@ -1,4 +1,4 @@
-"""Beam search over one prompt with lists, reading everything again at every step; and the score of every text there is."""
+"""Beam search over one prompt with lists, reading everything anew at every step; and the score of every text."""
 
 import itertools
 
@@ -26,7 +26,7 @@ def every_text(model, prompt, alpha, n_most, end_id):
 
 @torch.inference_mode()
 def beam_search(model, prompt, n_beams, alpha, stopping, n_most, end_id, forbidden=lambda tokens: ()):
-    """(score, tokens, ended) of at most `n_beams` texts, the best first; `forbidden` tells what may not follow the tokens of a text."""
+    """(score, tokens, ended) of at most `n_beams` texts, best first; `forbidden`: tokens that may not follow a text."""
     going, ended = [(0.0, [])], []
     for n in range(1, n_most + 1):
         candidates = []

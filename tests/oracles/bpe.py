@@ -1,4 +1,4 @@
-"""Byte-pair encoding as one would explain it at a blackboard: count everything anew after each merge. Sennrich et al. 2016."""
+"""Byte-pair encoding as on a blackboard: count everything anew after each merge. Sennrich et al. 2016."""
 
 from collections import Counter
 from itertools import pairwise

@@ -4,8 +4,8 @@
     x = x + attention(norm(x));   x = x + mlp(norm(x))        once for every block
     logits = norm(x) @ embed^T
 
-Everything that minillm's models can do beyond this (other positions, norms and activations, caches, fused kernels) is a variation
-on this page. `tests/models/test_decoder.py` holds the composed model equal to it, weight for weight.
+Everything that minillm's models can do beyond this (other positions, norms and activations, caches, fused kernels) is a
+variation on this page. `tests/models/test_decoder.py` holds the composed model equal to it, weight for weight.
 """
 
 import math
@@ -31,13 +31,9 @@ class Attention(nn.Module):
             to(x).view(B, T, self.n_heads, D // self.n_heads).transpose(1, 2)
             for to in (self.to_q, self.to_k, self.to_v)
         )
-        scores = (
-            q @ k.transpose(-2, -1) / math.sqrt(D // self.n_heads)
-        )  # (B, H, T, T): how well each key answers each query
+        scores = q @ k.transpose(-2, -1) / math.sqrt(D // self.n_heads)  # (B, H, T, T), one for each query and key
         future = torch.ones(T, T, dtype=torch.bool).triu(diagonal=1)
-        weights = scores.masked_fill(future, -torch.inf).softmax(
-            dim=-1
-        )  # each row sums to 1, with nothing after the diagonal
+        weights = scores.masked_fill(future, -torch.inf).softmax(dim=-1)  # rows sum to 1, 0 after the diagonal
         return self.to_out((weights @ v).transpose(1, 2).reshape(B, T, D))
 
 

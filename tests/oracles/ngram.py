@@ -1,10 +1,10 @@
-"""An n-gram model with dictionaries: every n-gram a tuple, every probability by recursion on one token. Slow, and plainly right."""
+"""An n-gram model with dictionaries: every n-gram a tuple, probabilities by recursion; slow and plainly right."""
 
 from collections import Counter
 
 
 class Ngrams:
-    """Counts texts (lists of ids); the n-grams that count end at a place > 0, since the first token of a text is given."""
+    """Counts texts (lists of ids): n-grams that end at a place > 0, because the first token of a text is given."""
 
     def __init__(self, order, vocab_size, texts):
         self.order, self.vocab_size = order, vocab_size

@@ -1,10 +1,11 @@
-"""The transformer on one page: the encoder-decoder of Vaswani et al. 2017, written from the paper, with nothing to choose.
+"""The transformer on one page: the encoder-decoder of Vaswani et al. 2017, from the paper, without options.
 
     PE(pos, 2i) = sin(pos / 10000^(2i/D)),   PE(pos, 2i + 1) = cos(pos / 10000^(2i/D))
     x = norm(x + sublayer(x))                         around every sublayer
-    encoder: self-attention, feed-forward             decoder: masked self-attention, attention to the encoder, feed-forward
+    encoder: self-attention, feed-forward       decoder: masked self-attention, attention to the encoder, feed-forward
 
-One sentence at a time, so nothing is padded. `tests/models/test_encoder_decoder.py` holds the composed model equal to it.
+One sentence at a time, so nothing is padded. `tests/models/test_encoder_decoder.py` holds the composed model equal to
+it.
 """
 
 import math
@@ -89,9 +90,7 @@ class Transformer(nn.Module):
     def __init__(self, vocab_size: int, d_model: int, n_heads: int, d_ff: int, n_layers: int):
         super().__init__()
         self.d_model = d_model
-        self.embed = nn.Embedding(
-            vocab_size, d_model
-        )  # of the source, of the target, and, turned round, of what is written
+        self.embed = nn.Embedding(vocab_size, d_model)  # shared by source, target and (transposed) the output
         self.encoder = nn.ModuleList(EncoderBlock(d_model, n_heads, d_ff) for _ in range(n_layers))
         self.decoder = nn.ModuleList(DecoderBlock(d_model, n_heads, d_ff) for _ in range(n_layers))
 

@@ -1,4 +1,4 @@
-"""Who may draft for a run, and from which text."""
+"""Which runs may draft for a run, and from which text."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The folder of a run: who may write there, which is the newest, and what is refused about a place or a disk."""
+"""The folder of a run: permission to write, the newest run, and errors of paths and disks."""
 
 import os
 import shutil

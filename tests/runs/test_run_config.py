@@ -1,4 +1,4 @@
-"""What the sections of a run's config must agree about is refused before anything is read."""
+"""Sections of a config that contradict each other are refused before anything is read."""
 
 import dataclasses
 import importlib

@@ -1,4 +1,4 @@
-"""Too much memory is a sentence with the bytes that were needed, in every way that an allocator says it, and no kill."""
+"""Out of memory: a sentence with the bytes needed for every allocator's message, and no killed process."""
 
 import resource
 import sys
@@ -13,7 +13,8 @@ from minillm.system.out_of_memory import bytes_asked, free_bytes, memory_errors_
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="limits are those of Linux")
 MESSAGES = {
-    "[enforce fail at alloc_cpu.cpp:128] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 64000 bytes.": 64000,
+    "[enforce fail at alloc_cpu.cpp:128] err == 0. DefaultCPUAllocator: can't allocate memory: "
+    "you tried to allocate 64000 bytes.": 64000,
     "DefaultCPUAllocator: not enough memory: you tried to allocate 7 bytes.": 7,
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.10 GiB": 5 * 2**29,
     "MPS backend out of memory (MPS allocated: 9.00 GiB). Tried to allocate 256 bytes on private pool.": 256,

@@ -1,4 +1,4 @@
-"""From a corpus to token streams: what is said of the source, and who sees which part."""
+"""From a corpus to token streams: remarks about the source, and the text of each part."""
 
 import math
 from dataclasses import replace

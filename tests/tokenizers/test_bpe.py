@@ -1,4 +1,4 @@
-"""Byte-level BPE against a naive one, against the `tokenizers` package, and by its laws."""
+"""Byte-level BPE equals a naive version and the `tokenizers` package, and fulfils its laws."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""AdamW against torch's, Muon against one matrix at a time, and who is stepped by whom."""
+"""AdamW equals torch's, Muon a loop over matrices, and every parameter has the right optimizer."""
 
 import copy
 import math
