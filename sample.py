@@ -2,20 +2,18 @@
 
 import argparse
 import dataclasses
-import random
 import sys
 from pathlib import Path
-from typing import Annotated
 
 from minillm.cache.build_cache import CacheConfig
 from minillm.commands import spelled
-from minillm.config.fields import AtLeast, Count, Positive
 from minillm.config.flags import Parser, add_flags, override
 from minillm.console import reading, writing
+from minillm.console.attention_report import refuse_attention
 from minillm.console.checking import build_check
-from minillm.console.writing import AttentionChoice, Memory, Order
-from minillm.decoding.attention_map import attends, check_choice
-from minillm.decoding.beam import FORBIDDING, BeamConfig
+from minillm.console.flag_conflicts import refuse_what_greedy_ignores, refuse_what_would_be_ignored
+from minillm.console.writing import Memory, Order, Request
+from minillm.decoding.beam import BeamConfig
 from minillm.decoding.best_of import BestOfConfig
 from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import SamplingConfig
@@ -38,57 +36,11 @@ python sample.py --attention                             # what each token looke
 python sample.py --cache int4 --weights int8             # a smaller memory, smaller weights
 python sample.py --fill "Once there was a clever [MASK] called Anna."   # with an encoder"""
 OFTEN = [
-    "run",
-    "prompt",
-    "num_samples",
-    "max_new_tokens",
-    "seed",
-    "temperature",
-    "top_k",
-    "top_p",
-    "preset",
-    "stop",
-    "stream",
-    "check",
+    *("run", "prompt", "num_samples", "max_new_tokens", "seed", "temperature", "top_k", "top_p"),
+    *("preset", "stop", "stream", "check"),
 ]
-N_SEEDS = 10**6  # fresh seeds are short enough to be typed
-MAX_SEED = 2**63 - 1
 PROGRAM = spelled("sample").removeprefix("python ")
 LOWER = "write less at once: lower --beams, --num-samples, --best-of or --max-new-tokens"
-DRAWING = [field.name for field in dataclasses.fields(SamplingConfig) if field.name not in FORBIDDING]
-USELESS = {  # beside the way that is asked for
-    "beams": [*DRAWING, "preset", "seed", "num_samples", "stop", "stream", "attention", "draft", "best_of", "explain"],
-    "best_of": ["stream", "attention", "draft", "explain"],
-    "explain": ["num_samples", "stream", "attention"],
-    "draft": ["attention"],
-    "attention": ["num_samples", "stream"],
-}
-NEEDED = {  # for these flags to mean anything
-    "draft_tokens": "draft",
-    "draft_cost": "draft",
-    **dict.fromkeys(("length_penalty", "early_stopping", "num_return"), "beams"),
-    **dict.fromkeys(("same_overlap", "same_n"), "best_of"),
-    **dict.fromkeys(("attention_layer", "attention_head"), "attention"),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What to write."""
-
-    num_samples: Positive = 1  # texts to write, each with a seed of its own
-    max_new_tokens: Count = 0  # tokens to write at most; 0: as the run's config says
-    draft_tokens: Count = 0  # beside --draft: tokens to draft at once; 0: as many as pay, by those accepted so far
-    draft_cost: Annotated[float, AtLeast(0)] = (
-        0.0  # beside --draft: cost of a drafted token, in calls of the model; 0: estimated
-    )
-    attention_layer: Count = 0  # beside --attention: the layer to show, from 1; 0: the last, and a picture of all
-    attention_head: Count = 0  # beside --attention: the head to show, from 1; 0: the mean of all
-
-    @property
-    def attention(self) -> AttentionChoice:
-        """Which weights to show."""
-        return AttentionChoice(self.attention_layer, self.attention_head)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -182,8 +134,9 @@ def go(args: argparse.Namespace) -> None:
     }
     beams, best_of, request = (section(given, default) for default in (BeamConfig(), BestOfConfig(), Request()))
     opened = open_run(args)
-    if not isinstance(opened.text, TextModel) or given.keys() & {"fill", "nearest", "among", "classify"}:
-        return read(args, given, opened, request)
+    attention = request.attention if args.attention else None
+    if not isinstance(opened.text, TextModel) or given.keys() & {*reading.ASKED, "among"}:
+        return reading.answer(opened, given, attention)
     refuse_what_would_be_ignored(given)
     if args.preset is not None and args.preset not in PRESETS:
         raise ValueError(f"--preset {args.preset}: expected one of {', '.join(PRESETS)}")
@@ -194,10 +147,10 @@ def go(args: argparse.Namespace) -> None:
             f"--min-new-tokens = {sampling.min_new_tokens}: expected at most --max-new-tokens = {n_tokens}, where every text ends; "
             "lower it or raise the other"
         )
-    if args.attention:
-        refuse_attention(opened, request)
+    if attention:
+        refuse_attention(opened, attention)
     n_rows = max(request.num_samples, beams.beams, best_of.best_of)
-    seed = choose_seed(args.seed, n_rows)
+    seed = writing.choose_seed(args.seed, n_rows)
     order = Order(
         opened,
         prompt=args.prompt if args.prompt is not None else opened.config.text.prompt,
@@ -223,12 +176,10 @@ def write(
     if beams.beams:
         print(f"run {opened.path} (step {opened.step}); the best of {beams.beams} beams\n", flush=True)
         return writing.by_beams(order, beams)
-    greedy = refuse_what_greedy_ignores(order.sampling, given)
+    sampler = opened.text.sampler(order.sampling, [order.prompt])
+    greedy = refuse_what_greedy_ignores(sampler, given)
     seed = "" if greedy else f"; seed {order.seeds[0]}" + ("" if args.seed else f" (again: --seed {order.seeds[0]})")
-    print(
-        f"run {opened.path} (step {opened.step}); {opened.text.sampler(order.sampling, [order.prompt])}{seed}\n",
-        flush=True,
-    )
+    print(f"run {opened.path} (step {opened.step}); {sampler}{seed}\n", flush=True)
     if best_of.best_of:
         return writing.best_of(order, best_of)
     if args.explain is not None:
@@ -238,16 +189,6 @@ def write(
     if args.draft:
         return writing.with_draft(order, args.stream, args.draft, request.draft_tokens, request.draft_cost)
     return writing.plainly(order, args.stream, request.attention if args.attention else None)
-
-
-def choose_seed(text: str | None, n_texts: int) -> int:
-    """The seed of the first of so many texts: the one that was given, else a fresh one. Raises ValueError."""
-    if text is None:
-        return random.SystemRandom().randrange(N_SEEDS)
-    most = MAX_SEED - n_texts + 1
-    if not (text.isascii() and text.isdigit()) or int(text) > most:
-        raise ValueError(f"--seed = {text!r}: expected int 0 ... {most}; leave it out for a fresh one")
-    return int(text)
 
 
 def section(given: dict, default):
@@ -268,89 +209,6 @@ def open_run(args: argparse.Namespace) -> OpenRun:
             f"--adapter {args.adapter}: expected a run that was trained with --adapter.rank; give it as --run"
         )
     return opened
-
-
-def refuse_what_would_be_ignored(given: dict) -> None:
-    """Raise ValueError for flags that mean nothing beside others, or nothing without others."""
-    for way, useless in USELESS.items():
-        for name in useless:
-            if way in given and name in given:
-                raise ValueError(f"{flag(name)} would be ignored beside {flag(way)}; leave one of the two out")
-    if int(given.get("best_of", 0)) and int(given.get("num_samples", 1)) > int(given["best_of"]):
-        raise ValueError(
-            f"--num-samples {given['num_samples']}: expected at most --best-of {given['best_of']}; write more or show fewer"
-        )
-    for name, needed in NEEDED.items():
-        if name in given and needed not in given:
-            raise ValueError(f"{flag(name)} would be ignored without {flag(needed)}; give both or none")
-
-
-def refuse_what_greedy_ignores(sampling: SamplingConfig, given: dict) -> bool:
-    """Whether the most probable token is always taken. Raises ValueError for settings that cannot have an effect there."""
-    greedy = next(
-        (name for name, off in {"temperature": 0, "top_p": 0, "top_k": 1}.items() if getattr(sampling, name) == off),
-        None,
-    )
-    if greedy is None:
-        return False
-    how = f"{flag(greedy)} {getattr(sampling, greedy):g} always takes the most probable token"
-    useless = [
-        name
-        for name in ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
-        if name in given and name != greedy
-    ]
-    if useless:
-        raise ValueError(f"{flag(useless[0])} would be ignored, since {how}; leave one of the two out")
-    for name in ("num_samples", "best_of"):
-        if int(given.get(name, 1)) > 1:
-            raise ValueError(
-                f"{flag(name)} {given[name]} would give the same text each time, since {how}; leave one of the two out"
-            )
-    return True
-
-
-def refuse_attention(opened: OpenRun, request: Request) -> None:
-    """Raise ValueError for a run without attention, and for a layer or a head that it does not have."""
-    model = opened.config.model
-    if not attends(opened.text.model):
-        raise ValueError(
-            f"--attention: expected a model with attention, and {opened.path} is of model.kind = {model.kind}; "
-            "leave it out, or train one with train.py --config gpt-tiny"
-        )
-    check_choice(*request.attention, model.n_layers, model.n_heads)
-
-
-def flag(name: str) -> str:
-    """As it is typed."""
-    return "--" + name.replace("_", "-")
-
-
-def read(args: argparse.Namespace, given: dict, opened: OpenRun, request: Request) -> None:
-    """Ask a model that does not write about a text. Raises ValueError for flags that do not fit the run."""
-    asked = [name for name in ("fill", "nearest", "among", "classify") if name in given]
-    possible = reading.QUESTIONS.get(type(opened.text), [])
-    able = " or ".join(f"--{name} TEXT" for name in possible) or "--prompt TEXT"
-    questions = [name for name in asked if name != "among"]
-    if len(questions) != 1 or questions[0] not in possible:
-        wrong = f"--{questions[-1]}" if questions else "no text"
-        raise ValueError(f"{wrong}: expected {able} for {opened.path}, whose model.kind is {opened.config.model.kind}")
-    shown = ["attention", "attention_layer", "attention_head"] if args.nearest is None else []
-    useless = [name for name in given if name not in (*asked, *shown, "device", "run", "adapter")]
-    useless += ["among"] if "among" in asked and "nearest" not in asked else []
-    if useless:
-        raise ValueError(f"{flag(useless[0])} would be ignored beside --{questions[0]}; leave one of the two out")
-    refuse_what_would_be_ignored(given)
-    if args.attention:
-        refuse_attention(opened, request)
-    print(f"run {opened.path} (step {opened.step})\n", flush=True)
-    if args.fill is not None:
-        reading.fill(opened, args.fill)
-    elif args.nearest is not None:
-        reading.find_nearest(opened, args.nearest, args.among)
-    else:
-        reading.classify(opened, args.classify)
-    if args.attention:
-        writing.print_attention(opened, opened.text.attention(given[questions[0]]), request.attention)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,10 @@ on them (--adapter.rank 8).
 """
 
 import argparse
-import dataclasses
 import os
 import sys
 import textwrap
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,20 +16,14 @@ from minillm.commands import spelled
 from minillm.config.flags import Parser, add_flags
 from minillm.config.loading import to_toml
 from minillm.console import report
-from minillm.datasets.batch import Batch
 from minillm.datasets.batch_table import batch_table
-from minillm.datasets.pairs import PairBatch
-from minillm.run_config import CONFIGS, RunConfig, load_config
-from minillm.runs import folder, sizing, start, wiring
-from minillm.runs.expectations import as_expected
+from minillm.runs import folder, start, training, wiring
+from minillm.runs.config import CONFIGS, RunConfig
 from minillm.runs.lock import only_trainer
 from minillm.system.os_errors import sentence
 from minillm.system.out_of_memory import memory_errors_as_value_errors
 from minillm.training.allocator import keep_freed_memory
 from minillm.training.interruption import Interrupted
-from minillm.training.loop import Progress, train
-from minillm.training.metrics import MetricsLog
-from minillm.training.precision import seconds_per_pass
 from minillm.training.profile import profile
 from minillm.training.step import Diverged
 
@@ -130,51 +122,27 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
     if args.resume and not only_looks:
         folder.refuse_no_run(args.resume)
         held.enter_context(only_trainer(args.resume))
-    config, saved = start.resolve(args.config, args.resume, args.init_from, flags)
-    if config.train.keep_memory:
+    begun = start.resolve(args.config, args.resume, args.init_from, flags)
+    if begun.config.train.keep_memory:
         keep_freed_memory()
-    original = load_config(args.config) if args.config else saved["config"]
-    if args.init_from:
-        original = dataclasses.replace(original, model=config.model, tokenizer=config.tokenizer)
-        config = config if args.config else sizing.reopen(config, flags)
-    config = as_expected(config, original, fresh=not args.init_from)
-    print(f"{config.about.summary or 'training'}; corpus {config.data.corpus}")
-    if args.resume:
-        data = start.data_again(args.resume, saved, config)
-    else:
-        data = wiring.build_data(config, saved and saved["tokenizer"])
-        config, data = sizing.fit(config, data, flags, saved and saved["tokenizer"])
-    config = sizing.set_cadence(wiring.limit_steps(as_expected(config, original), data), data)
-    batch = wiring.build_batches(config, data)
+    print(f"{begun.config.about.summary or 'training'}; corpus {begun.config.data.corpus}")
+    config, data = start.read_data(begun, flags)
     if args.show_batch:
-        return print(batch_table(batch(0), data.tokenizer))
-    config = settle(config, data.tokenizer.vocab_size, batch, device)
-    weights, base = start.starting_point(args.resume, args.init_from, config, saved)
-    model = wiring.build_model(config, data.tokenizer.vocab_size, device, weights)
-    step, progress = wiring.build_step(config, model), Progress()
-    if args.resume:
-        step.load_state_dict(saved["step"])
-        progress = Progress(**saved["progress"])
+        return print(batch_table(wiring.build_batches(config, data)(0), data.tokenizer))
+    prepared = training.prepare(begun, config, data, device, args.init_from)
+    config, step, batch, progress = prepared.config, prepared.step, prepared.batch, prepared.progress
     name = start.new_name(args.config) if args.config else args.init_from and f"from-{args.init_from.name}"
     path = args.resume or folder.new_folder(config.train.run, name, None if only_looks else held)
-    report.describe(config, data, model, device, None if args.profile else path)
+    report.describe(config, data, prepared.model, device, None if args.profile else path)
     if args.dry_run:
         return print(f"\n{to_toml(config)}")
     if config.train.compile:
         print(step.compile(batch(0)), flush=True)
     if args.profile:
         return print(profile(step, batch, args.profile, device, config.train.precision))
-    validation = wiring.build_validation(config, data).sampled(config.train.eval_tokens)
-    log, corpus = MetricsLog(path / "metrics.jsonl", progress.step), start.corpus_hash(data)
-    folder.write_readable(path, config, data.tokenizer)
-
-    def save(name: str, progress: Progress) -> None:
-        folder.save_run(path, name, config, data, corpus, step, progress, base)
-
-    save("latest", progress)
     try:
-        train(config.train, step, batch, lambda: validation(model), save, log.write, progress)
-        report.finish(path, config, data, device, progress, began)
+        training.run(prepared, path)
+        report.finish(path, config, data, prepared.validation, device, progress, began)
     except Interrupted:
         print(f"interrupted at step {progress.step}, all saved; go on with: {TRAIN} --resume {path}")
         raise
@@ -183,22 +151,6 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
     except Diverged as e:
         raise Diverged(f"{e}; the last good checkpoint is {path / 'checkpoint' / 'latest.pt'}") from None
     return None
-
-
-def settle(config: RunConfig, vocab_size: int, batch: Callable[[int], Batch | PairBatch], device: str) -> RunConfig:
-    """The config with train.precision "auto" replaced by what is faster on this machine, for now and for --resume."""
-    if config.train.precision != "auto":
-        return config
-    model, faster = wiring.build_model(config, vocab_size, device), "fp32"
-    if config.train.backward == "autograd" and any(True for _ in model.parameters()):
-        seconds = seconds_per_pass(model, wiring.build_objective(config), batch(0))
-        faster = min(seconds, key=seconds.__getitem__)
-        print(
-            "forward and backward: "
-            + ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in seconds.items())
-            + f"; taking {faster}"
-        )
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=faster))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import sys
 from benchmarks.record import ROOT, record
 from benchmarks.timing import timed
 from minillm.config.flags import Parser, override
-from minillm.run_config import load_config
 from minillm.runs import wiring
+from minillm.runs.config import load_config
 from minillm.training.allocator import keep_freed_memory
 
 

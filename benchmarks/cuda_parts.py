@@ -22,8 +22,8 @@ from minillm.decoding.drafts import ModelDrafter
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.speculative import Tally, speculate
-from minillm.run_config import RunConfig, load_config
 from minillm.runs import wiring
+from minillm.runs.config import RunConfig, load_config
 from minillm.runs.drafter import build_drafter
 from minillm.runs.folder import open_run
 from minillm.text.model import TextModel

@@ -21,7 +21,8 @@ from benchmarks.gpt2 import GPT2, check_equal, twin, write
 from benchmarks.record import record
 from benchmarks.timing import in_turns, rates, ratios
 from minillm.config.flags import Parser
-from minillm.decoding.generate import Event, generate, stream
+from minillm.decoding.generate import generate, stream
+from minillm.decoding.rows import Event
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.models.decoder import Decoder
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.figures import measure_training
 from benchmarks.record import ROOT, machine
 from minillm.config.flags import Parser
-from minillm.run_config import load_config
+from minillm.runs.config import load_config
 from minillm.training.metrics import read_metrics
 
 LADDER = ROOT / "benchmarks" / "ladder.json"
@@ -55,7 +55,7 @@ def seconds_per_step(config: str, flags: list[str], folder: Path, n_steps: int =
 def measure(config: str, flags: list[str], seconds: float, seed: int) -> dict[str, float]:
     """Train for `seconds` and evaluate."""
     with tempfile.TemporaryDirectory() as trial, tempfile.TemporaryDirectory() as folder:
-        one_pass = load_config(config).model.kind == "ngram"
+        one_pass = load_config(config).task.kind == "count"
         n_steps = 0 if one_pass else max(1, round(seconds / seconds_per_step(config, flags, Path(trial))))
         more = [] if one_pass else ["--train.max_steps", str(n_steps), "--train.eval_every", str(n_steps)]
         result = measure_training(config, seed, Path(folder), [*flags, *more])

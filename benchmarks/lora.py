@@ -25,8 +25,8 @@ from benchmarks.record import ROOT, record
 from minillm.config.flags import Parser
 from minillm.datasets.batch import Batch
 from minillm.evaluation.validation import Validation
-from minillm.run_config import RunConfig, load_config
 from minillm.runs import folder, wiring
+from minillm.runs.config import RunConfig, load_config
 from minillm.tasks.task import Data
 from minillm.training.optim import AdamW, Together
 from minillm.training.step import GradientStep

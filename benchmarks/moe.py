@@ -13,8 +13,8 @@ from benchmarks.throughput import faster
 from benchmarks.timing import ratios, timed
 from minillm.config.flags import Parser, override
 from minillm.models.decoder import DecoderConfig
-from minillm.run_config import RunConfig, load_config
 from minillm.runs import wiring
+from minillm.runs.config import RunConfig, load_config
 
 
 def pair(config: RunConfig) -> dict[str, RunConfig]:

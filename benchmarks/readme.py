@@ -10,7 +10,7 @@ from benchmarks import claims, ladder, lessons
 from benchmarks.cache_frontier import FORGETFUL
 from benchmarks.goals import GOALS
 from benchmarks.record import FIGURES, ROOT
-from minillm.tokenizers.build_tokenizer import CLASSES
+from minillm.tokenizers.build_tokenizer import TOKENIZERS
 
 PAGE = ROOT / "benchmarks" / "figures.md"
 ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
@@ -182,7 +182,7 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
     "kernel-rms-norm": [("RMSNorm differentiated by hand, times autograd's speed", "ratio", "{:.2f} x")],
     **{
         f"tokenizer-{kind}": [(f"tokenizer {kind} reads MB a second (`benchmarks.tokenizers`)", "encode", "{:.1f}")]
-        for kind in CLASSES
+        for kind in TOKENIZERS
     },
     "tokenizer-default": [("the default tokenizer reads MB a second of the stories of gpt-tiny", "encode", "{:.1f}")],
     "imports": [

@@ -19,8 +19,8 @@ from benchmarks.record import record
 from benchmarks.throughput import faster
 from benchmarks.timing import timed
 from minillm.config.flags import Parser, override
-from minillm.run_config import RunConfig, load_config
 from minillm.runs import wiring
+from minillm.runs.config import RunConfig, load_config
 from minillm.tasks.task import Data
 from minillm.training.allocator import keep_freed_memory
 

@@ -22,8 +22,8 @@ from minillm.datasets.corpus import load_corpus
 from minillm.datasets.split import split
 from minillm.datasets.tokens import token_stream
 from minillm.datasets.windows import evaluation_batches
-from minillm.run_config import RunConfig, load_config
 from minillm.runs import wiring
+from minillm.runs.config import RunConfig, load_config
 from minillm.tasks.task import Data
 from minillm.training.balance import load_metrics, routers_of, watching
 

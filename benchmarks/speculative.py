@@ -20,7 +20,8 @@ from minillm.config.flags import Parser
 from minillm.datasets.corpus import load_corpus
 from minillm.decoding.draft_length import MOST, Cost, Tally, expected_speed_up
 from minillm.decoding.drafts import ModelDrafter
-from minillm.decoding.generate import Completion, generate
+from minillm.decoding.generate import generate
+from minillm.decoding.rows import Completion
 from minillm.decoding.sampler import SamplingConfig
 from minillm.decoding.speculative import speculate
 from minillm.runs.drafter import build_drafter

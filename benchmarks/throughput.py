@@ -22,8 +22,8 @@ from benchmarks.timing import in_turns, rates, ratios, timed
 from minillm.config.flags import Parser, override
 from minillm.datasets.batch import Batch
 from minillm.objectives.next_token import next_token
-from minillm.run_config import RunConfig, load_config
 from minillm.runs import wiring
+from minillm.runs.config import RunConfig, load_config
 from minillm.training.allocator import keep_freed_memory
 from minillm.training.precision import seconds_per_pass
 from minillm.training.profile import matmul_rate

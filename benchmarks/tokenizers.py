@@ -15,7 +15,7 @@ from benchmarks.record import record
 from benchmarks.timing import rates, span, timed
 from minillm.config.flags import Parser
 from minillm.datasets.corpus import DataConfig, load_corpus
-from minillm.tokenizers.build_tokenizer import CLASSES, TokenizerConfig, tokenizer_from_dict, train_tokenizer
+from minillm.tokenizers.build_tokenizer import TOKENIZERS, TokenizerConfig, tokenizer_from_dict, train_tokenizer
 from minillm.tokenizers.tokenizer import Tokenizer
 
 
@@ -41,7 +41,7 @@ def main() -> None:
     print(f"{len(texts)} documents, {megabytes:.2f} MB")
     print(f"{'':22}{'train s':>9}{'encode MB/s':>13}{'decode MB/s':>13}{'vocab':>8}{'bytes/token':>13}")
     found: dict[str, list[dict[str, float]]] = {}
-    for kind in CLASSES:
+    for kind in TOKENIZERS:
         tokenizer, train = timed(lambda kind=kind: train_tokenizer(TokenizerConfig(kind, args.vocab_size), texts))
         encode, decode = [], []
         for _ in range(args.repeats):

@@ -18,8 +18,10 @@ TINY |= {"tokenizer__kind": "sentencepiece-bpe"}
 
 
 def small(**more):
-    """Flags of a training that takes a second."""
-    return flags(**(TINY | more))
+    """Flags of a training that takes a second; an encoder writes no tokens."""
+    words = flags(**(TINY | more))
+    at = words.index("--text.max_new_tokens")
+    return words[:at] + words[at + 2 :]
 
 
 SHAPE = [  # flags that give another config the same encoder
@@ -146,6 +148,17 @@ def test_an_encoder_learns_pairs_too_if_asked(tmp_path):
     assert sample.main(["--run", str(tmp_path / "pairs"), "--fill", "The [MASK] sat"]) == 0
 
 
+def test_a_config_that_names_no_task_goes_on_with_that_of_the_run_and_one_that_does_must_fit_it(runs, tmp_path, capsys):
+    (tmp_path / "more.toml").write_text(
+        "[data]\nn_stories = 60\n[schedule]\nwarmup_steps = 1\n[train]\nmax_steps = 1\n"
+    )
+    words = ["--init-from", str(runs[0] / "encoder"), "--train.run", str(tmp_path / "more")]
+    assert train.main(["--config", str(tmp_path / "more.toml"), *words]) == 0
+    assert '[task]\nkind = "blanks"' in (tmp_path / "more" / "config.toml").read_text()
+    assert train.main(["--config", "lora-tiny", *words]) == 2
+    assert "model.kind = encoder: expected decoder or rnn beside task.kind = next_token" in capsys.readouterr().err
+
+
 BAD = {
     "no blank": ("encoder", ["--fill", "The cat sat"], "expected a text with [MASK] in it"),
     "blanks for a decoder": ("decoder", ["--fill", "The [MASK] sat"], "--fill: expected --prompt TEXT"),
@@ -193,20 +206,25 @@ def test_what_cannot_be_asked_is_one_sentence_and_status_2(runs, name, words, se
 
 BAD_TRAINING = {
     "labels for a decoder": (
-        ["--config", "gpt-tiny", "--labels.kind", "ending"],
-        "labels.kind = ending: expected model.kind = encoder",
+        ["--config", "gpt-tiny", "--task.kind", "labels"],
+        "model.kind = decoder: expected encoder beside task.kind = labels; set task.kind = next_token",
     ),
     "blanks for a decoder": (
-        ["--config", "gpt-tiny", "--masking.fraction", "0.3"],
-        "masking: expected only beside model.kind = encoder",
+        ["--config", "gpt-tiny", "--task.fraction", "0.3"],
+        "--task.fraction: unknown key of task.kind = next_token; expected task.kind = blanks beside it",
     ),
     "blanks beside labels": (
-        ["--config", "encoder-ending", "--masking.fraction", "0.3"],
-        "masking: expected only beside",
+        ["--config", "encoder-ending", "--task.fraction", "0.3"],
+        "--task.fraction: unknown key of task.kind = labels; expected task.kind = blanks beside it",
+    ),
+    "words for an encoder": (["--config", "encoder-tiny", "--text.max_new_tokens", "9"], "an encoder fills blanks"),
+    "sampling for a classifier": (
+        ["--config", "encoder-ending", "--sampling.top_p", "0.5"],
+        "a classifier does not write",
     ),
     "labels of other texts": (
         ["--config", "encoder-ending", "--data.corpus", "my.txt"],
-        "expected data.corpus = stories",
+        "data.corpus = my.txt: expected stories beside task.kind = labels",
     ),
     "fine-tuning a decoder": (["--config", "encoder-ending", "--init-from", "{decoder}"], "model.kind = encoder"),
     "another encoder": (

@@ -9,7 +9,7 @@ import pytest
 
 import train
 from minillm.config.loading import to_toml
-from minillm.run_config import CONFIGS, RunConfig
+from minillm.runs.config import CONFIGS, RunConfig
 from tests import tiny
 from tests.test_cli import SMALL
 

@@ -27,7 +27,7 @@ SMALL = {
     "model.n_heads": 2,
     "model.context_length": 64,
     "model.dropout": 0.1,
-    "train.label_smoothing": 0.1,
+    "task.label_smoothing": 0.1,
     "train.batch_size": 4,
     "schedule.warmup_steps": 1,
     "train.max_steps": 6,
@@ -146,7 +146,10 @@ def test_what_cannot_be_translated_or_shown_is_one_sentence_and_status_2(finishe
 
 WRONG = {
     "stories": (["--data.corpus", "stories"], "expected translation, or a .tsv file"),
-    "cleaning": (["--data.clean", "true"], "data.clean = true: expected false for pairs"),
+    "cleaning": (
+        ["--data.clean", "true"],
+        "data.clean = true: expected false, its default, since cleaning drops single texts",
+    ),
     "short context": (["--model.context_length", "8"], "expected at most model.context_length = 8"),
 }
 

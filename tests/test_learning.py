@@ -6,7 +6,7 @@ import pytest
 
 import train
 from benchmarks.figures import valid_stories
-from minillm.run_config import load_config
+from minillm.runs.config import load_config
 
 
 @pytest.mark.slow

@@ -8,8 +8,8 @@ import torch
 
 import train
 from minillm.config.flags import override
-from minillm.run_config import load_config
 from minillm.runs import folder, wiring
+from minillm.runs.config import load_config
 from minillm.training import checkpoint
 from minillm.training.step import GradientStep
 from tests import tiny

@@ -55,7 +55,9 @@ def commands(tmp_path_factory) -> Path:
 
 
 def test_an_installed_package_carries_every_file_and_its_version(commands, tmp_path):
-    code = "from minillm.folders import *; print(version(), SHIPPED); print(importlib.metadata.version('minillm'))"
+    code = (
+        "from minillm.system.folders import *; print(version(), SHIPPED); print(importlib.metadata.version('minillm'))"
+    )
     said, known = succeed(commands / "python", "-c", code, cwd=tmp_path).splitlines()
     stated, _, shipped = said.partition(" ")
     assert stated == known == version() and Path(shipped).is_relative_to(commands.parent)

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.goals import GOALS, Goal
 from benchmarks.readme import PAGE, ROWS, page, table, with_figures
-from minillm.run_config import CONFIGS, load_config
+from minillm.runs.config import CONFIGS, load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = json.loads((ROOT / "benchmarks" / "figures.json").read_text(encoding="utf-8"))

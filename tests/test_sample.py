@@ -23,7 +23,7 @@ from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import SamplingConfig
 from minillm.models.decoder import Decoder
 from minillm.models.rnn import RNN, RNNConfig
-from minillm.run_config import RunConfig
+from minillm.runs.config import RunConfig
 from minillm.runs.folder import OpenRun
 from minillm.text.model import TextConfig, TextModel
 from minillm.tokenizers.char import CharTokenizer

@@ -10,8 +10,8 @@ from minillm.config.flags import override
 from minillm.datasets.corpus import Corpus
 from minillm.datasets.split import split
 from minillm.datasets.tokens import token_stream
-from minillm.run_config import load_config
 from minillm.runs import wiring
+from minillm.runs.config import load_config
 from minillm.tasks import documents
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Annotated
 
 from minillm.cache.contiguous import ContiguousCache
 from minillm.cache.h2o import H2OCache
@@ -12,14 +12,16 @@ from minillm.cache.paged import PagedCache
 from minillm.cache.quantized import QuantizedCache
 from minillm.cache.snapkv import SnapKVCache
 from minillm.cache.streaming import StreamingCache
-from minillm.config.fields import Count, validate
+from minillm.config.fields import Choice, Count, validate
 
+PAGE = 16  # tokens
 COMPLETE: dict[str, Callable[[], KVCache]] = {  # caches that keep every token
     "contiguous": ContiguousCache,
     "int8": partial(QuantizedCache, bits=8),
     "int4": partial(QuantizedCache, bits=4),
 }
-PAGE = 16  # tokens
+# keeps every token, in a fixed number of pages
+PAGED: dict[str, Callable[..., KVCache]] = {"paged": PagedCache}
 FORGETFUL: dict[str, Callable[[int], KVCache]] = {  # caches that keep a budget of tokens
     "streaming": StreamingCache,
     "h2o": H2OCache,
@@ -31,7 +33,7 @@ FORGETFUL: dict[str, Callable[[int], KVCache]] = {  # caches that keep a budget 
 class CacheConfig:
     """Which past tokens the KV cache keeps, and in which form."""
 
-    cache: Literal["contiguous", "paged", "int8", "int4", "streaming", "h2o", "snapkv"] = "contiguous"  # the KV cache
+    cache: Annotated[str, Choice(COMPLETE, PAGED, FORGETFUL)] = "contiguous"  # form of the KV cache
     cache_budget: Count = 0  # tokens that streaming, h2o and snapkv keep, or paged has room for (0: as many as fit)
 
     def __post_init__(self) -> None:
@@ -52,12 +54,13 @@ def build_cache(config: CacheConfig, room: int = 0) -> Callable[[], KVCache]:
     """
     if config.cache in COMPLETE:
         return COMPLETE[config.cache]
-    if config.cache == "paged":
+    if config.cache in PAGED:
         if not (config.cache_budget or room):
             raise ValueError(
-                "cache_budget = 0: expected the tokens that paged has room for, since no limit is known here; set it"
+                f"cache_budget = 0: expected the tokens that {config.cache} has room for, as no limit is known here; "
+                "set it"
             )
-        return partial(PagedCache, n_pages=-(-(config.cache_budget or room) // PAGE), page_size=PAGE)
+        return partial(PAGED[config.cache], n_pages=-(-(config.cache_budget or room) // PAGE), page_size=PAGE)
     make = partial(FORGETFUL[config.cache], config.cache_budget)
     make()  # raises ValueError for an invalid budget before anything is read
     return make

@@ -1,8 +1,9 @@
-"""Fields of a config: types with ranges, and the checks of their values.
+"""Fields of a config: types with ranges or choices, and the checks of their values.
 
-A range is part of the type, `Annotated[int, AtLeast(1)]`. A wrong type, a value out of range or an unknown name raises
-ValueError with the key, the expected value, and the nearest known name. Read after this: `loading`, which fills
-dataclasses from TOML files.
+A range is part of the type, `Annotated[int, AtLeast(1)]`, and so is a choice among the keys of a dictionary,
+`Annotated[str, Choice(ACTIVATIONS)]`. A wrong type, a value out of range or an unknown name raises ValueError with the
+key, the expected value, and the nearest known name. Read after this: `loading`, which fills dataclasses from
+TOML files.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ import difflib
 import math
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -67,6 +69,22 @@ class Between:
         return f"{self.low} ... {self.high}"
 
 
+class Choice:
+    """The keys of dictionaries, `Annotated[str, Choice(ACTIVATIONS)]`: whoever adds an entry adds a choice.
+
+    >>> describe(Annotated[str, Choice({"relu": max})])
+    'one of relu'
+    """
+
+    def __init__(self, *tables: Mapping[str, Any]):
+        """Several tables allow the keys of each; they are read when a value is checked, not before."""
+        self.tables = tables
+
+    @property
+    def names(self) -> list[str]:
+        return [name for table in self.tables for name in table]
+
+
 Positive = Annotated[int, AtLeast(1)]
 
 Count = Annotated[int, AtLeast(0)]
@@ -79,9 +97,9 @@ Seed = Annotated[int, Between(0, 2**32 - 1)]  # one 32-bit word, so that differe
 def validate(config: object) -> None:
     """Check a dataclass built in Python as strictly as one read from a file. Raises ValueError."""
     hints = typing.get_type_hints(type(config), include_extras=True)
-    for name, hint in hints.items():
-        if not kinds_of(hint):
-            fit(getattr(config, name), hint, f"{type(config).__name__}.{name}")
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        if not kinds_of(hints[field.name]):
+            fit(getattr(config, field.name), hints[field.name], f"{type(config).__name__}.{field.name}")
 
 
 def suggest(name: str, known: list[str]) -> str:
@@ -113,14 +131,23 @@ def describe(hint: Any) -> str:
     >>> describe(Positive), describe(Literal["a", "b"])
     ('int >= 1', 'one of a, b')
     """
+    if (names := names_of(hint)) is not None:
+        return "one of " + ", ".join(map(str, names))
     if typing.get_origin(hint) is Annotated:
         base, *ranges = typing.get_args(hint)
         return f"{describe(base)} {' and '.join(map(str, ranges))}"
-    if typing.get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(hint)))
     if typing.get_origin(hint) is tuple:
         return "comma-separated " + describe(typing.get_args(hint)[0])
     return {str: "text", bool: "true or false"}.get(hint, hint.__name__)
+
+
+def names_of(hint: Any) -> list[Any] | None:
+    """The values that a Literal or a Choice allows; None for any other type."""
+    if typing.get_origin(hint) is Literal:
+        return list(typing.get_args(hint))
+    if typing.get_origin(hint) is Annotated:
+        return next((each.names for each in typing.get_args(hint) if isinstance(each, Choice)), None)
+    return None
 
 
 def kinds_of(hint: Any) -> dict[str, type]:
@@ -128,7 +155,7 @@ def kinds_of(hint: Any) -> dict[str, type]:
     members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if not all(map(dataclasses.is_dataclass, members)):
         return {}
-    return {getattr(member, "kind", ""): member for member in members} if len(members) > 1 else {"": members[0]}
+    return {member.kind: member for member in members} if len(members) > 1 else {"": members[0]}
 
 
 def fit(value: Any, hint: Any, name: str) -> Any:
@@ -137,6 +164,10 @@ def fit(value: Any, hint: Any, name: str) -> Any:
     >>> fit(3, float, "lr"), fit([1, 2], tuple[int, ...], "sizes")
     (3.0, (1, 2))
     """
+    if (names := names_of(hint)) is not None:
+        if value not in names:
+            raise ValueError(f"{name} = {value!r}: expected {suggest(str(value), list(map(str, names)))}")
+        return value
     if typing.get_origin(hint) is Annotated:
         base, *ranges = typing.get_args(hint)
         if base is not int or type(value) is not int:  # an integer's range is checked before its 64 bits
@@ -145,12 +176,6 @@ def fit(value: Any, hint: Any, name: str) -> Any:
             if not allowed.allows(value):
                 raise ValueError(f"{name} = {value!r}: expected {describe(hint)}")
         return fit(value, base, name)
-    if typing.get_origin(hint) is Literal:
-        if value not in typing.get_args(hint):
-            raise ValueError(
-                f"{name} = {value!r}: expected {suggest(str(value), [str(a) for a in typing.get_args(hint)])}"
-            )
-        return value
     if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
         items = typing.get_args(hint)
         if items[-1] is not Ellipsis and len(value) != len(items):

@@ -143,11 +143,25 @@ def override(config: C, flags: Mapping[str, str], dashes: bool = False) -> C:
     leaves = {key.name: key for key in keys(type(config), tree=tree)}
     for name, text in flags.items():
         if name not in leaves:
-            raise ValueError(f"--{name}: unknown key; expected {suggest(name, list(leaves))}")
+            wrong = _of_another_kind(type(config), tree, name) or f"; expected {suggest(name, list(leaves))}"
+            raise ValueError(f"--{name}: unknown key{wrong}")
         *sections, leaf = name.split(".")
         flag = "--" + (name.replace("_", "-") if dashes else name)
         functools.reduce(dict.__getitem__, sections, tree)[leaf] = _parse(text, leaves[name].hint, flag)
     return from_dict(type(config), tree)
+
+
+def _of_another_kind(cls: type, tree: Mapping[str, Any], name: str) -> str:
+    """What is wrong with a key that only other kinds of its section have; empty for any other key."""
+    section, _, leaf = name.rpartition(".")
+    kinds = kinds_of(typing.get_type_hints(cls).get(section))
+    owners = [kind for kind, member in kinds.items() if leaf in {field.name for field in dataclasses.fields(member)}]
+    if not owners:
+        return ""
+    needed = f"{section}.kind = {' or '.join(owners)}"
+    return (
+        f" of {section}.kind = {tree[section]['kind']}; expected {needed} beside it; leave it out, or change the kind"
+    )
 
 
 def _parse(text: str, hint: Any, name: str) -> Any:

@@ -59,7 +59,8 @@ def keys(cls: type, prefix: str = "", tree: Mapping[str, Any] | None = None) -> 
 
 def from_dict(cls: type[C], tree: Mapping[str, Any], where: str = "") -> C:
     """Build a dataclass from nested dictionaries (a parsed TOML file). Raises ValueError."""
-    hints = typing.get_type_hints(cls, include_extras=True)
+    all_hints = typing.get_type_hints(cls, include_extras=True)
+    hints = {field.name: all_hints[field.name] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name in tree:
         if name not in hints:
             raise ValueError(
@@ -102,12 +103,12 @@ def brief(config: object) -> str:
     for section in dataclasses.fields(config):
         value, always = getattr(config, section.name), "kind" if len(kinds_of(hints[section.name])) > 1 else ""
         told = [key.name for key in keys(type(value)) if key.name == always or getattr(value, key.name) != key.default]
-        texts = [f"{name} {_written(getattr(value, name))}" for name in told]
+        texts = [f"{name} {written(getattr(value, name))}" for name in told]
         lines += [f"{f'[{section.name}]':<12} {', '.join(texts)}"] if texts else []
     return "\n".join(lines)
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A value as text, without quotes if it is unambiguous."""
     is_word = isinstance(value, str) and value and value.isprintable() and not set(value) & set(' ,"')
     return value if is_word else literal(value)

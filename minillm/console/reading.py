@@ -1,16 +1,20 @@
 """Questions to a model that reads and does not write: blanks to fill, labels to tell, sentences that are alike.
 
-Each question prints its answer, and says where a text is so unlike the training text that the answer means little. `sample.py` chooses
-one. Read `text/cloze.py` and `evaluation/novelty.py` before.
+Each question prints its answer, and says where a text is so unlike the training text that the answer means little.
+`sample.py` chooses one. Read `text/cloze.py` and `evaluation/novelty.py` before.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from minillm.console.attention_report import AttentionChoice, print_attention, refuse_attention
+from minillm.console.flag_conflicts import flag, refuse_what_would_be_ignored
 from minillm.datasets.corpus import load_corpus, read_text
 from minillm.evaluation.novelty import Novelty
-from minillm.run_config import RunConfig
+from minillm.runs.config import RunConfig
 from minillm.runs.folder import OpenRun
 from minillm.tasks.documents import read_texts
 from minillm.text.classifier import TextClassifier
@@ -19,6 +23,43 @@ from minillm.text.cloze import Cloze
 N_SHOWN = 8  # candidates for a blank, or sentences
 N_DOCUMENTS = 200  # of a corpus, whose sentences are searched
 QUESTIONS = {Cloze: ["fill", "nearest"], TextClassifier: ["classify"]}
+ASKED = [name for names in QUESTIONS.values() for name in names]
+
+
+def answer(opened: OpenRun, given: Mapping[str, Any], attention: AttentionChoice | None) -> None:
+    """Print the answer to the one question among the flags that were `given`, and where the model looked, if asked.
+
+    Raises ValueError for flags that do not fit the run.
+    """
+    question = check_question(opened, given)
+    if attention:
+        refuse_attention(opened, attention)
+    print(f"run {opened.path} (step {opened.step})\n", flush=True)
+    text = given[question]
+    if question == "fill":
+        fill(opened, text)
+    elif question == "nearest":
+        find_nearest(opened, text, given.get("among"))
+    else:
+        classify(opened, text)
+    if attention:
+        print_attention(opened, opened.text.attention(text), attention)
+
+
+def check_question(opened: OpenRun, given: Mapping[str, Any]) -> str:
+    """The name of the question. Raises ValueError for none, for several, and for flags that would be ignored beside it."""
+    questions, possible = [name for name in ASKED if name in given], QUESTIONS.get(type(opened.text), [])
+    if len(questions) != 1 or questions[0] not in possible:
+        able = " or ".join(f"--{name} TEXT" for name in possible) or "--prompt TEXT"
+        wrong = f"--{questions[-1]}" if questions else "no text"
+        raise ValueError(f"{wrong}: expected {able} for {opened.path}, whose model.kind is {opened.config.model.kind}")
+    [question] = questions
+    beside = ["among"] if question == "nearest" else ["attention", "attention_layer", "attention_head"]
+    useless = [name for name in given if name not in (question, *beside, "device", "run", "adapter")]
+    if useless:
+        raise ValueError(f"{flag(useless[0])} would be ignored beside --{question}; leave one of the two out")
+    refuse_what_would_be_ignored(given)
+    return question
 
 
 def fill(opened: OpenRun, text: str) -> None:

@@ -1,34 +1,58 @@
 """The ways to write with a run: token by token, with somebody who drafts, by beams, the best of several, or with all reasons.
 
-Each is a function of an `Order` that prints what it wrote, and what there is to tell of how it was written. `sample.py` chooses one.
-Read `text/model.py` and `runs/folder.py` before.
+Each is a function of an `Order` that prints what it wrote, and what there is to tell of how it was written. `sample.py`
+chooses one. Read `text/model.py` and `runs/folder.py` before.
 """
 
+import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 
 from minillm.cache.build_cache import PAGE, CacheConfig, build_cache
-from minillm.decoding.attention_map import AttentionMap, save_heat_maps, strongest, table
+from minillm.config.fields import AtLeast, Count, Positive
+from minillm.console.attention_report import AttentionChoice, print_attention
 from minillm.decoding.beam import BeamConfig
 from minillm.decoding.best_of import BestOfConfig, rank
 from minillm.decoding.draft_length import Tally
 from minillm.decoding.explain import Choice, ExplainingSampler, show, to_json
-from minillm.decoding.generate import Completion, generate
+from minillm.decoding.generate import generate
+from minillm.decoding.rows import Completion
 from minillm.decoding.sampler import Sampler, SamplingConfig
 from minillm.decoding.speculative import speculate
 from minillm.models.language_model import LanguageModel, State
 from minillm.runs.drafter import build_drafter
 from minillm.runs.folder import OpenRun
 from minillm.text.model import TextModel
-from minillm.text.translator import Translator
 
 BETWEEN = "\n---\n"  # two texts
 N_PLAIN = 64  # tokens that are written without a draft, to compare
+N_SEEDS = 10**6  # fresh seeds are short enough to be typed
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """How much to write, and how much to show of it."""
+
+    num_samples: Positive = 1  # texts to write, each with a seed of its own
+    max_new_tokens: Count = 0  # tokens to write at most; 0: as the run's config says
+    draft_tokens: Count = 0  # beside --draft: tokens to draft at once; 0: as many as pay, by those accepted so far
+    draft_cost: Annotated[float, AtLeast(0)] = (
+        0.0  # beside --draft: cost of a drafted token, in calls of the model; 0: estimated
+    )
+    attention_layer: Count = 0  # beside --attention: the layer to show, from 1; 0: the last, and a picture of all
+    attention_head: Count = 0  # beside --attention: the head to show, from 1; 0: the mean of all
+
+    @property
+    def attention(self) -> AttentionChoice:
+        """Which weights to show."""
+        return AttentionChoice(self.attention_layer, self.attention_head)
 
 
 class Memory:
@@ -110,11 +134,14 @@ class Order(NamedTuple):
         return f"\n{self.check(self.whole(written))}" if self.check else ""
 
 
-class AttentionChoice(NamedTuple):
-    """Which weights to show."""
-
-    layer: int  # from 1; 0: the last in print, all of them in the picture
-    head: int  # from 1; 0: the mean
+def choose_seed(text: str | None, n_texts: int) -> int:
+    """The seed of the first of so many texts: the one that was given, else a fresh one. Raises ValueError."""
+    if text is None:
+        return random.SystemRandom().randrange(N_SEEDS)
+    most = MAX_SEED - n_texts + 1
+    if not (text.isascii() and text.isdigit()) or int(text) > most:
+        raise ValueError(f"--seed = {text!r}: expected int 0 ... {most}; leave it out for a fresh one")
+    return int(text)
 
 
 def plainly(
@@ -232,17 +259,3 @@ def explained(order: Order, path: Path | None, draft: str | None, n_draft: int, 
             to_json(choices, prompt=order.prompt, seed=order.seeds[0], text=completion.text), encoding="utf-8"
         )
         print(f"\nall of it is in {path}; draw it again with: python -m minillm.decoding.explain replay {path}")
-
-
-def print_attention(opened: OpenRun, found: AttentionMap, asked: AttentionChoice) -> None:
-    """Print one layer's attention, and save a picture of it, or of every layer where none was asked for, in the run's folder."""
-    weights, described = found.choose(*asked)
-    if isinstance(opened.text, Translator):
-        print(f"\nwhere each word was looked for in the source ({described}):\n")
-        print(table(found.rows, found.columns, weights[-1]))
-    else:
-        print(f"\nwhat each token looked at most ({described}):\n")
-        print(strongest(found.rows, found.columns, weights[-1]))
-    path = opened.path / "attention.png"
-    if save_heat_maps(found.rows, found.columns, weights, path, first=asked.layer or 1):
-        print(f"\n{'it' if asked.layer else 'every layer'} is drawn in {path}")

@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from minillm.config.fields import Fraction, Positive, Seed, validate
 from minillm.datasets.files import read_text, read_with_account
@@ -39,7 +39,6 @@ class DataConfig:
     clean: bool = False  # normalize the text and remove junk and near-duplicates, by the rules of section [cleaning]
     val_fraction: Fraction = 0.05  # share for validation; of a single text, its last val_fraction + test_fraction
     test_fraction: Fraction = 0.05  # share of documents for the final test
-    order: Literal["epochs", "random", "contiguous"] = "epochs"  # shuffled epochs, random draws, or carried state (rnn)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -75,15 +74,14 @@ def load_corpus(config: DataConfig) -> Corpus:
         return Corpus(name, ["\n".join(lines[i : i + N_SENTENCES]) for i in range(0, len(lines), N_SENTENCES)], None)
     if name == "translation" or name.endswith(".tsv"):
         raise ValueError(
-            f"data.corpus = {name!r}: expected texts, and these are pairs; "
-            "translate them with --model.kind encoder_decoder"
+            f"data.corpus = {name!r}: expected texts, and these are pairs; translate them with --config translate-tiny"
         )
     documents, account = read_with_account(_existing(name))
     return Corpus(name, documents, None, account=account)
 
 
 def corpus_of(texts: Iterable[str], name: str = "texts") -> Corpus:
-    """Make a corpus from strings: a list of documents, or any iterable of them.
+    """Make a corpus from strings, for `runs.wiring.build_data`: a list of documents, or any iterable of them.
 
     Raises ValueError for a single string, for an element that is not a string, and if there is no text.
     """

@@ -8,14 +8,12 @@ before: `stories`, `tokens`.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from minillm.config.fields import validate
 from minillm.constants import EMPTY
 from minillm.datasets.stories import World
 from minillm.datasets.tokens import TokenStream
@@ -23,16 +21,6 @@ from minillm.datasets.tokens import TokenStream
 ENDINGS = ("bad", "good")  # label 0, label 1
 N_SENTENCES = 2  # sentences that decide how a story ends
 SENTENCE_END = re.compile(r'(?:(?<=[.!?])|(?<=[.!?]")) (?=[A-Z"])')
-
-
-@dataclass(frozen=True)
-class LabelsConfig:
-    """The label to predict for each text; every kind but "none" fine-tunes an encoder."""
-
-    kind: Literal["none", "ending"] = "none"  # ending: whether a story (corpus "stories") ends badly or well
-
-    def __post_init__(self) -> None:
-        validate(self)
 
 
 class LabelBatch(NamedTuple):

@@ -7,14 +7,10 @@ its visible end. Masks are drawn anew at every step, as a pure function of (seed
 tokenizer's vocab_size. Read before: `batch`, `windows`.
 """
 
-from dataclasses import dataclass
-from typing import Annotated
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from minillm.config.fields import Between, Fraction, validate
 from minillm.constants import IGNORE
 from minillm.datasets.batch import Batch
 from minillm.tokenizers.tokenizer import Tokenizer
@@ -22,30 +18,12 @@ from minillm.tokenizers.tokenizer import Tokenizer
 MASK = "[MASK]"  # the masked token, as text
 
 
-@dataclass(frozen=True)
-class MaskingConfig:
-    """Which tokens of a text are masked, and what replaces them."""
-
-    fraction: Annotated[float, Between(0.01, 1)] = 0.15  # share of tokens that are masked and become targets
-    whole_words: bool = True  # mask all pieces of a word, or none
-    masked: Fraction = 0.8  # share of the masked tokens that become [MASK]
-    random: Fraction = 0.1  # share that become a random token; the rest stay as they are
-
-    def __post_init__(self) -> None:
-        validate(self)
-        if self.masked + self.random > 1:
-            raise ValueError(
-                f"masking.masked + masking.random = {self.masked + self.random:g}: expected at most 1; "
-                "lower one of them"
-            )
-
-
 class Masking:
     """Masks tokens in texts of one tokenizer.
 
     >>> from minillm.tokenizers.byte import ByteTokenizer
     >>> tokenizer = ByteTokenizer()
-    >>> masking = Masking(MaskingConfig(fraction=0.4, masked=1, random=0), tokenizer)
+    >>> masking = Masking(tokenizer, fraction=0.4, whole_words=True, masked=1, random=0)
     >>> tokens = torch.tensor([tokenizer.encode("of ten")])
     >>> masking.words(tokens)
     tensor([[0, 0, 1, 2, 2, 2]])
@@ -53,8 +31,13 @@ class Masking:
     Batch(tokens=tensor([[111, 102,  32, 257, 257, 257]]), targets=tensor([[-100, -100, -100,  116,  101,  110]]))
     """
 
-    def __init__(self, config: MaskingConfig, tokenizer: Tokenizer):
-        self.config, self.end_id, self.mask_id = config, tokenizer.end_id, tokenizer.vocab_size
+    def __init__(self, tokenizer: Tokenizer, *, fraction: float, whole_words: bool, masked: float, random: float):
+        """`fraction` of the tokens are masked, whole words or single tokens.
+
+        Of these, the share `masked` becomes [MASK], the share `random` a random token, and the rest stays as it is.
+        """
+        self.fraction, self.whole_words, self.masked, self.random = fraction, whole_words, masked, random
+        self.end_id, self.mask_id = tokenizer.end_id, tokenizer.vocab_size
         pieces = [tokenizer.decode_bytes([token]) for token in range(tokenizer.vocab_size)]
         self.opens = torch.tensor([_in_a_word(piece[:1]) for piece in pieces])  # (V,): may continue a word
         self.closes = torch.tensor([_in_a_word(piece[-1:]) for piece in pieces])  # (V,): a word may continue after it
@@ -64,7 +47,7 @@ class Masking:
 
         END is never masked. A row that would have no masked token gets one: the word with the smallest draw.
         """
-        c, generator = self.config, np.random.default_rng(seed)
+        generator = np.random.default_rng(seed)
         word = self.words(tokens)
         # one number a word, (B, T): whether it is masked, and what replaces it
         draw, kind = (torch.from_numpy(generator.random(tokens.shape)).gather(1, word) for _ in range(2))
@@ -72,8 +55,8 @@ class Masking:
         other = other + (other >= self.end_id)  # any token but END
         maskable = (tokens >= 0) & (tokens != self.end_id)
         least = draw.masked_fill(~maskable, torch.inf).amin(1, keepdim=True)
-        masked = maskable & (draw <= least.clamp(min=c.fraction))
-        replacement = tokens.where(kind >= c.masked + c.random, other).where(kind >= c.masked, self.mask_id)
+        masked = maskable & (draw <= least.clamp(min=self.fraction))
+        replacement = tokens.where(kind >= self.masked + self.random, other).where(kind >= self.masked, self.mask_id)
         return Batch(replacement.where(masked, tokens), tokens.where(masked, IGNORE))
 
     def words(self, tokens: Tensor) -> Tensor:
@@ -81,7 +64,7 @@ class Masking:
 
         A word continues where letters or digits meet, so spaces, punctuation and END separate words.
         """
-        if not self.config.whole_words:
+        if not self.whole_words:
             return torch.arange(tokens.shape[1]).expand_as(tokens)
         filled, tokens = tokens >= 0, tokens.clamp(min=0)
         continues = torch.zeros_like(filled)

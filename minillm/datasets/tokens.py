@@ -82,7 +82,7 @@ def _concatenate(encoded: list[list[int]], tokenizer: Tokenizer, dtype: np.dtype
 
 def _identity(documents: Sequence[str], tokenizer: Tokenizer) -> tuple[str, int]:
     """The name of the file for these documents and this tokenizer, and the size of the documents in bytes."""
-    code = {getattr(sys.modules.get(cls.__module__), "__file__", None) or "" for cls in type(tokenizer).__mro__}
+    code = {vars(sys.modules[cls.__module__]).get("__file__") or "" for cls in type(tokenizer).__mro__}
     # subtle: the hash includes the tokenizer's source code, so that an edit of it is not answered with stale ids
     parts = [FORMAT, json.dumps(tokenizer.to_dict(), sort_keys=True).encode()]
     parts += [Path(file).read_bytes() for file in sorted(code) if os.path.isfile(file)]

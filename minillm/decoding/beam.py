@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from minillm.config.fields import Between, Count, Positive, validate
-from minillm.decoding.generate import Reason, begin, check, divide, pad_left
+from minillm.decoding.generate import begin, check
+from minillm.decoding.padding import pad_left
+from minillm.decoding.rows import Reason
 from minillm.decoding.sampler import Sampler
 from minillm.decoding.transforms import BANNED
 from minillm.models.evaluating import evaluating
@@ -91,7 +93,7 @@ def beam_search(
     with evaluating(model):
         state, limits = begin(model, prompts, max_new_tokens, (start or model.start) if use_cache else None)
         searches = [_Search(config, n_most, reason, end_id) for n_most, reason in limits]
-        _, rows = divide(limits)  # those in the batch
+        rows = [row for row, (n_most, _) in enumerate(limits) if n_most]  # those in the batch
         if rows:
             if state is not None and len(rows) < len(prompts):
                 state.reorder(torch.tensor(rows, device=state.lengths.device))
@@ -154,9 +156,8 @@ def _search(
 ) -> None:
     """Search for all of those rows until every search is over. A prompt is read once, and then has N rows of the batch."""
     n_beams = searches[0].config.beams
-    history, width = pad_left(
-        [prompts[row] for row in rows], room=max(search.n_most for search in searches), device=device_of(model)
-    )
+    history, width = pad_left([prompts[row] for row in rows], room=max(search.n_most for search in searches))
+    history = history.to(device_of(model))
     logprobs = torch.zeros(
         len(rows), 1, dtype=torch.float64, device=history.device
     )  # (B, N) of the hypotheses, but 1 column at first

@@ -178,3 +178,7 @@ def check(name: str, value: float, low: float, high: float) -> None:
     if not (math.isfinite(value) and low <= value <= high):
         expected = f"a number from {low:g} to {high:g}" if high < math.inf else f"a finite number >= {low:g}"
         raise ValueError(f"{name} = {value}: expected {expected}")
+
+
+# each leaves one token, the most probable; of those that tie, the lowest id
+GREEDY = (Temperature(0), TopK(1), TopP(0))

@@ -11,11 +11,12 @@ are turned; ALiBi is no part of the keys at all, so any cache will do.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from minillm.cache.kv_cache import Positions
+from minillm.cache.kv_cache import Positions, Rotate
 from minillm.constants import EMPTY
 
 # (positions of queries (B or 1, T), of slots (B or 1, G or 1, S), dtype) -> what is added to the scores, (B or 1, H, T, S)
@@ -163,6 +164,33 @@ class Alibi:
 def no_bias(q_positions: Tensor, k_positions: Tensor, dtype: torch.dtype) -> float:
     """The `Bias` that adds nothing."""
     return 0.0
+
+
+class PositionalEncoding(NamedTuple):
+    """The parts of a model that tell it the order of tokens; two of the three do nothing, or all of them."""
+
+    embed: nn.Module  # positions (B or 1, T) -> what is added to the tokens, (B or 1, T, D)
+    rotate: Rotate  # of queries and keys
+    score_bias: Bias
+
+
+class Sizes(NamedTuple):
+    """The numbers that one kind of positional encoding or another depends on."""
+
+    context_length: int
+    d_model: int
+    n_heads: int
+    d_head: int
+    base: float = 10000.0  # of rotary positions
+
+
+POSITIONS: dict[str, Callable[[Sizes], PositionalEncoding]] = {
+    "rotary": lambda s: PositionalEncoding(NoPositions(), Rotary(s.d_head, s.context_length, s.base), no_bias),
+    "learned": lambda s: PositionalEncoding(LearnedPositions(s.context_length, s.d_model), no_rotation, no_bias),
+    "sinusoidal": lambda s: PositionalEncoding(SinusoidalPositions(s.context_length, s.d_model), no_rotation, no_bias),
+    "alibi": lambda s: PositionalEncoding(NoPositions(), no_rotation, Alibi(s.n_heads)),
+    "none": lambda s: PositionalEncoding(NoPositions(), no_rotation, no_bias),
+}
 
 
 def _slopes(n_heads: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The lessons in order, one line each: python -m minillm.lessons"""
+"""The list of the lessons in order, one line each (python -m minillm.lessons)."""
 
 import ast
 from pathlib import Path

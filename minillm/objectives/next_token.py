@@ -28,6 +28,5 @@ def next_token(model: nn.Module, batch: Batch, smoothing: float = 0.0, large: in
 
 def head_weight(model: nn.Module) -> Tensor | None:
     """The matrix (V, D) that turns `model.hidden` into logits; None for a model without one: counts, an adapted or a packed head."""
-    head = getattr(model, "head", None)
-    plain = type(head) is nn.Linear and head.bias is None and hasattr(model, "hidden")
-    return head.weight if plain else None
+    plain = type(model.head) is nn.Linear and model.head.bias is None
+    return model.head.weight if plain else None

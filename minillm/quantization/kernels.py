@@ -100,7 +100,7 @@ def accelerate(model: nn.Module) -> Counter[str]:
             fast = _fast(module)
             model.set_submodule(path, fast.train(module.training))
             plain = WRITTEN_OUT if isinstance(fast, PackedLinear) else "torch's matrix product"
-            ran[getattr(fast, "kernel", plain)] += 1
+            ran[fast.kernel if isinstance(fast, Bf16Linear | Int8Linear | Int4Linear) else plain] += 1
     return ran
 
 

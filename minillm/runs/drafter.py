@@ -11,11 +11,12 @@ from pathlib import Path
 
 from minillm.config.loading import to_toml
 from minillm.datasets.single_pass import SinglePass
+from minillm.datasets.tokens import TokenStream
 from minillm.decoding.drafts import Drafter, ModelDrafter, PromptLookup, relative_cost
 from minillm.models.language_model import device_of
 from minillm.models.ngram import Ngram, NgramConfig
-from minillm.runs.wiring import build_data
 from minillm.runs.folder import OpenRun, open_run
+from minillm.runs.wiring import build_data
 from minillm.training import checkpoint
 
 DRAFT_ORDER = 4  # tokens of the n-grams that are counted for a draft
@@ -76,11 +77,11 @@ def _stamp(opened: OpenRun) -> str:
 
 def count_ngrams(opened: OpenRun) -> Ngram:
     """The n-grams of the text that a run was trained on, in its own tokens. Raises ValueError for a run that learned from pairs."""
-    if opened.config.model.kind == "encoder_decoder":
+    data = build_data(opened.config, opened.text.tokenizer, say=lambda line: None)
+    if not isinstance(data.train, TokenStream):
         raise ValueError(
             f"--draft ngram: expected a run that learned from texts, and {opened.path} learned from pairs; use another draft"
         )
-    data = build_data(opened.config, opened.text.tokenizer, say=lambda line: None)
     model = Ngram(NgramConfig(order=DRAFT_ORDER), opened.text.model.vocab_size)
     text = SinglePass(data.train, model.config.context_length, 1024, DRAFT_ORDER - 1)
     for step in range(text.n_steps):

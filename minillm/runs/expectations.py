@@ -2,12 +2,12 @@
 
 A flag, or a text that the config does not fit, makes another training of it. Then the figures that were measured no
 longer apply, and a summary that tells of stories may be wrong. This module decides, for every key of a config, which
-expectations outlive a change. Read `run_config` before.
+expectations outlive a change. Read `config` before.
 """
 
 from dataclasses import asdict, replace
 
-from minillm.run_config import RunConfig
+from minillm.runs.config import RunConfig
 
 HARMLESS = (
     "train.run",
@@ -27,9 +27,10 @@ TIME = (
     "train.eval_tokens",
 )
 SUBJECT = (
+    "task.kind",
+    "task.question",
     "data.corpus",
     "model.",
-    "labels.",
     "adapter.",
 )  # what learns, and what it learns; all other keys change loss and time alone
 
@@ -48,9 +49,11 @@ def differences(config: RunConfig, other: RunConfig) -> list[str]:
 def as_expected(config: RunConfig, original: RunConfig, fresh: bool = True) -> RunConfig:
     """The config without the expectations that do not hold for it, where they were stated for `original`.
 
-    The figures are those of fresh weights. A run that is not `fresh` starts with the weights of another: none applies.
+    The figures are those of fresh weights. A run that is not `fresh` starts with the weights of another, whose model and tokenizer it
+    has: none applies.
     """
-    changed = [name for name in differences(config, original) if not name.startswith(HARMLESS)]
+    same = HARMLESS if fresh else (*HARMLESS, "model.", "tokenizer.")
+    changed = [name for name in differences(config, original) if not name.startswith(same)]
     about = config.about
     if any(name.startswith(SUBJECT) for name in changed):
         about = replace(about, summary="")

@@ -18,17 +18,14 @@ from torch import Tensor
 
 from minillm.adapters.lora import merge
 from minillm.config.loading import from_dict, to_toml
-from minillm.system.atomic import write_atomically
 from minillm.quantization.pack import pack
-from minillm.runs.wiring import assemble, build_task
-from minillm.run_config import RunConfig
+from minillm.runs.config import RunConfig
 from minillm.runs.lock import Taken, only_trainer
-from minillm.tasks.task import Data
-from minillm.text.model import TextModel
-from minillm.text.cloze import Cloze
-from minillm.text.classifier import TextClassifier
-from minillm.tokenizers.tokenizer import Tokenizer
+from minillm.runs.wiring import assemble
+from minillm.system.atomic import write_atomically
+from minillm.tasks.task import Data, Text
 from minillm.tokenizers.build_tokenizer import tokenizer_from_dict
+from minillm.tokenizers.tokenizer import Tokenizer
 from minillm.training import checkpoint
 from minillm.training.checkpoint import fingerprint, load_trained_state, trained_state
 from minillm.training.counting import CountingStep
@@ -43,7 +40,7 @@ class OpenRun(NamedTuple):
 
     path: Path
     config: RunConfig
-    text: TextModel | Cloze | TextClassifier
+    text: Text
     step: int
 
 
@@ -174,7 +171,7 @@ def open_run(path: Path, device: str = "cpu", base: Path | None = None) -> OpenR
     if "packed" in contents:
         pack(model, **contents["packed"])
     load_trained_state(model, contents["step"]["model"])
-    text = build_task(config).text(model.eval(), tokenizer, contents["documents"])
+    text = config.task.text(model.eval(), tokenizer, contents["documents"])
     return OpenRun(path, config, text, contents["progress"]["step"])
 
 

@@ -17,8 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from minillm.runs import wiring
-from minillm.datasets.tokens import TokenStream
-from minillm.run_config import RunConfig
+from minillm.runs.config import RunConfig
 from minillm.tasks.task import Data, Say
 from minillm.tokenizers.tokenizer import Tokenizer
 
@@ -50,7 +49,7 @@ def fit(
     """
     given = {*given, *(("tokenizer.vocab_size", "model.context_length") if tokenizer else ())}
     fitted = config
-    if wiring.passes(config, data) > MANY_PASSES and config.data.val_fraction < HELD_OUT:
+    if config.task.extent(config, data).passes > MANY_PASSES and config.data.val_fraction < HELD_OUT:
         why = "so that enough of a small text is left to choose the best weights on"
         fitted = _changed(fitted, "data.val_fraction", HELD_OUT, why, given, say)
     n_bytes = sum(part.n_bytes for part in (data.train, data.val, data.test) if part is not None)
@@ -60,8 +59,8 @@ def fit(
         fitted = _changed(fitted, "tokenizer.vocab_size", vocab_size, why, given, say)
     if fitted != config:
         data = wiring.build_data(fitted, tokenizer, lambda remark: None)
-    if isinstance(data.train, TokenStream) and data.labels is None:
-        n_windows = max(N_WINDOWS, config.train.batch_size if config.data.order == "contiguous" else 0)
+    if asked := fitted.task.extent(fitted, data).n_windows:
+        n_windows = max(N_WINDOWS, asked)
         context_length = max(LEAST_CONTEXT, (len(data.train.ids) - 1) // n_windows)
         if context_length < config.model.context_length:
             why = f"so that a text of {len(data.train.ids):,} tokens has {n_windows} windows"
@@ -69,9 +68,18 @@ def fit(
     return fitted, data
 
 
+def limit_steps(config: RunConfig, data: Data, say: Say = print) -> RunConfig:
+    """The config with no more steps than there is data for."""
+    n_steps = config.task.extent(config, data).n_steps
+    if n_steps is None or config.train.max_steps <= n_steps:
+        return config
+    say(f"the data lasts for {n_steps} steps, so there are no more")
+    return replace(config, train=replace(config.train, max_steps=n_steps))
+
+
 def set_cadence(config: RunConfig, data: Data) -> RunConfig:
     """The config with `eval_every`, `eval_tokens` and `patience` decided where it leaves them open."""
-    t, passes = config.train, wiring.passes(config, data)
+    t, passes = config.train, config.task.extent(config, data).passes
     once_a_pass = max(LEAST_EVERY, math.ceil(t.max_steps / passes))
     every = t.eval_every or min(t.steps_between_validations(), once_a_pass)
     n_tokens = t.eval_tokens or max(
@@ -91,7 +99,7 @@ def reopen(config: RunConfig, given: Collection[str]) -> RunConfig:
 
 def plan(config: RunConfig, data: Data) -> str:
     """The number of passes and validations in a line, with a warning where the text is small."""
-    t, passes, n_val = config.train, wiring.passes(config, data), len(data.val.ids)
+    t, passes, n_val = config.train, config.task.extent(config, data).passes, len(data.val.ids)
     n_tokens = "all" if t.eval_tokens >= n_val else f"about {t.eval_tokens:,} of the"
     said = f"{passes:,.0f}" if passes >= 10 else f"{passes:.1f}"
     lines = [f"{said} passes over the text; validation every {t.eval_every:,} steps, on {n_tokens} {n_val:,} tokens"]

@@ -1,24 +1,24 @@
 """Start of a training: from a config, from a run to resume, or from a run whose weights a new one takes.
 
 Whatever two of them say must agree. A config says which model it is for by its sections [model] and [tokenizer]; one
-without them, as configs/lora-tiny.toml, is for the model of any run. Read `folder` before; `train.py` calls these
-functions.
+without them, as configs/lora-tiny.toml, is for any model that its task trains. A config without [task] goes on with the
+task of the run. Read `folder` before; `train.py` calls these functions.
 """
 
 import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from minillm.runs import wiring
-from minillm.runs import folder
+from minillm.config.flags import override
 from minillm.config.loading import load
 from minillm.datasets.pairs import Pairs
-from minillm.config.flags import override
-from minillm.run_config import RunConfig, find_config, load_config
+from minillm.runs import folder, sizing, wiring
+from minillm.runs.config import RunConfig, find_config, load_config
+from minillm.runs.expectations import as_expected
 from minillm.runs.folder import Base
 from minillm.tasks.task import Data
 from minillm.training.checkpoint import fingerprint
@@ -27,37 +27,62 @@ MAY_CHANGE_ON_RESUME = (
     *("train.max_steps", "train.eval_every", "train.save_every", "train.log_every", "train.patience"),
     "data.corpus",  # the same text in another place
 )
-TAKEN = ("model", "tokenizer")  # sections that a new run takes from the one whose weights it starts with
+TAKEN = ("model", "tokenizer")  # sections that a new run shares with the one whose weights it starts with
 
 
-def resolve(
-    name: str | None, resume: Path | None, init_from: Path | None, flags: Mapping[str, str]
-) -> tuple[RunConfig, dict | None]:
-    """The config of a run and the checkpoint that it starts from: a config, the run `resume`, or the run `init_from`.
+class Start(NamedTuple):
+    """What a training starts from."""
+
+    config: RunConfig  # under the flags
+    original: RunConfig  # without the flags: what [about] was stated for
+    saved: dict | None = None  # the checkpoint to go on from, or whose weights are taken
+    resumed: Path | None = None  # the run to go on with
+    fresh: bool = True  # not from the weights of another run
+
+
+def resolve(name: str | None, resume: Path | None, init_from: Path | None, flags: Mapping[str, str]) -> Start:
+    """The start of a run from a config, from the run `resume`, or from the weights of the run `init_from`.
 
     Raises ValueError for flags that would be ignored, and where what is given does not fit together.
     """
     if resume:
-        saved = folder.read_run(resume, "latest")
-        refuse_an_edited_config(resume, saved)
-        for flag in flags:
-            if flag not in MAY_CHANGE_ON_RESUME:
-                raise ValueError(
-                    f"--{flag}: expected only {', '.join(MAY_CHANGE_ON_RESUME)} beside --resume; use --init-from"
-                )
-        config = under(saved["config"], flags)
-        if saved["progress"]["step"] >= config.train.max_steps and folder.is_summed_up(
-            resume, saved["progress"]["step"]
-        ):
+        start = _resumed(resume, flags)
+    elif init_from:
+        saved = folder.read_best(init_from)
+        config = refuse_what_would_be_ignored(config_from(init_from, saved, name, flags), flags, saved)
+        original = load_config(name, taken(saved)) if name else saved["config"]
+        start = Start(config if name else sizing.reopen(config, flags), original, saved, fresh=False)
+    else:
+        config = refuse_what_would_be_ignored(under(new_config(name), flags), flags, None)
+        start = Start(config, load_config(name))
+    return start._replace(config=as_expected(start.config, start.original, start.fresh))
+
+
+def _resumed(path: Path, flags: Mapping[str, str]) -> Start:
+    saved = folder.read_run(path, "latest")
+    refuse_an_edited_config(path, saved)
+    for flag in flags:
+        if flag not in MAY_CHANGE_ON_RESUME:
             raise ValueError(
-                f"{resume} has done its {config.train.max_steps} steps; raise --train.max_steps, or use --init-from"
+                f"--{flag}: expected only {', '.join(MAY_CHANGE_ON_RESUME)} beside --resume; use --init-from"
             )
-        return config, saved
-    if not init_from:
-        return refuse_what_would_be_ignored(under(new_config(name), flags), flags, None), None
-    saved = folder.read_best(init_from)
-    config = config_from(init_from, saved, name, flags)
-    return refuse_what_would_be_ignored(config, flags, saved), saved
+    config, n_steps = under(saved["config"], flags), saved["progress"]["step"]
+    if n_steps >= config.train.max_steps and folder.is_summed_up(path, n_steps):
+        raise ValueError(
+            f"{path} has done its {config.train.max_steps} steps; raise --train.max_steps, or use --init-from"
+        )
+    return Start(config, saved["config"], saved, resumed=path)
+
+
+def read_data(start: Start, flags: Mapping[str, str]) -> tuple[RunConfig, Data]:
+    """The config with sizes and a cadence that fit the data, and the data. Raises ValueError as `data_again`."""
+    config, tokenizer = start.config, start.saved and start.saved["tokenizer"]
+    if start.resumed:
+        data = data_again(start.resumed, start.saved, config)
+    else:
+        config, data = sizing.fit(config, wiring.build_data(config, tokenizer), flags, tokenizer)
+    config = sizing.limit_steps(as_expected(config, start.original, start.fresh), data)
+    return sizing.set_cadence(config, data), data
 
 
 def under(config: RunConfig, flags: Mapping[str, str]) -> RunConfig:
@@ -67,7 +92,7 @@ def under(config: RunConfig, flags: Mapping[str, str]) -> RunConfig:
         "schedule.warmup_steps" not in flags
         and steps.isdecimal()
         and int(steps) < warmup
-        and config.model.kind != "ngram"
+        and "schedule" not in config.task.ignores(config)
     ):
         print(
             f"schedule.warmup_steps = {steps} instead of {warmup}, since the run has no more steps; --schedule.warmup_steps sets it"
@@ -149,7 +174,7 @@ def config_from(path: Path, saved: dict, name: str | None, flags: Mapping[str, s
 
 def taken(saved: dict) -> dict[str, dict[str, Any]]:
     """The sections of a run that a config without them takes."""
-    return {section: dataclasses.asdict(getattr(saved["config"], section)) for section in TAKEN}
+    return {section: dataclasses.asdict(getattr(saved["config"], section)) for section in (*TAKEN, "task")}
 
 
 def refuse_an_edited_config(path: Path, saved: dict) -> None:
@@ -210,7 +235,8 @@ def differences(one: RunConfig, other: RunConfig) -> dict[str, tuple[Any, Any]]:
     found = {}
     for section, ours in dataclasses.asdict(one).items():
         theirs = dataclasses.asdict(getattr(other, section))
-        keys = ["kind"] if ours.get("kind") != theirs.get("kind") and section == "model" else ours
+        other_kind = type(getattr(one, section)) is not type(getattr(other, section))
+        keys = ["kind"] if other_kind else ours
         found |= {f"{section}.{key}": (ours[key], theirs[key]) for key in keys if ours[key] != theirs[key]}
     return found
 

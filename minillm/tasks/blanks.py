@@ -1,57 +1,90 @@
-"""Filling in blanks: an encoder, which reads on both sides, is asked what stood there (BERT).
+"""Masked-token prediction: an encoder, which reads on both sides, learns what stood in the blanks of a text (BERT).
 
-Windows are cut as for `next_token`; then tokens are hidden in them, and for `model.next_sentence` two halves are paired. Only the
-blanks are predicted, so neither the bytes of the text nor its source are measures here. Read `datasets/masking.py` before.
+    loss = -log p(token | the text around its blank), summed over the blanks of a batch            Devlin et al. 2019
+
+Windows are cut as for `next_token`; then tokens are hidden in them, and for `model.next_sentence` two halves are
+paired. Only blanks are predicted, so bits per byte and the source of the text are no measures here. Read
+`datasets/masking.py` before.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
-from torch import nn
-
+from minillm.config.fields import Between, Fraction, validate
 from minillm.datasets.corpus import Corpus
-from minillm.datasets.masking import Masking
+from minillm.datasets.masking import MASK, Masking
 from minillm.datasets.next_sentence import masked_pairs
 from minillm.datasets.windows import Windows, evaluation_batches
 from minillm.evaluation.validation import Validation
-from minillm.models.encoder import Encoder
+from minillm.models.encoder import Encoder, EncoderConfig
 from minillm.objectives.loss import Objective
 from minillm.objectives.masked_token import masked_token, masked_token_and_next_sentence
 from minillm.tasks.documents import read_texts, tokenized
-from minillm.tasks.task import Batches, Data, Say, Task
-from minillm.text.cloze import Cloze
+from minillm.tasks.gradients import GradientTask
+from minillm.tasks.next_token import passes
+from minillm.tasks.settings import Settings
+from minillm.tasks.task import Batches, Data, Demonstration, Extent, Say
+from minillm.text.cloze import EXAMPLE, Cloze
 from minillm.tokenizers.tokenizer import Tokenizer
 
 
-class Blanks(Task):
+@dataclass(frozen=True)
+class Blanks(GradientTask):
     """See the module."""
 
+    kind: Literal["blanks"] = "blanks"  # what is learned
+    order: Literal["epochs", "random"] = "epochs"  # windows once an epoch, or at random
+    fraction: Annotated[float, Between(0.01, 1)] = 0.15  # share of tokens that are blanked, and predicted
+    whole_words: bool = True  # blank all tokens of a word, or none
+    masked: Fraction = 0.8  # share of the blanks that become [MASK]
+    random: Fraction = 0.1  # share that become a random token; the rest stay as they are
+
+    models: ClassVar = {EncoderConfig: Encoder}
     text = Cloze
 
-    def data(self, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
-        return tokenized(self.config, read_texts(self.config, say, corpus), tokenizer)
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.masked + self.random > 1:
+            raise ValueError(
+                f"task.masked + task.random = {self.masked + self.random:g}: expected at most 1; lower one of them"
+            )
 
-    def batches(self, data: Data) -> Batches:
-        c, seed, blank = self.config, self.config.train.seed, self._blank(data)
-        windows = Windows(
-            data.train, c.model.context_length, c.train.batch_size, seed, c.data.order, data.documents
-        ).batch
+    def ignores(self, settings: Settings) -> Mapping[str, str]:
+        return dict.fromkeys(("sampling", "text.max_new_tokens"), "an encoder fills blanks and does not write")
+
+    def data(self, settings: Settings, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
+        return tokenized(settings, read_texts(settings, say, corpus), tokenizer)
+
+    def extent(self, settings: Settings, data: Data) -> Extent:
+        return Extent(data.tokenizer.vocab_size, passes(settings, data), n_windows=1)
+
+    def batches(self, settings: Settings, data: Data) -> Batches:
+        seed, blank = settings.train.seed, self._blank(settings, data)
+        how = (settings.model.context_length, settings.train.batch_size, seed, self.order, data.documents)
+        windows = Windows(data.train, *how).batch
         return lambda step: blank(windows(step).tokens, seed, step, 1)
 
-    def validation(self, data: Data, part: str) -> Validation:
-        stream, blank = {"val": data.val, "test": data.test}[part], self._blank(data)
-        batches = evaluation_batches(stream, self.config.model.context_length, 64, data.documents)
+    def objective(self, settings: Settings) -> Objective:
+        return masked_token_and_next_sentence if settings.model.next_sentence else masked_token
+
+    def validation(self, settings: Settings, data: Data, part: str) -> Validation:
+        """See `Task.validation`. The blanks are always the same."""
+        stream, blank = {"val": data.val, "test": data.test}[part], self._blank(settings, data)
+        batches = evaluation_batches(stream, settings.model.context_length, 64, data.documents)
         blanked = [blank(batch.tokens, 0, i, 2) for i, batch in enumerate(batches)]
-        return Validation(blanked, self.objective(), n_bytes=None, source_nats=None)
+        return Validation(blanked, self.objective(settings), n_bytes=None, source_nats=None)
 
-    def model(self, vocab_size: int) -> nn.Module:
-        return Encoder(self.config.model, vocab_size)
+    def demonstrate(self, settings: Settings, data: Data, text: Cloze) -> Demonstration:
+        """See `Task.demonstrate`. The prompt is filled in if it has blanks and fits into the context."""
+        prompt = settings.text.prompt
+        fits = MASK in prompt and len(text.encode(prompt)) <= settings.model.context_length
+        example = f"{prompt}\n{text.show(prompt, 3)}" if fits else ""
+        return Demonstration(example, "fill in more", f'--fill "{EXAMPLE}"')
 
-    def objective(self) -> Objective:
-        return masked_token_and_next_sentence if self.config.model.next_sentence else masked_token
-
-    def _blank(self, data: Data) -> Callable[..., Any]:
-        """(tokens, *seed) -> a batch with blanks, of pairs if the encoder is to tell which texts follow each other."""
-        masking = Masking(self.config.masking, data.tokenizer)
-        return partial(masked_pairs, masking) if self.config.model.next_sentence else masking
+    def _blank(self, settings: Settings, data: Data) -> Callable[..., Any]:
+        """(tokens, *seed) -> a batch with blanks; of pairs, if the encoder learns which texts follow each other."""
+        shares = {"fraction": self.fraction, "masked": self.masked, "random": self.random}
+        masking = Masking(data.tokenizer, whole_words=self.whole_words, **shares)
+        return partial(masked_pairs, masking) if settings.model.next_sentence else masking

@@ -8,7 +8,7 @@ from minillm.datasets.source import Source, find_source
 from minillm.datasets.split import Splits, split
 from minillm.datasets.stories import World
 from minillm.datasets.tokens import token_stream
-from minillm.run_config import RunConfig
+from minillm.tasks.settings import Settings
 from minillm.tasks.task import Data, Say
 from minillm.tokenizers.build_tokenizer import train_tokenizer
 from minillm.tokenizers.tokenizer import Tokenizer
@@ -24,19 +24,19 @@ class Texts(NamedTuple):
     remark: str  # about the source, "" where there is nothing to say
 
 
-def read_texts(config: RunConfig, say: Say, corpus: Corpus | None = None) -> Texts:
-    """The documents of `corpus`, or else of the config's, cleaned if asked for, by what they are for.
+def read_texts(settings: Settings, say: Say, corpus: Corpus | None = None) -> Texts:
+    """The documents of `corpus`, or else of the settings', cleaned if asked for, by what they are for.
 
     Raises ValueError where there is nothing to validate on.
     """
-    corpus = corpus or load_corpus(config.data)
+    corpus = corpus or load_corpus(settings.data)
     if corpus.account:
         say(corpus.account)
     documents, report = corpus.documents, None
-    if config.data.clean:
-        documents, report = clean(documents, config.cleaning)
+    if settings.data.clean:
+        documents, report = clean(documents, settings.cleaning)
         say(str(report))
-    splits = split(documents, config.data.val_fraction, config.data.test_fraction)
+    splits = split(documents, settings.data.val_fraction, settings.data.test_fraction)
     if not splits.val:
         raise ValueError("data.val_fraction = 0: expected some text to validate on; raise it")
     return Texts(
@@ -44,7 +44,7 @@ def read_texts(config: RunConfig, say: Say, corpus: Corpus | None = None) -> Tex
     )
 
 
-def tokenized(config: RunConfig, texts: Texts, tokenizer: Tokenizer | None) -> Data:
+def tokenized(settings: Settings, texts: Texts, tokenizer: Tokenizer | None) -> Data:
     """These texts as ids of `tokenizer`, or of one that is trained on the training part."""
-    tokenizer = tokenizer or train_tokenizer(config.tokenizer, texts.splits.train)
+    tokenizer = tokenizer or train_tokenizer(settings.tokenizer, texts.splits.train)
     return Data(tokenizer, texts.many, *(token_stream(part, tokenizer) if part else None for part in texts.splits))

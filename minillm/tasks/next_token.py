@@ -1,59 +1,149 @@
-"""Predicting the next token of a text: the task of every language model that learns by gradients.
+"""Next-token prediction: the task of every language model that learns by gradients.
 
-Batches are windows cut from the text, or lanes that go on where the batch before stopped, for a model that carries its state along.
-Where the source of the text is known, validation says how far the model is from it. Read `task` and `documents` before.
+    loss = -log p(token t + 1 | tokens 0 ... t), summed over a batch
+
+Batches are windows cut from the text, or lanes that go on where the batch before stopped, for a model that carries its
+state along. Where the source of the text is known, validation says how far the model is from it. Read `task` and
+`documents` before.
 """
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
 from torch import nn
 
-from minillm.config.registry import Registry
+from minillm.config.fields import Between, validate
 from minillm.datasets.corpus import Corpus
 from minillm.datasets.lanes import Lanes
 from minillm.datasets.windows import Windows, evaluation_batches
+from minillm.evaluation.memorization import count_memorized, memorization_remark
 from minillm.evaluation.validation import Validation
 from minillm.models.decoder import Decoder, DecoderConfig
 from minillm.models.rnn import RNN, RNNConfig
 from minillm.objectives.loss import Objective
 from minillm.objectives.next_token import next_token
 from minillm.tasks.documents import read_texts, tokenized
-from minillm.tasks.task import Batches, Data, Say, Task, smoothed
+from minillm.tasks.gradients import GradientTask, build_step, smoothed
+from minillm.tasks.settings import Settings
+from minillm.tasks.task import Batches, Data, Demonstration, Extent, Say
 from minillm.text.model import TextModel
 from minillm.tokenizers.tokenizer import Tokenizer
+from minillm.training.carried import CarriedStep
+from minillm.training.manual import ManualStep
+from minillm.training.step import GradientStep
 
-MODELS: Registry[type, type[nn.Module]] = Registry(
-    "model.kind", "MODELS in minillm/tasks/next_token.py", {DecoderConfig: Decoder, RNNConfig: RNN}
-)
 
-
-class NextToken(Task):
+@dataclass(frozen=True)
+class NextToken(GradientTask):
     """See the module."""
 
+    kind: Literal["next_token"] = "next_token"  # what is learned
+    order: Literal["epochs", "random", "contiguous"] = (
+        "epochs"  # rows once an epoch, or at random, or in the order of the text with the state carried (rnn)
+    )
+    label_smoothing: Annotated[float, Between(0, 0.99)] = 0.0  # share of the target that is spread over all tokens
+    backward: Literal["autograd", "manual"] = "autograd"  # gradients by torch, or by the formulas of minillm/backprop
+
+    models: ClassVar = {DecoderConfig: Decoder, RNNConfig: RNN}
     text = TextModel
 
-    def data(self, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
-        texts = read_texts(self.config, say, corpus)
-        data = tokenized(self.config, texts, tokenizer)
-        if texts.remark:
-            say(texts.remark)
-        if texts.source is None:
-            return data
-        val, test = (texts.source.nats(part) if part else None for part in texts.splits[1:])
-        return data._replace(val_nats=val, test_nats=test, nats_error=texts.source.error)
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.backward == "manual" and self.order == "contiguous":
+            raise ValueError(
+                "task.order = contiguous: expected epochs or random beside task.backward = manual; "
+                "change one of the two"
+            )
+        if self.backward == "manual" and self.label_smoothing:
+            raise ValueError(
+                f"task.label_smoothing = {self.label_smoothing}: expected 0 beside task.backward = manual; "
+                "change one of the two"
+            )
 
-    def batches(self, data: Data) -> Batches:
-        c, how = self.config, (self.config.model.context_length, self.config.train.batch_size, self.config.train.seed)
-        if c.data.order == "contiguous":
+    def ignores(self, settings: Settings) -> Mapping[str, str]:
+        model, reasons = settings.model, {}
+        if self.order == "contiguous" and not isinstance(model, RNNConfig):
+            reasons["task.order"] = f"only model.kind = rnn carries a state from batch to batch, not {model.kind}"
+        if self.backward == "manual":
+            reasons["train.compile"] = "the formulas of task.backward = manual are there to be read"
+        elif isinstance(model, RNNConfig):
+            reasons["train.compile"] = "model.kind = rnn would be compiled anew for every token"
+        elif isinstance(model, DecoderConfig) and model.n_experts:
+            reasons["train.compile"] = f"model.n_experts = {model.n_experts} would be compiled anew for every choice"
+        return reasons
+
+    def data(self, settings: Settings, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
+        return read_with_source(settings, tokenizer, say, corpus)
+
+    def extent(self, settings: Settings, data: Data) -> Extent:
+        """See `Task.extent`. Lanes need a window each."""
+        n_windows = settings.train.batch_size if self.order == "contiguous" else 1
+        return Extent(data.tokenizer.vocab_size, passes(settings, data), n_windows)
+
+    def batches(self, settings: Settings, data: Data) -> Batches:
+        how = (settings.model.context_length, settings.train.batch_size, settings.train.seed)
+        if self.order == "contiguous":
             return Lanes(data.train, *how, data.documents).batch
-        return Windows(data.train, *how, c.data.order, data.documents).batch
+        return Windows(data.train, *how, self.order, data.documents).batch
 
-    def validation(self, data: Data, part: str) -> Validation:
-        stream, nats = {"val": (data.val, data.val_nats), "test": (data.test, data.test_nats)}[part]
-        batches = evaluation_batches(stream, self.config.model.context_length, 64, data.documents)
-        error = len(stream.starts) * data.nats_error
-        return Validation(batches, next_token, n_bytes=stream.n_bytes, source_nats=nats, source_error=error)
+    def objective(self, settings: Settings) -> Objective:
+        return smoothed(next_token, self.label_smoothing)
 
-    def model(self, vocab_size: int) -> nn.Module:
-        return MODELS[type(self.config.model)](self.config.model, vocab_size)
+    def step(self, settings: Settings, model: nn.Module) -> GradientStep:
+        by_backward = {"autograd": GradientStep, "manual": ManualStep}
+        kind = CarriedStep if self.order == "contiguous" else by_backward[self.backward]
+        return build_step(kind, settings, model, self.objective(settings))
 
-    def objective(self) -> Objective:
-        return smoothed(next_token, self.config.train.label_smoothing)
+    def precision(self, settings: Settings, model: nn.Module, batches: Batches, say: Say) -> str:
+        """See `GradientTask.precision`. The formulas are in fp32."""
+        return "fp32" if self.backward == "manual" else super().precision(settings, model, batches, say)
+
+    def validation(self, settings: Settings, data: Data, part: str) -> Validation:
+        return measure_with_source(settings, data, part)
+
+    def demonstrate(self, settings: Settings, data: Data, text: TextModel) -> Demonstration:
+        remark = learned_by_heart(settings, data, text) if passes(settings, data) > 1 else ""
+        return Demonstration(sample(settings, text), "write more", "--top-p 0.9", remark)
+
+
+def read_with_source(settings: Settings, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None) -> Data:
+    """The texts as tokens, with the log probability of the held-out ones under their source, where that is known."""
+    texts = read_texts(settings, say, corpus)
+    data = tokenized(settings, texts, tokenizer)
+    if texts.remark:
+        say(texts.remark)
+    if texts.source is None:
+        return data
+    val, test = (texts.source.nats(part) if part else None for part in texts.splits[1:])
+    return data._replace(val_nats=val, test_nats=test, nats_error=texts.source.error)
+
+
+def passes(settings: Settings, data: Data) -> float:
+    """Passes over the text by windows of model.context_length."""
+    return settings.train.max_steps * settings.train.batch_size * settings.model.context_length / len(data.train.ids)
+
+
+def measure_with_source(settings: Settings, data: Data, part: str) -> Validation:
+    """The pass over one part in which each token is predicted once."""
+    stream, nats = {"val": (data.val, data.val_nats), "test": (data.test, data.test_nats)}[part]
+    batches = evaluation_batches(stream, settings.model.context_length, 64, data.documents)
+    error = len(stream.starts) * data.nats_error
+    return Validation(batches, next_token, n_bytes=stream.n_bytes, source_nats=nats, source_error=error)
+
+
+def sample(settings: Settings, text: TextModel) -> str:
+    """A text after the prompt of the settings, with the pipeline that drew it."""
+    prompt, sampling = settings.text.prompt, settings.sampling
+    limit = min(settings.text.max_new_tokens, settings.model.context_length)
+    [written] = text.generate([prompt], sampling, max_new_tokens=limit, seeds=[settings.train.seed])
+    return f"a sample ({text.sampler(sampling, [prompt])}):\n{written.prompt}{text.joint}{written.text}"
+
+
+def learned_by_heart(settings: Settings, data: Data, text: TextModel) -> str:
+    """A sentence, if the model knows its training text by heart."""
+    train, val = (
+        count_memorized(text.model, part, settings.model.context_length, data.documents)
+        for part in (data.train, data.val)
+    )
+    return memorization_remark(train, val)

@@ -1,14 +1,14 @@
-"""A task: what is learned, and all that follows from it, so that nobody else has to ask what is learned.
+"""A task: what is learned, as the section [task] of a config names it.
 
-Predicting the next token, counting, filling in blanks, telling labels and translating differ in what a corpus is cut into, what a
-batch holds, which model reads it, what is minimized and what can be done with the trained model. Each is one class with the methods
-below; whatever most tasks do alike is done here. Read `run_config` before, then `next_token`; `runs/wiring.py` picks the task of a config.
+Each kind of task is a frozen dataclass whose fields are the keys of that section. It cuts the corpus into batches,
+builds the model and the step that trains it, and wraps the trained model for use. It also describes itself in numbers
+and shows its result, so that no script asks which kind it is. A new kind is a new file here and its name in
+`runs/config.py`. Read `settings` before; next: `next_token`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -18,20 +18,17 @@ from minillm.datasets.split import Splits
 from minillm.datasets.tokens import TokenStream
 from minillm.evaluation.validation import Validation
 from minillm.objectives.loss import Objective
-from minillm.run_config import RunConfig
+from minillm.tasks.settings import Settings
 from minillm.text.classifier import TextClassifier
 from minillm.text.cloze import Cloze
 from minillm.text.model import TextModel
 from minillm.tokenizers.tokenizer import Tokenizer
-from minillm.training.carried import CarriedStep
 from minillm.training.counting import CountingStep
-from minillm.training.manual import ManualStep
-from minillm.training.optim import build_optimizer
-from minillm.training.schedule import rate
 from minillm.training.step import GradientStep
 
-Batches = Callable[[int], Any]  # step -> training batch, of the kind that the task's objective takes
+Batches = Callable[[int], Any]  # step -> training batch, of the type that the task's objective takes
 Say = Callable[[str], object]
+Text = TextModel | Cloze | TextClassifier
 
 
 class Data(NamedTuple):
@@ -42,83 +39,103 @@ class Data(NamedTuple):
     train: TokenStream | Pairs
     val: TokenStream | Pairs
     test: TokenStream | Pairs | None
-    val_nats: float | None = (
-        None  # minus the log probability of the validation documents under their source, where that is known
-    )
+    val_nats: float | None = None  # minus the log probability of the validation documents under their source, if known
     test_nats: float | None = None
     nats_error: float = 0.0  # standard error of these two, in nats a document
     labels: Splits | None = None  # of each document, where there are any
 
 
+class Training(NamedTuple):
+    """A model that is ready to be trained."""
+
+    settings: Settings  # with each "auto" replaced by what was decided
+    step: GradientStep | CountingStep
+    validation: Callable[[str], Validation]  # the full pass over one held-out part, "val" or "test"
+
+
+class Extent(NamedTuple):
+    """The size of a training."""
+
+    n_answers: int  # answers that a uniform guess chooses among: its loss is ln n_answers
+    passes: float  # passes over the training data in train.max_steps steps
+    n_windows: int  # of model.context_length that the text must fill; 0: rows are whole texts, which may be shorter
+    n_steps: int | None = None  # steps that the data lasts for; None: without end
+
+
+class Demonstration(NamedTuple):
+    """What is shown of a trained model."""
+
+    example: str  # an output of the model; "" for none
+    more: str  # what a user may do next, ...
+    flags: str  # ... with these flags of sample.py
+    remark: str = ""  # e.g. that the model knows its training text by heart; "" for none
+
+
 class Task(ABC):
-    """What one config asks for."""
+    """One kind of learning; a subclass is a frozen dataclass, and each field is a key of [task]."""
 
-    text: type[TextModel | Cloze | TextClassifier]  # what can be done with a trained model
+    kind: str
+    models: ClassVar[Mapping[type, Callable[[Any, int], nn.Module]]] = {}  # config class -> model class that it trains
 
-    def __init__(self, config: RunConfig):
-        self.config = config
+    def ignores(self, settings: Settings) -> Mapping[str, str]:
+        """Sections and keys ("optim", "train.compile") that would have no effect here, each with the reason."""
+        return {}
 
     @abstractmethod
-    def data(self, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
-        """The corpus, split, and tokenized by `tokenizer` or one that is trained on the training part; remarks go to `say`.
+    def data(self, settings: Settings, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
+        """The corpus, split, and tokenized by `tokenizer` or by one that is trained on the training part.
 
-        `corpus` stands in for that of the config.
+        Remarks go to `say`; `corpus` replaces that of the settings. Raises ValueError for a corpus that it cannot use.
         """
 
     @abstractmethod
-    def batches(self, data: Data) -> Batches:
-        """The training batches."""
+    def extent(self, settings: Settings, data: Data) -> Extent:
+        """The size of a training on this data."""
 
     @abstractmethod
-    def validation(self, data: Data, part: str) -> Validation:
-        """The full pass over one held-out part, "val" or "test"."""
+    def batches(self, settings: Settings, data: Data) -> Batches:
+        """The training batches; each is a function of (train.seed, step)."""
 
     @abstractmethod
-    def model(self, vocab_size: int) -> nn.Module:
-        """A fresh model, drawn from torch's global generator."""
-
-    @abstractmethod
-    def objective(self) -> Objective:
+    def objective(self, settings: Settings) -> Objective:
         """What training minimizes."""
 
+    def model(self, settings: Settings, vocab_size: int) -> nn.Module:
+        """A fresh model, drawn from torch's global generator."""
+        return self.models[type(settings.model)](settings.model, vocab_size)
+
     def start_from(self, model: nn.Module, weights: dict[str, Tensor]) -> None:
-        """Begin with the weights of another run. Raises ValueError where they do not fit."""
+        """Load the weights of another run. Raises ValueError where they do not fit."""
         load_weights(model, weights)
 
-    def step(self, model: nn.Module) -> GradientStep | CountingStep:
-        """The update that the config describes. Raises ValueError for settings that it would ignore."""
-        c = self.config
-        fraction = partial(rate, c.schedule, max_steps=c.train.max_steps, floor=c.optim.min_lr / c.optim.lr)
-        by_backward = {"autograd": GradientStep, "manual": ManualStep}
-        kind = CarriedStep if c.data.order == "contiguous" else by_backward[c.train.backward]
-        return kind(
-            model,
-            self.objective(),
-            build_optimizer(model, c.optim),
-            lambda step: fraction(step=step),
-            lr=c.optim.lr,
-            grad_clip=c.train.grad_clip,
-            n_micro_batches=c.train.n_micro_batches,
-            precision=c.train.precision,
-        )
+    @abstractmethod
+    def step(self, settings: Settings, model: nn.Module) -> GradientStep | CountingStep:
+        """The update of `model`, for settings without "auto". Raises ValueError for settings that cannot work."""
 
-    def passes(self, data: Data) -> float:
-        """Passes over the text in a training."""
-        c = self.config
-        return c.train.max_steps * c.train.batch_size * c.model.context_length / len(data.train.ids)
+    @abstractmethod
+    def validation(self, settings: Settings, data: Data, part: str) -> Validation:
+        """The full pass over one held-out part, "val" or "test"; it needs no step, so any run can be measured."""
 
-    def limit_steps(self, data: Data, say: Say) -> RunConfig:
-        """The config with no more steps than there is data for: batches never end, unless a task says otherwise."""
-        return self.config
+    @abstractmethod
+    def training(
+        self, settings: Settings, data: Data, model: nn.Module, frozen: Mapping[str, nn.Module], say: Say = print
+    ) -> Training:
+        """All that the training loop needs; "auto" is decided here, with a remark to `say`.
 
+        `frozen` holds models that help and are not trained, such as a reference, by the key of [task] that names them.
+        """
 
-def smoothed(objective: Callable[..., Any], smoothing: float) -> Objective:
-    """The objective with its labels smoothed, or as it is."""
-    return partial(objective, smoothing=smoothing) if smoothing else objective
+    @abstractmethod
+    def text(self, model: nn.Module, tokenizer: Tokenizer, documents: bool) -> Text:
+        """The trained model in use; `documents`: whether the training text was many documents, or one long text."""
+
+    @abstractmethod
+    def demonstrate(self, settings: Settings, data: Data, text: Text) -> Demonstration:
+        """The trained model at work."""
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Begin with the weights of another run. Raises ValueError where they do not fit."""
+    """Load the weights of another run. Raises ValueError where they do not fit."""
     try:
         model.load_state_dict(weights)
     except RuntimeError as e:

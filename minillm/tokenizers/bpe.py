@@ -6,8 +6,8 @@ Of equally frequent pairs the first in byte order wins, so the result depends ne
 hash table. To encode a word, apply the merges in the order learned, and each one from the left. Gage 1994 ("A New
 Algorithm for Data Compression"); for translation Sennrich et al. 2016; on bytes GPT-2 (Radford et al. 2019).
 
-Read before: `pretokenize`, since no merge crosses a word. tests/oracles/bpe.py has the same two algorithms in thirty
-plain lines. Ids: 0 ... 255 are the bytes, then the merges in order, END last. GPT-2's own files keep their ids.
+Read before: `pretokenize`, since no merge crosses a word, and lessons/bpe.py, the same two algorithms in plain lines.
+Ids: 0 ... 255 are the bytes, then the merges in order, END last. GPT-2's own files keep their ids.
 """
 
 import json

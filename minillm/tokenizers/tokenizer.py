@@ -68,7 +68,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def to_dict(self) -> dict:
-        """Everything that `from_dict` needs, in JSON types; "kind" is the name in `build_tokenizer.CLASSES`."""
+        """Everything that `from_dict` needs, in JSON types; "kind" is the key in `build_tokenizer.TOKENIZERS`."""
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text; some tokenizers are faster here than in a loop."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from minillm.system.atomic import write_atomically
 from minillm.system.os_errors import advice
 
-FORMAT = 2  # raised when the contents change their meaning
+FORMAT = 3  # raised when the contents change their meaning
 SEAL = re.compile(rb"minillm checkpoint, format (\d+), sha256 ([0-9a-f]{64})\Z")
 N_DIGITS = 64  # of a digest, in hexadecimal
 

@@ -22,7 +22,7 @@ def compiled(model: nn.Module) -> nn.Module:
 
     The model itself stays as it was, for validation and checkpoints.
     """
-    twin, name = copy.copy(model), "hidden" if hasattr(model, "hidden") else "forward"
+    twin, name = copy.copy(model), "forward" if model.head is None else "hidden"
     setattr(twin, name, torch.compile(getattr(twin, name)))
     return twin
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from tqdm import tqdm
 
-from minillm.config.fields import AtLeast, Between, Count, Positive, Seed, validate
+from minillm.config.fields import AtLeast, Count, Positive, Seed, validate
 from minillm.datasets.batch import Batch
 from minillm.training.interruption import Interrupted, interruptions
 from minillm.training.metrics import PlainLines, told
@@ -34,14 +34,8 @@ class TrainConfig:
     batch_size: Positive = 16  # rows of model.context_length tokens in one update
     n_micro_batches: Positive = 1  # parts that a batch is cut into to save memory; the gradient stays the same
     grad_clip: Annotated[float, AtLeast(0)] = 1.0  # longest gradient; 0: no limit
-    label_smoothing: Annotated[float, Between(0, 0.99)] = (
-        0.0  # share of belief that training spreads evenly over all tokens
-    )
     precision: Literal["auto", "fp32", "bf16"] = (
         "auto"  # of matrix products; auto: whichever a short probe finds faster
-    )
-    backward: Literal["autograd", "manual"] = (
-        "autograd"  # who differentiates: torch, or the formulas of minillm/backprop, in fp32
     )
     compile: bool = (
         False  # translate forward and backward once by torch.compile: a minute or more, for faster steps after it
@@ -144,6 +138,6 @@ def _thousands(bar: tqdm, tokens_per_step: float) -> str:
 
 def _bar(config: TrainConfig, progress: Progress) -> tqdm:
     how: dict[str, Any] = {"total": config.max_steps, "initial": progress.step, "unit": "step", "smoothing": 0.05}
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() or "ipykernel" in sys.modules:  # a notebook, too, draws over a line
         return tqdm(**how, dynamic_ncols=True, mininterval=0.5)
     return tqdm(**how, file=PlainLines(sys.stderr), bar_format=PLAIN, mininterval=SECONDS_BETWEEN_LINES)

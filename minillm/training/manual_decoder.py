@@ -52,7 +52,7 @@ class ManualDecoder:
         refuse_unknown(model, KNOWN)
         if model.config.positions not in POSITIONS:
             raise ValueError(
-                f"model.positions = {model.config.positions}: expected {', '.join(POSITIONS)} beside train.backward = manual"
+                f"model.positions = {model.config.positions}: expected {', '.join(POSITIONS)} beside task.backward = manual"
             )
         self.model = model
 

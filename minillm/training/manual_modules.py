@@ -6,6 +6,7 @@ these two calls; see `manual_decoder`.
 """
 
 from collections.abc import Callable, Iterable
+from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -66,14 +67,14 @@ def refuse_unknown(model: nn.Module, known: Iterable[type[nn.Module]]) -> None:
     for path, module in model.named_modules():
         if type(module) not in known:
             raise ValueError(
-                f"train.backward = manual: no derivative of {path} ({type(module).__name__}) is written; use autograd"
+                f"task.backward = manual: no derivative of {path} ({type(module).__name__}) is written; use autograd"
             )
         if isinstance(module, MLP) and _name_of(module.activation) not in DERIVED:
             name = _name_of(module.activation)
-            raise ValueError(f"train.backward = manual: no derivative of {name} in {path} is written; use autograd")
+            raise ValueError(f"task.backward = manual: no derivative of {name} in {path} is written; use autograd")
         if isinstance(module, nn.Dropout) and module.p:
             raise ValueError(
-                f"train.backward = manual: expected model.dropout = 0, not {module.p}; set it to 0, or use autograd"
+                f"task.backward = manual: expected model.dropout = 0, not {module.p}; set it to 0, or use autograd"
             )
 
 
@@ -83,4 +84,6 @@ def _both(module: nn.Linear) -> tuple[Tensor, Tensor | None]:
 
 def _name_of(activation: Callable[[Tensor], Tensor]) -> str:
     named = (name for name, function in ACTIVATIONS.items() if function is activation)
-    return next(named, getattr(activation, "__name__", repr(activation)))
+    return next(
+        named, activation.__name__ if isinstance(activation, FunctionType | BuiltinFunctionType) else repr(activation)
+    )

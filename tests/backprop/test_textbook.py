@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from minillm.backprop.__main__ import LR, N_STEPS, main
+from minillm.backprop.cross_entropy import cross_entropy, cross_entropy_backward
+from minillm.backprop.linear import linear, linear_backward
 from minillm.backprop.textbook import INPUTS, RIGHT, WEIGHTS, descend, numerically, step_by_step
+from minillm.lessons import backpropagation as lesson
+from minillm.lessons.optimizers import sgd
 
 
 def test_a_guess_of_nine_tenths_costs_a_tenth_of_a_nat_and_one_of_a_tenth_costs_two():
@@ -39,10 +43,26 @@ def test_the_factors_multiply_to_the_derivative_and_so_do_small_differences_and_
     torch.testing.assert_close(walk.dl_dw, torch.autograd.grad(loss, weights)[0])
 
 
+@pytest.mark.parametrize("right", [0, 1, 4])
+def test_the_formulas_are_the_lessons(right):
+    weights, inputs = torch.randn(5, 7, dtype=torch.float64), torch.randn(7, dtype=torch.float64)
+    z, kept_linear = linear(inputs, weights)
+    loss, kept_loss = cross_entropy(z, torch.tensor(right))
+    dz = cross_entropy_backward(1.0, kept_loss)
+    dx, dw, _ = linear_backward(dz, kept_linear)
+    walk = step_by_step(weights, inputs, right)
+    for mine, other in zip((dz, dw, dx), lesson.backward(weights, inputs, right), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-14)
+    for mine, other in zip((walk.z, walk.a, walk.loss), lesson.forward(weights, inputs, right), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(loss, walk.loss)
+    torch.testing.assert_close(lesson.numerical(weights, inputs, right), dw, rtol=0, atol=1e-9)
+
+
 def test_descent_repeats_the_update_and_ends_sure_of_the_right_word():
     passes = descend(WEIGHTS, LR, N_STEPS)
     assert len(passes) == N_STEPS + 1
-    assert torch.equal(passes[1].loss, step_by_step(WEIGHTS - LR * passes[0].dl_dw).loss)
+    assert torch.equal(passes[1].loss, step_by_step(sgd(WEIGHTS, passes[0].dl_dw, LR)).loss)
     losses = [walk.loss.item() for walk in passes]
     assert losses == sorted(losses, reverse=True)
     assert passes[-1].a[RIGHT] > 0.9 and losses[-1] < 0.105

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from minillm.constants import IGNORE
-from minillm.datasets.masking import Masking, MaskingConfig
+from minillm.datasets.masking import Masking
 from minillm.datasets.next_sentence import masked_pairs, pair_up
 from minillm.tokenizers.byte import ByteTokenizer
 
@@ -60,7 +60,7 @@ def test_blanks_are_made_in_pairs_as_in_any_text_and_depend_on_the_seed_alone():
     tokenizer = ByteTokenizer()
     tokens = torch.randint(256, (6, 20))
     tokens[:, 0] = tokenizer.end_id
-    masking = Masking(MaskingConfig(), tokenizer)
+    masking = Masking(tokenizer, fraction=0.15, whole_words=True, masked=0.8, random=0.1)
     batch, again, other = (masked_pairs(masking, tokens, *seed) for seed in ((3, 4), (3, 4), (3, 5)))
     assert all(map(torch.equal, batch, again)) and not torch.equal(batch.tokens, other.tokens)
     restored = batch.tokens.where(batch.targets == IGNORE, batch.targets)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.decoding.best_of import BestOfConfig, mean_logprob, overlap, rank
-from minillm.decoding.generate import Completion, generate
+from minillm.decoding.generate import generate
+from minillm.decoding.rows import Completion
 from minillm.decoding.sampler import Sampler, seeded
 from tests.decoding.toys import Remembers
 

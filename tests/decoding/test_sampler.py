@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minillm.constants import EMPTY
 from minillm.decoding.presets import PRESETS
-from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, describe, draw, invert, seeded
+from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, describe, invert, seeded
 from minillm.decoding.transforms import BANNED, TopK
 from tests.oracles.sampling import reference
 
@@ -43,6 +43,11 @@ def p_value(counts, probs):
     chi2 = ((counts - expected)[probs > 0] ** 2 / expected[probs > 0]).sum()
     degrees = (probs > 0).sum() - 1
     return float(torch.special.gammaincc(degrees / 2, chi2 / 2)) if degrees > 0 else 1.0
+
+
+def draw(logits, generators):
+    """One token a row from softmax(logits), by a sampler that shapes nothing."""
+    return Sampler()(logits, torch.full((len(logits), 1), EMPTY), generators)
 
 
 def frequencies(logits, n, seed=0):
@@ -193,15 +198,35 @@ def test_a_row_without_a_distribution_is_refused(row, config):
 
 
 @given(
-    st.lists(st.lists(st.integers(-3, 3), min_size=4, max_size=4), min_size=1, max_size=3), st.sampled_from([1.0, 1.5])
+    st.lists(st.lists(st.integers(-3, 3), min_size=4, max_size=4), min_size=1, max_size=3),
+    st.sampled_from(
+        [{"temperature": 0, "top_p": 0.9}, {"top_k": 1, "temperature": 0.5}, {"top_p": 0, "typical_p": 0.5}]
+    ),
+    st.sampled_from([1.0, 1.5]),
+    st.floats(0, TOP),
 )
-def test_greedy_takes_what_a_draw_from_its_distribution_would(rows, penalty):
+def test_greedy_takes_what_a_draw_from_its_distribution_would_and_leaves_the_generators_alone(rows, how, penalty, u):
     logits, history = torch.tensor(rows, dtype=torch.float32), torch.tensor([[0, 2, EMPTY]] * len(rows))
-    sampler = Sampler(
-        build_pipeline(SamplingConfig(temperature=0, repetition_penalty=penalty, banned_tokens=(3,), top_p=0.9))
-    )
-    generators = seeded(range(len(rows)))
-    assert torch.equal(sampler(logits, history, generators), draw(sampler.shape(logits, history), generators))
+    sampler = Sampler(build_pipeline(SamplingConfig(repetition_penalty=penalty, banned_tokens=(3,), **how)))
+    generators, uniforms = seeded(range(len(rows))), torch.full((len(rows),), u, dtype=torch.float64)
+    expected = invert(sampler.shape(logits, history), uniforms)
+    assert sampler.greedy and torch.equal(sampler(logits, history, generators), expected)
+    probs, tokens, possible = sampler.guess(logits, history, uniforms)
+    assert torch.equal(tokens, expected) and possible.all()
+    assert torch.equal(probs, sampler.distribution(logits, history))
+    assert [float(torch.rand((), generator=g)) for g in generators] == [
+        float(torch.rand((), generator=g)) for g in seeded(range(len(rows)))
+    ]
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"temperature": 1e-9}, {"top_k": 2}, {"top_p": 1e-9}, {"min_p": 1.0}, {"typical_p": 0.0}], ids=str
+)
+def test_what_may_leave_several_tokens_is_drawn_from(how):
+    sampler, generators = Sampler(build_pipeline(SamplingConfig(**how))), seeded([3])
+    assert sampler.decisive is None
+    sampler(torch.tensor([LOGITS]), torch.tensor([[1]]), generators)
+    assert float(torch.rand((), generator=generators[0])) != float(torch.rand((), generator=seeded([3])[0]))
 
 
 def test_a_generator_for_every_row_is_demanded():

@@ -33,6 +33,8 @@ class Markov:
     """The next token depends on the last one: `table` (V, V) of logits. Not an nn.Module, as an n-gram need not be."""
 
     context_length = None
+    start_options = frozenset()
+    head = None
 
     def __init__(self, table):
         self.table, self.vocab_size = table, len(table)
@@ -52,6 +54,8 @@ class Markov:
 
 class Remembers(nn.Module):
     """h = tanh(h W + embed(token)): the next token depends on all tokens in order. Dropout reveals training mode."""
+
+    start_options = frozenset()
 
     def __init__(self, vocab_size, context_length=None, seed=0):
         super().__init__()

@@ -11,7 +11,7 @@ from minillm.datasets.corpus import DataConfig
 from minillm.datasets.masking import MASK
 from minillm.datasets.stories import World
 from minillm.evaluation.novelty import N_SHOWN, USUAL, Novelty, most_usual, pairs, words
-from minillm.run_config import RunConfig
+from minillm.runs.config import RunConfig
 from minillm.text.cloze import EXAMPLE
 
 

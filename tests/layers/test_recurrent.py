@@ -1,10 +1,13 @@
-"""The three recurrent layers equal torch's with copied weights; derivatives equal differences; initialization."""
+"""The recurrent layers equal torch's and the lessons'; derivatives equal differences; initialization."""
 
 import pytest
 import torch
 from torch import nn
 
 from minillm.layers.recurrent import GRU, LSTM, Elman
+from minillm.lessons.gru import gru
+from minillm.lessons.lstm import lstm
+from minillm.lessons.rnn import rnn
 from tests.tiny import assert_equal
 
 B, D, H = 3, 5, 7
@@ -68,6 +71,31 @@ def test_a_layer_is_torchs_forward_and_backward(cell, T):
     assert_equal(ours.bias.grad, theirs.bias_ih_l0.grad)
     if cell == "gru":
         assert_equal(ours.bias_h.grad, theirs.bias_hh_l0.grad[2 * H :])
+
+
+def read_by_the_lesson(
+    cell: str, layer: nn.Module, xs: torch.Tensor, state: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, ...]:
+    """One sequence (T, D) read after a state of (H,) by the equations of the lesson -> its states, each (T, H)."""
+    if cell == "rnn":
+        return (rnn(xs, *state, layer.weight_x, layer.weight_h, layer.bias),)
+    names = {"lstm": "ifgo", "gru": "rzn"}[cell]
+    weights = [dict(zip(names, w.split(H), strict=True)) for w in (layer.weight_x, layer.weight_h, layer.bias)]
+    return lstm(xs, *state, *weights) if cell == "lstm" else (gru(xs, *state, *weights, layer.bias_h),)
+
+
+@every_cell
+def test_a_layer_is_the_lessons_forward_and_backward(cell):
+    ours, _ = pair(cell)
+    x, state = inputs(cell, 5)
+    passed, inside = ours(x, state), [x, *state, *ours.parameters()]
+    rows = [read_by_the_lesson(cell, ours, x[:, b], tuple(part[b] for part in state)) for b in range(B)]
+    expected = [torch.stack(parts, dim=1) for parts in zip(*rows, strict=True)]
+    losses = [sum((part * (i + 2)).square().sum() for i, part in enumerate(parts)) for parts in (passed, expected)]
+    for mine, other in zip(passed, expected, strict=True):
+        assert_equal(mine, other)
+    for mine, other in zip(*(torch.autograd.grad(loss, inside) for loss in losses), strict=True):
+        assert_equal(mine, other)
 
 
 @every_cell

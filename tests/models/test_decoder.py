@@ -1,11 +1,13 @@
 """The composed decoder equals the one-page GPT, and laws hold for every choice of its parts."""
 
+import hashlib
 import math
 
 import pytest
 import torch
 
 from minillm.models.decoder import Decoder, DecoderConfig
+from minillm.runs.config import load_config
 from tests.oracles.gpt import GPT
 from tests.tiny import SHAPES, VOCAB, assert_equal, config, decoder, tokens
 
@@ -28,6 +30,24 @@ def test_the_composed_model_is_the_one_page_gpt_weight_for_weight():
     others = dict(theirs.named_parameters())
     for name, parameter in mine.named_parameters():
         assert_equal(parameter.grad, others[rename[name]].grad)
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "sum_of_waves"),
+    [
+        (load_config("gpt-tiny").model, "9082861c", 1.7504572),
+        (load_config("moe-tiny").model, "a995a588", 18.7623918),
+        (config(**SHAPES["llama"]), "86be05e4", 21.1710069),
+    ],
+    ids=["gpt-tiny", "moe-tiny", "llama"],
+)
+def test_a_seed_gives_the_same_names_and_weights_for_ever(shape, names, sum_of_waves):
+    """So that a run can be made again after parts of the constructor have moved."""
+    torch.manual_seed(7)
+    named = Decoder(shape, 97).state_dict()
+    waves = [float((p.double().flatten() * torch.arange(p.numel()).double().cos()).sum()) for p in named.values()]
+    assert hashlib.sha256(" ".join(named).encode()).hexdigest()[:8] == names
+    assert sum(waves) == pytest.approx(sum_of_waves, abs=1e-3)
 
 
 @every_shape

@@ -182,7 +182,7 @@ def test_sentence_vectors_are_the_mean_over_real_tokens_at_length_one_and_the_ne
         ({"n_heads": 3}, r"model\.d_model = 20: expected a multiple of n_heads = 3"),
         ({"d_model": 15, "positions": "rotary"}, r"d_head = 3: expected an even number"),
         ({"next_sentence": 1, "context_length": 5}, r"context_length = 5: expected at least 6"),
-        ({"positions": "sinusoidal"}, r"positions = 'sinusoidal': expected"),
+        ({"positions": "alibi"}, r"positions = 'alibi': expected one of learned, rotary$"),
     ],
 )
 def test_a_shape_that_cannot_be_built_is_refused_with_a_sentence(changes, sentence):

@@ -1,4 +1,4 @@
-"""The n-gram model equals dictionaries; its distributions sum to one after every context, seen or not."""
+"""The n-gram model equals the lessons; its distributions sum to one after every context, seen or not."""
 
 import itertools
 import math
@@ -10,15 +10,21 @@ from hypothesis import strategies as st
 
 from minillm.constants import EMPTY, IGNORE
 from minillm.datasets.batch import Batch
+from minillm.lessons import ngram as lesson
+from minillm.lessons.smoothing import add_k, all_counts, kneser_ney, kneser_ney_counts, stupid_backoff
 from minillm.models import ngram_counts
 from minillm.models.ngram import Ngram, NgramConfig, frequency_table, main
 from minillm.models.ngram_counts import NgramCounts
 from minillm.objectives.next_token import next_token
-from tests.oracles.ngram import Ngrams
 from tests.tiny import assert_equal, assert_reads_on
 
 V = 5
 AMOUNTS = {"kneser-ney": ("discount", 0.6), "add-k": ("k", 0.3), "stupid-backoff": ("backoff", 0.4)}
+RULES = {
+    "kneser-ney": (kneser_ney, kneser_ney_counts),
+    "add-k": (add_k, all_counts),
+    "stupid-backoff": (stupid_backoff, all_counts),
+}
 THREE = "I love machine learning. I love deep learning. You love machine learning."
 
 every_smoothing = pytest.mark.parametrize("smoothing", AMOUNTS)
@@ -52,12 +58,41 @@ def after(model, history):
     return model.probabilities(contexts[None])[0]
 
 
+def scores_of_the_lesson(kind, order, rows, history):
+    """What a rule of the lesson gives to each token after a history."""
+    (rule, counting), (_, amount) = RULES[kind], AMOUNTS[kind]
+    context, counts = tuple(history[max(0, len(history) - order + 1) :]), counting(rows, order)
+    return torch.tensor([rule(token, context, counts, V, amount) for token in range(V)], dtype=torch.float64)
+
+
 @every_smoothing
 @settings(max_examples=40)
 @given(order=st.integers(1, 5), rows=texts, history=histories)
-def test_every_probability_is_the_one_that_dictionaries_give(smoothing, order, rows, history):
-    slow = Ngrams(order, V, rows).probabilities(history, smoothing, AMOUNTS[smoothing][1])
-    assert_equal(after(counted(order, smoothing, rows), history), torch.tensor(slow, dtype=torch.float64))
+def test_every_probability_is_the_lessons(smoothing, order, rows, history):
+    scores = scores_of_the_lesson(smoothing, order, rows, history)
+    expected = scores / scores.sum() if smoothing == "stupid-backoff" else scores
+    assert_equal(after(counted(order, smoothing, rows), history), expected)
+
+
+@pytest.mark.parametrize(("kind", "amount"), [("kneser-ney", "discount"), ("add-k", "k")])
+@settings(max_examples=30)
+@given(order=st.integers(2, 4), rows=texts)
+def test_without_smoothing_a_seen_context_has_the_probabilities_of_the_lesson_on_ngrams(kind, amount, order, rows):
+    model = Ngram(NgramConfig(order=order, smoothing=kind, **{amount: 1e-300}), V).double()
+    if rows:
+        model.count(batch(rows, max(2, *map(len, rows))))
+    counts = lesson.count_ngrams(rows, order)
+    for context in {ngram[:-1] for ngram in counts}:
+        p = lesson.probabilities(context, counts)
+        expected = torch.tensor([p.get(token, 0.0) for token in range(V)], dtype=torch.float64)
+        assert_equal(model.probabilities(torch.tensor([context]))[0], expected)
+
+
+@settings(max_examples=30)
+@given(rows=st.lists(st.lists(st.sampled_from("abcd"), min_size=2, max_size=9), min_size=1, max_size=5))
+def test_the_table_of_a_text_is_the_lessons(rows):
+    text = " ".join(" ".join(row) + "." for row in rows)
+    assert dict(frequency_table(text, order=2)) == lesson.count_ngrams(rows, 2)
 
 
 @every_smoothing
@@ -102,11 +137,11 @@ def test_counts_do_not_depend_on_the_batches_nor_on_their_order(rows, order, dat
 @settings(max_examples=30)
 @given(rows=texts, order=st.integers(1, 4))
 def test_the_table_holds_each_ngram_with_its_frequency_in_order(rows, order):
-    model, slow = counted(order, "add-k", rows), Ngrams(order, V, rows)
+    model = counted(order, "add-k", rows)
     for m in range(1, order + 1):
         grams, counts = model.counts.table(m)
         found = {tuple(gram): n for gram, n in zip(grams.tolist(), counts.tolist(), strict=True)}
-        assert found == {gram: n for gram, n in slow.counts.items() if len(gram) == m}
+        assert found == lesson.count_ngrams(rows, m)
         assert list(found) == sorted(found)
 
 

@@ -1,4 +1,4 @@
-"""The hand-written cross-entropy equals torch's, for every tiling of the vocabulary and at its edge cases."""
+"""Cross-entropy equals torch's and the lesson's, for every tiling of the vocabulary and at its edge cases."""
 
 import math
 
@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.constants import IGNORE
+from minillm.lessons import cross_entropy as lesson
 from minillm.objectives.cross_entropy import ROWS, cross_entropy
 from tests.tiny import assert_equal
 
@@ -52,6 +53,16 @@ def test_with_smoothing_sum_and_gradient_are_torchs(seed, chunk, smoothing, igno
     assert_equal(total, expected)
     assert count == (targets != IGNORE).sum()
     assert_equal(torch.autograd.grad(3 * total, logits)[0], torch.autograd.grad(3 * expected, logits)[0])
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1e-3, 1.0, 300.0]))
+def test_mean_and_gradient_are_the_lessons(seed, scale):
+    logits, targets = a_case(seed, scale, ignored=0.0)
+    total, count = cross_entropy(logits, targets)
+    expected = lesson.cross_entropy(logits, targets)
+    assert_equal(total / count, expected)
+    assert_equal(torch.autograd.grad(total / count, logits)[0], torch.autograd.grad(expected, logits)[0])
+    assert_equal(lesson.softmax(logits), logits.softmax(dim=-1))
 
 
 @pytest.mark.parametrize("n", [0, 1, ROWS - 1, ROWS, ROWS + 1, 3 * ROWS - 5])

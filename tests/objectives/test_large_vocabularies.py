@@ -13,8 +13,8 @@ from minillm.models.ngram import Ngram, NgramConfig
 from minillm.objectives import next_token as module
 from minillm.objectives.linear_cross_entropy import SLAB
 from minillm.objectives.next_token import LARGE, head_weight, next_token
-from minillm.run_config import CONFIGS, load_config
-from minillm.tasks.next_token import MODELS
+from minillm.runs.config import CONFIGS, load_config
+from minillm.tasks.next_token import NextToken
 from minillm.training.balance import routers_of
 from tests.models.test_rnn import rnn
 from tests.objectives.test_linear_cross_entropy import Largest
@@ -122,6 +122,6 @@ def test_the_objective_takes_the_road_by_itself(monkeypatch):
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.toml")))
 def test_no_config_that_comes_with_minillm_is_large(name):
     config = load_config(name)
-    if type(config.model) in MODELS:
+    if type(config.model) in NextToken.models:
         rows = max(64, config.train.batch_size)  # 64 in validation
         assert rows * config.model.context_length * config.tokenizer.vocab_size <= LARGE

@@ -20,6 +20,8 @@ from tests.tiny import VOCAB, assert_equal, decoder, tokens
 class Answers(nn.Module):
     """Is sure that what follows is `answer(tokens)`."""
 
+    head = None
+
     def __init__(self, answer):
         super().__init__()
         self.answer = answer

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 import train
-from minillm.runs import drafter
 from minillm.datasets.batch import Batch
 from minillm.decoding.drafts import ModelDrafter
 from minillm.models.ngram import Ngram, NgramConfig
-from minillm.runs.wiring import build_data
+from minillm.runs import drafter
 from minillm.runs.drafter import DRAFT_ORDER, build_drafter, count_ngrams, ngram_table
 from minillm.runs.folder import open_run
+from minillm.runs.wiring import build_data
 from tests import tiny
 
 SMALL = {
@@ -28,7 +28,7 @@ SMALL = {
 
 
 def trained(folder, name, letters):
-    """A run on a text of its own: every pair of letters, in an order of chance, so that parts differ in their n-grams."""
+    """A run on its own text: every pair of letters, in random order, so that parts differ in their n-grams."""
     order = torch.randperm(400, generator=torch.Generator().manual_seed(ord(letters[0]))).tolist()
     text = folder / f"{name}.txt"
     text.write_text("".join(letters[i % 20] + letters[i // 20] for i in order), encoding="utf-8")

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from minillm.runs.expectations import announce, as_expected, differences
 from minillm.config.flags import override
-from minillm.run_config import AboutConfig, RunConfig, load_config
+from minillm.runs.config import RunConfig, load_config
+from minillm.runs.expectations import announce, as_expected, differences
+from minillm.tasks.settings import AboutConfig
 
 GPT = load_config("gpt-tiny")
 
@@ -61,6 +62,7 @@ def test_what_only_takes_another_time_keeps_the_loss(flags):
         {"train__batch_size": "9"},
         {"train__patience": "2"},
         {"data__seed": "4"},
+        {"task__label_smoothing": "0.1"},
     ],
 )
 def test_another_training_of_the_same_keeps_the_summary_alone(flags):
@@ -68,7 +70,14 @@ def test_another_training_of_the_same_keeps_the_summary_alone(flags):
 
 
 @pytest.mark.parametrize(
-    "flags", [{"data__corpus": "README.md"}, {"model__n_layers": "1"}, {"model__kind": "rnn"}, {"adapter__rank": "2"}]
+    "flags",
+    [
+        {"data__corpus": "README.md"},
+        {"model__n_layers": "1"},
+        {"model__kind": "rnn"},
+        {"task__kind": "labels", "model__kind": "encoder", "sampling__top_p": "1.0"},
+        {"adapter__rank": "2"},
+    ],
 )
 def test_another_model_or_another_text_keeps_nothing(flags):
     about = after(GPT, **flags)

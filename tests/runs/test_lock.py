@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path
-from minillm.run_lock import only_trainer
+from minillm.runs.lock import only_trainer
 with only_trainer(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

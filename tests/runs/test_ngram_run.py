@@ -84,10 +84,16 @@ def test_one_long_text_and_every_smoothing_work_too(tmp_path):
         (["--model.order", "0"], "--model.order = 0: expected int >= 1"),
         (["--model.k", "0.5"], "model.k = 0.5: expected none"),
         (["--model.context_length", "2"], "model.context_length = 2: expected more than model.order - 1 = 2"),
-        (["--optim.lr", "0.5"], "optim.lr = 0.5: expected none, since an n-gram model counts"),
-        (["--train.n_micro_batches", "2"], "train.n_micro_batches = 2: expected none"),
-        (["--data.order", "random"], "data.order = 'random': expected none"),
-        (["--train.precision", "bf16"], "train.precision = bf16: expected fp32 or auto"),
+        (
+            ["--optim.lr", "0.5"],
+            "optim.lr = 0.5: expected 0.003, its default, since task.kind = count has no gradients",
+        ),
+        (["--train.n_micro_batches", "2"], "train.n_micro_batches = 2: expected 1"),
+        (
+            ["--task.order", "random"],
+            "--task.order: unknown key of task.kind = count; expected task.kind = next_token or",
+        ),
+        (["--train.precision", "bf16"], "train.precision = bf16: expected auto"),
         (["--model.n_layers", "2"], "--model.n_layers: unknown key"),
     ],
 )

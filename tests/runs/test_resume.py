@@ -1,23 +1,21 @@
 """Resuming a run: what is kept, which flags may change, and that text and config must match."""
 
 import json
-import shutil
 import signal
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 import train
-from minillm.runs import folder
 from minillm.config.loading import keys
-from minillm.run_config import RunConfig, load_config
+from minillm.runs import folder, training
+from minillm.runs.config import RunConfig, load_config
 from minillm.training import checkpoint
 from minillm.training.step import GradientStep
 from tests.interruption import ctrl_c_after
 from tests.small_runs import TEXT, edit, flags, progress, rows, said, started
 
-LOOP = train.train
+LOOP = training.train
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 4])
@@ -40,7 +38,7 @@ def losses(monkeypatch, values: list[float]) -> None:
     def with_losses(config, step, batch, evaluate, *rest):
         return LOOP(config, step, batch, lambda: evaluate() | {"val_loss": next(left)}, *rest)
 
-    monkeypatch.setattr(train, "train", with_losses)
+    monkeypatch.setattr(training, "train", with_losses)
 
 
 def test_best_loss_and_patience_survive_and_a_worse_model_never_replaces_the_best(tmp_path, monkeypatch):
@@ -77,10 +75,10 @@ def test_the_test_figures_are_those_of_the_test_part_by_the_best_model(tmp_path,
     assert train.main(["--config", "gpt-tiny", *words]) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     opened = folder.open_run(tmp_path / "run")
-    data = train.run.build_data(opened.config, opened.text.tokenizer)
+    data = train.wiring.build_data(opened.config, opened.text.tokenizer)
     assert opened.step == 2 and len(data.test.ids) != len(data.val.ids)
     monkeypatch.undo()
-    expected = train.run.build_validation(opened.config, data, "test")(opened.text.model)
+    expected = train.wiring.build_validation(opened.config, data, "test")(opened.text.model)
     found = {name.removeprefix("test_"): value for name, value in summary.items() if name.startswith("test_")}
     assert (
         found == {name.removeprefix("val_"): pytest.approx(value, rel=1e-5) for name, value in expected.items()}
@@ -89,7 +87,8 @@ def test_the_test_figures_are_those_of_the_test_part_by_the_best_model(tmp_path,
     last = checkpoint.load(tmp_path / "run" / "checkpoint" / "latest.pt")["step"]["model"]
     opened.text.model.load_state_dict(last)
     others = [
-        train.run.build_validation(opened.config, data, part)(opened.text.model)["val_loss"] for part in ("val", "test")
+        train.wiring.build_validation(opened.config, data, part)(opened.text.model)["val_loss"]
+        for part in ("val", "test")
     ]
     assert all(abs(other - expected["val_loss"]) > 1e-3 for other in others), (
         "the last model has other figures, and so has validation"
@@ -97,7 +96,7 @@ def test_the_test_figures_are_those_of_the_test_part_by_the_best_model(tmp_path,
 
 
 def test_a_resume_writes_its_changes_into_the_config_at_once(mine, monkeypatch):
-    monkeypatch.setattr(train, "train", lambda *_: (_ for _ in ()).throw(train.Interrupted(signal.SIGINT)))
+    monkeypatch.setattr(training, "train", lambda *_: (_ for _ in ()).throw(train.Interrupted(signal.SIGINT)))
     for n in (9, 11):
         assert train.main(["--resume", str(mine), "--train.max_steps", str(n), "--train.save_every", "7"]) == 130
         assert f"max_steps = {n} " in (mine / "config.toml").read_text()

@@ -8,15 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.runs import wiring
-from minillm.runs import sizing
+from minillm.config.flags import override
 from minillm.datasets.split import Splits
 from minillm.datasets.tokens import TokenStream, token_stream
 from minillm.datasets.windows import Windows
+from minillm.runs import sizing, wiring
+from minillm.runs.config import CONFIGS, load_config
 from minillm.runs.expectations import differences
-from minillm.config.flags import override
-from minillm.run_config import CONFIGS, load_config
-from minillm.tasks import documents, translation
+from minillm.tasks import documents, translate
 from minillm.tasks.task import Data
 from minillm.tokenizers.byte import ByteTokenizer
 
@@ -32,7 +31,7 @@ def of_size(n_train: int, n_val: int = 50) -> Data:
 
 @pytest.fixture(autouse=True)
 def no_cache_of_tokens(tmp_path, monkeypatch):
-    for task in (documents, translation):
+    for task in (documents, translate):
         monkeypatch.setattr(task, "token_stream", partial(token_stream, cache=tmp_path / "cache"))
 
 
@@ -115,7 +114,7 @@ def test_texts_with_labels_keep_their_context():
 
 
 def test_characters_have_a_vocabulary_of_their_own_and_lanes_get_a_window_each(tmp_path):
-    flags = {"tokenizer.kind": "char", "data.order": "contiguous"}
+    flags = {"tokenizer.kind": "char", "task.order": "contiguous"}
     config, data, said, _ = fitted(tmp_path, 30, flags, "rnn-tiny")
     assert not any("vocab" in line for line in said)
     assert len(data.train.ids) // config.model.context_length >= config.train.batch_size
@@ -131,7 +130,7 @@ def test_pairs_keep_their_context_which_sentences_need(tmp_path):
     )
     config, data = sizing.fit(asked, wiring.build_data(asked), {}, say=said.append)
     assert names(said) == ["data.val_fraction", "tokenizer.vocab_size"]
-    assert config.model == asked.model and wiring.passes(config, data) == 700 * 128 / len(data.train)
+    assert config.model == asked.model and config.task.extent(config, data).passes == 700 * 128 / len(data.train)
 
 
 def steps(every: int, max_steps: int) -> int:
@@ -149,7 +148,7 @@ def test_validations_are_often_enough_and_cheap(n_tokens, max_steps, batch_size,
     }
     config = replace(GPT, train=train, **how)
     data = of_size(n_tokens)
-    t, passes = sizing.set_cadence(config, data).train, wiring.passes(config, data)
+    t, passes = sizing.set_cadence(config, data).train, config.task.extent(config, data).passes
     assert passes == pytest.approx(max_steps * batch_size * context_length / n_tokens)
     assert t.eval_every >= 1 and steps(t.eval_every, max_steps) >= min(8, max_steps)
     assert t.eval_every <= max(5, max_steps / passes + 1), "the best may lie within a pass"

@@ -1,7 +1,6 @@
 """Starting a run from the weights or the config of another: what is copied, and what must agree."""
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,16 +10,15 @@ from hypothesis import strategies as st
 
 import train
 from minillm import quantize
-from minillm.runs import folder
-from minillm.runs import start
+from minillm.config.flags import override
 from minillm.config.loading import to_toml
 from minillm.datasets.pairs import Pairs
 from minillm.datasets.tokens import TokenStream
-from minillm.config.flags import override
-from minillm.run_config import CONFIGS, RunConfig, load_config
+from minillm.runs import folder, start
+from minillm.runs.config import CONFIGS, RunConfig, load_config
 from minillm.tasks.task import Data
 from minillm.training import checkpoint
-from tests.small_runs import SMALL, TEXT, edit, progress, said, started
+from tests.small_runs import SMALL, TEXT, edit, progress, said
 
 
 def config_without(tmp_path: Path, *sections: str, **flags: str) -> Path:

@@ -10,8 +10,8 @@ from minillm.config.flags import override
 from minillm.constants import IGNORE
 from minillm.datasets.corpus import corpus_of
 from minillm.datasets.split import split
-from minillm.run_config import RunConfig, load_config
 from minillm.runs import wiring
+from minillm.runs.config import RunConfig, load_config
 
 WORDS = ("cat", "dog", "snail", "horse", "bee")
 TEXTS = [f"{word} {i} has a {other}." for i in range(12) for word in WORDS for other in WORDS]
@@ -31,7 +31,7 @@ each_task = pytest.mark.parametrize("name", TASKS)
 def settings(name: str) -> RunConfig:
     name, order = name.split()
     changes = {
-        "data.order": order,
+        "task.order": order,
         "train.batch_size": "5",
         "tokenizer.kind": "byte",
         "data.val_fraction": "0.2",

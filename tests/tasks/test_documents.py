@@ -15,10 +15,9 @@ from minillm.datasets.pairs import split_pairs
 from minillm.datasets.split import split
 from minillm.datasets.stories import World
 from minillm.evaluation.validation import LEAK_NATS, Leak
-from minillm.run_config import RunConfig, load_config
 from minillm.runs import wiring
-from minillm.runs.wiring import build_task
-from minillm.tasks import documents, translation
+from minillm.runs.config import RunConfig, load_config
+from minillm.tasks import documents, translate
 from minillm.tokenizers.build_tokenizer import train_tokenizer
 from tests.datasets.test_source import GRAMMAR
 
@@ -127,13 +126,12 @@ def test_what_was_read_of_own_files_is_said(tmp_path):
 @pytest.mark.parametrize("name", ["gpt-tiny", "ngram-tiny", "encoder-tiny", "encoder-ending", "translate-tiny"])
 def test_a_tokenizer_is_trained_on_the_training_part_alone(name, tmp_path):
     config = override(load_config(name), {"data.n_stories": "60"})
-    task, seen = build_task(config), []
+    seen = []
     if name == "translate-tiny":
         (tmp_path / "my.tsv").write_text("".join(f"{text}\t{text[::-1]}\n" for text in TEXTS))
         config = override(
             config, {"data.corpus": str(tmp_path / "my.tsv"), "data.val_fraction": "0.2", "data.test_fraction": "0.2"}
         )
-        task = build_task(config)
         parts = split_pairs(corpus.load_pairs(config.data), 0.2, 0.2)
         expected = [" " + pair.source for pair in parts.train] + [" " + pair.target for pair in parts.train]
     elif name == "encoder-ending":
@@ -141,20 +139,17 @@ def test_a_tokenizer_is_trained_on_the_training_part_alone(name, tmp_path):
         expected = [ending(texts.world, story)[0] for story in texts.splits.train]
     else:
         config = override(config, {"data.val_fraction": "0.2", "data.test_fraction": "0.2"})
-        task, expected = build_task(config), split(TEXTS, 0.2, 0.2).train
+        expected = split(TEXTS, 0.2, 0.2).train
 
     def watched(given, texts):
         seen.extend(texts)
         return train_tokenizer(replace(given, kind="byte"), texts)
 
     with pytest.MonkeyPatch.context() as patched:
-        for module in (documents, translation):
+        for module in (documents, translate):
             patched.setattr(module, "train_tokenizer", watched)
-        task.data(
-            None,
-            lambda line: None,
-            *([corpus.corpus_of(TEXTS)] if name in ("gpt-tiny", "ngram-tiny", "encoder-tiny") else []),
-        )
+        own = corpus.corpus_of(TEXTS) if name in ("gpt-tiny", "ngram-tiny", "encoder-tiny") else None
+        wiring.build_data(config, say=lambda line: None, corpus=own)
     assert seen == expected
 
 

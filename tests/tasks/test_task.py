@@ -1,4 +1,4 @@
-"""Every key of [train], [optim] and [schedule] reaches the task's step, and validation is never smoothed."""
+"""Every key of [train], [optim], [schedule] and [task] reaches the step; validation is never smoothed."""
 
 import dataclasses
 
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from minillm.config.flags import override
 from minillm.datasets.batch import Batch
 from minillm.objectives.next_token import next_token
-from minillm.run_config import RunConfig
 from minillm.runs import wiring
+from minillm.runs.config import RunConfig
 from minillm.training.optim import build_optimizer
 from minillm.training.schedule import rate
 
@@ -35,9 +35,9 @@ SHOWS = {  # a value of each key whose absence would show in what five steps do
     "train.max_steps": "6",
     "train.n_micro_batches": "3",
     "train.grad_clip": "0.01",
-    "train.label_smoothing": "0.3",
     "train.precision": "bf16",
-    "train.backward": "manual",
+    "task.label_smoothing": "0.3",
+    "task.backward": "manual",
     "optim.kind": "muon",
     "optim.lr": "0.02",
     "optim.min_lr": "0.002",
@@ -98,7 +98,7 @@ def test_every_key_reaches_the_step(name):
     without, with_it = trained(config_of(**base)), trained(config_of(**base, **{name: SHOWS[name]}))
     if name == "train.n_micro_batches":
         assert set(without[2]) == {7} and set(with_it[2]) == {3, 1}, "7 rows in 3 parts"
-    elif name == "train.backward":
+    elif name == "task.backward":
         assert without[3] != with_it[3]
     else:
         assert any(not torch.equal(a, b) for a, b in zip(without[1], with_it[1], strict=True))
@@ -106,8 +106,9 @@ def test_every_key_reaches_the_step(name):
 
 def test_no_key_is_forgotten_here():
     sections = {"train": RunConfig().train, "optim": RunConfig().optim, "schedule": RunConfig().schedule}
+    sections["task"] = RunConfig().task
     known = {f"{name}.{field.name}" for name, section in sections.items() for field in dataclasses.fields(section)}
-    assert known == set(SHOWS) | {f"train.{name}" for name in OUTSIDE}
+    assert known == set(SHOWS) | {f"train.{name}" for name in OUTSIDE} | {"task.kind", "task.order"}
 
 
 @settings(max_examples=6)
@@ -124,7 +125,7 @@ def test_the_step_is_the_one_that_these_numbers_describe(clip, parts, smoothing,
     changes = {
         "train.grad_clip": clip,
         "train.n_micro_batches": parts,
-        "train.label_smoothing": smoothing,
+        "task.label_smoothing": smoothing,
         "optim.kind": kind,
     }
     changes |= {"schedule.kind": shape, "schedule.warmup_steps": warmup, "optim.lr": lr, "optim.min_lr": 1e-4}
@@ -152,7 +153,7 @@ def test_the_step_is_the_one_that_these_numbers_describe(clip, parts, smoothing,
 CORPORA = {
     "decoder": {"data.n_stories": "60"},
     "rnn": {"data.n_stories": "60", "optim.kind": "adamw"},
-    "encoder_decoder": {"data.n_pairs": "90", "data.corpus": "translation"},
+    "encoder_decoder": {"data.n_pairs": "90", "data.corpus": "translation", "task.kind": "translate"},
 }
 LENGTH = {"decoder": "64", "rnn": "64", "encoder_decoder": "128"}
 
@@ -166,7 +167,7 @@ def test_training_is_smoothed_and_validation_never(kind):
         "tokenizer.kind": "byte",
     } | CORPORA[kind]
     plain, smooth = (
-        override(RunConfig(), flags | {"train.label_smoothing": s, "train.batch_size": "3"}) for s in ("0", "0.4")
+        override(RunConfig(), flags | {"task.label_smoothing": s, "train.batch_size": "3"}) for s in ("0", "0.4")
     )
     data = wiring.build_data(plain, say=lambda line: None)
     model = wiring.build_model(plain, data.tokenizer.vocab_size).eval()

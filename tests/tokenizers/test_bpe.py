@@ -1,4 +1,4 @@
-"""Byte-level BPE equals a naive version and the `tokenizers` package, and fulfils its laws."""
+"""Byte-level BPE equals the lesson and the `tokenizers` package, and fulfils its laws."""
 
 import json
 from collections import Counter
@@ -9,10 +9,10 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minillm.lessons import bpe as lesson
 from minillm.tokenizers.bpe import BYTES, BPETokenizer, gpt2_alphabet, learn_merges
 from minillm.tokenizers.pretokenize import split_words
 from minillm.tokenizers.tokenizer import END
-from tests.oracles import bpe as naive
 
 laws = settings(max_examples=100, deadline=None)
 small_words = (
@@ -28,7 +28,7 @@ SENTENCES = [
 ]
 
 
-def with_merges(merges: list[naive.Pair]) -> BPETokenizer:
+def with_merges(merges: list[lesson.Pair]) -> BPETokenizer:
     return BPETokenizer([*BYTES, *map(b"".join, merges), b""], merges, end_id=256 + len(merges))
 
 
@@ -52,17 +52,17 @@ def test_a_run_is_merged_from_the_left_and_ties_go_to_the_first_pair_in_byte_ord
 
 @laws
 @given(words=st.lists(small_words, min_size=1, max_size=9), n_merges=st.integers(0, 17))
-def test_training_is_the_naive_training_and_leaves_words_as_encode_does(words, n_merges):
-    merges, segmented = naive.train([word.encode() for word in words], n_merges)
+def test_training_is_the_lessons_training_and_leaves_words_as_encode_does(words, n_merges):
+    merges, segmented = lesson.train([word.encode() for word in words], n_merges)
     assert learn_merges(Counter(words), n_merges) == merges
     assert [pieces_of(with_merges(merges), word) for word in words] == segmented
 
 
 @laws
 @given(words=st.lists(small_words, min_size=1, max_size=9), text=st.text("abc", max_size=29))
-def test_encoding_is_the_naive_encoding_of_words_never_trained_on(words, text):
+def test_encoding_is_the_lessons_encoding_of_words_never_trained_on(words, text):
     tokenizer = BPETokenizer.train([" ".join(["", *words])], 300)
-    expected = [piece for word in split_words(text) for piece in naive.encode(word.encode(), tokenizer.merges)]
+    expected = [piece for word in split_words(text) for piece in lesson.encode(word.encode(), tokenizer.merges)]
     assert pieces_of(tokenizer, text) == expected
 
 
@@ -70,10 +70,10 @@ def test_encoding_is_the_naive_encoding_of_words_never_trained_on(words, text):
 @given(data=st.data())
 def test_encoding_follows_ranks_also_where_no_training_would_have_ordered_them_so(data):
     """A merge of merged pieces may come before the merges that make them; then it waits for them and goes at once."""
-    learned, _ = naive.train([b"abaabaaabab", b"aabbaabb", b"bababa", b"aba"], 9)
+    learned, _ = lesson.train([b"abaabaaabab", b"aabbaabb", b"bababa", b"aba"], 9)
     merges = data.draw(st.permutations(learned))
     text = data.draw(st.text("ab", max_size=19))
-    assert pieces_of(with_merges(merges), text) == naive.encode(text.encode(), merges)
+    assert pieces_of(with_merges(merges), text) == lesson.encode(text.encode(), merges)
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,7 +1,7 @@
-"""The Unigram model equals lists of all segmentations of short words."""
+"""The Unigram model equals the lesson, which lists all segmentations of short words."""
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,12 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minillm.lessons import unigram as lesson
+from minillm.lessons.unigram import probability, segmentations
 from minillm.tokenizers.unigram import (
     FLOOR,
     Lattice,
     PieceModel,
     UnigramTokenizer,
     learn_pieces,
+    logprob_without,
     normalize,
     seed_pieces,
 )
@@ -23,69 +26,72 @@ laws = settings(max_examples=70, deadline=None)
 TEXT = "the theme of the thesis is there; the other thesis is theirs. " * 3 + "naïve naïveté " * 5
 
 
-def segmentations(word: bytes, pieces) -> list[list[bytes]]:
-    if not word:
-        return [[]]
-    return [
-        [word[:n], *rest]
-        for n in range(1, len(word) + 1)
-        if word[:n] in pieces
-        for rest in segmentations(word[n:], pieces)
-    ]
-
-
-def log_p(segmentation: list[bytes], logprobs: dict[bytes, float]) -> float:
-    return math.fsum(logprobs[piece] for piece in segmentation)
-
-
 @st.composite
 def models(draw) -> dict[bytes, float]:
     """Probabilities of a, b, c and of some longer pieces."""
     longer = draw(st.sets(st.text("abc", min_size=2, max_size=4).map(str.encode), max_size=13))
     pieces = [b"a", b"b", b"c", *sorted(longer)]
     weights = [draw(st.floats(0.01, 1)) for _ in pieces]
-    return {piece: math.log(weight / sum(weights)) for piece, weight in zip(pieces, weights, strict=True)}
+    return {piece: weight / sum(weights) for piece, weight in zip(pieces, weights, strict=True)}
+
+
+def logs(p: dict[bytes, float]) -> dict[bytes, float]:
+    return {piece: math.log(p[piece]) for piece in p}
 
 
 words = st.text("abc", max_size=8).map(str.encode)
+counts_of_words = st.dictionaries(words.filter(len), st.integers(1, 7), min_size=1, max_size=5)
 
 
 @laws
-@given(logprobs=models(), word=words)
-def test_viterbi_finds_the_best_of_all_segmentations(logprobs, word):
-    pieces, score = PieceModel(logprobs).viterbi(word)
-    best = max(log_p(each, logprobs) for each in segmentations(word, logprobs))
-    assert b"".join(pieces) == word
-    assert score == pytest.approx(best, abs=1e-12) and log_p(pieces, logprobs) == pytest.approx(best, abs=1e-12)
+@given(p=models(), word=words)
+def test_viterbi_finds_the_best_of_all_segmentations_as_the_lesson_does(p, word):
+    pieces, score = PieceModel(logs(p)).viterbi(word)
+    best = max(probability(x, p) for x in segmentations(word, p))
+    assert b"".join(pieces) == b"".join(lesson.encode(word, p)) == word
+    for found in (math.exp(score), probability(pieces, p), probability(lesson.encode(word, p), p)):
+        assert found == pytest.approx(best, rel=1e-12)
 
 
 @laws
-@given(logprobs=models(), word=words, alpha=st.sampled_from([0.0, 0.3, 1.0, 2.0]))
-def test_forward_sums_over_all_segmentations(logprobs, word, alpha):
-    total = math.fsum(math.exp(alpha * log_p(each, logprobs)) for each in segmentations(word, logprobs))
-    assert PieceModel(logprobs).forward(word, alpha)[-1] == pytest.approx(math.log(total), abs=1e-10)
+@given(p=models(), word=words, alpha=st.sampled_from([0.0, 0.3, 1.0, 2.0]))
+def test_forward_sums_over_all_segmentations(p, word, alpha):
+    total = math.fsum(probability(x, p) ** alpha for x in segmentations(word, p))
+    assert PieceModel(logs(p)).forward(word, alpha)[-1] == pytest.approx(math.log(total), abs=1e-10)
 
 
 @laws
-@given(logprobs=models(), counts=st.dictionaries(words.filter(len), st.integers(1, 7), min_size=1, max_size=5))
-def test_expected_counts_are_those_of_all_segmentations_weighted(logprobs, counts):
-    expected, log_likelihood = defaultdict(float), 0.0
-    for word, n in counts.items():
-        every = segmentations(word, logprobs)
-        total = math.fsum(math.exp(log_p(each, logprobs)) for each in every)
-        log_likelihood += n * math.log(total)
-        for each in every:
-            for piece in each:
-                expected[piece] += n * math.exp(log_p(each, logprobs)) / total
-    found, found_likelihood = Lattice(counts, list(logprobs)).expected_counts(np.array(list(logprobs.values())))
+@given(p=models(), counts=counts_of_words)
+def test_expected_counts_and_the_next_probabilities_are_the_lessons(p, counts):
+    expected = lesson.expected_counts(counts, p)
+    log_likelihood = math.fsum(
+        n * math.log(sum(probability(x, p) for x in segmentations(w, p))) for w, n in counts.items()
+    )
+    found, found_likelihood = Lattice(counts, list(p)).expected_counts(np.array(list(logs(p).values())))
     assert found_likelihood == pytest.approx(log_likelihood, abs=1e-9)
-    assert found.tolist() == pytest.approx([expected[piece] for piece in logprobs], abs=1e-9)
+    assert found.tolist() == pytest.approx([expected[piece] for piece in p], abs=1e-9)
+    shares = [expected[piece] / expected.total() for piece in p]
+    assert np.exp(normalize(found)).tolist() == pytest.approx(shares, abs=1e-12)
 
 
 @laws
-@given(logprobs=models(), counts=st.dictionaries(words.filter(len), st.integers(1, 7), min_size=1, max_size=5))
-def test_a_step_of_em_never_lowers_the_likelihood(logprobs, counts):
-    lattice, scores, before = Lattice(counts, list(logprobs)), np.array(list(logprobs.values())), -math.inf
+@given(p=models(), counts=counts_of_words)
+def test_the_cost_of_pruning_a_piece_is_the_lessons(p, counts):
+    model, expected = PieceModel(logs(p)), lesson.expected_counts(counts, p)
+    for piece in (piece for piece in p if len(piece) > 1):
+        cost = expected[piece] * (model.logprobs[piece] - logprob_without(model, piece))
+        assert cost == pytest.approx(lesson.cost(piece, expected, p), abs=1e-9)
+
+
+def test_the_stems_and_endings_of_the_lesson_are_learned():
+    for learned in (learn_pieces(Counter(lesson.WORDS), 5), lesson.train({w.encode(): 1 for w in lesson.WORDS}, 5)):
+        assert {piece for piece in learned if len(piece) > 1} == {b"low", b"new", b"wid", b"er", b"est"}
+
+
+@laws
+@given(p=models(), counts=counts_of_words)
+def test_a_step_of_em_never_lowers_the_likelihood(p, counts):
+    lattice, scores, before = Lattice(counts, list(p)), np.log(list(p.values())), -math.inf
     for _ in range(5):
         expected, log_likelihood = lattice.expected_counts(scores)
         assert log_likelihood >= before - 1e-9
@@ -111,13 +117,11 @@ def test_pruned_pieces_are_out_of_the_sums():
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 3.0])
 def test_sampled_segmentations_come_as_often_as_their_share_says(alpha):
-    logprobs = {
-        piece: math.log(p) for piece, p in {b"a": 0.3, b"b": 0.25, b"ab": 0.2, b"ba": 0.15, b"aba": 0.1}.items()
-    }
+    p = {b"a": 0.3, b"b": 0.25, b"ab": 0.2, b"ba": 0.15, b"aba": 0.1}
     word, n = b"ababa", 1500
-    shares = {tuple(each): math.exp(alpha * log_p(each, logprobs)) for each in segmentations(word, logprobs)}
+    shares = {tuple(x): probability(x, p) ** alpha for x in segmentations(word, p)}
     generator = torch.Generator().manual_seed(11)
-    seen = Counter(tuple(PieceModel(logprobs).sample(word, alpha, generator)) for _ in range(n))
+    seen = Counter(tuple(PieceModel(logs(p)).sample(word, alpha, generator)) for _ in range(n))
     assert seen.keys() <= shares.keys()
     expected = {each: n * share / sum(shares.values()) for each, share in shares.items()}
     chi_square = sum((seen[each] - expected[each]) ** 2 / expected[each] for each in shares)

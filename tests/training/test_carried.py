@@ -11,8 +11,8 @@ from minillm.datasets.lanes import ContiguousBatch, Lanes
 from minillm.models.rnn import CELLS, RNN, RNNConfig
 from minillm.objectives.cross_entropy import cross_entropy
 from minillm.objectives.next_token import next_token
-from minillm.run_config import RunConfig
 from minillm.runs import wiring
+from minillm.runs.config import RunConfig
 from minillm.training.carried import CarriedStep
 from minillm.training.optim import OptimConfig, build_optimizer
 from minillm.training.step import GradientStep
@@ -139,7 +139,7 @@ def test_a_run_carries_the_state_where_rows_go_on_and_only_a_model_that_has_one_
     (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog, and the dog sleeps on.\n" * 60)
     small = {
         "data.corpus": str(tmp_path / "text.txt"),
-        "data.order": "contiguous",
+        "task.order": "contiguous",
         "tokenizer.kind": "char",
         "model.kind": "rnn",
     }
@@ -153,7 +153,9 @@ def test_a_run_carries_the_state_where_rows_go_on_and_only_a_model_that_has_one_
     for i in range(3):
         step(batch(i))
     assert [state.lengths.tolist() for state in step.states] == [[48] * 3]
-    assert type(wiring.build_step(override(config, {"data.order": "epochs"}), model)) is GradientStep
+    assert type(wiring.build_step(override(config, {"task.order": "epochs"}), model)) is GradientStep
     assert math.isfinite(wiring.build_validation(config, data)(model)["val_loss"])
-    with pytest.raises(ValueError, match=r"data\.order = contiguous: expected model\.kind = rnn"):
+    with pytest.raises(
+        ValueError, match=r"task\.order = contiguous: expected epochs, .* only model\.kind = rnn carries a state"
+    ):
         override(config, {"model.kind": "decoder"})

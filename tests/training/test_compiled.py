@@ -9,7 +9,7 @@ from torch._inductor import config as inductor
 import train
 from minillm.config.loading import from_dict
 from minillm.objectives.next_token import next_token
-from minillm.run_config import RunConfig
+from minillm.runs.config import RunConfig
 from tests.test_cli import flags
 from tests.tiny import SHAPES, assert_equal, decoder
 from tests.training.test_step import a_real_step, batch_of
@@ -159,8 +159,8 @@ def test_a_run_says_it_once_and_is_resumed_as_if_it_had_never_stopped(tmp_path, 
 
 
 REFUSED = {
-    "train.backward = manual": {"train": {"compile": True, "backward": "manual"}},
-    "model.kind = ngram": {"train": {"compile": True}, "model": {"kind": "ngram"}},
+    "task.backward = manual": {"train": {"compile": True}, "task": {"backward": "manual"}},
+    "task.kind = count": {"train": {"compile": True}, "model": {"kind": "ngram"}, "task": {"kind": "count"}},
     "model.kind = rnn": {"train": {"compile": True}, "model": {"kind": "rnn"}},
     "model.n_experts = 3": {"train": {"compile": True}, "model": {"n_experts": 3}},
 }
@@ -168,5 +168,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("beside", "tree"), REFUSED.items(), ids=REFUSED)
 def test_it_is_refused_beside_what_cannot_be_compiled_well(beside, tree):
-    with pytest.raises(ValueError, match=f"train.compile = true: expected false beside {beside}, .*; drop it"):
+    with pytest.raises(
+        ValueError, match=f"train.compile = true: expected false, its default, since .*{beside}.*; leave it out"
+    ):
         from_dict(RunConfig, tree)

@@ -94,7 +94,7 @@ def test_every_feed_forward_has_its_derivative(feedforward):
 
 @pytest.mark.parametrize("shape", UNWRITTEN.values(), ids=UNWRITTEN)
 def test_a_shape_without_derivatives_by_hand_is_refused(shape):
-    with pytest.raises(ValueError, match=r"train\.backward = manual"):
+    with pytest.raises(ValueError, match=r"task\.backward = manual"):
         step_of(ManualStep, decoder(**shape))
 
 
@@ -220,7 +220,7 @@ def another_objective(model, batch: Batch) -> Loss:
             decoder,
             next_token,
             {"precision": "bf16"},
-            r"train\.precision = bf16: expected fp32 or auto beside train\.backward = manual",
+            r"train\.precision = bf16: expected fp32 or auto beside task\.backward = manual",
         ),
     ],
 )
@@ -238,7 +238,7 @@ def test_the_flag_trains_by_hand_what_autograd_trains(tmp_path, monkeypatch):
     often = SMALL | {"train__log_every": 1}
     assert (
         script.main(
-            ["--config", "gpt-tiny", *flags(**often, train__run="a", train__backward="manual", train__precision="auto")]
+            ["--config", "gpt-tiny", *flags(**often, train__run="a", task__backward="manual", train__precision="auto")]
         )
         == 0
     )
@@ -259,6 +259,6 @@ def test_the_flag_trains_by_hand_what_autograd_trains(tmp_path, monkeypatch):
 )
 def test_the_flag_is_refused_before_anything_is_trained(change, sentence, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert script.main(["--config", "gpt-tiny", *flags(**SMALL | change, train__backward="manual")]) == 2
+    assert script.main(["--config", "gpt-tiny", *flags(**SMALL | change, task__backward="manual")]) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

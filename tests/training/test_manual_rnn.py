@@ -37,9 +37,7 @@ def test_fifty_steps_by_hand_follow_fifty_steps_of_autograd(cell):
 def test_a_state_that_is_carried_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     settings = {name: value for name, value in SMALL.items() if not name.startswith("model.")}
-    settings |= {"data.order": "contiguous", "train.backward": "manual", "tokenizer.kind": "byte", "data.n_stories": 60}
+    settings |= {"task.order": "contiguous", "task.backward": "manual", "tokenizer.kind": "byte", "data.n_stories": 60}
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     assert script.main(["--config", "lstm-tiny", *words]) == 2
-    assert (
-        "data.order = contiguous: expected epochs or random beside train.backward = manual" in capsys.readouterr().err
-    )
+    assert "task.order = contiguous: expected epochs or random beside task.backward = manual" in capsys.readouterr().err

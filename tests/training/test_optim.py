@@ -1,7 +1,6 @@
-"""AdamW equals torch's, Muon a loop over matrices, and every parameter has the right optimizer."""
+"""AdamW equals torch's and the lesson's, Muon the lesson's; every parameter has the right optimizer."""
 
 import copy
-import math
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from minillm.lessons import optimizers as lesson
 from minillm.training.optim import AdamW, Muon, OptimConfig, Together, build_optimizer, orthogonal
 from tests.tiny import SHAPES, assert_equal, decoder, tokens
 
@@ -29,23 +29,6 @@ def pull(params: list[nn.Parameter], step: int) -> None:
         p.grad = 10 ** (step % 5 - 2) * torch.randn(p.shape, generator=g, dtype=p.dtype)
 
 
-def slow_adamw(
-    p: nn.Parameter,
-    m: torch.Tensor,
-    v: torch.Tensor,
-    t: int,
-    lr: float,
-    betas: tuple[float, float],
-    eps: float,
-    decay: float,
-):
-    """The equation, one symbol after the other."""
-    g, (beta1, beta2) = p.grad, betas
-    m.copy_(beta1 * m + (1 - beta1) * g)
-    v.copy_(beta2 * v + (1 - beta2) * g**2)
-    p.data = p.data - lr * decay * p.data - lr * (m / (1 - beta1**t)) / (torch.sqrt(v / (1 - beta2**t)) + eps)
-
-
 @settings(max_examples=20)
 @given(
     lr=st.floats(1e-4, 0.1),
@@ -54,7 +37,7 @@ def slow_adamw(
     eps=st.sampled_from([1e-8, 1e-2]),
     decay=st.sampled_from([0.0, 0.1, 1.0]),
 )
-def test_adamw_is_the_equation_and_torchs_over_many_steps_of_a_changing_rate(lr, beta1, beta2, eps, decay):
+def test_adamw_is_the_lessons_and_torchs_over_many_steps_of_a_changing_rate(lr, beta1, beta2, eps, decay):
     mine, theirs, slow = parameters(), parameters(), parameters()
     means = [(torch.zeros_like(p), torch.zeros_like(p)) for p in slow]
     groups = [{"params": theirs[:4], "weight_decay": decay}, {"params": theirs[4:], "weight_decay": 0.0}]
@@ -67,8 +50,9 @@ def test_adamw_is_the_equation_and_torchs_over_many_steps_of_a_changing_rate(lr,
             pull(some, step)
         one.step(fraction)
         other.step()
-        for p, (m, v) in zip(slow, means, strict=True):
-            slow_adamw(p, m, v, step + 1, lr * fraction, (beta1, beta2), eps, decay if p.ndim >= 2 else 0.0)
+        for i, p in enumerate(slow):
+            how = (step + 1, lr * fraction, beta1, beta2, eps, decay if p.ndim >= 2 else 0.0)
+            p.data, *means[i] = lesson.adamw(p.data, p.grad, *means[i], *how)
     for a, b, c in zip(mine, theirs, slow, strict=True):
         assert_equal(a, b)
         assert_equal(a, c)
@@ -151,29 +135,18 @@ def test_muon_refuses_what_is_no_matrix():
         Muon(iter(parameters()), 0.05, 0.9, 0.2)
 
 
-def slow_muon(p: torch.Tensor, m: torch.Tensor, lr: float, momentum: float, decay: float) -> None:
-    """The update of one matrix, with the momentum as a sum, as it was published."""
-    m.mul_(momentum).add_(p.grad)
-    x = p.grad + momentum * m
-    x = x / (x.norm() + 1e-7)
-    for _ in range(5):
-        x = 3.4445 * x - 4.7750 * (x @ x.T) @ x + 2.0315 * (x @ x.T) @ (x @ x.T) @ x
-    rows, columns = p.shape
-    p.data = (1 - lr * decay) * p.data - lr * math.sqrt(max(1, rows / columns)) * x
-
-
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_muon_is_its_published_update_one_matrix_at_a_time(momentum):
+def test_muon_is_the_lessons_one_matrix_at_a_time(momentum):
     mine, theirs = parameters()[:4], parameters()[:4]
-    muon, sums = Muon(mine, 0.05, momentum, 0.2), [torch.zeros_like(p) for p in theirs]
+    muon, means = Muon(mine, 0.05, momentum, 0.2), [torch.zeros_like(p) for p in theirs]
     for step in range(9):
         pull(mine, step)
         pull(theirs, step)
         muon.step(1 / (1 + step))
-        for p, m in zip(theirs, sums, strict=True):
-            slow_muon(p, m, 0.05 / (1 + step), momentum, 0.2)
+        for i, p in enumerate(theirs):
+            p.data, means[i] = lesson.muon(p.data, p.grad, means[i], 0.05 / (1 + step), momentum, 0.2)
     for a, b in zip(mine, theirs, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)  # 1e-7 is added to norms of another size
+        assert_equal(a, b)
 
 
 def test_muon_takes_a_stack_of_matrices_one_by_one_beside_single_ones_of_the_same_shape():

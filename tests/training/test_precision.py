@@ -5,10 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import train
 from minillm.datasets.batch import Batch
 from minillm.objectives.next_token import next_token
-from minillm.run_config import RunConfig
+from minillm.tasks import gradients
 from minillm.training import precision
 from minillm.training.precision import DTYPES, seconds_per_pass
 from tests.tiny import decoder, tokens
@@ -41,5 +40,14 @@ def test_the_probe_tells_each_precision_its_own_median_and_auto_takes_the_faster
     monkeypatch.setattr(precision, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     batch = Batch(tokens(3, 7), tokens(3, 7))
     assert seconds_per_pass(decoder().float(), objective, batch) == {slow: 4.0, fast: 2.0}
-    monkeypatch.setattr(train, "seconds_per_pass", lambda *_: {slow: 4.0, fast: 2.0})
-    assert train.settle(RunConfig(), 23, lambda step: batch, "cpu").train.precision == fast
+    monkeypatch.setattr(gradients, "seconds_per_pass", lambda *_: {slow: 4.0, fast: 2.0})
+    said = []
+    assert gradients.faster_precision(decoder(), next_token, batch, said.append) == fast
+    assert said[0].endswith(f"taking {fast}") and "fp32 " in said[0] and "bf16 " in said[0]
+
+
+def test_the_probe_draws_nothing_from_the_generator_that_training_goes_on_with():
+    model, batch = decoder(dropout=0.5).float().train(), Batch(tokens(3, 7), tokens(3, 7))
+    before = torch.get_rng_state()
+    gradients.faster_precision(model, next_token, batch, lambda line: None)
+    assert torch.equal(before, torch.get_rng_state())

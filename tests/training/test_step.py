@@ -11,10 +11,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from minillm.constants import IGNORE
 from minillm.datasets.batch import Batch
 from minillm.evaluation.validation import Validation
+from minillm.lessons import training_loop as lesson
 from minillm.objectives import cross_entropy, linear_cross_entropy
 from minillm.objectives.loss import Loss
 from minillm.objectives.next_token import next_token
 from minillm.training.optim import OptimConfig, build_optimizer
+from minillm.training.schedule import ScheduleConfig, rate
 from minillm.training.step import Diverged, GradientStep
 from tests.tiny import SHAPES, assert_equal, decoder, tokens
 
@@ -68,6 +70,25 @@ def test_gradient_loss_and_norm_are_those_of_the_mean_however_the_batch_is_cut(s
     assert metrics["tokens"] == loss.count
     assert metrics["loss"] == pytest.approx(loss.total.item() / max(int(loss.count), 1))
     assert metrics["grad_norm"] == pytest.approx(norm_of(expected), abs=1e-12)
+
+
+@pytest.mark.parametrize("n_micro_batches", [1, 3])
+def test_a_training_is_the_lessons_step_by_step(n_micro_batches):
+    mine, theirs, n_steps = decoder(), decoder(), 11
+    schedule = ScheduleConfig("linear", lesson.WARMUP, decay_fraction=1.0)
+    fractions = [rate(schedule, step, n_steps, lesson.FLOOR) for step in range(n_steps)]
+    assert fractions == pytest.approx([lesson.rate(step, n_steps) for step in range(n_steps)], abs=1e-15)
+    optimizer = build_optimizer(mine, OptimConfig(kind="adamw", lr=lesson.LR, weight_decay=0.0))
+    how = {"lr": lesson.LR, "grad_clip": lesson.CLIP, "n_micro_batches": n_micro_batches}
+    step = GradientStep(mine, next_token, optimizer, fractions.__getitem__, **how)
+    metrics = [step(batch_of(i, ignored=0.0)) for i in range(n_steps)]
+    losses = lesson.train(
+        lambda tokens: theirs(tokens)[0], list(theirs.parameters()), lambda i: batch_of(i, ignored=0.0), n_steps
+    )
+    assert max(m["grad_norm"] for m in metrics) > lesson.CLIP > min(m["grad_norm"] for m in metrics)
+    assert [m["loss"] for m in metrics] == pytest.approx(losses, rel=1e-9)
+    for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
 
 
 @every_shape

@@ -1,0 +1,53 @@
+"""Packed runs: a trained run saved with its weights in 8 or 4 bits, to write with and not to train on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from minillm.adapters.lora import AdapterConfig, merge
+from minillm.config.loading import to_toml
+from minillm.models.decoder import Decoder
+from minillm.quantization.awq import calibrate
+from minillm.quantization.pack import pack
+from minillm.quantization.packed import nbytes
+from minillm.runs.config import RunConfig
+from minillm.runs.folder import open_run, read_best, write_readable
+from minillm.runs.wiring import build_batches, build_data
+from minillm.training import checkpoint
+
+
+def save(path: Path, weights: str, out: Path, group: int | None = None, n_batches: int = 0) -> str:
+    """Write the packed run; a sentence about it. Raises ValueError."""
+    if out.exists():
+        raise ValueError(f"--out {out}: expected a folder that is not there yet; name another")
+    if group is not None and weights not in ("int4", "nf4"):
+        raise ValueError(
+            f"--group {group} would be ignored: expected --weights int4 or nf4, whose scales are shared; leave it out"
+        )
+    contents, opened = read_best(path), open_run(path)
+    model, config = opened.text.model, opened.config
+    merge(model)
+    before, how = nbytes(model), {"weights": weights, "group": group or 64}
+    if n_batches:
+        if not isinstance(model, Decoder):
+            raise ValueError(
+                f"--calibrate {n_batches}: expected model.kind = decoder, not {config.model.kind}; leave it out"
+            )
+        batch = build_batches(config, build_data(config, contents["tokenizer"]))
+        calibrate(model, [batch(i).tokens for i in range(n_batches)], **how)
+    pack(model, **how)
+    tokenizer = contents["tokenizer"]
+    changed = {
+        "config": to_toml(without_adapter(config)),
+        "tokenizer": tokenizer.to_dict(),
+        "base": None,
+        "packed": how,
+    }
+    write_readable(out, without_adapter(config), tokenizer)
+    place = out / "checkpoint" / "best.pt"
+    checkpoint.save(place, contents | changed | {"step": {"model": model.state_dict()}})
+    return f"{out}: weights {before / 1e6:.3f} MB -> {nbytes(model) / 1e6:.3f} MB, checkpoint {place.stat().st_size / 1e6:.3f} MB"
+
+
+def without_adapter(config: RunConfig) -> RunConfig:
+    """The config of the whole model."""
+    return replace(config, adapter=AdapterConfig())

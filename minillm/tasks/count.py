@@ -1,0 +1,82 @@
+"""Counting n-grams: predict the next token without a gradient, from counts made in one pass over the training text.
+
+Data, validation and use of the model are those of `next_token`. Each token must be counted once, so batches end where
+the text does, and everything about gradients would be ignored. Read `next_token` before.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from minillm.config.fields import validate
+from minillm.datasets.corpus import Corpus
+from minillm.datasets.single_pass import SinglePass
+from minillm.evaluation.validation import Validation
+from minillm.models.ngram import Ngram, NgramConfig
+from minillm.objectives.loss import Objective
+from minillm.objectives.next_token import next_token
+from minillm.tasks.next_token import measure_with_source, read_with_source, sample
+from minillm.tasks.settings import Settings
+from minillm.tasks.task import Batches, Data, Demonstration, Extent, Say, Task, Training
+from minillm.text.model import TextModel
+from minillm.tokenizers.tokenizer import Tokenizer
+from minillm.training.counting import CountingStep
+
+OF_GRADIENTS = ("optim", "schedule", "adapter", "train.n_micro_batches", "train.grad_clip", "train.compile")
+
+
+@dataclass(frozen=True)
+class Count(Task):
+    """See the module."""
+
+    kind: Literal["count"] = "count"  # what is learned
+
+    models: ClassVar = {NgramConfig: Ngram}
+    text = TextModel
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def ignores(self, settings: Settings) -> Mapping[str, str]:
+        """See `Task.ignores`. fp32 holds counts, which are whole numbers; bf16 would not."""
+        names = [*OF_GRADIENTS, *(["train.precision"] if settings.train.precision == "bf16" else [])]
+        return dict.fromkeys(names, "task.kind = count has no gradients: it counts its text in order")
+
+    def data(self, settings: Settings, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
+        return read_with_source(settings, tokenizer, say, corpus)
+
+    def extent(self, settings: Settings, data: Data) -> Extent:
+        n_steps = single_pass(settings, data).n_steps
+        return Extent(data.tokenizer.vocab_size, min(1.0, settings.train.max_steps / n_steps), 1, n_steps)
+
+    def batches(self, settings: Settings, data: Data) -> Batches:
+        """See `Task.batches`. They do not depend on the seed."""
+        return single_pass(settings, data).batch
+
+    def objective(self, settings: Settings) -> Objective:
+        """See `Task.objective`. Here it is only measured."""
+        return next_token
+
+    def step(self, settings: Settings, model: nn.Module) -> CountingStep:
+        return CountingStep(model, self.objective(settings))
+
+    def validation(self, settings: Settings, data: Data, part: str) -> Validation:
+        return measure_with_source(settings, data, part)
+
+    def training(
+        self, settings: Settings, data: Data, model: nn.Module, frozen: Mapping[str, nn.Module], say: Say = print
+    ) -> Training:
+        settings = replace(settings, train=replace(settings.train, precision="fp32"))
+        return Training(settings, self.step(settings, model), partial(self.validation, settings, data))
+
+    def demonstrate(self, settings: Settings, data: Data, text: TextModel) -> Demonstration:
+        return Demonstration(sample(settings, text), "write more", "--top-p 0.9")
+
+
+def single_pass(settings: Settings, data: Data) -> SinglePass:
+    """The training text, dealt out once."""
+    model = settings.model
+    return SinglePass(data.train, model.context_length, settings.train.batch_size, model.order - 1)

@@ -1,0 +1,78 @@
+"""Tasks that learn by gradients: the objective differs; optimizer, schedule and precision are handled alike.
+
+    weights <- optimizer(gradient of objective(model, batch(i)) / count, rate(i))      i = 0, ..., train.max_steps - 1
+
+Read `task` before; `training/step.py` is the update itself.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from minillm.models.language_model import device_of
+from minillm.objectives.loss import Objective
+from minillm.tasks.settings import Settings
+from minillm.tasks.task import Batches, Data, Say, Task, Training
+from minillm.training.optim import build_optimizer
+from minillm.training.precision import seconds_per_pass
+from minillm.training.schedule import rate
+from minillm.training.step import GradientStep
+
+
+class GradientTask(Task):
+    """A `Task` whose subclasses need an objective, batches and a validation."""
+
+    def training(
+        self, settings: Settings, data: Data, model: nn.Module, frozen: Mapping[str, nn.Module], say: Say = print
+    ) -> Training:
+        """See `Task.training`. train.precision = "auto" becomes the faster one of the two."""
+        if settings.train.precision == "auto":
+            precision = self.precision(settings, model, self.batches(settings, data), say)
+            settings = replace(settings, train=replace(settings.train, precision=precision))
+        return Training(settings, self.step(settings, model), partial(self.validation, settings, data))
+
+    def step(self, settings: Settings, model: nn.Module) -> GradientStep:
+        return build_step(GradientStep, settings, model, self.objective(settings))
+
+    def precision(self, settings: Settings, model: nn.Module, batches: Batches, say: Say) -> str:
+        """The precision that replaces "auto"."""
+        return faster_precision(model, self.objective(settings), batches(0), say)
+
+
+def build_step(kind: type[GradientStep], settings: Settings, model: nn.Module, objective: Objective) -> GradientStep:
+    """The update of that kind, with the optimizer and the schedule of the settings.
+
+    Raises ValueError for what `kind` cannot do.
+    """
+    s = settings
+    fraction = partial(rate, s.schedule, max_steps=s.train.max_steps, floor=s.optim.min_lr / s.optim.lr)
+    return kind(
+        model,
+        objective,
+        build_optimizer(model, s.optim),
+        lambda step: fraction(step=step),
+        lr=s.optim.lr,
+        grad_clip=s.train.grad_clip,
+        n_micro_batches=s.train.n_micro_batches,
+        precision=s.train.precision,
+    )
+
+
+def faster_precision(model: nn.Module, objective: Objective, batch: Any, say: Say) -> str:
+    """ "fp32" or "bf16", whichever a short trial on this machine finds faster. Random generators stay as they were."""
+    device = device_of(model)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        seconds = seconds_per_pass(model, objective, batch)
+    faster = min(seconds, key=seconds.__getitem__)
+    times = ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in seconds.items())
+    say(f"forward and backward: {times}; taking {faster}")
+    return faster
+
+
+def smoothed(objective: Callable[..., Any], smoothing: float) -> Objective:
+    """The objective with label smoothing, or as it is for 0."""
+    return partial(objective, smoothing=smoothing) if smoothing else objective

@@ -1,0 +1,57 @@
+"""Settings: every section of a run's config but [task], which says what is learned with them.
+
+Each section is a frozen dataclass in the file that consumes it. A task takes from here what it needs and names what it
+would ignore. Read `config/fields.py` before; next: `task.py`. `runs/config.py` adds the section [task] and the kinds of
+model.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from minillm.adapters.lora import AdapterConfig
+from minillm.config.fields import validate
+from minillm.datasets.cleaning import CleaningConfig
+from minillm.datasets.corpus import DataConfig
+from minillm.decoding.sampler import SamplingConfig
+from minillm.models.decoder import DecoderConfig
+from minillm.text.model import TextConfig
+from minillm.tokenizers.build_tokenizer import TokenizerConfig
+from minillm.training.loop import TrainConfig
+from minillm.training.optim import OptimConfig
+from minillm.training.schedule import ScheduleConfig
+
+
+@dataclass(frozen=True)
+class AboutConfig:
+    """What to expect of a config, measured on two CPU cores."""
+
+    summary: str = ""  # what it trains, in a line
+    expected_seconds: float = 0.0  # from command to prompt; 0: unknown
+    expected_loss: float = 0.0  # validation loss at the end, nats per token; 0: unknown
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+class ModelConfig(Protocol):
+    """What the configs of all models have in common."""
+
+    kind: str
+    context_length: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All sections that a task may use."""
+
+    about: AboutConfig = field(default_factory=AboutConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    cleaning: CleaningConfig = field(default_factory=CleaningConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    model: ModelConfig = field(default_factory=DecoderConfig)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
