@@ -76,7 +76,7 @@ def update() -> Iterator[str]:
 
 
 def repeat() -> Iterator[str]:
-    yield "REPEAT    the same update repeat and repeat"
+    yield "REPEAT    the same update again and again"
     yield ""
     yield row("updates", *(f"a of {word}" for word in WORDS), "L")
     for i, steps in enumerate(descend(WEIGHTS, LR, N_STEPS)):
