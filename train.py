@@ -20,9 +20,10 @@ from minillm.datasets.batch_table import batch_table
 from minillm.runs import folder, start, training, wiring
 from minillm.runs.config import CONFIGS, RunConfig
 from minillm.runs.lock import only_trainer
+from minillm.speed.allocator import keep_freed_memory
 from minillm.system.os_errors import sentence
 from minillm.system.out_of_memory import memory_errors_as_value_errors
-from minillm.training.allocator import keep_freed_memory
+from minillm.training.fast_step import compile_step
 from minillm.training.interruption import Interrupted
 from minillm.training.profile import profile
 from minillm.training.step import Diverged
@@ -123,7 +124,7 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
         folder.refuse_no_run(args.resume)
         held.enter_context(only_trainer(args.resume))
     begun = start.resolve(args.config, args.resume, args.init_from, flags)
-    if begun.config.train.keep_memory:
+    if begun.config.train.fast and begun.config.train.keep_memory:
         keep_freed_memory()
     print(f"{begun.config.about.summary or 'training'}; corpus {begun.config.data.corpus}")
     config, data = start.read_data(begun, flags)
@@ -137,7 +138,7 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
     if args.dry_run:
         return print(f"\n{to_toml(config)}")
     if config.train.compile:
-        print(step.compile(batch(0)), flush=True)
+        print(compile_step(step, batch(0)), flush=True)
     if args.profile:
         return print(profile(step, batch, args.profile, device, config.train.precision))
     try:

@@ -3,7 +3,7 @@
 Slot i of a row holds position i. The memory for all positions is allocated at the start, and queries attend to all
 slots; the causal mask hides slots beyond a query's position, and they are overwritten before they become visible. So no
 operation depends on how many tokens were read. Static caches: PyTorch's gpt-fast (2023). Read before: `contiguous`;
-after: `decoding/captured.py`.
+after: `speed/captured.py`.
 """
 
 from functools import cache

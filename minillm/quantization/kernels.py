@@ -2,9 +2,9 @@
 
 Generating one token reads every weight once and does two operations with it, so its time is that of reading the
 weights: with a quarter of the bytes, up to four times the tokens. Torch has such kernels for bfloat16 activations: for
-one or a few rows they are faster than the product with dequantized weights, for a whole prompt slower. `accelerate`
-replaces each layer that has a kernel; tests/quantization/test_kernels.py holds each equal to the plain version in
-`packed`. Read before: `packed`.
+one or a few rows they are faster than the product with dequantized weights, for a whole prompt slower.
+`arrange_for_kernels` replaces each layer that has a kernel; tests/quantization/test_kernels.py holds each equal to the
+plain version in `packed`. Read before: `packed`.
 
     bf16    torch.mv for one row, faster than the matrix product      int8    torch.ops.aten._weight_int8pack_mm
     int4    torch.ops.aten._weight_int4pack_mm_for_cpu, groups of 32, 64, 128 or 256      nf4     none: dequantized
@@ -85,11 +85,12 @@ class Int4Linear(nn.Module):
     def get_extra_state(self) -> None:
         """Raise ValueError: the layer cannot be saved."""
         raise ValueError(
-            "state_dict of weights that a kernel has rearranged: expected none to be saved; save before `accelerate`"
+            "state_dict of weights that a kernel has rearranged: expected none to be saved; "
+            "save before `arrange_for_kernels`"
         )
 
 
-def accelerate(model: nn.Module) -> Counter[str]:
+def arrange_for_kernels(model: nn.Module) -> Counter[str]:
     """Replace each linear layer of a bfloat16 model by its twin with a kernel. Returns kernel -> number of layers.
 
     Generation only: int4 cannot be saved afterwards. On other devices than a CPU nothing changes.
@@ -105,7 +106,7 @@ def accelerate(model: nn.Module) -> Counter[str]:
 
 
 def lighten(model: nn.Module, weights: str | None) -> str:
-    """Pack a model, if it is not packed yet and `weights` is given, and `accelerate` it. Raises ValueError.
+    """Pack a model, if it is not packed yet and `weights` is given, and arrange it for kernels. Raises ValueError.
 
     Returns a line that says what was done, "" for nothing.
     """
@@ -115,7 +116,7 @@ def lighten(model: nn.Module, weights: str | None) -> str:
     elif not packed_weights(model):
         return ""
     packed = nbytes(model)
-    ran = ", ".join(f"{kernel} in {n} layers" for kernel, n in accelerate(model).items())
+    ran = ", ".join(f"{kernel} in {n} layers" for kernel, n in arrange_for_kernels(model).items())
     arranged = f"{nbytes(model) / 1e6:.3f} MB as arranged for the kernel"
     return f"weights {before / 1e6:.3f} MB -> {packed / 1e6:.3f} MB, {arranged}; {ran}"
 
