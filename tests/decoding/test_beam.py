@@ -317,7 +317,7 @@ def twins():
 @pytest.mark.parametrize("alpha", [-0.5, 0.0, 1.0, 2.0])
 @pytest.mark.parametrize(("stopping", "theirs_called"), [("always", True), ("likely", False), ("never", "never")])
 def test_transformers_finds_the_same(twins, stopping, theirs_called, alpha, ngrams):
-    """Their length is that of the new tokens too, END included; their banned tokens are skipped and not renormalized either."""
+    """transformers also counts new tokens with END as the length, and skips banned tokens without renormalizing."""
     theirs, mine = twins
     prompts, ended = torch.randint(11, (6, 5), generator=torch.Generator().manual_seed(1)), []
     free = beam_search(mine, prompts.tolist(), BeamConfig(1), max_new_tokens=5)

@@ -1,4 +1,4 @@
-"""The loop: against a slow one over single rows, with and without a state, ragged or alone, and for every way to end."""
+"""`generate` equals a slow loop over single rows: with and without state, ragged or alone, for every way to stop."""
 
 import functools
 import itertools

@@ -1,4 +1,4 @@
-"""Penalties and bans: laws over random histories, slow twins in plain Python, and transformers as a second opinion."""
+"""Penalties and bans: laws over random histories, slow versions in plain Python, and transformers."""
 
 import math
 
@@ -161,9 +161,14 @@ def test_transformers_agrees():
             assert torch.equal(MinNewTokens(n, 4, (1,))(logits, history), theirs)
 
 
-@pytest.mark.parametrize("make", [lambda: RepetitionPenalty(0), lambda: RepetitionPenalty(math.inf), lambda: PresencePenalty(math.nan),
-                                  lambda: FrequencyPenalty(math.inf), lambda: NoRepeatNGram(0), lambda: BannedTokens((3, -1)),
-                                  lambda: OnlyFirst(0), lambda: MinNewTokens(-1, 0, (1,)), lambda: MinNewTokens(1, -1, (1,))])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(lambda: RepetitionPenalty(0), lambda: RepetitionPenalty(math.inf), lambda: PresencePenalty(math.nan)),
+        *(lambda: FrequencyPenalty(math.inf), lambda: NoRepeatNGram(0), lambda: BannedTokens((3, -1))),
+        *(lambda: OnlyFirst(0), lambda: MinNewTokens(-1, 0, (1,)), lambda: MinNewTokens(1, -1, (1,))),
+    ],
+)
 def test_settings_out_of_range_are_refused(make):
     with pytest.raises(ValueError, match="expected"):
         make()

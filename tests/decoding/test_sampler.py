@@ -1,4 +1,4 @@
-"""The draw and the pipeline: frequencies against enumerated distributions, and streams that know no neighbors."""
+"""The sampler: frequencies equal enumerated distributions, and a row's stream does not depend on other rows."""
 
 import itertools
 import math
@@ -251,8 +251,9 @@ EVERYTHING = SamplingConfig(
 def test_the_pipeline_has_one_order_and_prints_it():
     pipeline = build_pipeline(EVERYTHING, vocab_size=1000, end_id=0, prompt_lengths=[3, 5])
     assert describe(pipeline) == (
-        "ids below 1000 -> 2 banned -> at least 2 new -> no repeated 3-gram -> repetition penalty 1.1 -> presence penalty 0.2"
-        " -> frequency penalty 0.3 -> temperature 0.7 -> top-k 50 -> top-p 0.9 -> min-p 0.05 -> typical 0.8 -> draw"
+        "ids below 1000 -> 2 banned -> at least 2 new -> no repeated 3-gram -> repetition penalty 1.1"
+        " -> presence penalty 0.2 -> frequency penalty 0.3 -> temperature 0.7"
+        " -> top-k 50 -> top-p 0.9 -> min-p 0.05 -> typical 0.8 -> draw"
     )
     assert str(Sampler(pipeline)) == describe(pipeline)
 
@@ -275,15 +276,25 @@ def test_presets_are_what_their_names_promise():
     }
 
 
-@pytest.mark.parametrize("name", ["temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "presence_penalty",
-                                  "frequency_penalty", "no_repeat_ngram", "min_new_tokens", "banned_tokens"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "presence_penalty"),
+        *("frequency_penalty", "no_repeat_ngram", "min_new_tokens", "banned_tokens"),
+    ],
+)
 def test_every_setting_reaches_the_pipeline(name):
     config = SamplingConfig(**{name: getattr(EVERYTHING, name)})
     assert len(build_pipeline(config, end_id=0, prompt_lengths=[1])) == 1
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": -0.1}, {"top_p": 1.5}, {"top_k": -1}, {"repetition_penalty": 0.0}, {"top_k": 2.5},
-                                   {"typical_p": math.nan}, {"min_p": 2.0}])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"temperature": -0.1}, {"top_p": 1.5}, {"top_k": -1}, {"repetition_penalty": 0.0}, {"top_k": 2.5}),
+        *({"typical_p": math.nan}, {"min_p": 2.0}),
+    ],
+)
 def test_a_setting_out_of_range_is_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SamplingConfig(**wrong)

@@ -1,4 +1,4 @@
-"""Experts: what a router decides, and that a sorted, sliced product is the same as asking every chosen expert in turn."""
+"""Mixture of experts: routing rules, and the sorted, sliced product equals a loop over chosen experts."""
 
 import math
 

@@ -67,10 +67,8 @@ def test_the_size_of_a_vector_does_not_matter_and_for_layer_norm_nor_does_its_me
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("build", [RMSNorm, LayerNorm])
 def test_means_are_taken_in_float32_and_given_back_in_the_dtype_that_came(dtype, build):
-    norm, x = (
-        build(257),
-        (500 * torch.randn(5, 257)).to(dtype),
-    )  # squares overflow float16, sums overrun bfloat16's digits
+    # squares overflow float16, and sums exceed the precision of bfloat16
+    norm, x = build(257), (500 * torch.randn(5, 257)).to(dtype)
     out = norm.to(dtype)(x)
     assert out.dtype == dtype
     torch.testing.assert_close(

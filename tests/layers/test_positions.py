@@ -1,4 +1,4 @@
-"""Positions: the formulas by hand, what rotation leaves unchanged, and precision far out."""
+"""Positions: formulas by hand, invariances of rotation, and precision at large positions."""
 
 import cmath
 import itertools

@@ -281,9 +281,8 @@ def test_dropout_is_off_in_evaluation_and_acts_everywhere_in_training(monkeypatc
 
     monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", spy)
     model.train()(text, source=source)
-    assert seen == [0.25] * (
-        2 + 2 * (2 + 1) + 2 * (3 + 2)
-    )  # embeddings; sublayers and attentions of the encoder, of the decoder
+    # embeddings; sublayers and attentions of the encoder; those of the decoder
+    assert seen == [0.25] * (2 + 2 * (2 + 1) + 2 * (3 + 2))
 
 
 def test_one_matrix_reads_the_source_reads_the_target_and_writes():
