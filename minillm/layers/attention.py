@@ -102,7 +102,12 @@ def attend_written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention over what a cache shows. Self-attention is `forward`; for cross-attention, `look` at `show(memory)`."""
+    """Multi-head attention over what a cache shows. Self-attention is `forward`; for cross-attention, `look` at `show(memory)`.
+
+    >>> attention = Attention(d_model=12, n_heads=3, n_kv_heads=1, d_head=4)  # three heads of queries share one of keys and values
+    >>> attention(torch.randn(2, 5, 12)).shape
+    torch.Size([2, 5, 12])
+    """
 
     def __init__(
         self,
