@@ -105,6 +105,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps"
     )
+    parser.add_argument("--plain", action="store_true", help="run the library's own code, without fast twins")
     parser.add_argument("--fill", metavar="TEXT", help="with an encoder: what may stand in each [MASK] of a text")
     parser.add_argument(
         "--nearest", metavar="TEXT", help="with an encoder: which sentences of --among are most like a text"
@@ -137,6 +138,7 @@ def go(args: argparse.Namespace) -> None:
     attention = request.attention if args.attention else None
     if not isinstance(opened.text, TextModel) or given.keys() & {*reading.ASKED, "among"}:
         return reading.answer(opened, given, attention)
+    opened.text.fast = not args.plain
     refuse_what_would_be_ignored(given)
     if args.preset is not None and args.preset not in PRESETS:
         raise ValueError(f"--preset {args.preset}: expected one of {', '.join(PRESETS)}")

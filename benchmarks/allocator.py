@@ -13,7 +13,7 @@ from benchmarks.timing import timed
 from minillm.config.flags import Parser, override
 from minillm.runs import wiring
 from minillm.runs.config import load_config
-from minillm.training.allocator import keep_freed_memory
+from minillm.speed.allocator import keep_freed_memory
 
 
 def milliseconds(config: str, keep: bool, n_steps: int) -> float:

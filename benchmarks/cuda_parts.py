@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from minillm.decoding.captured import Captured
 
 from benchmarks.record import ROOT
 from benchmarks.timing import in_turns, timed
 from minillm.config.flags import override
 from minillm.datasets.batch import Batch
 from minillm.datasets.corpus import load_corpus
-from minillm.decoding.captured import Captured
 from minillm.decoding.drafts import ModelDrafter
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded

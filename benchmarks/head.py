@@ -12,7 +12,7 @@ from benchmarks.attention import peak_bytes
 from benchmarks.record import record
 from benchmarks.timing import in_turns, ratios
 from minillm.config.flags import Parser
-from minillm.objectives.linear_cross_entropy import linear_cross_entropy
+from minillm.speed.linear_cross_entropy import linear_cross_entropy
 
 
 def torchs(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor]:

@@ -14,8 +14,8 @@ from benchmarks.timing import in_turns, ratios
 from minillm.config.flags import Parser
 from minillm.layers.attention import attend_written_out
 from minillm.layers.norm import RMSNorm
-from minillm.objectives import cross_entropy
-from minillm.training.allocator import keep_freed_memory
+from minillm.speed import chunked_cross_entropy
+from minillm.speed.allocator import keep_freed_memory
 
 Roads = dict[str, Callable[[], object]]  # "ours" and "other"
 
@@ -32,12 +32,16 @@ def attention(B: int, H: int, T: int, K: int) -> Roads:
 
 def tiles(N: int, V: int) -> Roads:
     """Cross-entropy of bfloat16 logits in tiles of rows, against all rows at once."""
-    logits, targets, rows = torch.randn(N, V).bfloat16().requires_grad_(), torch.randint(V, (N,)), cross_entropy.ROWS
+    logits, targets, rows = (
+        torch.randn(N, V).bfloat16().requires_grad_(),
+        torch.randint(V, (N,)),
+        chunked_cross_entropy.ROWS,
+    )
 
     def work(n_rows: int) -> None:
-        cross_entropy.ROWS = n_rows
-        cross_entropy.cross_entropy(logits, targets)[0].backward()
-        cross_entropy.ROWS = rows
+        chunked_cross_entropy.ROWS = n_rows
+        chunked_cross_entropy.chunked_cross_entropy(logits, targets)[0].backward()
+        chunked_cross_entropy.ROWS = rows
 
     return {"ours": lambda: work(rows), "other": lambda: work(N)}
 

@@ -63,7 +63,8 @@ def kept_bytes(step: GradientStep, batch: Batch) -> int:
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        loss = step.objective(step.working, batch)
+        now = step.parts()
+        loss = now.objective(now.model, batch)
     assert loss.total.requires_grad
     return sum(size for pointer, size in kept.items() if pointer not in weights)
 
@@ -78,7 +79,7 @@ def memory(config: RunConfig, data: Data) -> dict[str, float]:
     return {
         "trained": trained,
         "share": 100 * trained / sum(p.numel() for p in model.parameters()),
-        "state": sum(x.nbytes for x in step.gradients + state) / 1e6,
+        "state": sum(x.nbytes for x in step.parameters + state) / 1e6,  # gradients are as large as parameters
         "kept": kept_bytes(step, wiring.build_batches(config, data)(0)) / 1e6,
     }
 

@@ -20,8 +20,8 @@ from benchmarks.timing import timed
 from minillm.config.flags import Parser, override
 from minillm.runs import wiring
 from minillm.runs.config import RunConfig, load_config
+from minillm.speed.allocator import keep_freed_memory
 from minillm.tasks.task import Data
-from minillm.training.allocator import keep_freed_memory
 
 
 class Trainee:

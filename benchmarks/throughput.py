@@ -24,7 +24,7 @@ from minillm.datasets.batch import Batch
 from minillm.objectives.next_token import next_token
 from minillm.runs import wiring
 from minillm.runs.config import RunConfig, load_config
-from minillm.training.allocator import keep_freed_memory
+from minillm.speed.allocator import keep_freed_memory
 from minillm.training.precision import seconds_per_pass
 from minillm.training.profile import matmul_rate
 

@@ -21,7 +21,7 @@ from minillm.config.flags import Parser
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.models.decoder import Decoder
-from minillm.quantization.kernels import accelerate
+from minillm.quantization.kernels import arrange_for_kernels
 from minillm.quantization.pack import WEIGHTS, pack
 from minillm.quantization.packed import nbytes
 from minillm.runs import folder, wiring
@@ -40,7 +40,7 @@ def ours(weights: str, n_tokens: int) -> tuple[Callable[[], object], int, str]:
     """What writes, the bytes of its weights and the kernels that it runs."""
     model = fresh()
     pack(model, weights)
-    kernels = ", ".join(accelerate(model))
+    kernels = ", ".join(arrange_for_kernels(model))
     sampler, generators = Sampler(build_pipeline(SamplingConfig(temperature=0))), seeded([0])
     return (
         lambda: generate(model, [PROMPT], sampler, max_new_tokens=n_tokens, generators=generators),

@@ -16,8 +16,18 @@ from minillm.models.decoder import Decoder
 from minillm.runs.config import CONFIGS
 
 FOLDER = Path(readme.__file__).parent
-PARTS = {"__init__", "__main__", "goals", "gpt2", "readme", "record", "timing"}  # what measures nothing
-ELSEWHERE = {"cuda", "cuda_parts"}  # what needs a card, and has a command of its own
+PARTS = {
+    "__init__",
+    "__main__",
+    "claims",
+    "goals",
+    "gpt2",
+    "lessons",
+    "readme",
+    "record",
+    "timing",
+}  # they measure nothing
+ELSEWHERE = {"cuda", "cuda_parts", "picture"}  # what needs a card or a run, and has a command of its own
 
 
 class Clock:

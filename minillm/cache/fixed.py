@@ -2,7 +2,7 @@
 
 Slot i of a row holds position i. The room for all positions is there from the beginning and queries look at every slot of it, whatever it
 holds: what stands beyond a query's own position is not visible to it, and is overwritten before it is. So nothing that is done depends
-on how much was read. Read `contiguous` before, and `decoding/captured.py` for what it is good for.
+on how much was read. Read `contiguous` before, and `speed/captured.py` for what it is good for.
 """
 
 from functools import cache

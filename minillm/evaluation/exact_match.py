@@ -39,14 +39,15 @@ class TranslationValidation(Validation):
     def translate(self, model: nn.Module, batch: PairBatch) -> list[tuple[str | None, str]]:
         """Of each row, the greedy translation (None where it did not end) and the right one."""
         source, n_rows = batch.source.to(next(model.parameters()).device), len(batch.source)
+        computing, _ = self.prepare(model, self.objective)
         completions = generate(
-            model,
+            computing,
             [[self.tokenizer.end_id]] * n_rows,
             Sampler(build_pipeline(SamplingConfig(temperature=0.0))),
             max_new_tokens=batch.targets.shape[1] + 1,
             generators=seeded(range(n_rows)),
             end_id=self.tokenizer.end_id,
-            start=partial(model.start, source=source),
+            start=partial(computing.start, source=source),
         )
         wanted = [self.tokenizer.decode(row[row != IGNORE].tolist()) for row in batch.targets]
         written = [self.tokenizer.decode(done.tokens) if done.reason == "end" else None for done in completions]

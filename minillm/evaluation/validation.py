@@ -9,14 +9,16 @@ so by Markov's inequality q is ahead of p by t nats in total with probability at
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
 
 from minillm.datasets.batch import Batch, moved
+from minillm.models.evaluating import evaluating
 from minillm.models.language_model import device_of
 from minillm.objectives.loss import Loss, Objective, mean_metrics
+from minillm.speed.accelerate import accelerate, faster
 
 LEAK_NATS = 20.0  # a lead over the source that chance gives once in e^20 runs
 ERRORS = 6.0  # standard errors by which an estimate of the source's nats may be off
@@ -44,6 +46,12 @@ class Validation:
         self.batches, self.objective = list(batches), objective
         self.n_bytes, self.source_nats = n_bytes, source_nats
         self.leak_nats = LEAK_NATS + ERRORS * source_error
+        self.prepare: Callable[[nn.Module, Objective], tuple[nn.Module, Objective]] = lambda *plain: plain
+
+    def accelerated(self) -> "Validation":
+        """Let fast twins compute from now on, while their signatures hold; returns the validation."""
+        self.prepare = lambda model, objective: (accelerate(model), faster(objective))
+        return self
 
     @torch.inference_mode()
     def __call__(self, model: nn.Module) -> dict[str, float]:
@@ -69,16 +77,16 @@ class Validation:
         """
         rows = sample_rows(self.batches, n_tokens)
         n_bytes, source_nats = (self.n_bytes, self.source_nats) if rows is self.batches else (None, None)
-        return Validation(rows, self.objective, n_bytes=n_bytes, source_nats=source_nats)
+        sampled = Validation(rows, self.objective, n_bytes=n_bytes, source_nats=source_nats)
+        sampled.prepare = self.prepare
+        return sampled
 
     def _losses(self, model: nn.Module) -> list[Loss]:
         """Of every batch, in eval mode."""
-        was_training, device = model.training, device_of(model)
-        model.eval()
-        try:
-            return [self.objective(model, moved(batch, device)) for batch in self.batches]
-        finally:
-            model.train(was_training)
+        device = device_of(model)
+        with evaluating(model):
+            computing, objective = self.prepare(model, self.objective)
+            return [objective(computing, moved(batch, device)) for batch in self.batches]
 
 
 def sample_rows(batches: list[Batch], n_tokens: int) -> list[Batch]:

@@ -8,9 +8,8 @@ Read `masks` before this, `positions` for `rotate` and `bias`, and `flash` after
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +20,6 @@ from minillm.cache.kv_cache import NO_CACHE, KVCache, KVView, Positions, Rotate
 from minillm.layers.masks import visible
 from minillm.layers.norm import NoNorm
 from minillm.layers.positions import Bias, no_bias, no_rotation
-
-WRITTEN_OUT = 512  # tokens of the longest text for which training in bfloat16 on a processor holds the T x S weights
 
 
 def attend_plainly(
@@ -49,7 +46,7 @@ def attend(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: i
     """The same by the fastest kernel that the case allows: q (B, H, T, K) -> (B, H, T, K).
 
     Dense views need no mask at all for a single query, and only a triangle for a whole text; every other arrangement gets the mask
-    that its positions say. All but `attend_written_out` run torch's fused kernel, which never holds the T x S weights.
+    that its positions say. Torch's fused kernel never holds the T x S weights.
     """
     (_, n_heads, n_queries, _), (_, n_groups, n_slots, _) = q.shape, view.k.shape
     fused = partial(F.scaled_dot_product_attention, dropout_p=dropout, enable_gqa=n_groups != n_heads)
@@ -57,9 +54,7 @@ def attend(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: i
     if plain and (not causal or n_queries == 1):
         return fused(q, view.k, view.v)
     if plain and n_queries == n_slots:
-        slow_backward = q.dtype == torch.bfloat16 and q.device.type == "cpu" and torch.is_grad_enabled()
-        written_out = slow_backward and n_slots <= WRITTEN_OUT and not dropout
-        return attend_written_out(q, view.k, view.v) if written_out else fused(q, view.k, view.v, is_causal=True)
+        return fused(q, view.k, view.v, is_causal=True)
     mask, blind = _sight(q_positions, view, causal, window, n_heads)
     return fused(q, view.k, view.v, mask).masked_fill(blind, 0.0)
 
@@ -86,19 +81,6 @@ def _sight(q_positions: Tensor, view: KVView, causal: bool, window: int, n_heads
     mask = mask if mask.shape[1] == 1 else _for_every_head(mask, n_heads)
     blind = ~mask.any(-1, keepdim=True)
     return mask | blind, blind
-
-
-def attend_written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Plain causal attention that holds the weights, for training in bfloat16 on processors: q (B, H, T, K) -> (B, H, T, K).
-
-    There the fused kernel's backward is slow: this is 3.5 times as fast at 64 tokens, 1.3 times at 512, and 0.8 times at 1,024, where it
-    moves so much more memory (`python -m benchmarks.kernels`, one thread). Where no gradient is wanted, nothing is slow.
-    """
-    H, T, K = q.shape[1:]
-    q, k, v = (_for_every_head(x, H).reshape(-1, T, K) for x in (q, k, v))
-    future = torch.full((T, T), -torch.inf, dtype=q.dtype).triu(1)
-    scores = torch.baddbmm(future, q, k.mT, alpha=1 / math.sqrt(K))
-    return (torch.softmax(scores, dim=-1) @ v).view(-1, H, T, K)
 
 
 class Attention(nn.Module):
@@ -147,7 +129,6 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
         self.to_out = nn.Linear(n_heads * d_head, d_model, bias=bias)
         self.q_norm, self.k_norm = qk_norm(d_head), qk_norm(d_head)
-        self.joined: Joined | None = None
 
     def forward(
         self,
@@ -177,33 +158,10 @@ class Attention(nn.Module):
         """The queries of x (B, T, D) over a view -> (B, T, D)."""
         return self._look(_split(self.to_q(x), self.n_heads), positions.ids, view)
 
-    def join(self) -> None:
-        """Until `part`, compute queries, keys and values in one product, which takes one reading of x and one call instead of three.
-
-        Their weights are laid behind each other in memory and stay what they are. Training does the same without it, by a copy of the
-        weights for each forward, which many tokens share. Layers that are not plain, adapted or quantized ones, are left alone.
-        """
-        self.joined = self._join(_side_by_side)
-
-    def part(self) -> None:
-        """Compute queries, keys and values each by its own layer again."""
-        self.joined = None
-
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The queries (B, H, T, K), keys and values (B, G, T, K) of x (B, T, D)."""
         H, G = self.n_heads, self.n_kv_heads
-        joined = self._join(torch.cat) if self.training else self.joined
-        if joined is None:
-            return _split(self.to_q(x), H), _split(self.to_k(x), G), _split(self.to_v(x), G)
-        return _split(F.linear(x, *joined), H + 2 * G).split_with_sizes((H, G, G), dim=1)
-
-    def _join(self, lay: Callable[[Sequence[Tensor]], Tensor]) -> "Joined | None":
-        """The weights of queries, keys and values, which `lay` puts together, as those of one layer; None where one is not plain."""
-        layers = self.to_q, self.to_k, self.to_v
-        if any(type(layer) is not nn.Linear for layer in layers):
-            return None
-        weights, biases = ([getattr(layer, name) for layer in layers] for name in ("weight", "bias"))
-        return Joined(lay(weights), None if biases[0] is None else lay(biases))
+        return _split(self.to_q(x), H), _split(self.to_k(x), G), _split(self.to_v(x), G)
 
     def _look(self, q: Tensor, positions: Tensor, view: KVView) -> Tensor:
         q = self.rotate(self.q_norm(q), positions)
@@ -212,30 +170,6 @@ class Attention(nn.Module):
             lambda q, positions: weigh(q, view, positions, self.causal, self.window, self.score_bias), q, positions
         )
         return self.to_out(out.transpose(1, 2).flatten(2))  # (B, T, H, K) -> (B, T, H K)
-
-
-class Joined(NamedTuple):
-    """The weights of three linear layers, as those of one."""
-
-    weight: Tensor
-    bias: Tensor | None
-
-
-def _side_by_side(parts: Sequence[nn.Parameter]) -> Tensor:
-    """Parameters as one piece of memory, of which each becomes its part."""
-    first, sizes, begin = parts[0], [len(part) for part in parts], parts[0].storage_offset()
-    together = True  # as the last call has left them
-    for part in parts:
-        same = part.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
-        together = together and same and part.is_contiguous() and part.storage_offset() == begin
-        begin += part.numel()
-    if together:
-        return first.data.as_strided((sum(sizes), *first.shape[1:]), first.stride(), first.storage_offset())
-    with torch.inference_mode(False):  # subtle: training goes on with these weights
-        whole = torch.cat([part.data for part in parts])
-    for part, piece in zip(parts, whole.split(sizes), strict=True):
-        part.data = piece
-    return whole
 
 
 def _split(x: Tensor, n_heads: int) -> Tensor:

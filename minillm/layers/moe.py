@@ -106,7 +106,9 @@ class StackedLinear(nn.Module):
 
     def forward(self, x: Tensor, sizes: list[int]) -> Tensor:
         """`sizes` says how many rows each expert has, in order."""
-        return _StackedProduct.apply(x, self.weight, sizes)
+        *slices, rest = x.split([*sizes, len(x) - sum(sizes)])
+        answers = [rows @ matrix.T for rows, matrix in zip(slices, self.weight, strict=True)]
+        return torch.cat([*answers, rest.new_zeros(len(rest), self.weight.shape[1])])
 
 
 class ExpertMLPs(nn.Module):
@@ -155,12 +157,11 @@ class MoE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.reshape(-1, x.shape[-1])  # (N, D)
         routing = self.router(tokens)
-        places = torch.empty_like(routing.order)  # where in the order each choice is
-        places[routing.order] = torch.arange(len(places), device=places.device)
-        places = places.view_as(routing.weights)  # (k, N)
-        asked = _Ask.apply(tokens, routing.order, places)  # (k N, D)
-        answers = self.experts(asked, routing.sizes)
-        combined = _Combine.apply(answers, routing.weights.to(x.dtype), routing.order, places)  # (N, D)
+        asked = tokens[routing.order % max(len(tokens), 1)]  # (k N, D), expert by expert
+        answers = self.experts(asked, routing.sizes)[routing.order.argsort()]  # choice by choice again
+        combined = (routing.weights.to(x.dtype)[..., None] * answers.unflatten(0, routing.weights.shape)).sum(
+            0
+        )  # (N, D)
         return (combined + self.shared(tokens)).view_as(x)
 
 
@@ -178,73 +179,3 @@ def _dropped_last(choices: Tensor, order: Tensor, counts: Tensor, served: Tensor
     first = counts.cumsum(0) - counts  # (E,): where each expert's slice begins
     rank = torch.arange(len(order), device=order.device) - first[sorted_choices]
     return order[(rank >= served[sorted_choices]).long().argsort(stable=True)]
-
-
-class _Ask(torch.autograd.Function):
-    """A copy of its token for every choice, in their order: x (N, D) -> (k N, D). The gradient is gathered choice by choice; autograd
-    would add it up row by row, which is slow."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, order: Tensor, places: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(places)
-        return x.index_select(0, order % max(len(x), 1))
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
-        (places,) = ctx.saved_tensors
-        total = gradient.index_select(0, places[0])
-        for others in places[1:]:
-            total += gradient.index_select(0, others)
-        return total, None, None
-
-
-class _Combine(torch.autograd.Function):
-    """The answers to a token's choices (k N, D), times their weights (k, N), added up -> (N, D)."""
-
-    @staticmethod
-    def forward(ctx, answers: Tensor, weights: Tensor, order: Tensor, places: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        rows = answers.index_select(0, places.flatten()).unflatten(0, places.shape)  # (k, N, D)
-        ctx.save_for_backward(rows, weights, order)
-        total = rows[0] * weights[0, :, None]
-        for row, weight in zip(rows[1:], weights[1:], strict=True):
-            total.addcmul_(row, weight[:, None])
-        return total
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[no-untyped-def]
-        rows, weights, order = ctx.saved_tensors
-        to_answers = gradient.index_select(0, order % max(len(gradient), 1)).mul_(weights.flatten()[order, None])
-        return to_answers, (rows * gradient).sum(-1), None, None
-
-
-class _StackedProduct(torch.autograd.Function):
-    """Each expert multiplies its own rows, and every product is written to its place."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(x, weight)
-        ctx.sizes = [*sizes, len(x) - sum(sizes)]
-        *slices, rest = zip(
-            x.split(ctx.sizes), (out := x.new_empty(len(x), weight.shape[1])).split(ctx.sizes), strict=True
-        )
-        for (rows, place), matrix in zip(slices, weight, strict=True):
-            place.copy_((_rounded(rows) @ matrix.T)[: len(rows)])
-        rest[1].zero_()
-        return out
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[no-untyped-def]
-        x, weight = ctx.saved_tensors
-        to_x, to_weight = torch.empty_like(x), torch.empty_like(weight)
-        *slices, rest = zip(*(y.split(ctx.sizes) for y in (x, gradient.contiguous(), to_x)), strict=True)
-        for (rows, above, place), matrix, matrix_place in zip(slices, weight, to_weight, strict=True):
-            above = _rounded(above)
-            place.copy_((above @ matrix)[: len(rows)])
-            torch.mm(above.T, _rounded(rows), out=matrix_place)
-        rest[2].zero_()
-        return to_x, to_weight, None
-
-
-def _rounded(rows: Tensor) -> Tensor:
-    """Rows of zeros added up to a multiple of 64, in bfloat16, where products compile a kernel for every new height."""
-    return F.pad(rows, (0, 0, 0, -len(rows) % 64)) if rows.dtype == torch.bfloat16 else rows

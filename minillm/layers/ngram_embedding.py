@@ -10,7 +10,6 @@ the KV cache holds ids. Compare `python train.py --config gpt-shakespeare` with 
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from minillm.cache.kv_cache import KVCache, KVView, Positions
 from minillm.layers.positions import no_rotation
@@ -52,8 +51,6 @@ class NoNgramEmbedding(nn.Module):
 def token_before(view: KVView, positions: Tensor, n: int) -> Tensor:
     """The token n places before each of `positions` (B or 1, T), of a view of ids: (B, T), NONE where the text had not begun."""
     read, places = view.k[:, 0, :, 0], view.positions[:, 0]  # (B, S) and (B or 1, S)
-    if view.dense:  # slot i holds position i, and the last T of them were read just now
-        return F.pad(read, (n, 0), value=NONE)[:, read.shape[1] - positions.shape[1] : read.shape[1]]
     found = (places[:, None] == positions[..., None] - n) & (places >= 0)[:, None]  # (B, T, S)
     found = found.expand(len(read), -1, -1)
     return read.gather(1, found.byte().argmax(-1)).where(found.any(-1), torch.full_like(read[:, :1], NONE))

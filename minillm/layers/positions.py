@@ -43,7 +43,7 @@ def positions_of(tokens: Tensor, limit: int, lengths: Tensor | None = None, what
         raise ValueError(f"{what}{longest} tokens: expected at most model.context_length = {limit}; shorten the text")
     positions = positions if dense else positions.masked_fill(~filled, EMPTY)
     if positions.is_inference():
-        # subtle: `Rotary` knows positions again by their version, which inference tensors do not count
+        # subtle: who keeps what was looked up for positions knows them again by their version, which inference tensors do not count
         with torch.inference_mode(False):
             positions = positions.clone()
     return Positions(positions, dense)
@@ -103,48 +103,19 @@ class Rotary:
         self.cos = torch.cat([angles.cos(), angles.cos()], dim=-1)  # (positions, K)
         self.sin = torch.cat([-angles.sin(), angles.sin()], dim=-1)
         self.at: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
-        # positions, their version, dtype, and what stands there in the tables
-        self.last = torch.empty(0), 0, torch.float64, torch.empty(0), torch.empty(0)
 
     def __call__(self, x: Tensor, positions: Tensor) -> Tensor:
         """x (B, G, T, K) at positions (B or 1, T) -> the same shape and dtype, turned."""
-        # subtle: all layers turn queries and keys to the same positions, which are looked up once, unless they were changed in place.
-        # Inference tensors count no versions, so they are looked up anew; what was found in inference mode cannot serve a gradient
-        last, seen, dtype, cos, sin = self.last
-        version = -1 if positions.is_inference() else positions._version
-        same = last is positions and version == seen >= 0 and dtype is x.dtype
-        if not same or cos.is_inference() is not torch.is_inference_mode_enabled():
-            cos, sin = (
-                table[positions.clamp(min=0)][:, None] for table in self._tables(x.device, x.dtype)
-            )  # (B or 1, 1, T, K)
-            self.last = positions, version, x.dtype, cos, sin
-        return (_Turn.apply if torch.is_grad_enabled() else _turn)(x, cos, sin)
+        cos, sin = (table[positions.clamp(min=0)][:, None] for table in self.tables(x.device, x.dtype))
+        a, b = x.chunk(2, dim=-1)
+        return x * cos + torch.cat([b, a], dim=-1) * sin  # (a cos - b sin, b cos + a sin): `sin` carries the signs
 
-    def _tables(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def tables(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of all positions, (positions, K) each, on a device and in a dtype."""
         if (device, dtype) not in self.at:
             with torch.inference_mode(False):  # subtle: a table first made while sampling must serve training too
                 self.at[device, dtype] = self.cos.to(device, dtype), self.sin.to(device, dtype)
         return self.at[device, dtype]
-
-
-class _Turn(torch.autograd.Function):
-    """The derivative of a rotation is the rotation back: one pass each way, where autograd would keep and multiply every part."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(cos, sin)
-        return _turn(x, cos, sin)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
-        cos, sin = ctx.saved_tensors
-        return _turn(gradient, cos, -sin), None, None
-
-
-def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """(a, b) -> (a cos - b sin, b cos + a sin), a and b the halves of the last dimension; `sin` carries the signs."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([b, a], dim=-1).mul_(sin).addcmul_(x, cos)
 
 
 def no_rotation(x: Tensor, positions: Tensor) -> Tensor:

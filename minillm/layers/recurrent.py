@@ -1,25 +1,23 @@
-"""Recurrence: a few vectors, rewritten at every token, are all that is remembered of a text.
+"""Recurrence: a layer reads token after token, and rewrites a few vectors, its state, at each of them.
 
     Elman    h' = tanh(W x + U h + b)                                                       Elman 1990
-    LSTM     c' = f * c + i * g,   h' = o * tanh(c'),   a memory c that gates guard         Hochreiter and Schmidhuber 1997
-    GRU      h' = (1 - z) * n + z * h,   the same with two gates and no second memory       Cho et al. 2014
+    LSTM     c' = f * c + i * g,   h' = o * tanh(c'),   a second vector c behind gates       Hochreiter and Schmidhuber 1997
+    GRU      h' = (1 - z) * n + z * h,   the same idea with two gates and one vector         Cho et al. 2014
 
-Only U h has to wait for the step before. So W x of a whole window is one product; the loop over time holds one small product and a
-few operations in place; the backward, by hand, first finds the gradient of every gate in such a loop and then, with two large
-products, those of all weights. Time comes first, (T, B, H), so that a step is one piece of memory. The layers are torch.nn's RNN, LSTM
-and GRU, gate for gate, with one bias where torch adds two; `python -m benchmarks.recurrent` shows the speed of both.
+Only U h has to wait for the step before, so W x + b of a whole window is one product. Time is the first dimension, (T, B, H). The layers
+are torch.nn's RNN, LSTM and GRU, gate for gate, with one bias where torch adds two. Read before: `lessons/rnn.py`, `lessons/lstm.py`,
+`lessons/gru.py`. Faster with derivatives by hand: `speed/recurrent.py`.
 """
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
 
 
 class Recurrent(nn.Module):
     """One layer: x (T, B, D) read after a state, a tuple of (B, H) -> the state after each step, a tuple of (T, B, H).
 
-    The first member of a state is what the layer says. weight_x (G H, D), weight_h (G H, H) and bias (G H) hold the G gates one below
+    The first member of a state is the layer's output. weight_x (G H, D), weight_h (G H, H) and bias (G H) hold the G gates one below
     the other. Each gate's weight_h starts orthogonal: it turns a state without stretching it (Saxe et al. 2014).
     """
 
@@ -35,21 +33,32 @@ class Recurrent(nn.Module):
         for gate in self.weight_h.data.split(d_hidden):
             nn.init.orthogonal_(gate)
 
+    def forward(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        states = [state]
+        for given in linear(x, self.weight_x, self.bias):  # W x + b, (T, B, G H)
+            states.append(self.step(given, states[-1]))
+        return tuple(torch.stack(parts)[1:] for parts in zip(*states, strict=True))
+
+    def step(self, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Compute the state after one token, of which W x + b is given, (B, G H)."""
+        raise NotImplementedError
+
 
 class Elman(Recurrent):
     """h' = tanh(W x + U h + b). Gradients shrink or grow by a factor a step, so that it learns little from far back."""
 
-    def forward(self, x: Tensor, state: tuple[Tensor]) -> tuple[Tensor]:
-        return (_Elman.apply(x, *state, self.weight_x, self.weight_h, self.bias),)
+    def step(self, given: Tensor, state: tuple[Tensor]) -> tuple[Tensor]:
+        (h,) = state
+        return (torch.tanh(given + h @ self.weight_h.T),)
 
 
 class LSTM(Recurrent):
-    """Long short-term memory: c is only added to and faded, so that what is written stays, and its gradient too.
+    """Long short-term memory: c is only scaled and added to, so that what is written stays, and its gradient too.
 
         i = sigmoid(W_i x + U_i h + b_i)    how much is written
         f = sigmoid(W_f x + U_f h + b_f)    how much is kept (Gers et al. 2000); b_f starts at 1: keep (Jozefowicz et al. 2015)
         g = tanh(W_g x + U_g h + b_g)       what is written
-        o = sigmoid(W_o x + U_o h + b_o)    how much is said
+        o = sigmoid(W_o x + U_o h + b_o)    how much is shown
         c' = f * c + i * g                  h' = o * tanh(c')
 
     The state is (h, c); gates stand in torch's order: i, f, g, o.
@@ -62,8 +71,11 @@ class LSTM(Recurrent):
         super().__init__(d_input, d_hidden)
         self.bias.data[d_hidden : 2 * d_hidden] = 1.0
 
-    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        return _LSTM.apply(x, *state, self.weight_x, self.weight_h, self.bias)
+    def step(self, given: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        h, c = state
+        i, f, g, o = (given + h @ self.weight_h.T).chunk(4, dim=-1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c
 
 
 class GRU(Recurrent):
@@ -84,167 +96,10 @@ class GRU(Recurrent):
         super().__init__(d_input, d_hidden)
         self.bias_h = nn.Parameter(torch.zeros(d_hidden))
 
-    def forward(self, x: Tensor, state: tuple[Tensor]) -> tuple[Tensor]:
-        return (_GRU.apply(x, *state, self.weight_x, self.weight_h, self.bias, self.bias_h),)
-
-
-class _Elman(Function):
-    @staticmethod
-    def forward(ctx, x, h, weight_x, weight_h, bias):  # type: ignore[no-untyped-def]
-        inputs, hs = _project(x, weight_x, bias), _room(x, h)
-        before, after, turn = hs[:-1].unbind(), hs[1:].unbind(), _turn(weight_h)
-        for t, a in enumerate(inputs.unbind()):
-            torch.addmm(a, before[t], turn, out=after[t]).tanh_()
-        ctx.save_for_backward(x, hs, weight_x, weight_h)
-        return hs[1:]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, dhs):  # type: ignore[no-untyped-def]
-        x, hs, weight_x, weight_h = ctx.saved_tensors
-        da = hs[1:].square().neg_().add_(1)  # the slope of tanh, and below the gradient of its input
-        above = _above(dhs, hs)
-        dh, steps = above[-1].clone(), da.unbind()
-        for t in reversed(range(len(steps))):
-            steps[t].mul_(dh)
-            torch.addmm(above[t], steps[t], weight_h, out=dh)
-        return _back(da, weight_x), dh, *_weights(da, x, hs[:-1])
-
-
-class _LSTM(Function):
-    @staticmethod
-    def forward(ctx, x, h, c, weight_x, weight_h, bias):  # type: ignore[no-untyped-def]
-        gates, hs, cs = _project(x, weight_x, bias), _room(x, h), _room(x, c)
-        said = torch.empty_like(hs[1:])  # tanh(c')
-        i, f, g, o = (gate.unbind() for gate in _split(gates, 4))
-        i_and_f, steps, turn = gates[..., : 2 * h.shape[1]].unbind(), gates.unbind(), _turn(weight_h)
-        h, c, tanh_c = hs.unbind(), cs.unbind(), said.unbind()
-        for t, gate in enumerate(steps):
-            gate.addmm_(h[t], turn)
-            i_and_f[t].sigmoid_()
-            g[t].tanh_()
-            o[t].sigmoid_()
-            torch.mul(f[t], c[t], out=c[t + 1]).addcmul_(i[t], g[t])
-            torch.tanh(c[t + 1], out=tanh_c[t])
-            torch.mul(o[t], tanh_c[t], out=h[t + 1])
-        ctx.save_for_backward(x, gates, hs, cs, said, weight_x, weight_h)
-        ctx.set_materialize_grads(False)
-        return hs[1:], cs[1:]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, dhs, dcs):  # type: ignore[no-untyped-def]
-        x, gates, hs, cs, said, weight_x, weight_h = ctx.saved_tensors
-        (i, f, g, o), da = _split(gates, 4), torch.empty_like(gates)
-        di, df, dg, do = _split(da, 4)
-        # What does not depend on later steps, for all steps at once: each gate's factor in its gradient, with which the loop goes on.
-        _sigmoid_slope(g, i, out=di)  # di = dc * g * i (1 - i)
-        _sigmoid_slope(cs[:-1], f, out=df)  # df = dc * c * f (1 - f)
-        _tanh_slope(i, g, out=dg)  # dg = dc * i * (1 - g^2)
-        _sigmoid_slope(said, o, out=do)  # do = dh * tanh(c') * o (1 - o)
-        through = _tanh_slope(o, said, out=torch.empty_like(said)).unbind()  # dc = dc' + dh * o * (1 - tanh(c')^2)
-        above, of_c = _above(dhs, hs), _above(dcs, cs)
-        dh, dc = above[-1].clone(), of_c[-1].clone()
-        of_dc, wide = da[..., : 3 * dh.shape[1]].unflatten(-1, (3, -1)).unbind(), dc[:, None]
-        of_dh, keep, steps = do.unbind(), f.unbind(), da.unbind()
-        for t in reversed(range(len(steps))):
-            dc.addcmul_(dh, through[t])
-            of_dc[t].mul_(wide)
-            of_dh[t].mul_(dh)
-            dc.mul_(keep[t])
-            if dcs is not None:
-                dc.add_(of_c[t])
-            torch.addmm(above[t], steps[t], weight_h, out=dh)
-        return _back(da, weight_x), dh, dc, *_weights(da, x, hs[:-1])
-
-
-class _GRU(Function):
-    @staticmethod
-    def forward(ctx, x, h, weight_x, weight_h, bias, bias_h):  # type: ignore[no-untyped-def]
-        gates, hs, d_hidden = _project(x, weight_x, bias), _room(x, h), h.shape[1]
-        turned, inner = torch.empty_like(gates), torch.cat([bias_h.new_zeros(2 * d_hidden), bias_h])
-        r, z, n = (gate.unbind() for gate in _split(gates, 3))
-        r_and_z, turned_rz = (x[..., : 2 * d_hidden].unbind() for x in (gates, turned))
-        h, past, steps, turn = hs.unbind(), _split(turned, 3)[2].unbind(), turned.unbind(), _turn(weight_h)
-        for t, u in enumerate(steps):
-            torch.addmm(inner, h[t], turn, out=u)
-            r_and_z[t].add_(turned_rz[t]).sigmoid_()
-            n[t].addcmul_(r[t], past[t]).tanh_()
-            torch.lerp(n[t], h[t], z[t], out=h[t + 1])
-        ctx.save_for_backward(x, gates, turned, hs, weight_x, weight_h)
-        return hs[1:]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, dhs):  # type: ignore[no-untyped-def]
-        x, gates, turned, hs, weight_x, weight_h = ctx.saved_tensors
-        (r, z, n), da = _split(gates, 3), torch.empty_like(gates)
-        dr, dz, dn = _split(da, 3)
-        past = _split(turned, 3)[2]
-        new = _tanh_slope(
-            1 - z, n, out=torch.empty_like(hs[1:])
-        )  # the gradient of n's input is dh * (1 - z) * (1 - n^2)
-        _sigmoid_slope(new * past, r, out=dr)
-        _sigmoid_slope(hs[:-1] - n, z, out=dz)
-        torch.mul(new, r, out=dn)  # at first that of U_n h + b_h
-        dh = torch.cat([torch.zeros_like(hs[:1]), dhs])
-        h, steps, gate, keep = dh.unbind(), da.unbind(), da.unflatten(-1, (3, -1)).unbind(), z.unbind()
-        wide = dh[:, :, None].unbind()
-        for t in reversed(range(len(steps))):
-            gate[t].mul_(wide[t + 1])
-            h[t].addmm_(steps[t], weight_h).addcmul_(h[t + 1], keep[t])
-        dweight_h, dbias_h = _weights(da, hs[:-1])
-        torch.mul(new, dh[1:], out=dn)
-        dweight_x, dbias = _weights(da, x)
-        return _back(da, weight_x), dh[0], dweight_x, dweight_h, dbias, dbias_h.split(dh.shape[-1])[2]
-
-
-def _project(x: Tensor, weight_x: Tensor, bias: Tensor) -> Tensor:
-    """What the text says to every gate, at all steps at once: x (T, B, D) -> (T, B, G H)."""
-    return torch.addmm(bias, x.flatten(0, 1), weight_x.T).view(*x.shape[:2], len(bias))
-
-
-def _room(x: Tensor, first: Tensor) -> Tensor:
-    """(T + 1, B, H) for the states before and after each step, of which the first is known."""
-    room = first.new_empty(len(x) + 1, *first.shape)
-    room[0] = first
-    return room
-
-
-def _split(gates: Tensor, n_gates: int) -> tuple[Tensor, ...]:
-    """(T, B, G H) -> G views (T, B, H)."""
-    return gates.unflatten(-1, (n_gates, -1)).unbind(2)
-
-
-def _above(gradient: Tensor | None, states: Tensor) -> list[Tensor]:
-    """What comes from above to the state before the first step, nothing, and to those after each step: T + 1 of (B, H)."""
-    gradient = torch.zeros_like(states[1:]) if gradient is None else gradient
-    return [torch.zeros_like(states[0]), *gradient.unbind()]
-
-
-def _turn(weight_h: Tensor) -> Tensor:
-    """The weights as a step multiplies by them: laid out anew, once, in the order in which T small products read them."""
-    return weight_h.T.contiguous()
-
-
-def _back(da: Tensor, weight_x: Tensor) -> Tensor:
-    """The gradient of what was read, (T, B, D), from those of the gates, (T, B, G H)."""
-    return (da.flatten(0, 1) @ weight_x).view(*da.shape[:2], weight_x.shape[1])
-
-
-def _weights(da: Tensor, *read: Tensor) -> tuple[Tensor, ...]:
-    """The gradient of the weights of each part that the gates read, (T, B, D), and of the bias: sums over all steps, in one product."""
-    parts = [*read, da.new_ones(*da.shape[:2], 1)]
-    gradients = da.flatten(0, 1).T @ torch.cat(parts, dim=2).flatten(0, 1)
-    *weights, bias = gradients.split([part.shape[2] for part in parts], dim=1)
-    return *weights, bias[:, 0]
-
-
-def _sigmoid_slope(factor: Tensor, y: Tensor, out: Tensor) -> Tensor:
-    """factor * y (1 - y): back through y = sigmoid(a)."""
-    return torch.ops.aten.sigmoid_backward.grad_input(factor, y, grad_input=out)
-
-
-def _tanh_slope(factor: Tensor, y: Tensor, out: Tensor) -> Tensor:
-    """factor * (1 - y^2): back through y = tanh(a)."""
-    return torch.ops.aten.tanh_backward.grad_input(factor, y, grad_input=out)
+    def step(self, given: Tensor, state: tuple[Tensor]) -> tuple[Tensor]:
+        (h,) = state
+        r, z, n = given.chunk(3, dim=-1)
+        past_r, past_z, past_n = (h @ self.weight_h.T).chunk(3, dim=-1)
+        r, z = torch.sigmoid(r + past_r), torch.sigmoid(z + past_z)
+        n = torch.tanh(n + r * (past_n + self.bias_h))
+        return ((1 - z) * n + z * h,)

@@ -149,6 +149,19 @@ def _in_order(x: Tensor, order: Tensor | None) -> Tensor:
     return x if order is None else x.gather(1, order[..., None].expand_as(x))
 
 
+class ReadingOn:
+    """An `RNN` with its state filled in, for an objective that knows of none."""
+
+    def __init__(self, model: RNN, state: RNNState):
+        self.model, self.state = model, state
+
+    def __call__(self, tokens: Tensor) -> tuple[Tensor, RNNState | None]:
+        return self.model(tokens, self.state)
+
+    def hidden(self, tokens: Tensor) -> tuple[Tensor, RNNState | None]:
+        return self.model.hidden(tokens, self.state)
+
+
 def _state_after(n_steps: Tensor, before: Tensor, after: Tensor) -> Tensor:
     """The state after each row's number of steps, (B, H): of the one before the first and those after each, (B, H) and (T, B, H)."""
     return torch.cat([before[None], after])[n_steps, torch.arange(len(n_steps), device=n_steps.device)]

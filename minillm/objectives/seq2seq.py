@@ -1,6 +1,6 @@
-"""Sequence to sequence: the next word of a translation, given the whole source and the words before (Sutskever et al. 2014).
+"""Sequence to sequence: predict the next word of a translation, given the whole source and the words before (Sutskever et al. 2014).
 
-The decoder reads the true words before, never its own (teacher forcing), so all places of a sentence are learned at once.
+The decoder reads the true words before, never its own (teacher forcing), so it learns all places of a sentence at once.
 """
 
 from torch import nn
@@ -11,6 +11,6 @@ from minillm.objectives.loss import Loss
 
 
 def seq2seq(model: nn.Module, batch: PairBatch, smoothing: float = 0.0) -> Loss:
-    """Nats of every counted target under the model, given its source, summed."""
-    logits, _ = model(batch.tokens, source=batch.source)
-    return Loss(*cross_entropy(logits, batch.targets, smoothing=smoothing))
+    """Sum the nats of every counted target under the model, given its source."""
+    logits, _ = model(batch.tokens, source=batch.source)  # (B, T, V)
+    return Loss(*cross_entropy(logits, batch.targets, smoothing))

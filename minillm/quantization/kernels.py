@@ -2,7 +2,7 @@
 
 One token reads every weight once and does two operations with it, so its time is the time to fetch the weights: a quarter of the
 bytes, up to four times the tokens. That takes a kernel that unpacks in registers. Torch has them for bfloat16 activations: with one
-or a few rows they are faster than the product of unpacked weights, and for a whole prompt slower. `accelerate` puts a layer from
+or a few rows they are faster than the product of unpacked weights, and for a whole prompt slower. `arrange_for_kernels` puts a layer from
 here in the place of each that has one; `tests/quantization/test_kernels.py` holds each equal to the written-out version in `packed`.
 
     bf16    torch.mv for one row, which reads faster than the matrix product      int8    torch.ops.aten._weight_int8pack_mm
@@ -86,11 +86,11 @@ class Int4Linear(nn.Module):
     def get_extra_state(self) -> None:
         """Refuse to be saved."""
         raise ValueError(
-            "state_dict of weights that a kernel has rearranged: expected none to be saved; save before `accelerate`"
+            "state_dict of weights that a kernel has rearranged: expected none to be saved; save before `arrange_for_kernels`"
         )
 
 
-def accelerate(model: nn.Module) -> Counter[str]:
+def arrange_for_kernels(model: nn.Module) -> Counter[str]:
     """Give each linear layer of a model of bfloat16 its kernel, where there is one; kernel -> layers that run it.
 
     The result is for writing: int4 cannot be saved after this. Elsewhere than on a processor all stays as it is.
@@ -106,14 +106,14 @@ def accelerate(model: nn.Module) -> Counter[str]:
 
 
 def lighten(model: nn.Module, weights: str | None) -> str:
-    """Pack a model that is not yet packed, if asked for, and `accelerate` it; what was done, "" for nothing. Raises ValueError."""
+    """Pack a model that is not yet packed, if asked for, and arrange it for kernels; what was done, "" for nothing. Raises ValueError."""
     before = nbytes(model)
     if weights is not None:
         pack(model, weights)
     elif not packed_weights(model):
         return ""
     packed = nbytes(model)
-    ran = ", ".join(f"{kernel} in {n} layers" for kernel, n in accelerate(model).items())
+    ran = ", ".join(f"{kernel} in {n} layers" for kernel, n in arrange_for_kernels(model).items())
     return f"weights {before / 1e6:.3f} MB -> {packed / 1e6:.3f} MB, {nbytes(model) / 1e6:.3f} MB as arranged for the kernel; {ran}"
 
 

@@ -45,7 +45,8 @@ def build_drafter(name: str, opened: OpenRun, prompts: Sequence[str], cost: floa
             f"--draft {name}: expected the tokenizer of {opened.path}, found another, whose ids mean other texts; "
             "train both on the same corpus with the same [data] and [tokenizer]"
         )
-    return ModelDrafter(other.model, cost or relative_cost(other.model, target.model), other.start(prompts))
+    other.fast = target.fast
+    return ModelDrafter(other.writer, cost or relative_cost(other.model, target.model), other.start(prompts))
 
 
 def ngram_table(opened: OpenRun) -> Ngram:

@@ -25,6 +25,7 @@ from minillm.training.checkpoint import fingerprint
 
 MAY_CHANGE_ON_RESUME = (
     *("train.max_steps", "train.eval_every", "train.save_every", "train.log_every", "train.patience"),
+    "train.fast",  # the same computation
     "data.corpus",  # the same text in another place
 )
 TAKEN = ("model", "tokenizer")  # sections that a new run shares with the one whose weights it starts with

@@ -3,6 +3,8 @@
 All of them follow from the task, which the config names. Read `config` before; next: `folder`.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -44,12 +46,14 @@ def build_step(config: RunConfig, model: nn.Module) -> GradientStep | CountingSt
 
 def build_validation(config: RunConfig, data: Data, part: str = "val") -> Validation:
     """The full pass over one held-out part, "val" or "test"."""
-    return config.task.validation(config, data, part)
+    validation = config.task.validation(config, data, part)
+    return validation.accelerated() if config.train.fast else validation
 
 
 def build_training(config: RunConfig, data: Data, model: nn.Module, say: Say = print) -> Training:
     """The step and the validation of a model to train, and the config with every "auto" decided. Raises ValueError."""
-    return config.task.training(config, data, model, {}, say)
+    training = config.task.training(config, data, model, {}, say)
+    return training._replace(validation=partial(build_validation, training.settings, data))
 
 
 def build_model(

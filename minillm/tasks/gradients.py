@@ -17,6 +17,7 @@ from minillm.models.language_model import device_of
 from minillm.objectives.loss import Objective
 from minillm.tasks.settings import Settings
 from minillm.tasks.task import Batches, Data, Say, Task, Training
+from minillm.training.fast_step import accelerate_pass, accelerate_training
 from minillm.training.optim import build_optimizer
 from minillm.training.precision import seconds_per_pass
 from minillm.training.schedule import rate
@@ -40,7 +41,7 @@ class GradientTask(Task):
 
     def precision(self, settings: Settings, model: nn.Module, batches: Batches, say: Say) -> str:
         """The precision that replaces "auto"."""
-        return faster_precision(model, self.objective(settings), batches(0), say)
+        return faster_precision(model, self.objective(settings), batches(0), say, settings.train.fast)
 
 
 def build_step(kind: type[GradientStep], settings: Settings, model: nn.Module, objective: Objective) -> GradientStep:
@@ -50,7 +51,7 @@ def build_step(kind: type[GradientStep], settings: Settings, model: nn.Module, o
     """
     s = settings
     fraction = partial(rate, s.schedule, max_steps=s.train.max_steps, floor=s.optim.min_lr / s.optim.lr)
-    return kind(
+    step = kind(
         model,
         objective,
         build_optimizer(model, s.optim),
@@ -60,13 +61,14 @@ def build_step(kind: type[GradientStep], settings: Settings, model: nn.Module, o
         n_micro_batches=s.train.n_micro_batches,
         precision=s.train.precision,
     )
+    return accelerate_training(step) if s.train.fast else step
 
 
-def faster_precision(model: nn.Module, objective: Objective, batch: Any, say: Say) -> str:
+def faster_precision(model: nn.Module, objective: Objective, batch: Any, say: Say, fast: bool) -> str:
     """ "fp32" or "bf16", whichever a short trial on this machine finds faster. Random generators stay as they were."""
     device = device_of(model)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        seconds = seconds_per_pass(model, objective, batch)
+        seconds = seconds_per_pass(model, objective, batch, **({"prepare": accelerate_pass} if fast else {}))
     faster = min(seconds, key=seconds.__getitem__)
     times = ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in seconds.items())
     say(f"forward and backward: {times}; taking {faster}")

@@ -18,12 +18,12 @@ from minillm.config.fields import Count, validate
 from minillm.datasets.masking import MASK
 from minillm.decoding.attention_map import AttentionMap, self_attention
 from minillm.decoding.beam import FORBIDDING, BeamConfig, beam_search
-from minillm.decoding.captured import captured
 from minillm.decoding.generate import generate
 from minillm.decoding.rows import Completion, Reason
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.stopping import StopText
 from minillm.models.language_model import LanguageModel, State
+from minillm.speed.accelerate import accelerate, accelerate_writing
 from minillm.text.scoring import Question, ScoredToken, refuse_bare, score_tokens, split_at
 from minillm.tokenizers.tokenizer import Tokenizer
 
@@ -62,9 +62,14 @@ class TextModel:
 
     joint = ""  # what stands between a prompt and its completion where both are shown
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, documents: bool):
-        """`documents`: whether training text was many documents, or one long text."""
-        self.model, self.tokenizer, self.documents = model, tokenizer, documents
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, documents: bool, fast: bool = True):
+        """`documents`: whether training text was many documents, or one long text. `fast`: write with the twins of `speed`."""
+        self.model, self.tokenizer, self.documents, self.fast = model, tokenizer, documents, fast
+
+    @property
+    def writer(self) -> LanguageModel:
+        """What reads and writes: the accelerated model, or the model itself where it is not to be `fast`."""
+        return accelerate(self.model) if self.fast else self.model
 
     def encode(self, prompt: str) -> list[int]:
         """The ids that the model reads before it writes. Raises ValueError for characters that the tokenizer lacks."""
@@ -99,8 +104,9 @@ class TextModel:
         """
         watchers = [StopText(self.tokenizer, stop, show if row == 0 else None) for row in range(len(prompts))]
         start = start or self.start(prompts)
+        token_by_token = self.fast and write is generate and use_cache and start is None
         completions = write(
-            captured(self.model) if write is generate and use_cache and start is None else self.model,
+            accelerate_writing(self.model) if token_by_token else self.writer,
             [self.encode(prompt) for prompt in prompts],
             self.sampler(sampling, prompts),
             max_new_tokens=max_new_tokens,
@@ -136,7 +142,7 @@ class TextModel:
             "end_id": self.tokenizer.end_id,
             "start": start or self.start([prompt]),
         }
-        [found] = beam_search(self.model, [self.encode(prompt)], beams, self.sampler(forbidding, [prompt]), **how)
+        [found] = beam_search(self.writer, [self.encode(prompt)], beams, self.sampler(forbidding, [prompt]), **how)
         return [
             TextHypothesis(self.tokenizer.decode(each.tokens), each.score, each.logprob, each.length) for each in found
         ]
@@ -195,7 +201,7 @@ class TextModel:
             raise ValueError(
                 f"cache: expected none beside {type(self.model).__name__}, which keeps no keys and values; leave it out"
             )
-        return partial(self.model.start, cache=cache)
+        return partial(self.writer.start, cache=cache)
 
     def attention(self, prompt: str, written: str) -> AttentionMap:
         """Where each token of a text, with what stands before it, looked while it was read. Raises ValueError for a long text."""

@@ -32,7 +32,7 @@ class Translator(TextModel):
 
     def start(self, prompts: Sequence[str], cache: Callable[[], KVCache] | None = None) -> Callable[[int], State]:
         """The memory of these sources."""
-        return partial(super().start(prompts, cache) or self.model.start, source=self._sources(prompts))
+        return partial(super().start(prompts, cache) or self.writer.start, source=self._sources(prompts))
 
     def logprobs(self, texts: Sequence[str], contexts: Sequence[str] | None = None) -> list[list[ScoredToken]]:
         """Every token of each translation, END behind the last, given its source, which is its context. Errors as `TextModel.logprobs`."""

@@ -5,35 +5,18 @@ further back than T, although no gradient reaches there. The state is detached a
 continue (see `datasets/lanes.py`). It is a part of what a resumed run needs.
 """
 
-from torch import Tensor, nn
-
 from minillm.datasets.lanes import ContiguousBatch
-from minillm.models.rnn import RNN, RNNState
-from minillm.objectives.loss import Loss, Objective
-from minillm.training.optim import Optimizer
-from minillm.training.step import GradientStep
-
-
-class ReadingOn:
-    """A model with its state filled in, for an objective that knows of none."""
-
-    def __init__(self, model: RNN, state: RNNState):
-        self.model, self.state, self.head = model, state, model.head
-
-    def __call__(self, tokens: Tensor) -> tuple[Tensor, RNNState]:
-        return self.model(tokens, self.state)
-
-    def hidden(self, tokens: Tensor) -> tuple[Tensor, RNNState]:
-        return self.model.hidden(tokens, self.state)
+from minillm.models.rnn import ReadingOn, RNNState
+from minillm.objectives.loss import Loss
+from minillm.training.step import GradientStep, Parts
 
 
 class CarriedStep(GradientStep):
     """A `GradientStep` on a model with an `RNNState`, over batches that continue."""
 
-    def __init__(self, model: nn.Module, objective: Objective, optimizer: Optimizer, *rest, **how):
-        """Parameters as `GradientStep`. The objective is given the model with its state filled in."""
-        super().__init__(model, self._read_on, optimizer, *rest, **how)
-        self.stateless_objective = objective
+    def __init__(self, *parts, **how):  # type: ignore[no-untyped-def]
+        """Parameters as `GradientStep`. The objective gets the model with its state filled in."""
+        super().__init__(*parts, **how)
         self.states: list[RNNState] = []  # one a micro-batch, in order
 
     def __call__(self, batch: ContiguousBatch) -> dict[str, float]:
@@ -41,10 +24,11 @@ class CarriedStep(GradientStep):
         self._waiting, self.states = iter(self.states), []
         return super().__call__(batch)
 
-    def _read_on(self, model: nn.Module, batch: ContiguousBatch) -> Loss:
-        state = next(self._waiting, None) or model.start(len(batch.tokens))
+    def loss(self, now: Parts, batch: ContiguousBatch) -> Loss:
+        """Compute the objective after the state that the step before has left."""
+        state = next(self._waiting, None) or self.working.start(len(batch.tokens))
         state.forget(~batch.continues)
-        loss = self.stateless_objective(ReadingOn(model, state), batch)
+        loss = now.objective(ReadingOn(now.model, state), batch)
         state.detach()
         self.states.append(state)
         return loss

@@ -37,12 +37,9 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16"] = (
         "auto"  # of matrix products; auto: whichever a short probe finds faster
     )
-    compile: bool = (
-        False  # translate forward and backward once by torch.compile: a minute or more, for faster steps after it
-    )
-    keep_memory: bool = (
-        True  # reuse what a step frees instead of giving it back to the system: faster, where the C library is glibc
-    )
+    fast: bool = True  # use the fast twins of minillm/speed while their signatures hold; false: only the plain code
+    compile: bool = False  # fast: translate forward and backward once by torch.compile, which takes a minute or more
+    keep_memory: bool = True  # fast: reuse memory that a step frees instead of giving it back, where there is glibc
     log_every: Positive = 10  # steps between two rows of metrics.jsonl
     eval_every: Count = 0  # steps between two validations; 0: one a pass over the text, and eight a run at least
     eval_tokens: Count = 0  # of the validation text, to choose the best weights on; 0: what takes 2 % of the time
@@ -53,6 +50,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.compile and not self.fast:
+            raise ValueError("train.compile = true: expected false beside train.fast = false; change one of the two")
         if self.n_micro_batches > self.batch_size:
             raise ValueError(
                 f"train.n_micro_batches = {self.n_micro_batches}: expected at most train.batch_size = {self.batch_size}, "
@@ -138,6 +137,6 @@ def _thousands(bar: tqdm, tokens_per_step: float) -> str:
 
 def _bar(config: TrainConfig, progress: Progress) -> tqdm:
     how: dict[str, Any] = {"total": config.max_steps, "initial": progress.step, "unit": "step", "smoothing": 0.05}
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() or "ipykernel" in sys.modules:  # a notebook, too, draws over a line
         return tqdm(**how, dynamic_ncols=True, mininterval=0.5)
     return tqdm(**how, file=PlainLines(sys.stderr), bar_format=PLAIN, mininterval=SECONDS_BETWEEN_LINES)

@@ -17,7 +17,7 @@ from minillm.objectives.loss import Loss, Objective
 from minillm.objectives.next_token import next_token
 from minillm.training.manual_decoder import ManualDecoder
 from minillm.training.manual_rnn import ManualRNN
-from minillm.training.step import GradientStep
+from minillm.training.step import GradientStep, Parts
 
 Walk = Callable[[Batch], Loss]  # the summed loss; adds its derivatives to the .grad of the model that it was built for
 
@@ -42,5 +42,6 @@ class ManualStep(GradientStep):
         super().__init__(model, objective, *rest, precision=precision, **how)
         self.walk = WALKS[type(model)](model)
 
-    def _micro_backward(self, batch: Batch) -> Loss:
+    def backward(self, now: Parts, batch: Batch) -> Loss:
+        """Add the gradient of one micro-batch to the gradients, without autograd; returns its summed loss."""
         return self.walk(moved(batch, self.device))

@@ -1,18 +1,18 @@
-"""From gradients to steps: AdamW for everything, or Muon for the matrices inside the stack and AdamW for the rest.
+"""Optimizers: from gradients to steps. AdamW for everything, or Muon for the matrices inside the stack and AdamW for the rest.
 
 AdamW (Kingma and Ba 2015; Loshchilov and Hutter 2019), with m and v running means of the gradient g and of g^2:
 
+    m = beta1 m + (1 - beta1) g              v = beta2 v + (1 - beta2) g^2
     p = p - lr * weight_decay * p - lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
 Muon (Jordan et al. 2024) steps along the nearest orthogonal matrix to the momentum, so that every direction moves as far:
 
-    p = p - lr * weight_decay * p - lr * sqrt(max(1, rows / columns)) * orthogonal(g + momentum * m)
+    m = momentum m + (1 - momentum) g        p = p - lr * weight_decay * p
+    p = p - lr * sqrt(max(1, rows / columns)) * orthogonal((1 - momentum) g + momentum m)
 
-Five Newton-Schulz steps of matrix products push all singular values towards 1; no decomposition is needed. Matrices of one shape
-are orthogonalized together, as one batch. Only parameters of two or more dimensions decay: norms and biases have nothing to shrink.
-
-AdamW's equation is one call of torch's fused kernel, which reads and writes every number once, where an operation for every symbol
-does so for each. `tests/training/test_optim.py` has those operations, and holds both equal; benchmarks/NOTES.md has the times.
+Five Newton-Schulz steps of matrix products push all singular values towards 1; no decomposition is needed. Only parameters of two or
+more dimensions decay: norms and biases have nothing to shrink. Both work on any module: `AdamW(module.parameters(), lr=1e-3)`.
+`speed/fused_adamw.py` and `speed/grouped_muon.py` compute the same faster.
 """
 
 from collections.abc import Iterable
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from minillm.config.fields import Above, AtLeast, Between, validate
 from minillm.layers.moe import StackedLinear
+from minillm.system.processor import has_bfloat16
 
 
 @dataclass(frozen=True)
@@ -49,37 +50,38 @@ class OptimConfig:
 
 
 class AdamW:
-    """See the module. Of the parameters, those of two or more dimensions decay."""
+    """AdamW (see the module). Of the parameters, those of two or more dimensions decay."""
 
     def __init__(
-        self, parameters: Iterable[Tensor], lr: float, beta1: float, beta2: float, eps: float, weight_decay: float
+        self,
+        parameters: Iterable[Tensor],
+        lr: float = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.95,
+        eps: float = 1e-8,
+        weight_decay: float = 0.1,
     ):
         self.parameters = list(parameters)
         self.lr, self.beta1, self.beta2, self.eps, self.weight_decay = lr, beta1, beta2, eps, weight_decay
         self.m = [torch.zeros_like(p) for p in self.parameters]
         self.v = [torch.zeros_like(p) for p in self.parameters]
-        self.t = [
-            torch.zeros((), dtype=torch.float32, device=p.device) for p in self.parameters
-        ]  # updates so far, of each
+        self.t = [torch.zeros((), dtype=torch.float32, device=p.device) for p in self.parameters]  # updates of each
 
     @torch.no_grad()
     def step(self, fraction: float = 1.0) -> None:
-        """One update of every parameter from its .grad, at `fraction` of the peak learning rate; one without a .grad stays as it is."""
-        how = {
-            "lr": self.lr * fraction,
-            "beta1": self.beta1,
-            "beta2": self.beta2,
-            "eps": self.eps,
-            "amsgrad": False,
-            "maximize": False,
-        }
-        every = list(zip(self.parameters, self.m, self.v, self.t, strict=True))
-        for decays, decay in ((True, self.weight_decay), (False, 0.0)):
-            moved = [(p, p.grad, m, v, t) for p, m, v, t in every if p.grad is not None and (p.ndim >= 2) == decays]
-            if moved:
-                parameters, gradients, ms, vs, times = map(list, zip(*moved, strict=True))
-                torch._foreach_add_(times, 1)
-                torch._fused_adamw_(parameters, gradients, ms, vs, [], times, weight_decay=decay, **how)
+        """Update every parameter from its .grad, at `fraction` of the peak learning rate; one without a .grad stays as it is."""
+        lr = self.lr * fraction
+        for p, m, v, t in zip(self.parameters, self.m, self.v, self.t, strict=True):
+            if p.grad is None:
+                continue
+            t += 1
+            m.copy_(self.beta1 * m + (1 - self.beta1) * p.grad)
+            v.copy_(self.beta2 * v + (1 - self.beta2) * p.grad**2)
+            m_hat = m / (1 - self.beta1 ** float(t))
+            v_hat = v / (1 - self.beta2 ** float(t))
+            if p.ndim >= 2:
+                p -= lr * self.weight_decay * p
+            p -= lr * m_hat / (v_hat.sqrt() + self.eps)
 
     def zero_grad(self) -> None:
         """Forget every gradient."""
@@ -95,9 +97,11 @@ class AdamW:
 
 
 class Muon:
-    """See the module. Only for matrices (R, C) and stacks of them (E, R, C), each matrix by itself, grouped by R and C."""
+    """Muon (see the module), for matrices (R, C) and stacks of them (E, R, C), of which each matrix is updated by itself."""
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float, weight_decay: float):
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.1
+    ):
         """Raises ValueError for a parameter that is no matrix."""
         self.parameters = list(parameters)
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
@@ -110,22 +114,16 @@ class Muon:
 
     @torch.no_grad()
     def step(self, fraction: float = 1.0) -> None:
-        """One update of every parameter from its .grad, at `fraction` of the peak learning rate; one without a .grad stays as it is."""
-        moved = [(p, p.grad, m) for p, m in zip(self.parameters, self.m, strict=True) if p.grad is not None]
-        if not moved:
-            return
-        lr, (parameters, gradients, ms) = self.lr * fraction, map(list, zip(*moved, strict=True))
-        torch._foreach_lerp_(ms, gradients, 1 - self.momentum)
-        ahead = torch._foreach_lerp(gradients, ms, self.momentum)  # Nesterov: where the momentum is about to be
-        torch._foreach_mul_(parameters, 1 - lr * self.weight_decay)
-        groups: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
-        for parameter, towards in zip(parameters, ahead, strict=True):
-            groups.setdefault(tuple(parameter.shape[-2:]), []).append((parameter, towards))
-        for (rows, columns), members in groups.items():
-            stacks = [towards.view(-1, rows, columns) for _, towards in members]
-            directions = orthogonal(torch.cat(stacks)).split([len(stack) for stack in stacks])
-            mine, step = [parameter for parameter, _ in members], -lr * max(1, rows / columns) ** 0.5
-            torch._foreach_add_(mine, [d.view_as(p) for d, p in zip(directions, mine, strict=True)], alpha=step)
+        """Update every parameter from its .grad, at `fraction` of the peak learning rate; one without a .grad stays as it is."""
+        lr = self.lr * fraction
+        for p, m in zip(self.parameters, self.m, strict=True):
+            if p.grad is None:
+                continue
+            m.lerp_(p.grad, 1 - self.momentum)
+            ahead = p.grad.lerp(m, self.momentum)  # Nesterov momentum: where m is about to be
+            rows, columns = p.shape[-2:]
+            p -= lr * self.weight_decay * p
+            p -= lr * max(1, rows / columns) ** 0.5 * orthogonal(ahead)
 
     def zero_grad(self) -> None:
         """Forget every gradient."""
@@ -193,25 +191,20 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
 
 
 def orthogonal(x: Tensor, steps: int = 5) -> Tensor:
-    """Nearly the nearest matrices with singular values 1: x (N, R, C) -> (N, R, C), singular values 0.68 ... 1.21.
+    """Bring the singular values of matrices near 1: x (..., R, C) -> (..., R, C), singular values 0.68 ... 1.21.
 
-    The quintic a s + b s^3 + c s^5 has a slope of 3.4 at 0, so that small singular values grow quickly: all that are larger than
-    1/500 of x's norm get there, still smaller ones remain smaller. Bfloat16 is exact enough for a direction and twice as
-    fast where the processor has it; float64 stays float64.
+    Each Newton-Schulz step applies the quintic a s + b s^3 + c s^5 to every singular value s. Its slope at 0 is 3.4, so that small
+    values grow quickly: all above 1/500 of the norm of x get there, smaller ones remain smaller. The products are in bfloat16, which
+    is exact enough for a direction; in float64 for float64, and in float32 on a processor that only emulates bfloat16.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    y = x if x.dtype == torch.float64 or not _has_bfloat16(x.device) else x.bfloat16()
-    y = y.mT if x.shape[1] > x.shape[2] else y
-    y = y / (y.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    y = x if x.dtype == torch.float64 or not has_bfloat16(x.device) else x.bfloat16()
+    y = y.mT if x.shape[-2] > x.shape[-1] else y  # the smaller of y y^T and y^T y
+    y = y / (y.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = y @ y.mT
-        y = torch.baddbmm(y, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), y, beta=a)
-    return (y.mT if x.shape[1] > x.shape[2] else y).to(x.dtype)
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    """Whether matrix products in bfloat16 are faster there; a processor without them takes five times as long."""
-    return device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        y = a * y + (b * gram + c * gram @ gram) @ y
+    return (y.mT if x.shape[-2] > x.shape[-1] else y).to(x.dtype)
 
 
 def _forget_gradients(parameters: list[Tensor]) -> None:

@@ -1,16 +1,14 @@
-"""One optimizer update: gradients of the summed loss over all micro-batches, divided once by all that was counted.
+"""One optimizer update: the gradient of the mean loss of a batch, clipped, and a step of the optimizer.
 
-Sums are accumulated and divided at the end, so the gradient is the same however the batch is cut. The gradient is one long vector, of
-which each parameter's `.grad` is a part: to divide and to clip it (Pascanu et al. 2013) takes one pass, not one for every parameter.
-The norm in the log is that of the gradient of the mean loss, before it is clipped.
+    zero the gradients;   forward and backward of each micro-batch;   divide once;   clip;   step
 
-In bf16 a working copy of the model, in bfloat16 through and through, computes loss and gradients; the weights themselves stay in
-float32 and collect updates that bfloat16 would round away (Micikevicius et al. 2018). Norms and losses promote to float32 by themselves.
+Losses are sums, and the division by all that was counted comes at the end, so the gradient is the same however the batch is cut. The
+norm in the log is that of the gradient before it is clipped. Read `gradients`, `precision` and `optim` for the parts.
 """
 
-import copy
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -20,8 +18,9 @@ from minillm.datasets.batch import Batch, moved
 from minillm.objectives.loss import Loss, Objective, mean_metrics
 from minillm.training.balance import Balance, watching
 from minillm.training.checkpoint import load_trained_state, trained_state
-from minillm.training.compiled import try_compiled
+from minillm.training.gradients import Gradients
 from minillm.training.optim import Optimizer
+from minillm.training.precision import FullPrecision, WorkingCopy
 
 OPTIMIZER = "optimizer"
 Step = Callable[[Batch], dict[str, float]]  # one optimizer update, or one round of counting; what it returns is logged
@@ -29,6 +28,16 @@ Step = Callable[[Batch], dict[str, float]]  # one optimizer update, or one round
 
 class Diverged(FloatingPointError):
     """The loss or its gradient is no longer a number; the weights are those before the step."""
+
+
+class Parts(NamedTuple):
+    """The parts of a gradient step that do its work: the plain ones, or faster twins of them."""
+
+    model: nn.Module  # computes logits
+    objective: Objective
+    copy: FullPrecision | WorkingCopy
+    gradients: Gradients
+    optimizer: Optimizer
 
 
 class GradientStep:
@@ -51,81 +60,57 @@ class GradientStep:
         self.grad_clip, self.n_micro_batches = grad_clip, n_micro_batches
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
-        sizes = [p.numel() for p in self.parameters]
-        self.gradient = self.parameters[0].new_zeros(sum(sizes))
-        self.gradients = [part.view_as(p) for part, p in zip(self.gradient.split(sizes), self.parameters, strict=True)]
-        self.working = copy.deepcopy(model).bfloat16() if precision == "bf16" else model
-        self.computing = self.working  # the same weights, compiled or not
-        self.worked = [p for p in self.working.parameters() if p.requires_grad]
+        self.copy, self.gradients = (
+            (WorkingCopy if precision == "bf16" else FullPrecision)(model),
+            Gradients(self.parameters),
+        )
+        self.working = self.copy.model
         self.balance = Balance(model, self.working)
+        self.choose: Callable[[Parts], Parts] = plain  # asked before each step; `speed/training.py` sets another
         self.n_steps = 0
 
     def __call__(self, batch: Batch) -> dict[str, float]:
         """Update once. Raises Diverged before any weight has changed."""
-        total, count, metrics = self._backward(batch)
-        count_or_1 = max(count, 1)
-        # subtle: part by part, since torch adds squares up in float32, and of a hundred million in a row loses a percent
-        norms = torch.stack(torch._foreach_norm(self.gradients))
-        loss, norm = total / count_or_1, float(torch.linalg.vector_norm(norms)) / count_or_1
-        fraction = self.rate(self.n_steps)
+        self.working.train()
+        now = self.parts()
+        self.balance.begin()
+        now.gradients.zero()
+        now.copy.read()
+        losses = [self.backward(now, part) for part in self.micro_batches(batch)]
+        total, count = float(sum(loss.total for loss in losses)), int(sum(loss.count for loss in losses))
+        now.gradients.divide(count)
+        norm = now.gradients.clip(self.grad_clip)
+        loss, fraction = total / max(count, 1), self.rate(self.n_steps)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise Diverged(
                 f"step {self.n_steps + 1}: loss {loss}, gradient norm {norm}, learning rate {self.lr * fraction:.3g}: "
                 "expected finite numbers; lower optim.lr and optim.muon_lr, or raise schedule.warmup_steps"
             )
-        clipped = self.grad_clip / norm if self.grad_clip and norm > self.grad_clip else 1.0
-        self.gradient.mul_(clipped / count_or_1)
         with record_function(OPTIMIZER):  # a name for profilers
-            self.optimizer.step(fraction)
+            now.optimizer.step(fraction)
         self.n_steps += 1
-        return {
-            "loss": loss,
-            "grad_norm": norm,
-            "lr": self.lr * fraction,
-            "tokens": count,
-            **metrics,
-            **self.balance.finish(),
-        }
+        metrics = {"loss": loss, "grad_norm": norm, "lr": self.lr * fraction, "tokens": count}
+        return metrics | mean_metrics(losses) | self.balance.finish()
 
-    def _backward(self, batch: Batch) -> tuple[float, int, dict[str, float]]:
-        """Fill .grad of every parameter with the gradient of the summed loss, which is returned with its count and the metrics."""
-        losses = []
-        self.balance.begin()
-        self.gradient.zero_()
-        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
-            parameter.grad = gradient
-        if self.working is not self.model:
-            with torch.no_grad():
-                torch._foreach_copy_(self.worked, self.parameters)
-        self.working.train()
-        for parts in zip(*(part.chunk(self.n_micro_batches) for part in batch), strict=True):
-            loss = self._micro_backward(type(batch)(*parts))
-            losses.append(Loss(loss.total.detach(), loss.count, loss.metrics))
-        return float(sum(loss.total for loss in losses)), int(sum(loss.count for loss in losses)), mean_metrics(losses)
+    def parts(self) -> Parts:
+        """What does the work in the next step."""
+        return self.choose(Parts(self.working, self.objective, self.copy, self.gradients, self.optimizer))
 
-    def _micro_backward(self, batch: Batch) -> Loss:
-        """Add the gradient of one micro-batch to .grad."""
+    def micro_batches(self, batch: Batch) -> list[Batch]:
+        """Cut a batch into parts of rows."""
+        return [type(batch)(*part) for part in zip(*(x.chunk(self.n_micro_batches) for x in batch), strict=True)]
+
+    def backward(self, now: Parts, batch: Batch) -> Loss:
+        """Add the gradient of the summed loss of one micro-batch to the gradients; returns that loss."""
         with watching(self.balance.routers) as seen:
-            loss = self.objective(self.computing, moved(batch, self.device))
+            loss = self.loss(now, moved(batch, self.device))
         (loss.total + loss.count * self.balance.loss(seen)).backward()
-        if self.working is not self.model:
-            mine = [
-                (gradient, p.grad)
-                for gradient, p in zip(self.gradients, self.worked, strict=True)
-                if p.grad is not None
-            ]
-            torch._foreach_add_(*map(list, zip(*mine, strict=True)))
-            self.working.zero_grad()
-        return loss
+        now.copy.give()
+        return Loss(loss.total.detach(), loss.count, loss.metrics)
 
-    def compile(self, batch: Batch) -> str:
-        """Compute forward and backward by compiled code from now on, if it can do this batch; the line that says so, or why not."""
-        first = moved(type(batch)(*(part.chunk(self.n_micro_batches)[0] for part in batch)), self.device)
-        self.computing, said = try_compiled(
-            self.working.train(), lambda model: self.objective(model, first).total.backward()
-        )
-        self.working.zero_grad()
-        return said
+    def loss(self, now: Parts, batch: Batch) -> Loss:
+        """Compute the objective."""
+        return now.objective(now.model, batch)
 
     def state_dict(self) -> dict:
         """All that a resumed run needs, dropout's randomness included; of the model, what is not frozen."""
@@ -145,3 +130,8 @@ class GradientStep:
         torch.set_rng_state(state["random"])
         if self.device.type == "cuda" and "cuda_random" in state:
             torch.cuda.set_rng_state(state["cuda_random"], self.device)
+
+
+def plain(parts: Parts) -> Parts:
+    """Use the parts as they are, without any twin."""
+    return parts

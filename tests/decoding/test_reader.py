@@ -11,8 +11,8 @@ from minillm.cache.build_cache import COMPLETE, FORGETFUL
 from minillm.cache.fixed import FixedCache
 from minillm.cache.paged import PagedCache
 from minillm.constants import EMPTY
-from minillm.decoding.captured import Captured
 from minillm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from minillm.speed.captured import Captured
 from tests import tiny
 from tests.decoding.test_generate import MODELS
 

@@ -14,7 +14,6 @@ from torch import nn
 from minillm.cache.contiguous import ContiguousCache
 from minillm.cache.kv_cache import NO_CACHE, KVView, Positions
 from minillm.constants import EMPTY
-from minillm.layers import attention
 from minillm.layers.attention import Attention, attend, attend_plainly, attend_with_bias
 from minillm.layers.flash import attend_in_tiles
 from minillm.layers.positions import Alibi, Rotary, no_rotation
@@ -73,21 +72,6 @@ def test_in_bfloat16_it_is_the_equation_up_to_rounding(kind, causal, data):
         results.append((out, *torch.autograd.grad((out * direction).sum(), parts)))
     for fast, slow in zip(*results, strict=True):
         assert (fast.double() - slow).abs().max() <= 0.04 * slow.abs().max().clamp(min=1)
-
-
-@pytest.mark.parametrize(("length", "training"), itertools.product((5, 6), (True, False)))
-def test_in_bfloat16_weights_are_held_for_the_gradients_of_short_texts_alone(length, training, monkeypatch):
-    held, real = [], attention.attend_written_out
-    monkeypatch.setattr(attention, "WRITTEN_OUT", 5)
-    monkeypatch.setattr(attention, "attend_written_out", lambda *x: held.append(True) or real(*x))
-    q, k, v = torch.randn(3, 2, 3, length, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
-    positions = torch.arange(length)[None]
-    view = KVView(k, v, positions[:, None], dense=True)
-    with torch.set_grad_enabled(training):
-        out = attend(q, view, positions, causal=True)
-    assert bool(held) == (training and length == 5)
-    exact = attend_plainly(q.double(), KVView(k.double(), v.double(), view.positions, True), positions, causal=True)
-    torch.testing.assert_close(out.double(), exact, rtol=0, atol=0.02)
 
 
 @every_ragged_view

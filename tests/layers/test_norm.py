@@ -87,31 +87,9 @@ def test_a_vector_of_zeros_stays_one():
 
 
 @pytest.mark.parametrize("shape", [(D,), (5, D), (0, D), (2, 3, 5, D)])
-def test_the_gradient_of_rms_norm_written_by_hand_is_that_of_finite_differences(shape):
+def test_the_gradient_of_rms_norm_is_that_of_finite_differences(shape):
     norm, x = RMSNorm(D, eps=0.1).double(), torch.randn(shape, dtype=torch.float64, requires_grad=True)
     nn.init.normal_(norm.weight)
     assert torch.autograd.gradcheck(
         lambda x, weight: torch.func.functional_call(norm, {"weight": weight}, x), (x, norm.weight)
     )
-
-
-@pytest.mark.parametrize("of_weight", [torch.float32, torch.bfloat16])
-def test_gradients_of_rms_norm_in_bfloat16_are_summed_in_float32_and_come_in_the_dtype_of_what_they_are_for(of_weight):
-    exact, norm = RMSNorm(257).double(), RMSNorm(257).to(of_weight)
-    nn.init.normal_(norm.weight)
-    exact.load_state_dict(norm.state_dict())
-    x, direction = torch.randn(2, 1009, 257).bfloat16()
-    results = []
-    for layer in (norm, exact):
-        part = x.to(torch.bfloat16 if layer is norm else torch.float64).requires_grad_()
-        results.append(torch.autograd.grad((layer(part) * direction.to(part.dtype)).sum(), (part, layer.weight)))
-    for mine, true, dtype in zip(*results, (torch.bfloat16, of_weight), strict=True):
-        assert mine.dtype == dtype
-        torch.testing.assert_close(mine.double(), true, rtol=2**-7, atol=1e-3)
-
-
-def test_a_derivative_of_the_gradient_of_rms_norm_is_refused_rather_than_wrong():
-    x = torch.randn(3, D, requires_grad=True)
-    (dx,) = torch.autograd.grad(RMSNorm(D)(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        dx.sum().backward()

@@ -1,4 +1,4 @@
-"""Cross-entropy against torch's and the lesson's, at every cut of the vocabulary, and its edges."""
+"""Cross-entropy equals torch's and the lesson's, gradient included; its edges; and its derivative in `backprop/`."""
 
 import math
 
@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minillm.backprop import cross_entropy as formulas
 from minillm.constants import IGNORE
 from minillm.lessons import cross_entropy as lesson
-from minillm.objectives.cross_entropy import ROWS, cross_entropy
+from minillm.objectives.cross_entropy import cross_entropy, log_probabilities, target_logprobs
 from tests.tiny import assert_equal
 
 V = 17
@@ -23,36 +24,33 @@ def a_case(seed: int, scale: float = 1.0, ignored: float = 0.3) -> tuple[torch.T
     return logits.requires_grad_(), targets
 
 
+def torchs(logits: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    how = {"ignore_index": IGNORE, "label_smoothing": smoothing, "reduction": "sum"}
+    return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), **how)
+
+
 @given(
     st.integers(0, 2**32 - 1),
-    st.integers(1, V + 2),
     st.sampled_from([1e-3, 1.0, 300.0]),
+    st.sampled_from([0.0, 0.03, 0.9]),
     st.sampled_from([0.0, 0.3, 1.0]),
 )
-def test_sum_count_and_gradient_are_torchs(seed, chunk, scale, ignored):
+def test_sum_count_and_gradient_are_torchs(seed, scale, smoothing, ignored):
     logits, targets = a_case(seed, scale, ignored)
-    total, count = cross_entropy(logits, targets, chunk)
-    expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
+    total, count = cross_entropy(logits, targets, smoothing)
+    expected = torchs(logits, targets, smoothing)
     assert_equal(total, expected)
     assert count == (targets != IGNORE).sum()
     assert_equal(torch.autograd.grad(3 * total, logits)[0], torch.autograd.grad(3 * expected, logits)[0])
 
 
-@given(
-    st.integers(0, 2**32 - 1),
-    st.integers(1, V + 2),
-    st.sampled_from([0.03, 0.1, 0.9]),
-    st.sampled_from([0.0, 0.3, 1.0]),
-)
-def test_with_smoothing_sum_and_gradient_are_torchs(seed, chunk, smoothing, ignored):
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.3, 1.0]))
+def test_the_formula_of_the_gradient_is_autograds(seed, ignored):
     logits, targets = a_case(seed, 3.0, ignored)
-    total, count = cross_entropy(logits, targets, chunk, smoothing)
-    expected = F.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing
-    )
-    assert_equal(total, expected)
-    assert count == (targets != IGNORE).sum()
-    assert_equal(torch.autograd.grad(3 * total, logits)[0], torch.autograd.grad(3 * expected, logits)[0])
+    total, kept = formulas.cross_entropy(logits, targets)
+    assert_equal(total, cross_entropy(logits, targets)[0])
+    [gradient] = torch.autograd.grad(3 * cross_entropy(logits, targets)[0], logits)
+    assert_equal(formulas.cross_entropy_backward(3.0, kept), gradient)
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1e-3, 1.0, 300.0]))
@@ -65,20 +63,13 @@ def test_mean_and_gradient_are_the_lessons(seed, scale):
     assert_equal(lesson.softmax(logits), logits.softmax(dim=-1))
 
 
-@pytest.mark.parametrize("n", [0, 1, ROWS - 1, ROWS, ROWS + 1, 3 * ROWS - 5])
-def test_any_number_of_tokens_is_summed(n):
-    logits, targets = torch.randn(n, V, dtype=torch.float64, requires_grad=True), torch.randint(V, (n,))
-    total, count = cross_entropy(logits, targets, chunk=5)
-    expected = F.cross_entropy(logits, targets, reduction="sum")
-    assert_equal(total, expected)
-    assert count == n
-    assert_equal(torch.autograd.grad(total, logits)[0], torch.autograd.grad(expected, logits)[0])
-
-
-def test_the_gradient_is_what_finite_differences_say():
+def test_log_probabilities_sum_to_one_and_those_of_targets_sum_to_the_loss():
     logits, targets = a_case(0)
-    assert torch.autograd.gradcheck(lambda x: cross_entropy(x, targets, 5)[0], logits)
-    assert torch.autograd.gradcheck(lambda x: cross_entropy(x, targets, 5, smoothing=0.2)[0], logits)
+    logprobs = log_probabilities(logits)
+    assert_equal(logprobs.exp().sum(-1), torch.ones(3, 7, dtype=torch.float64))
+    of_targets = target_logprobs(logprobs, targets)
+    assert of_targets.shape == (3, 7) and not of_targets[targets == IGNORE].any()
+    assert_equal(-of_targets.sum(), cross_entropy(logits, targets)[0])
 
 
 def test_where_nothing_counts_loss_and_gradient_are_zero():
@@ -88,17 +79,20 @@ def test_where_nothing_counts_loss_and_gradient_are_zero():
     assert total == 0 and count == 0 and not gradient.any()
 
 
-@pytest.mark.parametrize("chunk", [1, 5, V])
-def test_logits_of_banned_tokens_may_be_minus_infinity(chunk):
+def test_logits_of_banned_tokens_may_be_minus_infinity():
     logits, targets = a_case(0)
+    masked, targets, expected = with_banned_tokens(logits, targets)
+    total, _ = cross_entropy(masked, targets)
+    assert_equal(total, expected)
+    assert torch.autograd.grad(total, logits)[0].isfinite().all()
+
+
+def with_banned_tokens(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Some logits at -inf, targets that are not among them, and the loss over the other tokens alone."""
     banned = torch.zeros(V, dtype=torch.bool).index_fill(0, torch.tensor([0, 1, 2, 3, 4, 11]), True)
     targets = targets.masked_fill(torch.isin(targets, banned.nonzero()), IGNORE)
-    masked = logits.masked_fill(banned, -torch.inf)
-    total, _ = cross_entropy(masked, targets, chunk)
-    assert_equal(
-        total, F.cross_entropy(logits[..., ~banned].flatten(0, 1), renumbered(targets, banned), reduction="sum")
-    )
-    assert torch.autograd.grad(total, logits)[0].isfinite().all()
+    expected = F.cross_entropy(logits[..., ~banned].flatten(0, 1), renumbered(targets, banned), reduction="sum")
+    return logits.masked_fill(banned, -torch.inf), targets, expected
 
 
 def renumbered(targets: torch.Tensor, banned: torch.Tensor) -> torch.Tensor:
@@ -109,7 +103,7 @@ def renumbered(targets: torch.Tensor, banned: torch.Tensor) -> torch.Tensor:
 def test_half_precision_logits_are_summed_in_float32(dtype):
     torch.manual_seed(0)
     logits, targets = torch.randn(2003, 501).to(dtype).requires_grad_(), torch.randint(501, (2003,))
-    total, _ = cross_entropy(logits, targets, chunk=100)
+    total, _ = cross_entropy(logits, targets)
     exact = F.cross_entropy(logits.double(), targets, reduction="sum")
     assert total.dtype == torch.float32
     assert total.item() == pytest.approx(exact.item(), rel=1e-6)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from minillm.quantization import int4, int8, nf4
-from minillm.quantization.kernels import WRITTEN_OUT, Bf16Linear, Int4Linear, Int8Linear, accelerate, lighten
+from minillm.quantization.kernels import WRITTEN_OUT, Bf16Linear, Int4Linear, Int8Linear, arrange_for_kernels, lighten
 from minillm.quantization.pack import WEIGHTS, pack
 from minillm.quantization.packed import PackedLinear, nbytes
 from tests.quantization.models import small
@@ -63,7 +63,7 @@ def test_a_model_with_kernels_says_what_it_said_without(weights):
     pack(model, weights)
     with torch.inference_mode():
         before = model(tokens)[0]
-        ran = accelerate(model)
+        ran = arrange_for_kernels(model)
         after = model(tokens)[0]
     assert sum(ran.values()) == 13 and (WRITTEN_OUT in ran) == (weights == "nf4")
     assert (after - before).abs().max() < 0.03 * before.abs().max()
@@ -72,13 +72,13 @@ def test_a_model_with_kernels_says_what_it_said_without(weights):
 def test_groups_that_the_kernel_does_not_know_are_written_out():
     model = small()
     pack(model, "int4", group=16)
-    assert accelerate(model) == {WRITTEN_OUT: 13}
+    assert arrange_for_kernels(model) == {WRITTEN_OUT: 13}
 
 
 def test_weights_that_a_kernel_rearranged_are_not_saved():
     model = small()
     pack(model, "int4")
-    accelerate(model)
+    arrange_for_kernels(model)
     with pytest.raises(ValueError, match="save before"):
         model.state_dict()
 

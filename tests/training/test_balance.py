@@ -117,7 +117,8 @@ def test_a_step_nudges_the_bias_of_the_saved_model_against_the_load_of_the_whole
     step = gradient_step(model, precision=precision, n_micro_batches=n_micro_batches)
     expected = [torch.zeros(5) for _ in range(2)]
     for _ in range(3):
-        step._backward(batch)  # computes in `working` with the biases of the model
+        step.copy.read()  # the weights, for what `working` computes with the biases of the model
+        step.working.train()
         with watching(routers_of(step.working)) as seen:
             step.working(batch.tokens)
         for total, [routing] in zip(expected, seen, strict=True):

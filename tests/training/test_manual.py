@@ -115,7 +115,7 @@ def test_nothing_is_asked_of_autograd(monkeypatch):
     before = copy.deepcopy(step.model.state_dict())
     step(batch_of())
     assert all(not torch.equal(before[name], weight) for name, weight in step.model.state_dict().items())
-    assert not any(gradient.requires_grad for gradient in step.gradients)
+    assert not any(p.grad.requires_grad for p in step.parameters)
 
 
 def test_a_frozen_parameter_gets_no_gradient_and_the_others_keep_theirs():

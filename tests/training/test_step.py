@@ -1,18 +1,14 @@
 """One update: what it divides by, what it clips, what it reports, and what it leaves alone."""
 
-from functools import partial
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from minillm.constants import IGNORE
 from minillm.datasets.batch import Batch
 from minillm.evaluation.validation import Validation
 from minillm.lessons import training_loop as lesson
-from minillm.objectives import cross_entropy, linear_cross_entropy
 from minillm.objectives.loss import Loss
 from minillm.objectives.next_token import next_token
 from minillm.training.optim import OptimConfig, build_optimizer
@@ -261,28 +257,3 @@ def test_updates_too_small_for_bfloat16_add_up():
         step(batch_of(ignored=0))
     moved = (model.embed.weight - before).abs()
     assert 5e-6 < moved.max() < 2e-5
-
-
-class Questions(TorchDispatchMode):
-    """Counts how often the host asks for the value of a tensor, for which it would have to wait for a GPU."""
-
-    n_asked = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        by_mask = func is torch.ops.aten.index.Tensor and any(i is not None and i.dtype == torch.bool for i in args[1])
-        self.n_asked += by_mask or func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("large", [0, 10**6])
-@pytest.mark.parametrize("n_layers", [1, 5])
-def test_a_step_asks_for_five_numbers_and_nothing_else_however_deep_or_wide_the_model_is(n_layers, large, monkeypatch):
-    for module in (cross_entropy, linear_cross_entropy):
-        monkeypatch.setattr(module, "is_one", lambda upstream: False)  # what a GPU is not asked
-    step = a_real_step(decoder(n_layers=n_layers), objective=partial(next_token, large=large), grad_clip=0.1)
-    step(batch_of())
-    with Questions() as asked:
-        step(batch_of())
-    assert asked.n_asked == 5, (
-        "is the text dense; is any target out of the vocabulary; the loss, its count, and the gradient's length"
-    )

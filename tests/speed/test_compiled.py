@@ -8,8 +8,11 @@ from torch._inductor import config as inductor
 
 import train
 from minillm.config.loading import from_dict
-from minillm.objectives.next_token import next_token
+from minillm.layers.feedforward import MLP
 from minillm.runs.config import RunConfig
+from minillm.speed import signing
+from minillm.speed.next_token import fast_next_token
+from minillm.training.fast_step import accelerate_training, compile_step
 from tests.test_cli import flags
 from tests.tiny import SHAPES, assert_equal, decoder
 from tests.training.test_step import a_real_step, batch_of
@@ -34,8 +37,8 @@ def graphs(monkeypatch) -> Graphs:
 
 
 def after_three_steps(make, compile: bool, **how):
-    step = a_real_step(make(), **how)
-    said = step.compile(batch_of(9)) if compile else None
+    step = accelerate_training(a_real_step(make(), **how))
+    said = compile_step(step, batch_of(9)) if compile else None
     torch.manual_seed(5)
     metrics = [step(batch_of(i)) for i in range(3)]
     return metrics, step, said
@@ -56,7 +59,7 @@ def assert_same(mine, others):
 )
 def test_losses_weights_and_randomness_are_those_of_training_without_it(name, graphs):
     make = partial(decoder, **SHAPES[name], n_layers=1, dropout=0.3)
-    how = {"n_micro_batches": 2, "objective": partial(next_token, large=0, smoothing=0.1)}
+    how = {"n_micro_batches": 2, "objective": partial(fast_next_token, large=0, smoothing=0.1)}
     mine = after_three_steps(make, compile=True, **how)
     assert len(graphs) >= 1 and any("linear" in str(graph.code) for graph in graphs), "the layers were compiled"
     assert_same(mine, after_three_steps(make, compile=False, **how))
@@ -70,19 +73,20 @@ def test_the_backward_is_compiled_too_and_the_model_itself_is_not(monkeypatch):
     mine, others = (after_three_steps(partial(decoder, n_layers=1), compile=compile) for compile in (True, False))
     assert_same(mine, others)
     step = mine[1]
-    assert step.computing is not step.model and "hidden" in vars(step.computing) and "hidden" not in vars(step.model)
+    computing = step.parts().model
+    assert computing is not step.model and "hidden" in vars(computing) and "hidden" not in vars(step.model)
 
 
 def test_bfloat16_weights_are_compiled_in_their_working_copy(graphs):
     make = lambda: decoder(n_layers=1, init_std=0.1).float()  # noqa: E731
     mine, others = (after_three_steps(make, compile=compile, precision="bf16") for compile in (True, False))
     assert_same(mine, others)
-    assert graphs and "hidden" in vars(mine[1].computing) and "hidden" not in vars(mine[1].working)
+    assert graphs and "hidden" in vars(mine[1].parts().model) and "hidden" not in vars(mine[1].working)
 
 
 def test_after_the_trial_nothing_more_is_compiled(graphs):
     step = a_real_step(decoder(n_layers=1))
-    step.compile(batch_of(9))
+    compile_step(step, batch_of(9))
     n_graphs = len(graphs)
     for i in range(3):
         step(batch_of(i))
@@ -93,7 +97,7 @@ def test_what_is_wrong_with_a_batch_is_not_taken_for_a_fault_of_the_compiler():
     batch = batch_of()
     batch.targets[0, 0] = 99
     with pytest.raises(ValueError, match="target = 99"):
-        a_real_step(decoder()).compile(batch)
+        compile_step(a_real_step(decoder()), batch)
 
 
 def without_a_cpp_compiler(monkeypatch):
@@ -134,7 +138,7 @@ def test_where_it_cannot_be_done_one_line_says_why_and_training_is_as_ever(spoil
     assert {without_a_cpp_compiler: "compiler", without_support: "this Python)", failing_in_the_backward: "backward"}[
         spoil
     ] in mine[2]
-    assert mine[1].computing is mine[1].model
+    assert "hidden" not in vars(mine[1].parts().model)
     assert_same(mine, after_three_steps(make, compile=False, n_micro_batches=2))
 
 
@@ -158,6 +162,21 @@ def test_a_run_says_it_once_and_is_resumed_as_if_it_had_never_stopped(tmp_path, 
         torch.testing.assert_close(a, b)
 
 
+def test_an_edit_or_a_hook_after_it_was_compiled_takes_effect(graphs, monkeypatch, caplog):
+    monkeypatch.setattr(signing, "_said", set())
+    step, fired = a_real_step(decoder(n_layers=1)), []
+    compile_step(step, batch_of(9))
+    step(batch_of(1))
+    hook = step.model.blocks[0].attention.to_out.register_forward_hook(lambda *_: fired.append("hook"))
+    step(batch_of(2))
+    assert fired == ["hook"] and "train.compile: going on without" in caplog.text
+    hook.remove()
+    forward = MLP.forward
+    monkeypatch.setattr(MLP, "forward", lambda self, x: fired.append("edit") or forward(self, x))
+    step(batch_of(3))
+    assert fired == ["hook", "edit"]
+
+
 REFUSED = {
     "task.backward = manual": {"train": {"compile": True}, "task": {"backward": "manual"}},
     "task.kind = count": {"train": {"compile": True}, "model": {"kind": "ngram"}, "task": {"kind": "count"}},
@@ -172,3 +191,8 @@ def test_it_is_refused_beside_what_cannot_be_compiled_well(beside, tree):
         ValueError, match=f"train.compile = true: expected false, its default, since .*{beside}.*; leave it out"
     ):
         from_dict(RunConfig, tree)
+
+
+def test_it_is_refused_beside_training_without_twins():
+    with pytest.raises(ValueError, match=r"train\.compile = true: expected false beside train\.fast = false"):
+        from_dict(RunConfig, {"train": {"compile": True, "fast": False}})

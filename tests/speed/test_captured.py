@@ -6,9 +6,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from minillm.cache.paged import PagedCache
 from minillm.constants import EMPTY
-from minillm.decoding.captured import Captured, captured
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
+from minillm.speed.accelerate import accelerate, accelerate_writing
+from minillm.speed.captured import Captured
 from tests.tiny import SHAPES, assert_equal, decoder, tokens
 
 WITHOUT_EXPERTS = {name: shape for name, shape in SHAPES.items() if "n_experts" not in shape}
@@ -100,10 +101,26 @@ def test_the_step_asks_the_device_for_nothing_and_may_be_repeated(shape):
 
 def test_it_is_left_out_where_there_is_nothing_to_gain():
     model = decoder()
-    assert captured(model) is model
+    assert accelerate_writing(model) is accelerate(model)
     one = Captured(model)
     paged = written(one, start=lambda n: one.start(n, cache=PagedCache))
     assert [c.tokens for c in paged] == [c.tokens for c in written(model)], "in another cache it is read as ever"
+
+
+def test_weights_that_have_moved_are_recorded_anew():
+    model, text = decoder(), tokens(2, 5)
+    one = Captured(accelerate(model))
+    state = one.start(2)
+    with torch.inference_mode():
+        one(text, state)
+        one(text[:, :1], state)
+        first = state.step
+        one(text[:, 1:2], state)
+        assert state.step is first
+        for parameter in model.parameters():
+            parameter.data = 2 * parameter.data
+        one(text[:, 2:3], state)
+        assert state.step is not first
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -112,7 +129,7 @@ def test_it_is_left_out_where_there_is_nothing_to_gain():
 def test_on_cuda_a_graph_is_replayed_and_writes_what_the_processor_writes(shape):
     model = decoder(**shape)
     expected = written(model)
-    one = captured(model.cuda())
+    one = accelerate_writing(model.cuda())
     assert isinstance(one, Captured)
     mine = written(one)
     assert [c.tokens for c in mine] == [c.tokens for c in expected]
@@ -121,3 +138,13 @@ def test_on_cuda_a_graph_is_replayed_and_writes_what_the_processor_writes(shape)
         for text in (tokens(1, 4).cuda(), tokens(1, 1).cuda()):
             one(text, state)
     assert state.step.replay != state.step.compute
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
+def test_on_cuda_a_model_with_a_hook_is_not_captured():
+    model, seen = decoder().cuda(), []
+    model.blocks[1].norm_2.register_forward_hook(lambda *_: seen.append(True))
+    assert not isinstance(accelerate_writing(model), Captured)
+    written(accelerate_writing(model))
+    assert len(seen) > 10

@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
-from minillm.training import allocator
+from minillm.speed import allocator
 
 # subtle: where the system hands out pages of 2 MB, few faults tell of much memory; prctl(41) = PR_SET_THP_DISABLE asks for pages of 4 KB.
 STEPS = """
 import ctypes, resource, torch
 ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)
 from torch import nn
-from minillm.training.allocator import keep_freed_memory
+from minillm.speed.allocator import keep_freed_memory
 if {keep}: assert keep_freed_memory()
 torch.set_num_threads(1)
 net, x = nn.Sequential(nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 256), nn.GELU(), nn.Linear(256, 64)), torch.randn(1024, 64)

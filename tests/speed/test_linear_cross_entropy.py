@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from minillm.constants import IGNORE
-from minillm.objectives.linear_cross_entropy import linear_cross_entropy
+from minillm.speed.linear_cross_entropy import linear_cross_entropy
 from tests.tiny import assert_equal
 
 D, V = 5, 17

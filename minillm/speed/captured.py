@@ -1,9 +1,11 @@
-"""One token, one launch: a decoder on a GPU, whose step for a single token a row is recorded once and then replayed.
+"""CUDA graphs: on a GPU, the step of a decoder for a single token a row is recorded once and then replayed.
 
 A small model's token is some hundred kernels, each of which takes the processor longer to launch than the GPU to run. A CUDA graph
 launches all of them with one call. It repeats what was recorded, address by address: so what goes in is copied to where it was, keys and
-values stay where they are (`cache/fixed.py`), and no step may ask the device for anything, such as whether a token is EMPTY.
-Prompts are read as ever. Where a model cannot be recorded, it computes as before, and one warning says so. Read `generate` before.
+values stay where they are (`cache/fixed.py`), and no step may ask the device for anything, such as whether a token is EMPTY. Prompts are
+read as ever. Where a model cannot be recorded, it computes as before, and one warning says so. Read `decoding/generate` before.
+
+Gain: not measured on a GPU yet (`python -m benchmarks.cuda`).
 """
 
 import warnings
@@ -18,14 +20,6 @@ from minillm.cache.kv_cache import KVCache, Positions
 from minillm.constants import EMPTY
 from minillm.models.cached_state import CachedState
 from minillm.models.decoder import Decoder
-from minillm.models.language_model import LanguageModel, device_of
-
-
-def captured(model: LanguageModel) -> LanguageModel:
-    """The same model with single tokens captured, where there is a GPU to gain from it; experts choose on the host and cannot be."""
-    if isinstance(model, Decoder) and device_of(model).type == "cuda" and not model.config.n_experts:
-        return Captured(model)
-    return model
 
 
 class CapturedState(CachedState):
@@ -67,16 +61,16 @@ class OneToken:
 
     def __init__(self, model: Decoder, tokens: Tensor, state: CachedState):
         self.model, self.caches, self.held = model, state.caches, [cache.k for cache in state.caches]
+        self.weights = _addresses(model)
         self.tokens, self.lengths = tokens.clone(), state.lengths.clone()
         self.replay: Callable[[], Tensor] = self.compute
         if tokens.is_cuda:
             self._record()
 
     def fits(self, tokens: Tensor, state: CachedState) -> bool:
-        """Whether it reads as many rows, and their caches have not moved."""
-        return len(tokens) == len(self.tokens) and all(
-            cache.k is k for cache, k in zip(state.caches, self.held, strict=True)
-        )
+        """Whether it reads as many rows, and neither their caches nor the weights have moved."""
+        stayed = all(cache.k is k for cache, k in zip(state.caches, self.held, strict=True))
+        return stayed and len(tokens) == len(self.tokens) and self.weights == _addresses(self.model)
 
     def __call__(self, tokens: Tensor, state: CachedState) -> Tensor:
         """The logits (B, 1, V) after tokens (B, 1), EMPTY where none is read; the state has read them."""
@@ -112,3 +106,8 @@ class OneToken:
             return logits
 
         self.replay = replay
+
+
+def _addresses(model: nn.Module) -> list[int]:
+    """Where the weights lie."""
+    return [parameter.data_ptr() for parameter in model.parameters()]

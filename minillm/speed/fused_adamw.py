@@ -1,0 +1,38 @@
+"""Fused AdamW: torch's kernel reads and writes every number once, where an operation for every symbol does so for each.
+
+The equation is that of `AdamW` in `training/optim.py`, whose parameters and running means it uses. On a GPU it also never waits for the
+number of updates, which the plain loop asks of each parameter.
+
+Gain: 1.5 ms for 0.8 million parameters, where a loop takes 5.7 ms and operations on one flat vector 7.7 ms (benchmarks/NOTES.md).
+"""
+
+from typing import Any
+
+import torch
+
+
+class FusedAdamW:
+    """The step of an `AdamW`, which keeps the state."""
+
+    def __init__(self, adamw: Any):
+        self.adamw = adamw
+
+    @torch.no_grad()
+    def step(self, fraction: float = 1.0) -> None:
+        """Update every parameter from its .grad, as `AdamW.step` does."""
+        a = self.adamw
+        how = {
+            "lr": a.lr * fraction,
+            "beta1": a.beta1,
+            "beta2": a.beta2,
+            "eps": a.eps,
+            "amsgrad": False,
+            "maximize": False,
+        }
+        every = list(zip(a.parameters, a.m, a.v, a.t, strict=True))
+        for decays, decay in ((True, a.weight_decay), (False, 0.0)):
+            moved = [(p, p.grad, m, v, t) for p, m, v, t in every if p.grad is not None and (p.ndim >= 2) == decays]
+            if moved:
+                parameters, gradients, ms, vs, times = map(list, zip(*moved, strict=True))
+                torch._foreach_add_(times, 1)
+                torch._fused_adamw_(parameters, gradients, ms, vs, [], times, weight_decay=decay, **how)

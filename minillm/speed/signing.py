@@ -1,0 +1,254 @@
+"""Signatures: a fast twin is used only while the plain source is the one for which its equality tests passed.
+
+A twin (`Twin`) names its plain class or function and every function of minillm that this calls. Its signature holds the SHA-256 of the
+source of each, as its file has it, line ends normalized; all signatures are in `signatures.json`. A part also counts as changed where
+the code in this process is not what its file compiles to: a class attribute or a module's function that was replaced (monkeypatched),
+or a file that was edited after it was imported. `python -m minillm.speed sign` runs the equality tests and rewrites the file only if
+they pass. Read `rms_norm` for a twin; next: `accelerate`.
+"""
+
+import ast
+import functools
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+FILE = Path(__file__).with_name("signatures.json")
+OURS = "minillm."  # sources of other packages are not hashed
+WRAPPERS = ("torch.utils._contextlib", "contextlib", "torch.autograd.function")  # of which decorators of ours are
+_log = logging.getLogger("minillm.speed")
+
+
+class Twin(NamedTuple):
+    """A fast version of a plain class or function."""
+
+    fast: Any  # a subclass or a function that is called the same way; of a class that is no module, what is called with a plain object
+    signed: tuple[
+        Any, ...
+    ]  # the plain class, or its methods, or the plain function; and all functions of minillm that it calls
+    bypassed: Mapping[
+        str, type
+    ] = {}  # parts that a fast module does not call, and the class that it takes each to be of exactly
+
+
+class Part(NamedTuple):
+    """One function of a signed source as it is in this process."""
+
+    namespace: Mapping[str, Any]  # of its module or class
+    name: str
+    value: Any  # what the namespace holds
+    code: CodeType | None
+
+    def unchanged(self) -> bool:
+        """Whether the namespace still holds it, with this code."""
+        value = self.namespace.get(self.name)
+        return value is self.value and (self.code is None or _function(value).__code__ is self.code)
+
+
+class Verdict(NamedTuple):
+    """What was found out about a twin, and the parts in this process for which that holds."""
+
+    why_not: str  # "": the twin is in force
+    parts: list[Part]
+    sizes: list[tuple[Mapping[str, Any], int]]  # of the namespaces of signed classes
+
+    def holds(self) -> bool:
+        """Whether nothing was replaced since."""
+        return all(part.unchanged() for part in self.parts) and all(len(held) == size for held, size in self.sizes)
+
+
+_verdicts: dict[Any, Verdict] = {}  # by plain class or function
+_said: set[str] = set()
+
+
+def in_force(plain: Any, twin: Twin) -> bool:
+    """Whether the twin may stand in for `plain`; where not, one line says why, once per reason."""
+    verdict = _verdicts.get(plain)
+    if verdict is None or not verdict.holds():
+        verdict = _verdicts[plain] = judge(plain, twin)
+    if verdict.why_not:
+        say(verdict.why_not)
+    return not verdict.why_not
+
+
+def say(why: str) -> None:
+    """Log a reason for which plain code runs, unless it was logged before."""
+    if why not in _said:
+        _said.add(why)
+        _log.warning("%s", why)
+
+
+def judge(plain: Any, twin: Twin, signatures: Mapping[str, Mapping[str, str]] | None = None) -> Verdict:
+    """Compare the signed source of a twin with the source in this process."""
+    known = (read_signatures() if signatures is None else signatures).get(name_of(plain), {})
+    parts = [part for thing in twin.signed for part in _parts(thing)]
+    sizes = [(vars(thing), len(vars(thing))) for thing in twin.signed if isinstance(thing, type)]
+    reasons = (why_changed(thing, known.get(name_of(thing), "")) for thing in twin.signed)
+    why = next(filter(None, reasons), "")
+    return Verdict(why and f"{name_of(plain)} runs as it is written, since {why}", parts, sizes)
+
+
+def why_changed(thing: Any, sha256: str) -> str:
+    """What is not as it was signed in a class or function; "" where all is."""
+    namespace, name = _place(thing)
+    if not ours(thing):
+        file, code = sys.modules[thing.__module__].__file__, thing.__code__
+        same = (code.co_filename, code.co_qualname) == (file, thing.__qualname__) and namespace.get(name) is thing
+        return "" if same else f"{name_of(thing)} was replaced in this process"
+    source = source_of(thing)
+    if source is None:
+        return f"the source of {name_of(thing)} cannot be read"
+    if not source.is_loaded(thing):
+        return f"{name_of(thing)} was replaced in this process"
+    if source.sha256(thing) != sha256:
+        return f"{name_of(thing)} was changed; python -m minillm.speed sign tests its twin and signs it again"
+    return ""
+
+
+def signature(twin: Twin) -> dict[str, str]:
+    """Name -> SHA-256 of the source of each signed part. Raises ValueError where a source cannot be read."""
+    found = {}
+    for thing in filter(ours, twin.signed):
+        source = source_of(thing)
+        if source is None:
+            raise ValueError(f"{name_of(thing)}: expected source in a file, to be signed; define it in a module")
+        found[name_of(thing)] = source.sha256(thing)
+    return found
+
+
+@functools.cache
+def read_signatures() -> dict[str, dict[str, str]]:
+    """Name of a plain class or function -> its twin's signature."""
+    return json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
+
+
+def name_of(thing: Any) -> str:
+    """As it is imported: minillm.layers.norm.RMSNorm."""
+    return f"{thing.__module__}.{thing.__qualname__}"
+
+
+def ours(thing: Any) -> bool:
+    """Whether it is a part of minillm."""
+    return thing.__module__.startswith(OURS)
+
+
+class Source(NamedTuple):
+    """The source file of a module: what it says, and what it compiles to."""
+
+    lines: list[str]
+    nodes: dict[str, ast.stmt]  # by qualified name
+    code: dict[str, list[CodeType]]
+    imports: dict[str, tuple[str, str]]  # name -> module of minillm, and the name that it has there
+
+    def sha256(self, thing: Any) -> str:
+        """Of the lines of a class or function, decorators included."""
+        node = self.nodes[thing.__qualname__]
+        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        return hashlib.sha256("".join(self.lines[first - 1 : node.end_lineno]).encode()).hexdigest()
+
+    def is_loaded(self, thing: Any) -> bool:
+        """Whether a class or function is, in this process, what the file compiles to."""
+        namespace, name = _place(thing)
+        if namespace.get(name) is not thing or thing.__qualname__ not in self.nodes:
+            return False
+        if not isinstance(thing, type):
+            return self._has(thing.__qualname__, thing)
+        body = self.nodes[thing.__qualname__].body
+        methods = {node.name for node in body if isinstance(node, ast.FunctionDef)}
+        held = {name: value for name, value in vars(thing).items() if _function(value) or callable(value)}
+        known = all(self._has(f"{thing.__qualname__}.{name}", value) for name, value in held.items())
+        return known and methods <= held.keys()
+
+    def _has(self, name: str, value: Any) -> bool:
+        function = _function(value)
+        if function is None or function.__code__ not in self.code.get(name, ()):
+            return False
+        seen = ((function.__globals__.get(name), *self.imports[name]) for name in self.imported_by(function))
+        return all(value is vars(sys.modules[module]).get(there) for value, module, there in seen)
+
+    def imported_by(self, function: FunctionType) -> list[str]:
+        """Names in a function that its module imports from minillm: where one is replaced, the function does something else."""
+        return [name for code in _all_code(function.__code__) for name in code.co_names if name in self.imports]
+
+
+def source_of(thing: Any) -> Source | None:
+    """The file of the module in which a class or function was defined; None where there is none."""
+    module = sys.modules.get(thing.__module__)
+    path = getattr(module, "__file__", None)
+    if path is None or not Path(path).is_file() or not path.endswith(".py"):
+        return None
+    stat = Path(path).stat()
+    return _read(module.__name__, path, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.cache
+def _read(name: str, path: str, *_stamp: int) -> Source:
+    text = Path(path).read_text(encoding="utf-8")  # subtle: any line ends become "\n"
+    spec = sys.modules[name].__spec__
+    code = spec.loader.get_code(name) if spec is not None else compile(text, path, "exec")  # from the cache of bytecode
+    nodes, codes, imports = {}, {}, {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(OURS):
+            imports |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
+        nodes |= dict(_named(node, ""))
+    for each in _all_code(code):
+        codes.setdefault(each.co_qualname, []).append(each)
+    return Source(text.splitlines(keepends=True), nodes, codes, imports)
+
+
+def _named(node: ast.stmt, prefix: str) -> Iterator[tuple[str, ast.stmt]]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        yield prefix + node.name, node
+    if isinstance(node, ast.ClassDef):
+        for inner in node.body:
+            yield from _named(inner, f"{prefix}{node.name}.")
+
+
+def _all_code(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _all_code(constant)
+
+
+def _function(value: Any) -> FunctionType | None:
+    """The function in what a namespace holds: in a method, a property, and under decorators of torch; None where there is none."""
+    if isinstance(value, property):
+        value = value.fget
+    value = getattr(value, "__func__", value)
+    while isinstance(value, FunctionType) and hasattr(value, "__wrapped__") and _is_wrapper(value):
+        value = value.__wrapped__
+    return value if isinstance(value, FunctionType) else None
+
+
+def _is_wrapper(function: FunctionType) -> bool:
+    return function.__globals__.get("__name__") in WRAPPERS
+
+
+def _place(thing: Any) -> tuple[Mapping[str, Any], str]:
+    """The namespace of a module or class in which a class or function belongs, and its name there."""
+    *path, name = thing.__qualname__.split(".")
+    namespace: Mapping[str, Any] = vars(sys.modules.get(thing.__module__, ModuleType("")))
+    for outer in path:
+        namespace = vars(namespace[outer]) if outer in namespace else {}
+    return namespace, name
+
+
+def _parts(thing: Any) -> list[Part]:
+    """What must stay in its place for a verdict on a class or function to hold."""
+    namespace, name = _place(thing)
+    held = [(namespace, name, namespace.get(name))]
+    if isinstance(thing, type):
+        held += [(vars(thing), key, value) for key, value in vars(thing).items()]
+    source = source_of(thing) if ours(thing) else None
+    functions = [function for _, _, value in held if source and (function := _function(value))]
+    held += [(f.__globals__, used, f.__globals__[used]) for f in functions for used in source.imported_by(f)]
+    return [
+        Part(where, key, value, function.__code__ if (function := _function(value)) is not None else None)
+        for where, key, value in held
+    ]

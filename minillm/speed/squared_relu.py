@@ -1,0 +1,29 @@
+"""Squared ReLU differentiated by hand: it keeps max(0, x) and takes one pass back.
+
+The derivative of max(0, x)^2 is 2 max(0, x), which the forward has computed already. Autograd takes three more passes over the widest
+tensor of the model. The derivative is that of `minillm/backprop/feedforward.py`.
+
+Gain: two passes of three in the backward of an activation; not measured by itself.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """`relu2`: max(0, x)^2."""
+    return _SquaredReLU.apply(x) if torch.is_grad_enabled() else F.relu(x).square_()
+
+
+class _SquaredReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        positive = F.relu(x)
+        ctx.save_for_backward(positive)
+        return positive * positive
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        (positive,) = ctx.saved_tensors
+        return torch.addcmul(gradient.new_zeros(()), gradient, positive, value=2)  # 0 + 2 g max(0, x), in one pass

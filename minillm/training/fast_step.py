@@ -1,0 +1,106 @@
+"""The fast step: a gradient step whose parts are replaced by fast twins for as long as their signatures hold.
+
+    model              the accelerated tree (`speed/accelerate.py`), or compiled code (`speed/compiled.py`)
+    objective          chunked or linear cross-entropy (`speed/next_token.py`)
+    bfloat16 copy      moved as a list of tensors (`speed/grouped_copy.py`)
+    gradients          one flat vector (`speed/flat_gradient.py`)
+    optimizer          the fused kernel, and matrices in groups (`speed/fused_adamw.py`, `speed/grouped_muon.py`)
+
+The plain parts keep all state: weights, running means, the copy. So checkpoints are the same with and without twins, and a run may go
+on with the other setting. Before each step every twin is asked for again: what was edited, replaced or hooked since runs as it is
+written, and one line says why. Read `step` and `speed/signing.py` before.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from minillm.datasets.batch import Batch, moved
+from minillm.objectives.loss import Objective
+from minillm.speed.accelerate import accelerate, faster
+from minillm.speed.compiled import try_compiled
+from minillm.speed.flat_gradient import FlatGradients
+from minillm.speed.fused_adamw import FusedAdamW
+from minillm.speed.grouped_copy import GroupedCopy
+from minillm.speed.grouped_muon import GroupedMuon
+from minillm.speed.signing import Twin, in_force, name_of, say
+from minillm.system.processor import has_bfloat16
+from minillm.training.gradients import Gradients, clip_gradients, gradient_norm
+from minillm.training.optim import AdamW, Muon, Optimizer, Together, orthogonal
+from minillm.training.precision import WorkingCopy
+from minillm.training.step import GradientStep, Parts
+
+TWINS: dict[Any, Twin] = {
+    AdamW: Twin(FusedAdamW, (AdamW.step,)),
+    Muon: Twin(GroupedMuon, (Muon.step, orthogonal, has_bfloat16)),
+    Gradients: Twin(FlatGradients, (Gradients, clip_gradients, gradient_norm)),
+    WorkingCopy: Twin(GroupedCopy, (WorkingCopy.read, WorkingCopy.give)),
+}
+
+
+def accelerate_training(step: GradientStep) -> GradientStep:
+    """Let a step use fast twins from now on; returns the step."""
+    step.choose = Fast()
+    return step
+
+
+def accelerate_pass(model: nn.Module, objective: Objective) -> tuple[nn.Module, Objective]:
+    """The two that a fast step computes a loss with."""
+    return accelerate(model, training=True), faster(objective)
+
+
+def compile_step(step: GradientStep, batch: Batch) -> str:
+    """Let a fast step compute by compiled code, if a trial on this batch succeeds; returns the line that says so, or why not."""
+    first = moved(step.micro_batches(batch)[0], step.device)
+    tree, objective = accelerate_pass(step.working.train(), step.objective)
+    twin, said = try_compiled(tree, lambda model: objective(model, first).total.backward())
+    step.working.zero_grad()
+    step.choose = Fast(None if twin is None else (tree, twin))
+    return said
+
+
+class Fast:
+    """Replaces the parts of a step by twins."""
+
+    def __init__(self, compiled: tuple[nn.Module, nn.Module] | None = None):
+        """`compiled`: an accelerated tree, and the same compiled, which is used while the tree is still right."""
+        self.compiled = compiled
+        self.twins: dict[int, tuple[Any, Any]] = {}  # by the id of the plain object, which is kept too
+
+    def __call__(self, parts: Parts) -> Parts:
+        model, objective = accelerate_pass(parts.model, parts.objective)
+        return Parts(
+            self.compiled_model(model),
+            objective,
+            self.twin(parts.copy),
+            self.twin(parts.gradients),
+            self.optimizer(parts.optimizer),
+        )
+
+    def compiled_model(self, tree: nn.Module) -> nn.Module:
+        """The compiled model where it was made of this tree, or the tree."""
+        if self.compiled is None:
+            return tree
+        if self.compiled[0] is not tree:
+            say("train.compile: going on without, since a part of the model is not what was compiled")
+            return tree
+        return self.compiled[1]
+
+    def optimizer(self, plain: Optimizer) -> Any:
+        """The twin of an optimizer, or the same optimizer with twins of its members."""
+        return (
+            Together([self.twin(member) for member in plain.members]) if type(plain) is Together else self.twin(plain)
+        )
+
+    def twin(self, plain: Any) -> Any:
+        """The twin of an object, or the object itself where it has none, has methods of its own, or its class was changed."""
+        kind = type(plain)
+        replaced = [name for name in vars(plain) if callable(getattr(kind, name, None))]
+        if kind not in TWINS or replaced or not in_force(kind, TWINS[kind]):
+            if kind in TWINS and replaced:
+                say(f"{name_of(kind)} runs as it is written, since an object of it has a {replaced[0]} of its own")
+            return plain
+        _, twin = self.twins.setdefault(id(plain), (plain, None))
+        if twin is None:
+            self.twins[id(plain)] = plain, TWINS[kind].fast(plain)
+        return self.twins[id(plain)][1]
