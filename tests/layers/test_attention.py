@@ -239,6 +239,20 @@ def test_cross_attention_is_that_of_the_lesson_in_values_and_gradients():
     assert_equal_with_gradients((out, theirs(x, memory, causal=False)), mine, theirs)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"causal": False}, {"window": 3}, {"rotate": Rotary(6, 99)}, {"score_bias": Alibi(H)}]
+)
+def test_one_line_of_attention_needs_neither_positions_nor_a_cache(options):
+    attention, x = Attention(13, H, 2, 6, **options).double(), torch.randn(3, 7, 13, dtype=torch.float64)
+    places, out = torch.arange(7)[None], attention(x)
+    assert_equal(out, attention(x, Positions(places, dense=True), NO_CACHE))
+    q, k, v = (to(x).unflatten(2, (-1, 6)).transpose(1, 2) for to in (attention.to_q, attention.to_k, attention.to_v))
+    view = KVView(attention.rotate(k, places), v, places[:, None], dense=True)
+    how = attention.causal, attention.window, attention.score_bias
+    expected = attend_plainly(attention.rotate(q, places), view, places, *how)
+    assert_equal(out, attention.to_out(expected.transpose(1, 2).flatten(2)))
+
+
 def test_self_attention_is_torchs_multi_head_attention():
     mine, x = layer(H), torch.randn(3, 7, H * K, dtype=torch.float64)
     theirs, future = theirs_with_the_weights_of(mine), torch.ones(7, 7).triu(1).bool()
