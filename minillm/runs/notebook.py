@@ -17,9 +17,9 @@ from minillm.datasets.corpus import corpus_of
 from minillm.decoding.sampler import SamplingConfig
 from minillm.runs import folder, start, training, wiring
 from minillm.runs.folder import OpenRun
+from minillm.speed.allocator import keep_freed_memory
 from minillm.system.atomic import write_atomically
 from minillm.text.model import TextModel
-from minillm.training.allocator import keep_freed_memory
 
 CORPUS = "corpus.jsonl"  # in the folder of a run: the texts that were given as a list
 
