@@ -22,7 +22,7 @@ from minillm.runs.config import CONFIGS, RunConfig
 from minillm.runs.lock import only_trainer
 from minillm.speed.allocator import keep_freed_memory
 from minillm.system.os_errors import sentence
-from minillm.system.out_of_memory import told_in_a_sentence
+from minillm.system.out_of_memory import memory_errors_as_value_errors
 from minillm.training.fast_step import compile_step
 from minillm.training.interruption import Interrupted
 from minillm.training.profile import profile
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     flags = {name: value for name, value in vars(args).items() if "." in name}
     try:
         refuse_several_processes()
-        with told_in_a_sentence(LOWER, limited=wiring.find_device(args.device) == "cpu"):
+        with memory_errors_as_value_errors(LOWER, limited=wiring.find_device(args.device) == "cpu"):
             go(args, flags)
     except Interrupted as e:
         return e.status

@@ -1,7 +1,7 @@
-"""Copy the measured figures into the README and into benchmarks/figures.md: python -m benchmarks.readme
+"""Copy the measured figures into README.md and benchmarks/figures.md: python -m benchmarks.readme
 
-What stands between marks in README.md, and all of figures.md, is generated from the .json files beside this one; a test fails when they
-drift apart. Only figures.md says what was asked for (see `goals`), and whether it was reached.
+The text between marks in README.md, and all of figures.md, is generated from the .json files beside this one; a test
+fails if they differ. Goals, and whether they are reached, are in figures.md only (see `goals`).
 """
 
 import json
@@ -221,7 +221,7 @@ FIRST = (
 
 
 def table(figures: dict, goals: dict | None = None) -> str:
-    """The Markdown table of all that was measured, and beside it what was asked for, if `goals` are given."""
+    """The Markdown table of all figures, with their goals if `goals` is given."""
     heads = ["measured", "mean", "lowest ... highest", "runs", *(["asked for"] if goals is not None else [])]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     machines = sorted({entry["machine"] for entry in figures.values()})
@@ -245,12 +245,12 @@ def table(figures: dict, goals: dict | None = None) -> str:
 
 
 def first(figures: dict) -> str:
-    """The table of those that a reader of the README wants to know."""
+    """The table of the figures that the README shows."""
     return table({name: figures[name] for name in FIRST if name in figures})
 
 
 def with_figures(readme: str) -> str:
-    """The README with every table that was measured in its place."""
+    """The README with every measured table in its place."""
     figures, raced = (json.loads(path.read_text(encoding="utf-8")) for path in (FIGURES, ladder.LADDER))
     tables = {
         "figures": first(figures),
@@ -267,8 +267,9 @@ def with_figures(readme: str) -> str:
 
 
 def page(figures: dict) -> str:
-    """figures.md."""
-    return f"# What was measured\n\n`python -m benchmarks` measures it all and writes this page.\n\n{table(figures, GOALS)}"
+    """The text of figures.md."""
+    intro = "`python -m benchmarks` measures it all and writes this page."
+    return f"# What was measured\n\n{intro}\n\n{table(figures, GOALS)}"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The house: imports go down, every file says what it is for, and importing does nothing."""
+"""The architecture: imports go down, every file has a docstring, and importing has no effects."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""Which cache, by name. Read before: `kv_cache`, then the file of the one that is asked for."""
+"""KV caches by name. Read before: `kv_cache`, then the file of the cache that you want to use."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +15,14 @@ from minillm.cache.streaming import StreamingCache
 from minillm.config.fields import Choice, Count, validate
 
 PAGE = 16  # tokens
-COMPLETE: dict[str, Callable[[], KVCache]] = {  # keep every token
+COMPLETE: dict[str, Callable[[], KVCache]] = {  # caches that keep every token
     "contiguous": ContiguousCache,
     "int8": partial(QuantizedCache, bits=8),
     "int4": partial(QuantizedCache, bits=4),
 }
-PAGED: dict[str, Callable[..., KVCache]] = {"paged": PagedCache}  # keep every token, in a number of pages that is fixed
-FORGETFUL: dict[str, Callable[[int], KVCache]] = {  # keep so many tokens
+# keeps every token, in a fixed number of pages
+PAGED: dict[str, Callable[..., KVCache]] = {"paged": PagedCache}
+FORGETFUL: dict[str, Callable[[int], KVCache]] = {  # caches that keep a budget of tokens
     "streaming": StreamingCache,
     "h2o": H2OCache,
     "snapkv": SnapKVCache,
@@ -30,12 +31,10 @@ FORGETFUL: dict[str, Callable[[int], KVCache]] = {  # keep so many tokens
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """What attention remembers of what was read."""
+    """Which past tokens the KV cache keeps, and in which form."""
 
-    cache: Annotated[str, Choice(COMPLETE, PAGED, FORGETFUL)] = "contiguous"  # all, rounded, or a choice
-    cache_budget: Count = (
-        0  # tokens that streaming, h2o and snapkv keep of a text, or paged has room for; 0: of paged, all that fit
-    )
+    cache: Annotated[str, Choice(COMPLETE, PAGED, FORGETFUL)] = "contiguous"  # form of the KV cache
+    cache_budget: Count = 0  # tokens that streaming, h2o and snapkv keep, or paged has room for (0: as many as fit)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -43,23 +42,25 @@ class CacheConfig:
             raise ValueError(f"cache_budget = 0: expected the tokens that {self.cache} keeps; add --cache-budget 64")
         if self.cache in COMPLETE and self.cache_budget:
             raise ValueError(
-                f"cache_budget = {self.cache_budget} would be ignored by {self.cache}, which keeps every token; leave one of the two out"
+                f"cache_budget = {self.cache_budget} would be ignored by {self.cache}, which keeps every token; "
+                "leave one of the two out"
             )
 
 
 def build_cache(config: CacheConfig, room: int = 0) -> Callable[[], KVCache]:
-    """What makes the cache of one layer. `room`: tokens that all texts together may hold, for pages without a budget.
+    """A function that makes the cache of one layer. `room`: tokens of all texts together, for pages without a budget.
 
-    Raises ValueError for a budget that is too small to work with.
+    Raises ValueError for a budget that is too small.
     """
     if config.cache in COMPLETE:
         return COMPLETE[config.cache]
     if config.cache in PAGED:
         if not (config.cache_budget or room):
             raise ValueError(
-                f"cache_budget = 0: expected the tokens that {config.cache} has room for, where nobody says how many there can be"
+                f"cache_budget = 0: expected the tokens that {config.cache} has room for, as no limit is known here; "
+                "set it"
             )
         return partial(PAGED[config.cache], n_pages=-(-(config.cache_budget or room) // PAGE), page_size=PAGE)
     make = partial(FORGETFUL[config.cache], config.cache_budget)
-    make()  # a budget that does not do is refused here, before anything is read
+    make()  # raises ValueError for an invalid budget before anything is read
     return make

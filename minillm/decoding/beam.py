@@ -7,7 +7,7 @@ Greedy takes the best next token and may miss the best text; N hypotheses go on 
 and is never continued. alpha 0 compares sums, which favors short texts; 1 compares means; more favors long ones. The prompt counts
 neither in logprob nor in length, as in transformers 5. Scores are the model's own log probabilities: a sampler may forbid
 tokens, which are skipped and not renormalized, and nothing else. Lowerre 1976; length penalty: Wu et al. 2016; when to stop: Kasai et
-al. 2022. Read `generate` before; `tests/oracles/beam.py` is the same without state and batch.
+al. 2022. Read `generate` before; `minillm/lessons/beam_search.py` is the same without state and batch.
 """
 
 import math

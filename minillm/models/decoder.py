@@ -4,7 +4,7 @@
 
 GPT-2 (Radford et al. 2019): LayerNorm, learned positions, GELU, biases, tied head. Llama (Touvron et al. 2023): RMSNorm,
 rotary positions, SwiGLU, grouped queries, no biases. What differs is chosen in the constructor; `forward` is the same for all.
-Read `tests/oracles/gpt.py` first: the same model on one page, without options, to which this one is held equal.
+Read `minillm/lessons/gpt.py` first: the same model on one page, without options, to which this one is held equal.
 """
 
 from collections.abc import Callable

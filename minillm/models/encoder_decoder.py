@@ -6,7 +6,7 @@
 
 Vaswani et al. 2017, with dropout, LayerNorm after every addition (post-norm, theirs) or before every sublayer (pre-norm). The source
 is encoded once; the keys and values that each block of the decoder shows of it are kept in the state, beside its own cache.
-Read before: `decoder`, and `tests/oracles/transformer.py`, the same model on one page, to which this one is held equal.
+Read before: `decoder`, and `minillm/lessons/encoder_decoder.py`, the same model on one page, to which this one is held equal.
 """
 
 import math

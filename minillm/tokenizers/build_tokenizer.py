@@ -1,7 +1,7 @@
-"""From the name of a tokenizer to a tokenizer: trained on texts, or read back from what `to_dict` returned.
+"""Tokenizers by name: trained on texts, or restored from the dictionary that `to_dict` returned.
 
-One dictionary is the whole registry. A tokenizer is trained once, on the training text of a run, and travels in the
-checkpoint as JSON; it is never trained again, since the weights mean nothing without the ids they were trained on.
+One dictionary is the registry. A tokenizer is trained once, on the training text of a run, and stored in the
+checkpoint as JSON; it is never trained again, because the weights mean nothing without the ids they were trained on.
 """
 
 from collections.abc import Callable, Iterable
@@ -38,21 +38,17 @@ Name = Annotated[str, Choice(TOKENIZERS)]
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """Which tokenizer, and how large."""
+    """The algorithm of the tokenizer, and the size of its vocabulary."""
 
-    kind: Name = (
-        "sentencepiece-bpe"  # sentencepiece-bpe | sentencepiece-unigram (fast) | bpe | unigram (by hand) | char | byte
-    )
-    vocab_size: Positive = (
-        2048  # ids at most, END included; a small text may give fewer; char and byte have a size of their own
-    )
+    kind: Name = "sentencepiece-bpe"  # sentencepiece-bpe, -unigram (fast, in C++); bpe, unigram (by hand); char, byte
+    vocab_size: Positive = 2048  # most ids, END included; a small text may give fewer; char and byte fix their own size
 
     def __post_init__(self) -> None:
         validate(self)
 
 
 def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
-    """Learn the vocabulary from texts. Raises ValueError for a vocabulary that is too small to be one."""
+    """Train a tokenizer on texts. Raises ValueError for a vocabulary that is too small."""
     return TOKENIZERS[config.kind].train(texts, config.vocab_size)
 
 

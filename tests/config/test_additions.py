@@ -1,4 +1,4 @@
-"""An addition is one edit in one file: an activation, a transform, a norm, an encoding of positions; half of one is a sentence."""
+"""Additions: an activation, transform, norm or position encoding is one edit in one file; half of one is an error."""
 
 import dataclasses
 import json

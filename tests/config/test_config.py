@@ -1,4 +1,4 @@
-"""Configs: strict, complete, and the same after a trip through TOML or the command line."""
+"""Configs are strict, complete, and unchanged by a round trip through TOML or the command line."""
 
 import dataclasses
 import importlib

@@ -1,4 +1,4 @@
-"""Every tokenizer keeps the promises of `minillm.tokenizers.base`."""
+"""Every tokenizer fulfils the contract of `minillm.tokenizers.tokenizer`."""
 
 import json
 from functools import cache

@@ -1,4 +1,4 @@
-"""The best of N is the best, whatever order they come in, and nothing competes with its own twin."""
+"""Best-of-N returns the best of N in any order, and equal texts count once."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Small language models whose every probability can be computed by hand, and every text that one may write."""
+"""Small language models whose probabilities are computed by hand, and enumeration of all their texts."""
 
 import copy
 
@@ -53,7 +53,7 @@ class Markov:
 
 
 class Remembers(nn.Module):
-    """h = tanh(h W + embed(token)): the next token depends on all that was read, in order. Dropout shows whether it trains."""
+    """h = tanh(h W + embed(token)): the next token depends on all tokens in order. Dropout reveals training mode."""
 
     start_options = frozenset()
 

@@ -1,4 +1,4 @@
-"""Next-token prediction: nothing is shifted here, and nothing depends on how a batch is cut."""
+"""Next-token prediction: no shift here, and results do not depend on how a batch is cut."""
 
 from itertools import pairwise
 

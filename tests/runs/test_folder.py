@@ -1,4 +1,4 @@
-"""The folder of a run: who may write there, which is the newest, and what is refused about a place or a disk."""
+"""The folder of a run: permission to write, the newest run, and errors of paths and disks."""
 
 import os
 import shutil
@@ -119,8 +119,8 @@ def test_a_disk_that_is_full_says_how_to_go_on_or_that_nothing_is_there_yet(
     assert "there is none before it: the disk is full; free some space, and start again" in new
     again = said(capsys, "--resume", mine, "--train.max_steps", "9")
     assert (
-        f"the one before it is whole: the disk is full; free some space, and go on with: python train.py --resume {mine}"
-        in again
+        "the one before it is whole: the disk is full; free some space, "
+        f"and go on with: python train.py --resume {mine}" in again
     )
     monkeypatch.undo()
     words = ["--config", "gpt-tiny", *flags(data__corpus=finished.parent / "my.txt", train__run=tmp_path / "new")]

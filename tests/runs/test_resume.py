@@ -1,4 +1,4 @@
-"""Going on with a run: what survives, which flags may change, and which text and config it must be."""
+"""Resuming a run: what is kept, which flags may change, and that text and config must match."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""The log-probability of a given text: against one that is read anew for every token, and by the laws of probability."""
+"""Scores of given texts equal those of a text read anew for every token, and fulfil the laws of probability."""
 
 import math
 from functools import cache
@@ -181,9 +181,8 @@ def translator() -> Translator:
 
 def test_a_translation_is_scored_as_beam_search_scores_it_given_its_own_source():
     text, sources = translator(), ["abc", "fed ba"]
-    every = BeamConfig(
-        400, num_return=400, early_stopping="never"
-    )  # of two tokens and END: 7 x 7 at most begin rightly
+    # all texts of two tokens and END: at most 7 x 7 of them are probable
+    every = BeamConfig(400, num_return=400, early_stopping="never")
     for source in sources:
         found = text.search(source, every, SamplingConfig(), max_new_tokens=3)
         logprobs = {each.text: each.logprob for each in found if each.length == len(each.text) + 1}
