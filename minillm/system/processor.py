@@ -4,5 +4,5 @@ import torch
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether matrix products in bfloat16 are native on a device; a processor that emulates them takes five times as long."""
+    """Whether a device multiplies matrices in bfloat16 natively; emulation takes five times as long as float32."""
     return device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()

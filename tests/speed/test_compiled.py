@@ -1,4 +1,4 @@
-"""Compiled training is training: the same losses and weights, and where there is no compiler one line and everything else as ever."""
+"""Compiled training: the same losses and weights, and one line where there is no compiler."""
 
 from functools import partial
 

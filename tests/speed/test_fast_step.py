@@ -1,4 +1,4 @@
-"""The fast step: the same training as the plain one, and no twin where anything that it stands in for is not as it was signed."""
+"""The fast step: the same training as the plain one, and no twin of what was edited, replaced or hooked."""
 
 import logging
 from functools import partial

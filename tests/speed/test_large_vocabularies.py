@@ -1,4 +1,4 @@
-"""Head and loss in one change nothing but memory: next-token prediction by either road, for every model that has both."""
+"""Head and loss in one change nothing but memory, for every model that has both."""
 
 from functools import partial
 
