@@ -22,7 +22,7 @@ from minillm.quantization.pack import WEIGHTS
 from minillm.runs import folder, wiring
 from minillm.runs.folder import OpenRun
 from minillm.system.os_errors import sentence
-from minillm.system.out_of_memory import told_in_a_sentence
+from minillm.system.out_of_memory import memory_errors_as_value_errors
 from minillm.text.model import TextModel
 
 EXAMPLES = """\
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parse, build, go; the exit status."""
     args = build_parser().parse(argv)
     try:
-        with told_in_a_sentence(LOWER, limited=wiring.find_device(args.device) == "cpu"):
+        with memory_errors_as_value_errors(LOWER, limited=wiring.find_device(args.device) == "cpu"):
             go(args)
     except (ValueError, OSError) as e:
         print(f"{PROGRAM}: {sentence(e)}", file=sys.stderr)
@@ -178,12 +178,10 @@ def write(
     if beams.beams:
         print(f"run {opened.path} (step {opened.step}); the best of {beams.beams} beams\n", flush=True)
         return writing.by_beams(order, beams)
-    greedy = refuse_what_greedy_ignores(order.sampling, given)
+    sampler = opened.text.sampler(order.sampling, [order.prompt])
+    greedy = refuse_what_greedy_ignores(sampler, given)
     seed = "" if greedy else f"; seed {order.seeds[0]}" + ("" if args.seed else f" (again: --seed {order.seeds[0]})")
-    print(
-        f"run {opened.path} (step {opened.step}); {opened.text.sampler(order.sampling, [order.prompt])}{seed}\n",
-        flush=True,
-    )
+    print(f"run {opened.path} (step {opened.step}); {sampler}{seed}\n", flush=True)
     if best_of.best_of:
         return writing.best_of(order, best_of)
     if args.explain is not None:

@@ -17,16 +17,14 @@ from minillm.config.flags import Parser, add_flags
 from minillm.config.loading import to_toml
 from minillm.console import report
 from minillm.datasets.batch_table import batch_table
-from minillm.runs import folder, start, wiring
+from minillm.runs import folder, start, training, wiring
 from minillm.runs.config import CONFIGS, RunConfig
 from minillm.runs.lock import only_trainer
 from minillm.speed.allocator import keep_freed_memory
 from minillm.system.os_errors import sentence
-from minillm.system.out_of_memory import told_in_a_sentence
+from minillm.system.out_of_memory import memory_errors_as_value_errors
 from minillm.training.fast_step import compile_step
 from minillm.training.interruption import Interrupted
-from minillm.training.loop import Progress, train
-from minillm.training.metrics import MetricsLog
 from minillm.training.profile import profile
 from minillm.training.step import Diverged
 
@@ -51,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     flags = {name: value for name, value in vars(args).items() if "." in name}
     try:
         refuse_several_processes()
-        with told_in_a_sentence(LOWER, limited=wiring.find_device(args.device) == "cpu"):
+        with memory_errors_as_value_errors(LOWER, limited=wiring.find_device(args.device) == "cpu"):
             go(args, flags)
     except Interrupted as e:
         return e.status
@@ -130,36 +128,22 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
         keep_freed_memory()
     print(f"{begun.config.about.summary or 'training'}; corpus {begun.config.data.corpus}")
     config, data = start.read_data(begun, flags)
-    batch = wiring.build_batches(config, data)
     if args.show_batch:
-        return print(batch_table(batch(0), data.tokenizer))
-    weights, base = start.starting_point(args.resume, args.init_from, config, begun.saved)
-    model = wiring.build_model(config, data.tokenizer.vocab_size, device, weights)
-    config, step, validation = wiring.build_training(config, data, model)
-    progress = Progress()
-    if args.resume:
-        step.load_state_dict(begun.saved["step"])
-        progress = Progress(**begun.saved["progress"])
+        return print(batch_table(wiring.build_batches(config, data)(0), data.tokenizer))
+    prepared = training.prepare(begun, config, data, device, args.init_from)
+    config, step, batch, progress = prepared.config, prepared.step, prepared.batch, prepared.progress
     name = start.new_name(args.config) if args.config else args.init_from and f"from-{args.init_from.name}"
     path = args.resume or folder.new_folder(config.train.run, name, None if only_looks else held)
-    report.describe(config, data, model, device, None if args.profile else path)
+    report.describe(config, data, prepared.model, device, None if args.profile else path)
     if args.dry_run:
         return print(f"\n{to_toml(config)}")
     if config.train.compile:
         print(compile_step(step, batch(0)), flush=True)
     if args.profile:
         return print(profile(step, batch, args.profile, device, config.train.precision))
-    sampled = validation("val").sampled(config.train.eval_tokens)
-    log, corpus = MetricsLog(path / "metrics.jsonl", progress.step), start.corpus_hash(data)
-    folder.write_readable(path, config, data.tokenizer)
-
-    def save(name: str, progress: Progress) -> None:
-        folder.save_run(path, name, config, data, corpus, step, progress, base)
-
-    save("latest", progress)
     try:
-        train(config.train, step, batch, lambda: sampled(model), save, log.write, progress)
-        report.finish(path, config, data, validation, device, progress, began)
+        training.run(prepared, path)
+        report.finish(path, config, data, prepared.validation, device, progress, began)
     except Interrupted:
         print(f"interrupted at step {progress.step}, all saved; go on with: {TRAIN} --resume {path}")
         raise

@@ -1,1 +1,1 @@
-"""Measurements, each one command, python -m benchmarks.NAME, or all: python -m benchmarks. Timings are taken here, never in tests."""
+"""Measurements: python -m benchmarks.NAME for one, python -m benchmarks for all. Tests never measure time."""

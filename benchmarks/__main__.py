@@ -1,7 +1,7 @@
-"""Every benchmark, one after the other, each in a process of its own: python -m benchmarks [--only NAME ...] [--runs DIR]
+"""Run every benchmark in its own process, one after the other: python -m benchmarks [--only NAME ...] [--runs DIR]
 
-What they find is kept in benchmarks/figures.json and benchmarks/ladder.json; at the end the README and benchmarks/figures.md are written
-from it. One that fails does not keep the others from running, and is named at the end. It takes hours.
+Results go to benchmarks/figures.json and benchmarks/ladder.json; at the end README.md and benchmarks/figures.md are
+generated from them. A benchmark that fails does not stop the others, and is named at the end. All of them take hours.
 """
 
 import re
@@ -15,7 +15,7 @@ from benchmarks import readme
 from benchmarks.record import ROOT
 from minillm.config.flags import Parser
 
-COMMANDS = {  # name -> module and words; {runs} is the folder of trained runs, {corpus} the flag for tiny Shakespeare, where it is given
+COMMANDS = {  # name -> module and arguments; {runs}: folder of runs, {corpus}: flag for tiny Shakespeare, if given
     "allocator": "allocator",
     "attention": "attention",
     "beam": "beam",
@@ -45,12 +45,12 @@ COMMANDS = {  # name -> module and words; {runs} is the folder of trained runs, 
 
 
 def trained(command: str) -> list[str]:
-    """The runs that a command needs."""
+    """Configs whose runs a command needs."""
     return re.findall(r"\{runs\}/(\S+)", command)
 
 
 def words(command: str, runs: Path, corpus: str | None) -> list[str]:
-    """What to start."""
+    """The command line of a benchmark."""
     given = f" --corpus {shlex.quote(corpus)}" if corpus else ""
     return [
         sys.executable,
@@ -60,13 +60,13 @@ def words(command: str, runs: Path, corpus: str | None) -> list[str]:
 
 
 def succeeds(command: list[str]) -> bool:
-    """Run it to its end, whatever that is."""
+    """Run a command; return whether its exit status is 0."""
     print(f"\n$ {shlex.join(command)}", flush=True)
     return subprocess.run(command, cwd=ROOT).returncode == 0
 
 
 def measure(names: list[str], runs: Path, corpus: str | None) -> list[str]:
-    """Run the benchmarks of those names, after training what they need and `runs` lacks; the names of those that failed."""
+    """Run the named benchmarks, after training missing runs; return the names of those that failed."""
     failed = []
     for name in names:
         missing = [run for run in trained(COMMANDS[name]) if not (runs / run / "summary.json").exists()]
@@ -77,14 +77,16 @@ def measure(names: list[str], runs: Path, corpus: str | None) -> list[str]:
 
 
 def main() -> None:
-    """Measure, write the tables, say what failed."""
+    """Measure, write the tables, and print the failures."""
     parser = Parser(description=__doc__)
     parser.add_argument(
         "--only", nargs="+", choices=COMMANDS, default=list(COMMANDS), metavar="NAME", help=", ".join(COMMANDS)
     )
-    parser.add_argument("--skip", nargs="+", choices=COMMANDS, default=[], metavar="NAME", help="not these")
     parser.add_argument(
-        "--runs", type=Path, help="folder of trained runs, each named as its config; what it lacks is trained into it"
+        "--skip", nargs="+", choices=COMMANDS, default=[], metavar="NAME", help="benchmarks to leave out"
+    )
+    parser.add_argument(
+        "--runs", type=Path, help="folder of trained runs, each named after its config; missing ones are trained"
     )
     parser.add_argument("--corpus", help="a copy of tiny Shakespeare; default: downloaded once")
     args = parser.parse()

@@ -1,7 +1,7 @@
-"""What keeping freed memory is worth: python -m benchmarks.allocator [--config gpt-tiny] [--repeats 5]
+"""The gain from keeping freed memory: python -m benchmarks.allocator [--config gpt-tiny] [--repeats 5]
 
-Trains a few steps in processes of their own, with `train.keep_memory` and without it, taken in turns, since a process cannot go back.
-Prints and keeps the median milliseconds of a step and their ratio.
+Trains a few steps with and without `train.keep_memory`, in turns, each in its own process, because a process cannot
+undo the setting. Prints and records the median milliseconds of a step and their ratio.
 """
 
 import statistics
@@ -17,7 +17,7 @@ from minillm.speed.allocator import keep_freed_memory
 
 
 def milliseconds(config: str, keep: bool, n_steps: int) -> float:
-    """The median step of this process."""
+    """The median time of a step in this process."""
     if keep:
         keep_freed_memory()
     loaded = override(load_config(config), {"train.precision": "bf16"})
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="processes of each kind")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument(
-        "--keep", choices=["yes", "no"], help="measure one process, this one, and print its milliseconds"
+        "--keep", choices=["yes", "no"], help="measure in this process only, and print its milliseconds"
     )
     args = parser.parse()
     if args.keep:

@@ -1,9 +1,10 @@
-"""What attention costs as a text grows: python -m benchmarks.attention
+"""The cost of attention as a text grows: python -m benchmarks.attention
 
-Causal attention forward and backward in float32, three ways: the equation (`attend_plainly`), in tiles (`attend_in_tiles`), and by
-torch's fused kernel (`attend`). Of each length it prints the peak of the bytes that torch's allocator had handed out and not got
-back, inputs and gradients included, as torch's profiler recorded them, and the median milliseconds of runs taken in turns. Kept is the
-exponent is the slope of a line through the logarithms: 2 where something grows with the square of the length, 1 where it is linear.
+Causal attention forward and backward in float32, three ways: the equation (`attend_plainly`), tiles
+(`attend_in_tiles`), and torch's fused kernel (`attend`). For each length it prints the peak of allocated bytes, inputs
+and gradients included, from torch's profiler, and the median milliseconds of runs taken in turns. Recorded is the
+exponent, the slope of a line through the logarithms: 2 for a cost that grows with the square of the length, 1 for a
+linear one.
 """
 
 import json
@@ -35,7 +36,7 @@ def run(road: Callable[..., torch.Tensor], T: int, n_heads: int, d_head: int) ->
 
 
 def peak_bytes(work: Callable[[], None]) -> int:
-    """The most bytes that were allocated at any moment of `work`."""
+    """The greatest number of bytes allocated at any moment of `work`."""
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
@@ -47,15 +48,15 @@ def peak_bytes(work: Callable[[], None]) -> int:
 
 
 def exponent(lengths: list[int], costs: list[float]) -> float:
-    """n of the line log(cost) = n log(length) + constant that fits best."""
+    """The least-squares n of log(cost) = n log(length) + constant."""
     return float(np.polyfit(np.log(lengths), np.log(costs), deg=1)[0])
 
 
 def main() -> None:
-    """Print a row for each length, and keep the exponents."""
+    """Print a row for each length, and record the exponents."""
     parser = Parser(description=__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1024, 2048, 4096], help="tokens of the texts")
-    parser.add_argument("--n-heads", type=int, default=2, help="heads, each with keys of its own")
+    parser.add_argument("--n-heads", type=int, default=2, help="heads, each with its own keys")
     parser.add_argument("--d-head", type=int, default=64, help="width of a head")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each; 0 measures bytes alone")
     args = parser.parse()

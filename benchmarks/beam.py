@@ -1,9 +1,9 @@
-"""Beam search beside that of transformers: python -m benchmarks.beam
+"""Beam search compared with that of transformers: python -m benchmarks.beam
 
-A GPT-2 of 4 layers x 128 with random weights and a vocabulary of 1,700 looks for the best 64 tokens after prompts of 16 to 64, with four
-beams, no token that ends a text, and means of log probabilities as scores; transformers has the same weights and settings. The prompts
-are searched one at a time, and as one batch. First both must find the same in float64. Then they take turns in one process on one
-thread; seconds are of CPU time, which other processes do not take away.
+A GPT-2 of 4 layers x 128 with random weights and a vocabulary of 1,700 searches for 64 tokens after prompts of 16 to 64
+tokens, with four beams, no END, and mean log probabilities as scores; transformers has the same weights and settings.
+The prompts are searched one at a time, and as one batch. First both must find the same in float64. Then they take turns
+in one process on one thread; times are CPU seconds, which other processes do not affect.
 """
 
 import random
@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks.gpt2 import GPT2, Prompts, check_roads, twin, write
+from benchmarks.gpt2 import GPT2, Prompts, check_equal, twin, write
 from benchmarks.record import record
 from benchmarks.timing import in_turns, rates, ratios
 from minillm.config.flags import Parser
@@ -21,15 +21,14 @@ from minillm.decoding.beam import BeamConfig, beam_search
 from minillm.models.decoder import Decoder
 
 VOCAB = 1700
-MODEL = replace(
-    GPT2, init_std=0.1, init_embed=0.2
-)  # sharper than fresh weights: transformers adds log probabilities up in float32
+# sharper distributions than with the usual weights, because transformers adds log probabilities in float32
+MODEL = replace(GPT2, init_std=0.1, init_embed=0.2)
 BEAMS = BeamConfig(beams=4, length_penalty=1.0, early_stopping="likely")
-THEIRS = {"num_beams": 4, "length_penalty": 1.0, "early_stopping": False}  # the same in their words
+THEIRS = {"num_beams": 4, "length_penalty": 1.0, "early_stopping": False}  # the same in transformers' terms
 
 
 def main() -> None:
-    """Measure both ways and keep them."""
+    """Measure both ways and record them."""
     parser = Parser(description=__doc__)
     parser.add_argument("--n-prompts", type=int, default=8)
     parser.add_argument("--n-new", type=int, default=64, help="tokens to write after each")
@@ -57,7 +56,7 @@ def main() -> None:
         "ours together": lambda: ours(prompts),
         "theirs together": lambda: theirs(prompts),
     }
-    check_roads([model, other], roads)
+    check_equal([model, other], roads)
     times = in_turns(roads, args.repeats, time.process_time)
     for way in ("alone", "together"):
         mine, other_seconds = times[f"ours {way}"], times[f"theirs {way}"]

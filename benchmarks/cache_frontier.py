@@ -1,13 +1,14 @@
-"""What a cache forgets at equal bytes: python -m benchmarks.cache_frontier
+"""Recall of a KV cache at equal bytes: python -m benchmarks.cache_frontier
 
-A decoder of two layers learns texts of filler (every token follows from the two before it, mostly) in which facts are planted (a token
-for every key and value) and asked for (the question of a key, sometimes twice, then its value). Then long prompts are read with every
-cache, and the rest of each text token by token. For each cache and its share of the exact one's bytes the table says
-    asked      facts recalled where the prompt ended with the question
-    later      facts recalled where the question came after the prompt had been read
+A decoder of two layers learns texts of filler (every token mostly follows from the two before it) that contain facts (a
+token for each key and value) and questions (the question of a key, sometimes twice, then its value). Then every cache
+reads long prompts, and the rest of each text token by token. For each cache and its share of the exact one's bytes the
+table has
+    asked      facts recalled if the prompt ended with the question
+    later      facts recalled if the question came after the prompt had been read
     loss       nats per token of the filler that follows
-    bytes      really held for a text at its end; tokens/s: of reading single tokens, all texts at once
-All of them are kept, one repeat a seed.
+    bytes      memory of a text at its end; tokens/s: of reading single tokens, all texts at once
+All of them are recorded, one repeat a seed.
 """
 
 from collections.abc import Callable
@@ -42,10 +43,10 @@ CONFIG = DecoderConfig(n_layers=2, d_model=64, n_heads=2, context_length=N_PROMP
 
 
 class Row(NamedTuple):
-    """What was measured of a cache."""
+    """The measurements of one cache."""
 
     cache: str
-    share: float  # of the bytes of the exact cache
+    share: float  # of the exact cache's bytes
     asked: float
     later: float
     loss: float
@@ -54,7 +55,7 @@ class Row(NamedTuple):
 
 
 def filler(n_rows: int, n_tokens: int, g: torch.Generator) -> Tensor:
-    """Texts in which the most probable successor of two tokens has 80 percent."""
+    """Random texts in which the most probable successor of two tokens has a probability of 80 percent."""
     table = torch.randint(N_FILLER, (N_FILLER, N_FILLER), generator=torch.Generator().manual_seed(1))
     text = torch.randint(N_FILLER, (n_rows, n_tokens), generator=g)
     usual = torch.rand(n_rows, n_tokens, generator=g) < 0.8
@@ -64,7 +65,7 @@ def filler(n_rows: int, n_tokens: int, g: torch.Generator) -> Tensor:
 
 
 def plant(text: Tensor, first: int, last: int, g: torch.Generator) -> Tensor:
-    """Overwrite places in [first, last) with the facts of each row, which are returned: keys and values, (B, 2, N_FACTS)."""
+    """Overwrite places in [first, last) with facts; return the facts of each row, keys and values, (B, 2, N_FACTS)."""
     facts = torch.rand(len(text), 2, max(N_KEYS, N_VALUES), generator=g).argsort(-1)[..., :N_FACTS]
     places = first + torch.rand(len(text), last - first, generator=g).argsort(-1)[:, :N_FACTS]
     text.scatter_(1, places, FACT + N_VALUES * facts[:, 0] + facts[:, 1])
@@ -72,7 +73,7 @@ def plant(text: Tensor, first: int, last: int, g: torch.Generator) -> Tensor:
 
 
 def training_text(n_rows: int, n_tokens: int, g: torch.Generator) -> Tensor:
-    """Facts in the first half, and twice as many questions and answers as facts in the second."""
+    """Texts with facts in the first half, and twice as many questions and answers in the second."""
     text, half = filler(n_rows, n_tokens, g), n_tokens // 2
     facts = plant(text, 0, half, g)
     places = half + 3 * torch.rand(n_rows, (n_tokens - half) // 3, generator=g).argsort(-1)[:, : 2 * N_FACTS]
@@ -84,7 +85,7 @@ def training_text(n_rows: int, n_tokens: int, g: torch.Generator) -> Tensor:
 
 
 def facts_alone(n_rows: int, g: torch.Generator) -> Tensor:
-    """Facts, and then the question and the answer of each, in another order."""
+    """Texts of facts, followed by the question and the answer of each, in another order."""
     text = torch.zeros(n_rows, 3 * N_FACTS, dtype=torch.long)
     facts = plant(text, 0, N_FACTS, g).gather(
         2, torch.rand(n_rows, 1, N_FACTS, generator=g).argsort(-1).expand(-1, 2, -1)
@@ -94,7 +95,7 @@ def facts_alone(n_rows: int, g: torch.Generator) -> Tensor:
 
 
 def train(n_steps: int, seed: int = 0) -> Decoder:
-    """A model that recalls. It learns to from facts alone, which therefore come first; the filler drowns them (see NOTES.md)."""
+    """Train a model that recalls. It learns from facts alone first, because filler hides them (see NOTES.md)."""
     torch.manual_seed(seed)
     model, g = Decoder(CONFIG, VOCAB), torch.Generator().manual_seed(seed)
     optimizer = build_optimizer(model, OptimConfig())
@@ -113,7 +114,7 @@ def train(n_steps: int, seed: int = 0) -> Decoder:
 
 
 def caches(budgets: dict[type, int]) -> dict[str, Callable[[], KVCache]]:
-    """Those that forget, each with the tokens that its bytes allow."""
+    """The caches that forget, each with the number of tokens that its bytes allow."""
     return {
         "streaming": partial(StreamingCache, budgets[StreamingCache]),
         "h2o": partial(H2OCache, budgets[H2OCache]),
@@ -123,7 +124,7 @@ def caches(budgets: dict[type, int]) -> dict[str, Callable[[], KVCache]]:
 
 @torch.inference_mode()
 def measure(name: str, model: Decoder, cache: Callable[[], KVCache], share: float, n_texts: int) -> Row:
-    """Read the same prompts, with and without the question at their end; ask after each."""
+    """Read the same prompts with and without the question at their end, and ask after each."""
     g = torch.Generator().manual_seed(7)
     text = filler(n_texts, N_PROMPT + N_REST, g)
     facts = plant(text, 8, N_PROMPT // 2, g)
@@ -150,7 +151,7 @@ def measure(name: str, model: Decoder, cache: Callable[[], KVCache], share: floa
 
 
 def frontier(model: Decoder, n_texts: int) -> list[Row]:
-    """Every cache, at a half, a quarter and an eighth of the bytes of the exact one."""
+    """Measure every cache at a half, a quarter and an eighth of the exact one's bytes."""
     n_read, d_head = N_PROMPT + N_REST - 1, CONFIG.d_model // CONFIG.n_heads
     exact = partial(ContiguousCache, capacity=n_read)
     rows = [measure("contiguous", model, exact, 1.0, n_texts)]
@@ -171,14 +172,14 @@ def frontier(model: Decoder, n_texts: int) -> list[Row]:
 
 
 def figures(rows: list[Row]) -> dict[str, float]:
-    """By the names under which they are kept: of caches that forget, the percent of the exact one's bytes stands in the name."""
+    """Figures under their recorded names; a name has the percent of the exact cache's bytes, if the cache forgets."""
     names = [row.cache + (f"_{100 * row.share:.0f}" if row.cache in FORGETFUL else "") for row in rows]
     measured = zip(names, rows, strict=True)
     return {f"{name}_{what}": getattr(row, what) for name, row in measured for what in Row._fields if what != "cache"}
 
 
 def check_recall(exact: Row) -> None:
-    """End the measurement where the model recalls too little with the exact cache for the others to show what they forget."""
+    """Exit if the model recalls too little with the exact cache for a comparison."""
     if min(exact.asked, exact.later) < LEAST_RECALL:
         told = f"the exact cache recalls {exact.asked:.0%} and {exact.later:.0%} of the facts"
         raise SystemExit(
@@ -187,7 +188,7 @@ def check_recall(exact: Row) -> None:
 
 
 def plot(rows: list[Row], path: Path) -> bool:
-    """Recall against bytes as a picture; False where matplotlib is not installed."""
+    """Draw recall against bytes; False without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -206,16 +207,16 @@ def plot(rows: list[Row], path: Path) -> bool:
 
 
 def main() -> None:
-    """Train, measure, print, draw."""
+    """Train, measure, print, and draw."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1500, help="of training")
-    parser.add_argument("--texts", type=int, default=128, help="to recall from")
-    parser.add_argument("--seeds", type=int, default=1, help="repeats, each with a model of its own")
+    parser.add_argument("--steps", type=int, default=1500, help="training steps")
+    parser.add_argument("--texts", type=int, default=128, help="number of prompts")
+    parser.add_argument("--seeds", type=int, default=1, help="repeats, each with its own model")
     parser.add_argument(
         "--plot",
         type=Path,
         default=Path("runs/cache_frontier.png"),
-        help="where the picture goes, if matplotlib is there",
+        help="file of the picture (needs matplotlib)",
     )
     args = parser.parse()
     torch.set_num_threads(1)

@@ -1,11 +1,11 @@
-"""The ledger of claims: what textbooks and papers say about an idea, and what was measured of it here.
+"""The ledger of claims: statements of textbooks and papers, and what was measured of them here.
 
-A claim names one figure of figures.json and a limit, which is a number or another figure. Its verdict follows from the lowest and the
-highest of the repeats:
+A claim compares one figure of figures.json with a limit, a number or another figure. The lowest and the highest of the
+repeats decide:
 
     held           the whole spread is on the claimed side of the limit
     did not hold   the whole spread is on the other side
-    needs scale    the limit lies inside the spread: it takes more repeats, or a larger model, to decide
+    needs scale    the limit is inside the spread: more repeats, or a larger model, must decide
 
 `python -m benchmarks.readme` writes the table into the README.
 """
@@ -16,7 +16,7 @@ Verdict = Literal["held", "did not hold", "needs scale"]
 
 
 class Figure(NamedTuple):
-    """A figure of figures.json, as a limit: times `factor`."""
+    """A figure of figures.json, times `factor`, as a limit."""
 
     name: str
     figure: str
@@ -36,12 +36,12 @@ class Claim(NamedTuple):
     form: str = "{:.2f}"
 
     def is_measured(self, figures: dict) -> bool:
-        """Whether all that it compares is in figures.json."""
+        """Whether figures.json has all figures that the claim compares."""
         needed = [(self.name, self.figure)] + ([self.limit[:2]] if isinstance(self.limit, Figure) else [])
         return all(name in figures and figure in figures[name]["figures"] for name, figure in needed)
 
     def verdict(self, figures: dict) -> Verdict:
-        """What the spread says."""
+        """The verdict that follows from the spread."""
         x = figures[self.name]["figures"][self.figure]
         low, high = self._limits(figures)
         if self.comparison == ">=":
@@ -51,10 +51,10 @@ class Claim(NamedTuple):
         return "held" if always else "needs scale" if ever else "did not hold"
 
     def measured(self, figures: dict) -> str:
-        """The mean with its spread, and that of the figure it is compared with."""
-        told = [_told(figures[self.name]["figures"][self.figure], self.form)]
+        """The mean of the figure with its spread, and that of its limit."""
+        told = [_formatted(figures[self.name]["figures"][self.figure], self.form)]
         if isinstance(self.limit, Figure):
-            told.append(_told(figures[self.limit.name]["figures"][self.limit.figure], self.form))
+            told.append(_formatted(figures[self.limit.name]["figures"][self.limit.figure], self.form))
         return " against ".join(told)
 
     def _limits(self, figures: dict) -> tuple[float, float]:
@@ -167,7 +167,7 @@ CLAIMS = (
 
 
 def table(figures: dict) -> str:
-    """The claims that were measured, as a Markdown table."""
+    """The measured claims as a Markdown table."""
     lines = ["| claim | source | measured | verdict |", "|---|---|---|---|"]
     for claim in CLAIMS:
         if claim.is_measured(figures):
@@ -176,7 +176,7 @@ def table(figures: dict) -> str:
     return "\n".join([*lines, ""])
 
 
-def _told(x: dict, form: str) -> str:
-    """A mean, with its spread where there were several runs."""
+def _formatted(x: dict, form: str) -> str:
+    """A mean, with its spread if there are several runs."""
     mean = form.format(x["mean"])
     return mean if x["n"] == 1 else f"{mean} ({form.format(x['low'])} ... {form.format(x['high'])})"

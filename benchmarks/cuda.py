@@ -1,4 +1,4 @@
-"""Everything that needs an NVIDIA card: bash benchmarks/cuda.sh [--out FILE]
+"""Every measurement that needs an NVIDIA card: bash benchmarks/cuda.sh [--out FILE]
 
     tests         pytest -m cuda
     gpt-tiny      train.py --config gpt-tiny, from command to prompt
@@ -6,9 +6,9 @@
     decoding      tokens/s of one greedy text, token by token and by the captured CUDA graph, of the same shapes
     speculation   gpt-target and gpt-draft, trained on the card: tokens/s by the token, by the graph and with the draft
 
-Each part runs in a process of its own with a limit of seconds, so that one that fails or hangs costs only itself; its
-complaint is then its result. FILE is JSON, written anew after each part: name of the card -> what was measured on it.
-`--device cpu --small` takes the same way with tiny models on a processor, to try this script out.
+Each part runs in its own process with a limit of seconds, so that a failure or a hang affects that part only; its
+result is then the error. FILE is JSON, rewritten after each part: name of the card -> figures. `--device cpu --small`
+runs the same parts with tiny models on a CPU, to test this script.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from benchmarks.timing import timed
 from minillm.config.flags import Parser
 from minillm.runs import wiring
 
-PARTS: dict[str, tuple[Callable[[Job], Figures], float]] = {  # and the seconds that it may take at most
+PARTS: dict[str, tuple[Callable[[Job], Figures], float]] = {  # name -> (function, limit in seconds)
     "tests": (tests, 120),
     "gpt-tiny": (partial(train, name="gpt-tiny"), 100),
     "training": (training, 50),
@@ -44,7 +44,7 @@ PARTS: dict[str, tuple[Callable[[Job], Figures], float]] = {  # and the seconds 
 
 
 def apart(name: str, job: Job, limit: float) -> Figures:
-    """The figures of a part, computed in a process of its own, or "error" where it fails or takes more than `limit` s."""
+    """The figures of a part, computed in its own process; "error" if it fails or takes more than `limit` seconds."""
     command = [
         sys.executable,
         "-m",
@@ -64,7 +64,7 @@ def apart(name: str, job: Job, limit: float) -> Figures:
         return {"error": f"took more than {limit:.0f} s"}
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # with all that it has started
+            os.killpg(process.pid, signal.SIGKILL)  # and its children
         process.wait()
     result = job.folder / f"{name}.json"
     return (
@@ -75,12 +75,12 @@ def apart(name: str, job: Job, limit: float) -> Figures:
 
 
 def failed(figures: Figures) -> bool:
-    """True if a part has no figures, or one of its tests failed."""
+    """Whether a part has no figures, or one of its tests failed."""
     return "error" in figures or bool(figures.get("failed"))
 
 
 def card(device: str) -> str:
-    """The name of what is measured."""
+    """The name of the measured device."""
     return (
         torch.cuda.get_device_name(device)
         if torch.device(device).type == "cuda"
@@ -89,7 +89,7 @@ def card(device: str) -> str:
 
 
 def measure(job: Job, names: list[str], out: Path, seconds: float) -> bool:
-    """Run the parts and keep what each finds; whether all went well. What other cards found stays in the file."""
+    """Run the parts and record their figures; return whether all succeeded. Other cards' figures stay in the file."""
     began, version = (
         time.monotonic(),
         {"torch": torch.__version__, "cuda": torch.version.cuda, "python": platform.python_version()},
@@ -109,15 +109,15 @@ def measure(job: Job, names: list[str], out: Path, seconds: float) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure all parts, or compute the figures of one; 1 where something failed."""
+    """Measure all parts, or compute the figures of one; return 1 after a failure."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--device", default="cuda", help="cuda, or another to try the script out")
+    parser.add_argument("--device", default="cuda", help="cuda, or another device to test the script")
     parser.add_argument(
-        "--small", action="store_true", help="tiny models and few repeats: figures that mean nothing, in a minute"
+        "--small", action="store_true", help="tiny models and few repeats: meaningless figures in a minute"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "cuda.json", help="file of the figures")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="NAME", help=", ".join(PARTS))
-    parser.add_argument("--seconds", type=float, default=460, help="of all parts together, at most")
+    parser.add_argument("--seconds", type=float, default=460, help="greatest time of all parts together")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse(argv)
@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
         job = Job(device, args.small, args.folder)
         try:
             figures = PARTS[args.part][0](job)
-        except Exception as e:  # whatever it is, it is this part's result, and the others go on
+        except Exception as e:  # any error is this part's result; the others still run
             traceback.print_exc()
             figures = {"error": f"{type(e).__name__}: {e}"}
         (args.folder / f"{args.part}.json").write_text(json.dumps(figures), encoding="utf-8")

@@ -39,7 +39,7 @@ SMALL_RUN = SMALL | {
     "train.precision": "fp32",
 }
 GREEDY = SamplingConfig(temperature=0)
-N_PROMPT, N_WORDS = 8, 5  # tokens, and words of a document, to go on from
+N_PROMPT, N_WORDS = 8, 5  # length of a prompt in tokens, and in words of a document
 Figures = dict[str, object]
 
 
@@ -48,10 +48,10 @@ class Job(NamedTuple):
 
     device: str
     small: bool
-    folder: Path  # for runs
+    folder: Path  # folder for runs
 
     def few(self, n: int) -> int:
-        """Number of repeats: n, or 2 where only the plumbing is tried out."""
+        """Number of repeats: n, or 2 if only the script is tested."""
         return 2 if self.small else n
 
     def config(self, name: str, **more: str) -> RunConfig:
@@ -59,7 +59,7 @@ class Job(NamedTuple):
 
 
 def tests(job: Job) -> Figures:
-    """Number of tests that passed, and the first line of each failure or skip."""
+    """Run the tests that need CUDA: number passed, and the first line of each failure or skip."""
     report = job.folder / "tests.xml"
     files = [
         str(path) for path in sorted(ROOT.glob("tests/**/test_*.py")) if "mark.cuda" in path.read_text(encoding="utf-8")
@@ -95,7 +95,7 @@ def tests(job: Job) -> Figures:
 
 
 def train(job: Job, name: str) -> Figures:
-    """Train a config by the script; what its summary says, and the seconds of the whole command."""
+    """Train a config by the script; the figures of its summary, and the seconds of the whole command."""
     path = job.folder / name
     flags = [word for key, value in (SMALL_RUN if job.small else {}).items() for word in (f"--{key}", value)]
     command = [sys.executable, "train.py", "--config", name, "--device", job.device, "--train.run", str(path), *flags]
@@ -110,7 +110,7 @@ def train(job: Job, name: str) -> Figures:
 
 
 def training(job: Job) -> Figures:
-    """Tokens a second of steps whose batch is on the processor, as in a training: median of ten rounds."""
+    """Tokens per second of training steps with batches from the CPU: median of ten rounds."""
     found: Figures = {}
     for shape in SHAPES:
         for precision in ("fp32", "bf16"):
@@ -131,7 +131,7 @@ def training(job: Job) -> Figures:
 
 
 def decoding(job: Job) -> Figures:
-    """Tokens a second of one text by the token and by the graph; reading a short prompt and recording are included."""
+    """Tokens per second of one text token by token and by the graph, with prompt and recording included."""
     found: Figures = {}
     for shape in SHAPES:
         config = job.config(shape)
@@ -162,7 +162,7 @@ def decoding(job: Job) -> Figures:
 
 
 def speculation(job: Job) -> Figures:
-    """Tokens a second of a trained target by the token, by the graph and with its draft, all in bfloat16."""
+    """Tokens per second of a trained target token by token, by the graph and with its draft, in bfloat16."""
     found: Figures = {name: train(job, name) for name in ("gpt-target", "gpt-draft")}
     opened, n_texts = open_run(job.folder / "gpt-target", job.device), job.few(10)
     documents = load_corpus(opened.config.data).documents[:n_texts]
@@ -179,13 +179,13 @@ def speculation(job: Job) -> Figures:
 def _speculate(
     text: TextModel, drafter: ModelDrafter, prompts: list[str], sampling: SamplingConfig, n_new: int
 ) -> Figures:
-    """The three ways in turns, text by text, after a warm-up."""
+    """Time the three ways in turns, text by text, after a warm-up."""
     rates: dict[str, list[float]] = {"plain": [], "graph": [], "drafted": []}
     tally, n_equal = Tally(), 0
     for i in range(len(prompts) + 1):
         prompt, mine = prompts[max(i - 1, 0)], Tally()
         ways = {
-            "plain": {"start": text.model.start},  # a cache of its own keeps `TextModel.generate` from the graph
+            "plain": {"start": text.model.start},  # passing a cache turns the graph off in `TextModel.generate`
             "graph": {},
             "drafted": {"write": partial(speculate, drafter=drafter, tallies=[mine])},
         }

@@ -1,6 +1,6 @@
-"""The figures that the README and the configs promise, measured: python -m benchmarks.figures gpt-tiny gpt-nano --seeds 3
+"""Measure the figures that the README and the configs promise: python -m benchmarks.figures gpt-tiny gpt-nano --seeds 3
 
-Each training is the command that a user types, timed from start to end in a process of its own. The results are kept in
+Each training is the command that a user types, timed from start to end in its own process. The results are recorded in
 benchmarks/figures.json, one entry a name, and `python -m benchmarks.readme` copies them into the README.
 """
 
@@ -20,7 +20,7 @@ from minillm.runs import folder
 
 
 def measure_training(config: str, seed: int, folder: Path, more: list[str], valid: bool = True) -> dict[str, float]:
-    """Train a config from nothing; what its summary says, the seconds that it took, and for stories, if `valid`, how many of 200 are."""
+    """Train a config: the figures of its summary, its seconds, and with `valid` the percent of valid stories."""
     path = folder / f"{config}-{seed}"
     began = time.perf_counter()
     command = [sys.executable, ROOT / "train.py", "--config", config, "--train.run", path, "--train.seed", seed, *more]
@@ -44,13 +44,13 @@ def valid_stories(path: Path, n: int = 200, top_p: float = 0.9) -> float:
 
 
 def measure_cold_start(path: Path, folder: Path) -> dict[str, float]:
-    """Seconds from `python sample.py` to the first character of the text, and to its last, as from the second start on."""
+    """Seconds from `python sample.py` to the first and the last character of the text, with bytecode cached."""
     began = time.perf_counter()
     command = [sys.executable, str(ROOT / "sample.py"), "--run", str(path), "--top-p", "0.9", "--stream"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, cwd=folder, env=with_bytecode(folder / "bytecode")
     ) as process:
-        process.stdout.readline()  # the pipeline in force
+        process.stdout.readline()  # the sampling pipeline
         process.stdout.readline()  # an empty line
         process.stdout.read(1)
         first = time.perf_counter() - began
@@ -59,9 +59,9 @@ def measure_cold_start(path: Path, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure the named figures and keep them."""
+    """Measure the named figures and record them."""
     parser = Parser(description=__doc__)
-    parser.add_argument("names", nargs="+", help="configs to train, or cold-start (after gpt-tiny, on the run it left)")
+    parser.add_argument("names", nargs="+", help="configs to train, or cold-start (after gpt-tiny, on its run)")
     parser.add_argument("--seeds", type=int, default=1, help="repeats, each with another seed")
     parser.add_argument(
         "--corpus", help="a file to train on instead of the config's corpus, such as a copy of tiny Shakespeare"
@@ -74,7 +74,7 @@ def main() -> None:
                 path = Path(folder) / "gpt-tiny-0"
                 if not path.exists():
                     measure_training("gpt-tiny", 0, Path(folder), ["--train.max_steps", "20"])
-                measure_cold_start(path, Path(folder))  # leaves the bytecode
+                measure_cold_start(path, Path(folder))  # writes the bytecode cache
                 results = [measure_cold_start(path, Path(folder)) for _ in range(max(args.seeds, 3))]
             else:
                 results = [measure_training(name, seed, Path(folder), more) for seed in range(args.seeds)]

@@ -1,8 +1,8 @@
-"""What pre-training was worth to a classifier: python -m benchmarks.finetuning [--seeds 3]
+"""The gain from pre-training for a classifier: python -m benchmarks.finetuning [--seeds 3]
 
-Trains encoder-tiny to fill in blanks, and then configs/encoder-ending.toml twice: from those weights, and from nothing. Both see the
-same few hundred labelled stories for as many steps; the accuracies are on stories that neither has seen, where a guess is right half of
-the time.
+Trains encoder-tiny on masked tokens, and then configs/encoder-ending.toml twice: from those weights, and from random
+ones. Both train on the same few hundred labelled stories for as many steps; accuracies are on held-out stories, where a
+guess is right half of the time.
 """
 
 import tempfile
@@ -14,7 +14,7 @@ from minillm.config.flags import Parser
 
 
 def main() -> None:
-    """Train, compare, keep."""
+    """Train, compare, and record."""
     parser = Parser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=1, help="repeats of both, each with another seed")
     args = parser.parse()

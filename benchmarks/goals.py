@@ -1,10 +1,10 @@
-"""What was asked for: of each figure that has a goal, how its median over the repeats is to compare with which number."""
+"""Goals of figures: the number that a figure's median over the repeats should reach."""
 
 from typing import Literal, NamedTuple
 
 
 class Goal(NamedTuple):
-    """At least, or at most, this."""
+    """A lower or an upper limit of a figure."""
 
     comparison: Literal[">=", "<="]
     number: float
@@ -13,7 +13,7 @@ class Goal(NamedTuple):
         return value >= self.number if self.comparison == ">=" else value <= self.number
 
     def judge(self, value: float, form: str) -> str:
-        """A cell of the table."""
+        """A cell of the table: the goal, and whether it is reached."""
         said = "reached" if self.reached(value) else "not reached"
         return f"{self.comparison} {form.format(self.number)}: {said}, median {form.format(value)}"
 

@@ -1,4 +1,4 @@
-"""transformers' GPT-2 with the weights of one of our decoders, to write, search and train beside it."""
+"""The GPT-2 of transformers with the weights of one of our decoders, as a reference to generate, search and train."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -12,7 +12,7 @@ Prompts = Sequence[Sequence[int]]
 
 
 def twin(model: Decoder) -> nn.Module:
-    """`GPT2LMHeadModel` with the weights of a decoder like GPT2, in eval mode; its matrices stand the other way round."""
+    """A `GPT2LMHeadModel` in eval mode with the weights of a decoder like GPT2; its matrices are transposed."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     c = model.config
@@ -43,7 +43,7 @@ def twin(model: Decoder) -> nn.Module:
 
 @torch.inference_mode()
 def write(other: nn.Module, prompts: Prompts, n_new: int, **how: object) -> list[list[int]]:
-    """What transformers' own `generate` adds to prompts that are padded on the left: greedily, unless `how` says otherwise."""
+    """The new tokens of transformers' `generate` after left-padded prompts: greedy unless `how` says otherwise."""
     width = max(map(len, prompts))
     tokens = torch.tensor([[*[0] * (width - len(prompt)), *prompt] for prompt in prompts])
     mask = torch.tensor([[*[0] * (width - len(prompt)), *[1] * len(prompt)] for prompt in prompts])
@@ -51,8 +51,8 @@ def write(other: nn.Module, prompts: Prompts, n_new: int, **how: object) -> list
     return other.generate(tokens, attention_mask=mask, **how)[:, width:].tolist()
 
 
-def check_roads(models: Iterable[nn.Module], roads: dict[str, Callable[[], object]]) -> None:
-    """End the measurement where roads write different tokens in float64, which tells no near ties apart; then on to float32."""
+def check_equal(models: Iterable[nn.Module], roads: dict[str, Callable[[], object]]) -> None:
+    """Exit if ways write different tokens in float64, where near ties cannot matter; then return to float32."""
     models = list(models)
     for model in models:
         model.double()

@@ -1,8 +1,8 @@
-"""What head and cross-entropy cost in memory, forward and backward: python -m benchmarks.head
+"""The memory of head and cross-entropy, forward and backward: python -m benchmarks.head
 
-`linear_cross_entropy` against torch's `F.cross_entropy(F.linear(hidden, weight), targets)`: the peak of the bytes that torch's
-allocator had handed out and not got back, hidden states, weight and gradients included, and the milliseconds, taken in turns;
---repeats 0 measures bytes alone.
+`linear_cross_entropy` against torch's `F.cross_entropy(F.linear(hidden, weight), targets)`: the peak of allocated
+bytes, hidden states, weight and gradients included, and the milliseconds, taken in turns; --repeats 0 measures bytes
+alone.
 """
 
 import torch
@@ -21,7 +21,7 @@ def torchs(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) ->
 
 
 def main() -> None:
-    """Measure both and keep the ratios."""
+    """Measure both and record the ratios."""
     parser = Parser(description=__doc__.partition("\n")[0])
     for name, default in {"vocab-size": 50_000, "d-model": 768, "tokens": 4096, "repeats": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=default)

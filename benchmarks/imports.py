@@ -1,8 +1,7 @@
-"""What importing minillm costs beside torch: python -m benchmarks.imports
+"""The cost of importing minillm beyond torch: python -m benchmarks.imports
 
-Seconds of `python -c "import minillm.runs.wiring"` and of `python -c "import torch"`, in turns;
-kept is the difference.
-Both find their bytecode in a cache, as from the second start on.
+Seconds of `python -c "import minillm.runs.wiring"` and of `python -c "import torch"`, in turns, with cached bytecode;
+recorded is the difference.
 """
 
 import subprocess

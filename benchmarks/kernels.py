@@ -1,7 +1,7 @@
-"""The kernels that are written out for speed, against what they replace: python -m benchmarks.kernels
+"""Hand-written kernels compared with what they replace: python -m benchmarks.kernels
 
-Forward and backward on one thread, the two taken in turns; milliseconds of each and how many times faster the written-out one is.
-Memory that is freed is kept, as in training.
+Forward and backward on one thread, the two in turns: milliseconds of each, and the speed-up. Freed memory is kept, as
+in training.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from minillm.layers.norm import RMSNorm
 from minillm.speed import chunked_cross_entropy
 from minillm.speed.allocator import keep_freed_memory
 
-Roads = dict[str, Callable[[], object]]  # "ours" and "other"
+Ways = dict[str, Callable[[], object]]  # "ours" and "other"
 
 
-def attention(B: int, H: int, T: int, K: int) -> Roads:
-    """bfloat16 on the CPU: the weights written out, against torch's fused kernel."""
+def attention(B: int, H: int, T: int, K: int) -> Ways:
+    """bfloat16 attention on the CPU: weights written out, against torch's fused kernel."""
     q, k, v = (torch.randn(B, H, T, K).bfloat16().requires_grad_() for _ in range(3))
     gradient = torch.randn(B, H, T, K).bfloat16()
     return {
@@ -30,13 +30,10 @@ def attention(B: int, H: int, T: int, K: int) -> Roads:
     }
 
 
-def tiles(N: int, V: int) -> Roads:
-    """Cross-entropy of bfloat16 logits in tiles of rows, against all rows at once."""
-    logits, targets, rows = (
-        torch.randn(N, V).bfloat16().requires_grad_(),
-        torch.randint(V, (N,)),
-        chunked_cross_entropy.ROWS,
-    )
+def tiles(N: int, V: int) -> Ways:
+    """Cross-entropy of bfloat16 logits: in tiles of rows, against all rows at once."""
+    logits, targets = torch.randn(N, V).bfloat16().requires_grad_(), torch.randint(V, (N,))
+    rows = chunked_cross_entropy.ROWS
 
     def work(n_rows: int) -> None:
         chunked_cross_entropy.ROWS = n_rows
@@ -46,14 +43,14 @@ def tiles(N: int, V: int) -> Roads:
     return {"ours": lambda: work(rows), "other": lambda: work(N)}
 
 
-def rms_norm(N: int, D: int) -> Roads:
-    """RMSNorm differentiated by hand, against the formula left to autograd."""
+def rms_norm(N: int, D: int) -> Ways:
+    """RMSNorm: differentiated by hand, against autograd."""
     x, gradient, norm = torch.randn(N, D, requires_grad=True), torch.randn(N, D), RMSNorm(D)
     formula = lambda: x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.eps) * norm.weight  # noqa: E731
     return {"ours": lambda: norm(x).backward(gradient), "other": lambda: formula().backward(gradient)}
 
 
-KERNELS: dict[str, Callable[[], Roads]] = {
+KERNELS: dict[str, Callable[[], Ways]] = {
     "attention-64": lambda: attention(48, 2, 64, 64),
     "attention-192": lambda: attention(16, 2, 192, 64),
     "attention-512": lambda: attention(6, 2, 512, 64),
@@ -65,7 +62,7 @@ KERNELS: dict[str, Callable[[], Roads]] = {
 
 
 def main() -> None:
-    """Measure each and keep it."""
+    """Measure each and record it."""
     parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=15)
     args = parser.parse()

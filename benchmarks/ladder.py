@@ -1,9 +1,9 @@
-"""What each step on the way to a transformer buys: python -m benchmarks.ladder --seconds 100
+"""The gain of each step on the way to a transformer: python -m benchmarks.ladder --seconds 100
 
-Every model of the ladder learns the same corpus with the same tokenizer for the same time. How many steps fit is found by a short
-trial of the command itself; then each is trained from nothing, one after the other, and asked for whole stories. The n-gram table is
-the exception: it has learned all there is when it has counted every story once. The table is printed; with --write the results also go
-to benchmarks/ladder.json, from where `python -m benchmarks.readme` copies them into the README.
+Every model of the ladder trains on the same corpus with the same tokenizer for the same time. A short trial of the
+command finds the number of steps; then each model is trained, one after the other, and its stories are checked. The
+n-gram table is the exception: it has learned everything once it has counted every story once. With --write, the results
+also go to benchmarks/ladder.json, from where `python -m benchmarks.readme` copies them into the README.
 """
 
 import json
@@ -18,15 +18,9 @@ from minillm.runs.config import load_config
 from minillm.training.metrics import read_metrics
 
 LADDER = ROOT / "benchmarks" / "ladder.json"
-EXPERTS = [
-    "--model.n_experts",
-    "8",
-    "--model.n_experts_per_token",
-    "2",
-    "--model.d_ff",
-    "256",
-]  # as many active parameters
-RUNGS = {  # what it is -> (config, flags)
+# as many active parameters as the dense model
+EXPERTS = ["--model.n_experts", "8", "--model.n_experts_per_token", "2", "--model.d_ff", "256"]
+RUNGS = {  # label -> (config, flags)
     "n-gram table": ("ngram-tiny", []),
     "RNN": ("rnn-tiny", []),
     "GRU": ("gru-tiny", []),
@@ -47,7 +41,7 @@ FIGURES = [
 
 
 def seconds_per_step(config: str, flags: list[str], folder: Path, n_steps: int = 30) -> float:
-    """Of the training loop alone, its first steps left out."""
+    """Seconds of the training loop alone, without its first steps."""
     steps = ["--train.max_steps", str(n_steps), "--train.eval_every", str(n_steps), "--train.log_every", "10"]
     measure_training(config, 0, folder, [*flags, *steps], valid=False)
     at = {
@@ -59,7 +53,7 @@ def seconds_per_step(config: str, flags: list[str], folder: Path, n_steps: int =
 
 
 def measure(config: str, flags: list[str], seconds: float, seed: int) -> dict[str, float]:
-    """Train for `seconds` and look."""
+    """Train for `seconds` and evaluate."""
     with tempfile.TemporaryDirectory() as trial, tempfile.TemporaryDirectory() as folder:
         one_pass = load_config(config).task.kind == "count"
         n_steps = 0 if one_pass else max(1, round(seconds / seconds_per_step(config, flags, Path(trial))))
@@ -80,18 +74,19 @@ def table(ladder: dict) -> str:
     for name, x in ladder["models"].items():
         seen = x["tokens_per_second"] * x["train_seconds"]
         lines.append(
-            f"| {name} | {x['parameters']:,.0f} | {x['tokens_per_second']:,.0f} | {seen / 1e6:.1f} M | {x['val_loss']:.3f} | "
-            f"{x['bits_per_byte']:.3f} | {x['regret_percent']:.1f} % | {x['valid_percent']:.0f} % |"
+            f"| {name} | {x['parameters']:,.0f} | {x['tokens_per_second']:,.0f} | {seen / 1e6:.1f} M | "
+            f"{x['val_loss']:.3f} | {x['bits_per_byte']:.3f} | {x['regret_percent']:.1f} % | "
+            f"{x['valid_percent']:.0f} % |"
         )
     return "\n".join([*lines, "", f"{ladder['seconds']:.0f} s of training each, on {ladder['machine']}.", ""])
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure the whole ladder, print it, and keep it if that is wanted."""
+    """Measure the whole ladder, print it, and record it with --write."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=100.0, help="of training for each model (default 100)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default 0)")
-    parser.add_argument("--write", action="store_true", help="keep the results in benchmarks/ladder.json")
+    parser.add_argument("--seconds", type=float, default=100.0, help="training time of each model (default 100)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches (default 0)")
+    parser.add_argument("--write", action="store_true", help="record the results in benchmarks/ladder.json")
     args = parser.parse(argv)
     if not 1 <= args.seconds < math.inf:
         parser.error(

@@ -1,6 +1,6 @@
 """The lessons in order, with the full file, a command and the measured claims of each, as a table for the README.
 
-All of it is read from the docstrings in minillm/lessons/ and from the ledger of claims: `python -m benchmarks.readme` writes it.
+Its sources are the docstrings in minillm/lessons/ and the ledger of claims; `python -m benchmarks.readme` writes it.
 """
 
 from benchmarks.claims import CLAIMS
@@ -8,7 +8,7 @@ from minillm.lessons.__main__ import ORDER, docstring, field
 
 
 def table(figures: dict) -> str:
-    """A row for each lesson, in Markdown."""
+    """One Markdown row a lesson."""
     lines = ["| topic | lesson | full file | try | measured claim |", "|---|---|---|---|---|"]
     return "\n".join([*lines, *(row(name, figures) for name in ORDER), ""])
 

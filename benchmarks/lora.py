@@ -1,14 +1,14 @@
-"""A correction of low rank against all weights, at equal steps: python -m benchmarks.lora [--run runs/gpt-tiny] [--seeds 3]
+"""LoRA compared with full fine-tuning, at equal steps: python -m benchmarks.lora [--run runs/gpt-tiny] [--seeds 3]
 
-Trains gpt-tiny, or takes a run of it, and teaches it the diary (configs/lora-tiny.toml) twice: by an adapter, and with every weight,
-at learning rates that suit each. The columns:
+Trains gpt-tiny, or takes a run of it, and fine-tunes it on the diary (configs/lora-tiny.toml) twice: with an adapter,
+and with all weights, at learning rates that suit each. The columns:
 
-    diary, regret     validation loss on the new stories, its distance from their entropy in percent; "before" is the run as it was
-    stories           validation loss on the stories that the run could tell already: what was forgotten
+    diary, regret     validation loss on the new stories, its distance from their entropy (percent); "before": base run
+    stories           validation loss on the stories of the base run: forgetting
     trained           parameters with a gradient, and their share
-    state             MB of their gradients and of what the optimizer remembers
+    state             MB of their gradients and of the optimizer's state
     kept              MB that the forward of one batch keeps for the backward
-    process           MB, the highest that the training process held, Python and torch (about 300 MB) included
+    process           greatest MB of the training process, Python and torch (about 300 MB) included
 """
 
 import json
@@ -45,7 +45,7 @@ COLUMNS = {
 
 
 def train(path: Path, words: list[str]) -> float:
-    """Run train.py to its end; the megabytes that its process held at most."""
+    """Run train.py to its end; return the greatest memory of its process in MB."""
     command = [sys.executable, str(ROOT / "train.py"), *words, "--train.run", str(path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -55,7 +55,7 @@ def train(path: Path, words: list[str]) -> float:
 
 
 def kept_bytes(step: GradientStep, batch: Batch) -> int:
-    """What autograd holds on to between the forward and the backward of a batch, weights not counted."""
+    """Bytes that autograd keeps between the forward and the backward of a batch, without weights."""
     weights, kept = {p.untyped_storage().data_ptr() for p in step.working.parameters()}, {}
 
     def keep(x: torch.Tensor) -> torch.Tensor:
@@ -70,7 +70,7 @@ def kept_bytes(step: GradientStep, batch: Batch) -> int:
 
 
 def memory(config: RunConfig, data: Data) -> dict[str, float]:
-    """What training by this config needs beside the weights."""
+    """The memory that training by this config needs beside the weights."""
     model = wiring.build_model(config, data.tokenizer.vocab_size)
     step = wiring.build_step(config, model)
     members = step.optimizer.members if isinstance(step.optimizer, Together) else [step.optimizer]
@@ -85,7 +85,7 @@ def memory(config: RunConfig, data: Data) -> dict[str, float]:
 
 
 def losses(path: Path, diary: Validation, stories: Validation) -> dict[str, float]:
-    """What a run knows of the new stories and of the old ones."""
+    """A run's losses on the new stories and on the old ones."""
     model = folder.open_run(path).text.model
     new = diary(model)
     return {
@@ -96,7 +96,7 @@ def losses(path: Path, diary: Validation, stories: Validation) -> dict[str, floa
 
 
 def main() -> None:
-    """Train, measure, print the table and, as JSON, what it is made of."""
+    """Train, measure, and print the table and its numbers as JSON."""
     parser = Parser(description=__doc__)
     parser.add_argument("--run", type=Path, help="a trained gpt-tiny; default: train one")
     parser.add_argument("--seeds", type=int, default=1, help="repeats of both, each with another seed")

@@ -1,8 +1,9 @@
-"""A mixture of experts against the dense model that does as much arithmetic for a token: python -m benchmarks.moe
+"""A mixture of experts compared with a dense model of equal arithmetic per token: python -m benchmarks.moe
 
-Both are made from configs/moe-tiny.toml and learn from the same batches, a step of one and a step of the other in turns. The dense
-model's feed-forward is as wide as all the experts together that one token asks, so both have equally many active parameters (but
-for the router). Validation losses at the end, and the median of the ratio of the two times over all steps, with its quartiles.
+Both are built from configs/moe-tiny.toml and train on the same batches, a step of one and a step of the other in turns.
+The dense model's feed-forward is as wide as the experts of one token together, so both have equally many active
+parameters (without the router). Results: validation losses at the end, and the median and quartiles of the ratio of the
+two times over all steps.
 """
 
 import statistics
@@ -57,13 +58,13 @@ def race(config: RunConfig) -> dict[str, float]:
 
 
 def main() -> None:
-    """Train both with each seed and keep what they reach."""
+    """Train both with each seed and record the results."""
     parser = Parser(description=__doc__)
     parser.add_argument("--steps", type=int, default=400, help="optimizer updates of each, more than ten")
     parser.add_argument(
         "--seeds", type=int, default=1, help="repeats, each with other weights and another order of the batches"
     )
-    parser.add_argument("--corpus", help="instead of the config's")
+    parser.add_argument("--corpus", help="corpus, instead of the config's")
     args = parser.parse()
     flags = {"train.max_steps": str(args.steps)} | ({"data.corpus": args.corpus} if args.corpus else {})
     config = override(load_config("moe-tiny"), flags)

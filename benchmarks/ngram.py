@@ -1,7 +1,8 @@
-"""How long it takes to count n-grams, and how much memory: python -m benchmarks.ngram [--tokens 10_000_000] [--order 5]
+"""Time and memory of counting n-grams: python -m benchmarks.ngram [--tokens 10_000_000] [--order 5]
 
-The text is drawn token by token from Zipf's law, so that nearly all long n-grams are different: no real text is as hard. One
-thread; a step counts 2^21 tokens, as `CountingStep` would. Memory is the highest that the process ever held, Python and torch included.
+The text is drawn token by token from Zipf's law, so nearly all long n-grams are different, which is harder than any
+real text. One thread; a step counts 2^21 tokens, as `CountingStep` does. Memory is the greatest of the process, Python
+and torch included.
 """
 
 import resource
@@ -20,12 +21,12 @@ ROWS, WIDTH = 16, 2**17
 
 
 def peak() -> float:
-    """MB held at most until now."""
+    """Greatest memory of the process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
-    """Count, look up once, print."""
+    """Count, look up once, and print."""
     parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tokens", type=int, default=10_000_000)
     parser.add_argument("--order", type=int, default=5)
@@ -51,7 +52,8 @@ def main() -> None:
     counting = peak()
     ready = timed(lambda: model(ids[:1, :8]))[1]
     print(
-        f"{n_counted:,} tokens of {args.vocab_size:,}, order {args.order}: {sum(sizes):,} n-grams {sizes}, {n_bytes / 1e6:.0f} MB"
+        f"{n_counted:,} tokens of {args.vocab_size:,}, order {args.order}: "
+        f"{sum(sizes):,} n-grams {sizes}, {n_bytes / 1e6:.0f} MB"
     )
     print(f"{before:.0f} MB before the first token")
     print(f"first look-up {ready:.1f} s (it works out what smoothing needs); peak memory {peak():.0f} MB")

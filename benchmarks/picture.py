@@ -1,7 +1,7 @@
 """The README's picture: python -m benchmarks.picture RUN
 
-Three views of one run, in benchmarks/picture.png: its losses above the entropy of the text's source, a story that it writes, and the
-choice of one token of that story. The token is the one at which the model was least certain. Needs matplotlib.
+Three views of one run, in benchmarks/picture.png: its losses above the entropy of the text's source, a generated story,
+and the choice of one of its tokens, the one at which the model was least certain. Needs matplotlib.
 """
 
 import textwrap
@@ -21,16 +21,16 @@ from minillm.training.curves import curves_of, source_loss
 from minillm.training.metrics import read_metrics
 
 PICTURE = ROOT / "benchmarks" / "picture.png"
-COLUMNS = 62  # of the story
+COLUMNS = 62  # width of the story
 COLORS = {"training loss": "#9db7d5", "validation loss": "#1f4e79"}
 KEPT, DROPPED, DRAWN = "#1f4e79", "#c9c9c9", "#c8553d"
 
 
 def main() -> None:
-    """Write a story, explain it, draw."""
+    """Generate a story, explain it, and draw."""
     parser = Parser(description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a run")
-    parser.add_argument("--seed", type=int, default=1, help="of the story")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the story")
     args = parser.parse()
     opened = open_run(args.run)
     story, choices = write(opened, args.seed)
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def write(opened: OpenRun, seed: int) -> tuple[str, list[Choice]]:
-    """A story, and all that led to each of its tokens."""
+    """A generated story, and the explanation of each of its tokens."""
     choices: list[Choice] = []
 
     def explained(model, prompts, sampler, **how):
@@ -78,7 +78,7 @@ def draw_story(axes: Axes, command: str, story: str) -> None:
 
 
 def draw_choice(axes: Axes, choice: Choice, decode) -> None:
-    """The most probable tokens: the model's probabilities, and those that the sampler leaves."""
+    """The most probable tokens: probabilities of the model, and those after the sampling pipeline."""
     before, after = choice.stages[0], choice.stages[-1]
     best = before.best[::-1]
     names = [repr(decode([token])) for token, _ in best]
@@ -86,14 +86,9 @@ def draw_choice(axes: Axes, choice: Choice, decode) -> None:
     colors = [DRAWN if token == choice.token else KEPT if token in kept else DROPPED for token, _ in best]
     axes.barh(names, [p for _, p in best], color=colors)
     axes.set(title="It chooses", xlabel="probability of the next token")
-    axes.text(
-        0.98,
-        0.03,
-        f"{after.n_possible} of {before.n_possible} tokens are left by top-p;\nu = {choice.uniform:.3f} draws {decode([choice.token])!r}",
-        ha="right",
-        fontsize=8,
-        transform=axes.transAxes,
-    )
+    left = f"{after.n_possible} of {before.n_possible} tokens are left by top-p"
+    drawn = f"u = {choice.uniform:.3f} draws {decode([choice.token])!r}"
+    axes.text(0.98, 0.03, f"{left};\n{drawn}", ha="right", fontsize=8, transform=axes.transAxes)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Copy the measured figures into the README and into benchmarks/figures.md: python -m benchmarks.readme
+"""Copy the measured figures into README.md and benchmarks/figures.md: python -m benchmarks.readme
 
-What stands between marks in README.md, and all of figures.md, is generated from the .json files beside this one; a test fails when they
-drift apart. Only figures.md says what was asked for (see `goals`), and whether it was reached.
+The text between marks in README.md, and all of figures.md, is generated from the .json files beside this one; a test
+fails if they differ. Goals, and whether they are reached, are in figures.md only (see `goals`).
 """
 
 import json
@@ -10,7 +10,7 @@ from benchmarks import claims, ladder, lessons
 from benchmarks.cache_frontier import FORGETFUL
 from benchmarks.goals import GOALS
 from benchmarks.record import FIGURES, ROOT
-from minillm.tokenizers.build_tokenizer import CLASSES
+from minillm.tokenizers.build_tokenizer import TOKENIZERS
 
 PAGE = ROOT / "benchmarks" / "figures.md"
 ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
@@ -182,7 +182,7 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
     "kernel-rms-norm": [("RMSNorm differentiated by hand, times autograd's speed", "ratio", "{:.2f} x")],
     **{
         f"tokenizer-{kind}": [(f"tokenizer {kind} reads MB a second (`benchmarks.tokenizers`)", "encode", "{:.1f}")]
-        for kind in CLASSES
+        for kind in TOKENIZERS
     },
     "tokenizer-default": [("the default tokenizer reads MB a second of the stories of gpt-tiny", "encode", "{:.1f}")],
     "imports": [
@@ -221,7 +221,7 @@ FIRST = (
 
 
 def table(figures: dict, goals: dict | None = None) -> str:
-    """The Markdown table of all that was measured, and beside it what was asked for, if `goals` are given."""
+    """The Markdown table of all figures, with their goals if `goals` is given."""
     heads = ["measured", "mean", "lowest ... highest", "runs", *(["asked for"] if goals is not None else [])]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     machines = sorted({entry["machine"] for entry in figures.values()})
@@ -245,12 +245,12 @@ def table(figures: dict, goals: dict | None = None) -> str:
 
 
 def first(figures: dict) -> str:
-    """The table of those that a reader of the README wants to know."""
+    """The table of the figures that the README shows."""
     return table({name: figures[name] for name in FIRST if name in figures})
 
 
 def with_figures(readme: str) -> str:
-    """The README with every table that was measured in its place."""
+    """The README with every measured table in its place."""
     figures, raced = (json.loads(path.read_text(encoding="utf-8")) for path in (FIGURES, ladder.LADDER))
     tables = {
         "figures": first(figures),
@@ -267,8 +267,9 @@ def with_figures(readme: str) -> str:
 
 
 def page(figures: dict) -> str:
-    """figures.md."""
-    return f"# What was measured\n\n`python -m benchmarks` measures it all and writes this page.\n\n{table(figures, GOALS)}"
+    """The text of figures.md."""
+    intro = "`python -m benchmarks` measures it all and writes this page."
+    return f"# What was measured\n\n{intro}\n\n{table(figures, GOALS)}"
 
 
 def main() -> None:

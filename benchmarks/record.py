@@ -1,6 +1,6 @@
-"""Where measured figures are kept: benchmarks/figures.json, one entry a benchmark, with the machine, the spread and the number of runs.
+"""Record figures in benchmarks/figures.json: one entry a benchmark, with machine, spread and number of runs.
 
-`python -m benchmarks.readme` copies them into the README and into benchmarks/figures.md; `goals` says what was asked for.
+`python -m benchmarks.readme` copies them into the README and into benchmarks/figures.md; `goals` has the goals.
 """
 
 import json
@@ -16,20 +16,21 @@ FIGURES = ROOT / "benchmarks" / "figures.json"
 
 
 def machine() -> str:
-    """The processor, with the widest vectors that torch uses on it, and the versions."""
+    """The CPU, with the widest vectors that torch uses on it, and the versions."""
     processor = f"{processor_name()} ({torch.backends.cpu.get_cpu_capability()})"
-    return f"{torch.get_num_threads()} CPU threads, {processor}, Python {platform.python_version()}, torch {torch.__version__}"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{torch.get_num_threads()} CPU threads, {processor}, {versions}"
 
 
 def processor_name() -> str:
-    """The name of the processor as Linux knows it, or its kind elsewhere."""
+    """The CPU's name on Linux, or its kind elsewhere."""
     cpuinfo = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else []
     return names[0] if names else platform.machine()
 
 
 def spread(results: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Of each number: mean, median, lowest and highest over the repeats."""
+    """Mean, median, lowest and highest of each number over the repeats."""
     names = [name for name, value in results[0].items() if isinstance(value, int | float)]
     columns = {name: [float(result[name]) for result in results] for name in names}
     return {
@@ -39,7 +40,7 @@ def spread(results: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 
 
 def record(name: str, results: list[dict[str, float]]) -> None:
-    """Keep the figures of one benchmark, one dict a repeat, and print them."""
+    """Record and print the figures of one benchmark, one dict a repeat."""
     kept = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
     kept[name] = {"machine": machine(), "figures": spread(results)}
     FIGURES.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")

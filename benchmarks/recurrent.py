@@ -1,7 +1,7 @@
-"""The recurrent layers against torch's: python -m benchmarks.recurrent [--cells lstm gru rnn] [--repeats 15]
+"""The recurrent layers compared with torch's: python -m benchmarks.recurrent [--cells lstm gru rnn] [--repeats 15]
 
-Forward and backward of a stack over random vectors, the two taken in turns; tokens per second of each, and their ratio. Two layers of
-256, 16 rows of 128 tokens, unless told otherwise; as many threads as torch takes by itself.
+Forward and backward of a stack over random vectors, the two in turns: tokens per second of each, and their ratio. By
+default two layers of 256 and 16 rows of 128 tokens, with torch's default number of threads.
 """
 
 import torch
@@ -36,7 +36,7 @@ def measure(cell: str, B: int, T: int, H: int, n_layers: int, repeats: int) -> d
 
 
 def main() -> None:
-    """Measure each cell and keep it."""
+    """Measure each cell and record it."""
     parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=["lstm", "gru", "rnn"])
     for name, default in {"batch-size": 16, "length": 128, "d-hidden": 256, "n-layers": 2, "repeats": 15}.items():

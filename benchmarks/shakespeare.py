@@ -1,14 +1,15 @@
-"""How much sooner the fast recipe is there: python -m benchmarks.shakespeare --corpus FILE [--seeds 5]
+"""The speed-up of the fast recipe to a given loss: python -m benchmarks.shakespeare --corpus FILE [--seeds 5]
 
-configs/gpt-shakespeare.toml and the classic recipe of configs/gpt-nano.toml (float32, AdamW) learn tiny Shakespeare until the loss on the
-whole validation split is 1.886 nats at most. Evaluations are not timed. Of each seed both are trained in one process:
+configs/gpt-shakespeare.toml and the classic recipe of configs/gpt-nano.toml (float32, AdamW) train on tiny Shakespeare
+until the loss on the whole validation split is at most 1.886 nats. Evaluations are not timed. Both are trained in one
+process for each seed:
 
-    ours       the sum of its steps up to the loss, cutting of batches included, in the precision that a short trial finds faster
-    classic    its steps up to the loss, times the median second of those that it took in turns with ours; no cutting of batches
+    ours       sum of its steps up to the loss, batches included, in the precision that a short trial finds faster
+    classic    number of its steps up to the loss, times the median time of those in turns with ours; without batches
 
-The classic recipe goes on by itself, untimed, once ours is there; with --classic-steps it does not and is taken at that word. Where it
-never comes so far, all its steps count, and the ratio is the least that it can be: its schedule of 2,000 steps ends at 1.90 (see gpt-nano
-in figures.md). Memory that is freed is kept for both.
+The classic recipe continues alone, untimed, once ours is done; --classic-steps gives its number of steps instead. If it
+never reaches the loss, all its steps count, and the ratio is a lower limit: its schedule of 2,000 steps ends at 1.90
+(see gpt-nano in figures.md).
 """
 
 import argparse
@@ -25,7 +26,7 @@ from minillm.tasks.task import Data
 
 
 class Trainee:
-    """A recipe on its way to a loss, which it looks for every so many steps from one on."""
+    """One recipe in training; from one step on it is evaluated at regular intervals, until it reaches the loss."""
 
     def __init__(self, config: RunConfig, data: Data, loss: float, look_from: int, look_every: int):
         self.max_steps, self.loss, self.look_from, self.look_every = config.train.max_steps, loss, look_from, look_every
@@ -34,14 +35,14 @@ class Trainee:
         self.step, self.n_steps = wiring.build_step(config, self.model), 0
 
     def advance(self) -> tuple[float, float]:
-        """One step: seconds of cutting its batch, and of learning from it."""
+        """One training step: seconds of making its batch, and of learning from it."""
         batch, cutting = timed(lambda: self.batch(self.n_steps))
         learning = timed(lambda: self.step(batch))[1]
         self.n_steps += 1
         return cutting, learning
 
     def there(self) -> bool:
-        """Whether the loss is reached, where it is looked for. Ends the measurement if it was reached before the first look."""
+        """Whether the loss is reached, evaluated at fixed steps. Exits if it was reached before the first one."""
         past = self.n_steps - self.look_from
         if past < 0 or (past % self.look_every and not self.over()):
             return False
@@ -56,7 +57,7 @@ class Trainee:
 
 
 def race(configs: dict[str, RunConfig], data: Data, args: argparse.Namespace) -> dict[str, float]:
-    """Train both; seconds, steps and the ratio."""
+    """Train both: seconds, steps and the ratio."""
     ours = Trainee(configs["ours"], data, args.loss, args.look_from, args.look_every)
     classic = Trainee(configs["classic"], data, args.loss, args.classic_look_from, args.classic_look_every)
     seconds, learning, reached = 0.0, [], False
@@ -80,19 +81,19 @@ def race(configs: dict[str, RunConfig], data: Data, args: argparse.Namespace) ->
 
 
 def main() -> None:
-    """Race with every seed and keep what was found."""
+    """Race with every seed and record the results."""
     parser = Parser(description=__doc__)
-    parser.add_argument(
-        "--corpus", default="shakespeare", help="a file with the plays; default: as the configs have it"
-    )
+    parser.add_argument("--corpus", default="shakespeare", help="a file with the plays; default: the configs' corpus")
     parser.add_argument("--seeds", type=int, default=5, help="repeats, each with other weights and batches")
     parser.add_argument("--loss", type=float, default=1.886, help="nats per character to reach")
     parser.add_argument("--steps", type=int, help="length of the fast recipe's schedule; default: the config's")
     parser.add_argument("--look-from", type=int, default=100, help="step of the fast recipe's first evaluation")
-    parser.add_argument("--look-every", type=int, default=10, help="steps from one to the next")
-    parser.add_argument("--classic-look-from", type=int, default=1500, help="the same of the classic recipe")
+    parser.add_argument("--look-every", type=int, default=10, help="steps between evaluations")
+    parser.add_argument(
+        "--classic-look-from", type=int, default=1500, help="step of the classic recipe's first evaluation"
+    )
     parser.add_argument("--classic-look-every", type=int, default=50)
-    parser.add_argument("--classic-steps", type=int, default=0, help="steps that it needs, where that is known already")
+    parser.add_argument("--classic-steps", type=int, default=0, help="steps of the classic recipe, if known already")
     args = parser.parse()
     keep_freed_memory()
     both = {"ours": load_config("gpt-shakespeare"), "classic": load_config("gpt-nano")}

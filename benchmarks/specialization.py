@@ -1,12 +1,13 @@
-"""Do experts specialize? Mutual information of expert and source, for runs with and without balancing: python -m benchmarks.specialization
+"""Specialization of experts, with and without load balancing: python -m benchmarks.specialization
 
-configs/moe-tiny.toml reads documents of known sources. The same model learns from the same batches with each remedy against
-favorites; then every source's held-out documents are read, and the choices of each layer's router are counted by source:
+configs/moe-tiny.toml reads documents of known sources. The same model trains on the same batches with each balancing
+method; then every source's held-out documents are read, and the choices of each layer's router are counted by source:
 
-    I(expert; source) = sum over both of p(e, s) log2 p(e, s) / (p(e) p(s))        bits, sources weighed equally
+    I(expert; source) = sum over both of p(e, s) log2 p(e, s) / (p(e) p(s))        bits, sources weighted equally
 
-0 says that the expert tells nothing about the source, log2 of the number of sources that it tells everything. A router that sends
-everything to a few favorites has little to tell, so the entropy of the load stands beside it. A random router has about 0.
+0 means that the expert is independent of the source; log2 of the number of sources, that it determines the source. A
+router that uses few experts has little information, so the entropy of the load is printed too. A random router has
+about 0.
 """
 
 import math
@@ -34,7 +35,7 @@ REMEDIES = {
 
 
 def mutual_information(counts: Tensor) -> float:
-    """Choices by source and expert (S, E) -> bits."""
+    """Mutual information in bits of choices counted by source and expert, (S, E)."""
     joint = counts.double() / counts.sum(1, keepdim=True) / len(counts)  # (S, E): p(source, expert)
     independent = joint.sum(0, keepdim=True) / len(counts)  # (1, E): p(expert) p(source)
     return float(torch.special.xlogy(joint, joint / independent.clamp(min=1e-300)).sum()) / math.log(2)
@@ -42,7 +43,7 @@ def mutual_information(counts: Tensor) -> float:
 
 @torch.inference_mode()
 def choices(model: nn.Module, config: RunConfig, data: Data) -> Tensor:
-    """How often each layer's experts are chosen while each source's held-out documents are read: (L, S, E)."""
+    """Number of times that each layer's experts are chosen for each source's held-out documents, (L, S, E)."""
     counts = []
     for source in load_corpus(config.data).parts:
         held_out = split(source.documents, config.data.val_fraction, config.data.test_fraction).val
@@ -71,10 +72,10 @@ def report(name: str, counts: Tensor, loss: float) -> dict[str, float]:
 
 
 def main() -> None:
-    """Train with each remedy and print what its experts know."""
+    """Train with each method and print the information of its experts."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=200, help="optimizer updates of each")
-    parser.add_argument("--corpus", help="instead of the config's: names with commas between")
+    parser.add_argument("--steps", type=int, default=200, help="optimizer updates of each model")
+    parser.add_argument("--corpus", help="corpora, instead of the config's: names separated by commas")
     args = parser.parse()
     more = {"data.corpus": args.corpus} if args.corpus else {}
     config = override(load_config("moe-tiny"), {"train.max_steps": str(args.steps), "train.precision": "bf16"} | more)

@@ -1,9 +1,10 @@
-"""What a draft is worth: python -m benchmarks.speculative --run runs/gpt-target --draft runs/gpt-draft
+"""The gain from speculative decoding: python -m benchmarks.speculative --run runs/gpt-target --draft runs/gpt-draft
 
-Writes after the first words of several documents, greedily and as the run samples, with the draft, without it, and with the draft's
-model alone, taken in turns after a warm-up, all in one precision and with a KV cache. Prints medians of tokens per second, lowest ...
-highest, how many greedy texts are equal (float32 may tell near ties apart by the shape of a product; float64 tests find none), and the
-speed-up beside the one that acceptance and cost predict (Leviathan et al. 2023).
+Generates after the first words of several documents, greedily and with the run's sampling settings: with the draft,
+without it, and by the draft's model alone, in turns after a warm-up, in one precision and with a KV cache. Prints
+medians of tokens per second, lowest ... highest; the number of equal greedy texts (float32 may break near ties
+differently; tests in float64 find no difference); and the speed-up beside the one predicted from acceptance and cost
+(Leviathan et al. 2023).
 """
 
 import statistics
@@ -19,7 +20,8 @@ from minillm.config.flags import Parser
 from minillm.datasets.corpus import load_corpus
 from minillm.decoding.draft_length import MOST, Cost, Tally, expected_speed_up
 from minillm.decoding.drafts import ModelDrafter
-from minillm.decoding.generate import Completion, generate
+from minillm.decoding.generate import generate
+from minillm.decoding.rows import Completion
 from minillm.decoding.sampler import SamplingConfig
 from minillm.decoding.speculative import speculate
 from minillm.runs.drafter import build_drafter
@@ -27,7 +29,7 @@ from minillm.runs.folder import open_run
 from minillm.text.model import TextModel
 from minillm.training.precision import DTYPES
 
-N_WORDS = 5  # of a document, to go on from
+N_WORDS = 5  # words of a document in a prompt
 
 
 def written(
@@ -51,11 +53,11 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="the target's run")
     parser.add_argument("--draft", required=True, help="the draft's run, or ngram, or prompt")
     parser.add_argument(
-        "--draft-tokens", type=int, default=0, help=f"tokens to draft at once, 1 ... {MOST}; 0: as many as pay"
+        "--draft-tokens", type=int, default=0, help=f"tokens to draft at once, 1 ... {MOST}; 0: the fastest number"
     )
-    parser.add_argument("--max-new-tokens", type=int, default=150, help="tokens of a text at most")
+    parser.add_argument("--max-new-tokens", type=int, default=150, help="most tokens of a text")
     parser.add_argument("--repeats", type=int, default=15, help="texts of each kind")
-    parser.add_argument("--precision", choices=list(DTYPES), default="fp32", help="of both models")
+    parser.add_argument("--precision", choices=list(DTYPES), default="fp32", help="precision of both models")
     parser.add_argument("--threads", type=int, default=2, help="threads that torch may use")
     args = parser.parse()
     torch.set_num_threads(args.threads)
@@ -72,7 +74,8 @@ def main() -> None:
     ]
     sizes = " and ".join(f"{sum(p.numel() for p in model.parameters()):,}" for model in models)
     print(
-        f"{args.threads} threads, {args.precision}, {sizes} parameters, {args.repeats} texts of at most {args.max_new_tokens} tokens"
+        f"{args.threads} threads, {args.precision}, {sizes} parameters, "
+        f"{args.repeats} texts of at most {args.max_new_tokens} tokens"
     )
 
     for name, sampling in {"greedy": SamplingConfig(temperature=0), "sampled": opened.config.sampling}.items():
@@ -93,12 +96,13 @@ def main() -> None:
             + (f"; {equal} of {args.repeats} texts equal" * (name == "greedy"))
         )
         print(f"  tokens/s  plain {span(target, 1)}   drafted {span(drafted, 1)}")
-        told = f"{whole.mean_length:.2f} drafted and {whole.tokens_per_call:.2f} written a call, a drafted token costs {cost:.3f} calls"
-        print(f"  accepted {whole.acceptance:.1%}, {told}")
+        counts = f"{whole.mean_length:.2f} drafted and {whole.tokens_per_call:.2f} written a call"
+        print(f"  accepted {whole.acceptance:.1%}, {counts}, a drafted token costs {cost:.3f} calls")
         predicted = expected_speed_up(whole.acceptance, whole.mean_length, Cost(cost))
         median = statistics.median(drafted) / statistics.median(target)
         print(
-            f"  speed-up {median:.2f} x of medians, {min(gains):.2f} ... {max(gains):.2f} text by text; predicted {predicted:.2f} x"
+            f"  speed-up {median:.2f} x of medians, {min(gains):.2f} ... {max(gains):.2f} text by text; "
+            f"predicted {predicted:.2f} x"
         )
         rows = zip(drafted, gains, accepted, strict=True)
         record(f"speculative-{name}", [{"tokens_per_second": a, "speed_up": b, "acceptance": c} for a, b, c in rows])

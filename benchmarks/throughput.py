@@ -1,15 +1,15 @@
-"""Training steps: python -m benchmarks.throughput
+"""Speed of training steps: python -m benchmarks.throughput
 
-The GPT of configs/gpt-nano.toml (4 layers x 128, context 64, 12 rows, vocabulary 65), with the biases that transformers' GPT-2 has, on
-random tokens. Ours is a step of minillm, with AdamW, in the precision that a short trial finds faster. Theirs is transformers' GPT-2 with
-the same weights and `torch.optim.AdamW`: the plain step in float32, and one with the model in bfloat16 autocast. Ours clips the gradient,
-theirs do not; memory that is freed is kept for all. They learn from the same batch, in turns; first they must agree about its loss in
-float64.
+The GPT of configs/gpt-nano.toml (4 layers x 128, context 64, 12 rows, vocabulary 65), with GPT-2's biases, on random
+tokens. Ours is a minillm step with AdamW, in the precision that a short trial finds faster. Theirs is transformers'
+GPT-2 with the same weights and `torch.optim.AdamW`: a plain step in float32, and one with bfloat16 autocast. Ours clips
+the gradient, theirs do not; all keep freed memory. They train on the same batch, in turns; first their losses must be
+equal in float64.
 
-Then how near a step comes to what the machine can do: a GPT of 10.7 million parameters (6 layers x 384, 6 heads, context 256, 8 rows) in
-bfloat16. Its operations are counted as 6 N + 12 L D T for each token, N the parameters that multiply, and divided by the
-seconds of a step; the bound is the rate of a large product of bfloat16 matrices, measured after every step. So are the products of the
-linear layers by themselves, layer by layer, forward and backward: what a step would reach that did nothing else.
+Then the share of the machine's speed: a GPT of 10.7 million parameters (6 layers x 384, 6 heads, context 256, 8 rows)
+in bfloat16. Its operations, 6 N + 12 L D T for each token with N multiplying parameters, are divided by the seconds of
+a step. The bound is the rate of a large product of bfloat16 matrices, measured after every step, and that of the linear
+layers' products alone.
 """
 
 import torch
@@ -33,25 +33,25 @@ LARGER = {"n_layers": 6, "d_model": 384, "n_heads": 6, "context_length": 256}
 
 
 def faster(config: RunConfig, vocab_size: int, batch: Batch) -> RunConfig:
-    """The config in the precision that a short trial finds faster, as train.py chooses it."""
+    """The config in the faster precision by a short trial, as train.py chooses it."""
     seconds = seconds_per_pass(wiring.build_model(config, vocab_size), wiring.build_objective(config), batch)
     return override(config, {"train.precision": min(seconds, key=seconds.__getitem__)})
 
 
 def random_batch(config: RunConfig) -> Batch:
-    """Tokens without a meaning, always the same."""
+    """Random tokens, the same on every call."""
     shape = (config.train.batch_size, config.model.context_length + 1)
     text = torch.randint(VOCAB, shape, generator=torch.Generator().manual_seed(0))
     return Batch(text[:, :-1].contiguous(), text[:, 1:].contiguous())
 
 
 def their_loss(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """The mean nats per token of transformers' model."""
+    """Mean nats per token of transformers' model."""
     return F.cross_entropy(model(batch.tokens, use_cache=False).logits.flatten(0, 1).float(), batch.targets.flatten())
 
 
 class TheirStep:
-    """The step that everybody writes."""
+    """The usual training step, with transformers."""
 
     def __init__(self, model: nn.Module, config: RunConfig, autocast: bool):
         c = config.optim
@@ -68,7 +68,7 @@ class TheirStep:
 
 
 def against_transformers(repeats: int) -> list[dict[str, float]]:
-    """Tokens a second of ours and theirs."""
+    """Tokens per second of ours and theirs."""
     config = override(load_config("gpt-nano"), {"model.bias": "true"})
     batch = random_batch(config)
     config = faster(config, VOCAB, batch)
@@ -112,13 +112,12 @@ class Products:
 
 
 def against_the_machine(repeats: int) -> list[dict[str, float]]:
-    """Operations a second of a step in bfloat16, of its products alone, and of large matrix products between the steps."""
+    """Operations per second of a bfloat16 step, of its products alone, and of large matrix products in between."""
     sizes = {f"model.{name}": str(size) for name, size in LARGER.items()}
     config = override(load_config("gpt-nano"), {**sizes, "train.batch_size": "8", "train.precision": "bf16"})
     model, batch, c = wiring.build_model(config, VOCAB), random_batch(config), config.model
-    n_multiplying = sum(
-        p.numel() for name, p in model.named_parameters() if "positions" not in name
-    )  # the embedding, as the head, too
+    # all parameters but positions; the tied embedding multiplies as the head
+    n_multiplying = sum(p.numel() for name, p in model.named_parameters() if "positions" not in name)
     operations = batch.tokens.numel() * (6 * n_multiplying + 12 * c.n_layers * c.d_model * c.context_length)
     step, products, rows = wiring.build_step(config, model), Products(model, batch.tokens.numel()), []
     for i in range(repeats + 1):
@@ -136,7 +135,7 @@ def against_the_machine(repeats: int) -> list[dict[str, float]]:
 
 
 def main() -> None:
-    """Measure both and keep them."""
+    """Measure both and record them."""
     parser = Parser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=50, help="timed steps of each at the small shape")
     parser.add_argument("--larger-repeats", type=int, default=10, help="timed steps at 10.7 million parameters")

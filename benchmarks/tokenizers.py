@@ -1,9 +1,9 @@
-"""How fast each tokenizer reads: MB of UTF-8 per second, the median of some repeats, caches empty at the start of each.
+"""Speed of each tokenizer: MB of UTF-8 per second, the median of repeats with empty caches.
 
     python -m benchmarks.tokenizers [--corpus FILE] [--vocab-size 2048] [--repeats 5]
 
-Reads the manual that Python carries within itself, unless told otherwise, in which every fifth word is a new one. Then the default
-tokenizer reads the stories that train.py reads by default, in which words recur. One process; the documents go in all at once.
+By default it reads Python's manual, in which every fifth word is new. Then the default tokenizer reads train.py's
+default stories, in which words recur. One process; all documents in one call.
 """
 
 import statistics
@@ -15,22 +15,22 @@ from benchmarks.record import record
 from benchmarks.timing import rates, span, timed
 from minillm.config.flags import Parser
 from minillm.datasets.corpus import DataConfig, load_corpus
-from minillm.tokenizers.build_tokenizer import CLASSES, TokenizerConfig, tokenizer_from_dict, train_tokenizer
+from minillm.tokenizers.build_tokenizer import TOKENIZERS, TokenizerConfig, tokenizer_from_dict, train_tokenizer
 from minillm.tokenizers.tokenizer import Tokenizer
 
 
 def megabytes_of(texts: Sequence[str]) -> float:
-    """Of UTF-8."""
+    """Size of documents in MB of UTF-8."""
     return sum(len(text.encode()) for text in texts) / 1e6
 
 
 def anew(tokenizer: Tokenizer) -> Tokenizer:
-    """The same, with empty caches."""
+    """The same tokenizer with empty caches."""
     return tokenizer_from_dict(tokenizer.to_dict())
 
 
 def main() -> None:
-    """Print a row for each and keep them."""
+    """Print and record a row for each tokenizer."""
     parser = Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("--corpus", type=Path, help="a UTF-8 text file (default: the manual of Python)")
     parser.add_argument("--vocab-size", type=int, default=2048)
@@ -41,7 +41,7 @@ def main() -> None:
     print(f"{len(texts)} documents, {megabytes:.2f} MB")
     print(f"{'':22}{'train s':>9}{'encode MB/s':>13}{'decode MB/s':>13}{'vocab':>8}{'bytes/token':>13}")
     found: dict[str, list[dict[str, float]]] = {}
-    for kind in CLASSES:
+    for kind in TOKENIZERS:
         tokenizer, train = timed(lambda kind=kind: train_tokenizer(TokenizerConfig(kind, args.vocab_size), texts))
         encode, decode = [], []
         for _ in range(args.repeats):

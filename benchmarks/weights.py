@@ -1,10 +1,10 @@
-"""A 124M GPT-2 in fewer bytes: tokens a second against transformers, and what it costs: python -m benchmarks.weights [--run RUN]
+"""Quantized weights of a 124M GPT-2, speed and loss: python -m benchmarks.weights [--run RUN]
 
-Random weights of GPT-2's shape (12 layers of 768, 12 heads, 50,257 tokens, tied head) write greedily, one text at a time, with a
-KV cache; fp32 is left out. Every round times transformers' bfloat16 `generate` and each of ours, one after the other, on the same
-prompt, so that whatever else the machine does meets all of them. Printed are the medians over rounds, the median of the ratio of
-each to transformers in the same round, and the bytes of the weights. With --run: the validation loss of a trained run, with its
-weights as trained and packed, on as many batches as --batches says.
+Random weights of GPT-2's shape (12 layers of 768, 12 heads, 50,257 tokens, tied head) generate greedily, one text at a
+time, with a KV cache; float32 is left out. Every round times transformers' bfloat16 `generate` and each of ours, one
+after the other, on the same prompt, so that other processes affect all of them. Printed are the medians over rounds,
+the median ratio of each to transformers in the same round, and the bytes of the weights. With --run: the validation
+loss of a trained run, with its weights as trained and packed, on the number of batches of --batches.
 """
 
 import statistics
@@ -27,17 +27,17 @@ from minillm.quantization.packed import nbytes
 from minillm.runs import folder, wiring
 
 PROMPT = list(range(100, 116))
-SMALL = replace(GPT2, n_layers=12, d_model=768, n_heads=12, context_length=1024)  # the smallest that was published
+SMALL = replace(GPT2, n_layers=12, d_model=768, n_heads=12, context_length=1024)  # the smallest published size
 
 
 def fresh() -> Decoder:
-    """The same random weights each time."""
+    """The same random weights on every call."""
     torch.manual_seed(0)
     return Decoder(SMALL, 50257).eval()
 
 
 def ours(weights: str, n_tokens: int) -> tuple[Callable[[], object], int, str]:
-    """What writes, the bytes of its weights and the kernels that it runs."""
+    """Our generating function, the bytes of its weights, and its kernels."""
     model = fresh()
     pack(model, weights)
     kernels = ", ".join(arrange_for_kernels(model))
@@ -50,13 +50,13 @@ def ours(weights: str, n_tokens: int) -> tuple[Callable[[], object], int, str]:
 
 
 def theirs(n_tokens: int) -> tuple[Callable[[], object], int, str]:
-    """The same of transformers."""
+    """The same for transformers."""
     model = twin(fresh()).bfloat16()
     return lambda: write(model, [PROMPT], n_tokens), nbytes(model), "transformers"
 
 
 def speed(names: list[str], n_tokens: int, n_rounds: int) -> None:
-    """Print tokens a second of each, and keep the ratios."""
+    """Print tokens per second of each, and record the ratios."""
     ways = {"theirs": theirs(n_tokens)} | {name: ours(name, n_tokens) for name in names}
     seconds = in_turns({name: write for name, (write, _, _) in ways.items()}, n_rounds)
     rows: list[dict[str, float]] = [{} for _ in range(n_rounds)]
@@ -71,7 +71,7 @@ def speed(names: list[str], n_tokens: int, n_rounds: int) -> None:
 
 
 def quality(path: Path, n_batches: int) -> None:
-    """Print the validation loss of a run in each format, each computing in bfloat16 once packed, as it would write; keep the percents."""
+    """Print a run's validation loss in each format, and record the percents. Packed weights compute in bfloat16."""
     config = folder.read_best(path)["config"]
     validation = wiring.build_validation(config, wiring.build_data(config, folder.read_best(path)["tokenizer"]))
     del validation.batches[n_batches:]
@@ -94,13 +94,13 @@ def main() -> None:
     """Measure and print."""
     parser = Parser(description=__doc__)
     parser.add_argument("--run", type=Path, help="a trained run, whose loss is measured instead of speed")
-    parser.add_argument("--batches", type=int, default=16, help="of 64 rows, for the loss")
+    parser.add_argument("--batches", type=int, default=16, help="batches of 64 rows, for the loss")
     parser.add_argument(
         "--weights", nargs="+", default=["bf16", "int8", "int4"], choices=WEIGHTS, help="formats to time"
     )
     parser.add_argument("--tokens", type=int, default=64, help="new tokens a text")
     parser.add_argument("--rounds", type=int, default=9, help="repeats")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="that torch may use")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads that torch may use")
     args = parser.parse()
     torch.set_num_threads(args.threads)
     if args.run:

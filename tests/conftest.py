@@ -1,6 +1,6 @@
-"""Laws are tried on the same examples everywhere and without a deadline: what fails, fails again, on every machine.
+"""Settings of Hypothesis: the same examples on every machine, without a deadline, so that a failure recurs.
 
-`pytest --hypothesis-profile fresh --hypothesis-seed N` tries them on other examples, which N decides.
+`pytest --hypothesis-profile fresh --hypothesis-seed N` tries other examples, determined by N.
 """
 
 import os

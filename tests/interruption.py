@@ -1,4 +1,4 @@
-"""Ctrl-C, or another signal, at a known moment."""
+"""Ctrl-C, or another signal, at a chosen moment."""
 
 import signal
 from collections.abc import Iterator

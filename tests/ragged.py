@@ -1,4 +1,4 @@
-"""Ragged reads: the same tokens with EMPTY before, behind or between them, and rows that grow at different paces."""
+"""Ragged reads: the same tokens with EMPTY before, after or between them, and rows that grow at different rates."""
 
 import copy
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Trainings of a second: a small decoder on a text of its own, and the sentences by which one is refused."""
+"""Trainings of a second: a small decoder on its own text, and the errors that refuse it."""
 
 import json
 from functools import partial

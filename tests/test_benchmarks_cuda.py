@@ -1,4 +1,4 @@
-"""The measurement of a card, tried out on the processor: each part is measured or says why not."""
+"""The measurement of a card, run on the CPU: each part has figures or an error."""
 
 import json
 import subprocess

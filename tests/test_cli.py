@@ -1,4 +1,4 @@
-"""The scripts as a user types them: train, sample, resume, and every wrong thing that one may type."""
+"""The scripts: train, sample, resume, and every invalid use."""
 
 import json
 import os
@@ -201,9 +201,8 @@ def test_a_run_that_was_killed_before_its_summary_is_summed_up_by_resuming_it_an
         patch.setattr(train.report, "finish", lambda *_: None)
         assert train.main(["--config", "gpt-tiny", *words, "--train.run", str(path)]) == 0
     if earlier:
-        (path / "summary.json").write_text(
-            json.dumps({"steps": earlier})
-        )  # of the same run, when it had fewer steps to take
+        # as if the same run had ended with fewer steps before
+        (path / "summary.json").write_text(json.dumps({"steps": earlier}))
     before = weights(path)
     status = train.main(["--resume", str(path)])
     if earlier == 12:

@@ -1,4 +1,4 @@
-"""Encoders as a user types them: train, fill in blanks, search, fine-tune, and what cannot be asked of them."""
+"""Encoders by the scripts: training, masked tokens, search, fine-tuning, and refused uses."""
 
 import json
 
@@ -24,17 +24,17 @@ def small(**more):
     return words[:at] + words[at + 2 :]
 
 
-SHAPE = [
+SHAPE = [  # flags that give another config the same encoder
     word
     for name, value in zip(small()[::2], small()[1::2], strict=True)
     if name.startswith(("--model", "--tokenizer"))
     for word in (name, value)
-]  # of the encoder, for a config that would make another
+]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """An encoder, a decoder, and the encoder fine-tuned to tell endings, in one folder; and what the trainings printed."""
+    """A folder with an encoder, a decoder and the encoder fine-tuned on endings; and the output of their training."""
     folder, outs = tmp_path_factory.mktemp("runs"), {}
     quick = {"data.n_stories": 60, "train.max_steps": 4, "schedule.warmup_steps": 1, "train.batch_size": 5}
     finetune = SHAPE + [f"--{name}={value}" for name, value in quick.items()]

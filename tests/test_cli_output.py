@@ -1,4 +1,4 @@
-"""What training shows on the way: what matters, in one unit, and in plain lines where nobody watches a terminal."""
+"""The output of training: the important numbers in one unit, as plain lines without a terminal."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A translator as a user types it: trained on pairs, asked with a prompt, and shown where it looked."""
+"""A translator by the scripts: trained on pairs, prompted, and its attention shown."""
 
 import json
 import sys

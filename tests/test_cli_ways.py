@@ -1,4 +1,4 @@
-"""The ways to write, as a user asks for them: beams, the best of several, with all reasons; and what makes no sense beside them."""
+"""Decoding methods by the scripts: beam search, best-of-N, explanations; and combinations that are refused."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Every config that ships can be read and trained with."""
+"""Every shipped config can be read and trained."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""The processor alone is enough, and CUDA is never so much as asked for; where it is there, everything runs on it too."""
+"""The CPU alone suffices, and CUDA is never touched then; with CUDA, everything runs on it too."""
 
 import subprocess
 import sys
@@ -21,15 +21,16 @@ ROOT = Path(__file__).resolve().parents[1]
 flags = partial(tiny.flags, SMALL | {"train.max_steps": 3})
 without_one = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
-# Every public function of torch.cuda and its submodules refuses. The one exception: torch.manual_seed itself tells the seed to
-# torch.cuda.manual_seed_all, which would only note it until there is a device; it does nothing here.
+# Every public function of torch.cuda and its submodules raises. The one exception: torch.manual_seed itself calls
+# torch.cuda.manual_seed_all, which would only store the seed for a later device; here it does nothing.
 FORBID = """
 import inspect, sys, torch
 def forbid(name):
     def touched(*_, **__):
         raise AssertionError(f"torch.cuda.{name} was touched")
     return touched
-for module in [torch.cuda, *(m for m in vars(torch.cuda).values() if inspect.ismodule(m) and m.__name__.startswith("torch.cuda."))]:
+found = [m for m in vars(torch.cuda).values() if inspect.ismodule(m) and m.__name__.startswith("torch.cuda.")]
+for module in [torch.cuda, *found]:
     for name, found in list(vars(module).items()):
         if inspect.isfunction(found) and not name.startswith("_"):
             setattr(module, name, forbid(name))

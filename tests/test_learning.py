@@ -1,4 +1,4 @@
-"""What the shipped recipes reach, trained in full: minutes, so only with -m slow."""
+"""The results of the shipped recipes, trained in full: minutes, so only with -m slow."""
 
 import json
 

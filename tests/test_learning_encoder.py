@@ -1,4 +1,4 @@
-"""What an encoder learns: blanks, and then labels."""
+"""The results of an encoder: masked tokens, then labels."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A text of one's own through train.py, as people type it: however small, it ends well and says what happened."""
+"""A user's own text through train.py: however small, training ends well and reports what happened."""
 
 import json
 import tomllib

@@ -47,9 +47,8 @@ def commands(tmp_path_factory) -> Path:
     venv.create(folder / "venv", symlinks=os.name != "nt")
     paths = {"base": str(folder / "venv"), "platbase": str(folder / "venv")}
     borrowed = "\n".join(dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib")))
-    Path(sysconfig.get_path("purelib", "venv", paths), "borrowed.pth").write_text(
-        borrowed
-    )  # packages, but not what their .pth files add
+    # makes packages importable, but not what their .pth files add
+    Path(sysconfig.get_path("purelib", "venv", paths), "borrowed.pth").write_text(borrowed)
     there = Path(sysconfig.get_path("scripts", "venv", paths))
     succeed(sys.executable, "-m", "pip", "--python", there / "python", "install", *PIP, archive, cwd=folder)
     return there

@@ -1,4 +1,4 @@
-"""What the README and the configs promise is what was measured."""
+"""The README and the configs show the measured figures."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""sample.py as wiring: each flag, preset and config key reaches what is written, on a model that nobody had to train."""
+"""sample.py passes each flag, preset and config key on to generation, tested with an untrained model."""
 
 import dataclasses
 import re
@@ -36,8 +36,9 @@ SHAPE = tiny.config(n_kv_heads=2)  # 2 layers, 6 heads, a context of 32
 MODEL = Decoder(SHAPE, LETTERS.vocab_size).double().eval()
 CONFIG = RunConfig(model=SHAPE, text=TextConfig(prompt="abc", max_new_tokens=11))
 OTHERS = {  # a value of each key that no preset has
-    "temperature": 1.75, "top_k": 7, "top_p": 0.55, "min_p": 0.03, "typical_p": 0.85, "repetition_penalty": 1.45, "presence_penalty": 0.35,
-    "frequency_penalty": 0.15, "no_repeat_ngram": 5, "min_new_tokens": 3, "banned_tokens": (2, 4),
+    "temperature": 1.75, "top_k": 7, "top_p": 0.55, "min_p": 0.03, "typical_p": 0.85, "repetition_penalty": 1.45,
+    "presence_penalty": 0.35, "frequency_penalty": 0.15, "no_repeat_ngram": 5, "min_new_tokens": 3,
+    "banned_tokens": (2, 4),
 }  # fmt: skip
 
 

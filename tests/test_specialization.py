@@ -1,4 +1,4 @@
-"""What the benchmarks of experts compute, on cases that are known."""
+"""The measures of specialization, on cases with known results."""
 
 import pytest
 import torch

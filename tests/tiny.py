@@ -1,4 +1,4 @@
-"""Decoders that are small enough to compare exactly: float64, weights far from zero, every dimension another number."""
+"""Decoders small enough for exact comparison: float64, weights far from zero, all dimensions different."""
 
 import torch
 
@@ -75,7 +75,7 @@ def assert_equal(a: torch.Tensor, b: torch.Tensor) -> None:
 
 
 def assert_reads_on(model, state, rows: list[list[int]], chunk: torch.Tensor) -> None:
-    """Reading a chunk gives each row what it gets when it is read from its beginning, alone and without a state; `rows` grow."""
+    """A chunk gives each row the same logits as its whole text read alone without a state; `rows` grow."""
     logits, same = model(chunk, state)
     assert same is state and logits.shape == (*chunk.shape, model.vocab_size)
     for row, new, out in zip(rows, chunk, logits, strict=True):

@@ -1,1 +1,1 @@
-"""Small trained parts in a large frozen model: what is added, where it goes, and how it is taken out again."""
+"""Adapters: small trained parts in a large frozen model."""

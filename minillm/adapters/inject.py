@@ -1,9 +1,9 @@
-"""Surgery on a finished model: find its linear layers by name, put other modules in their place, freeze the rest.
+"""Replace linear layers of a trained model by other modules, chosen by name, and freeze the rest.
 
-A layer's path is the way to it, blocks.0.attention.to_q. A target names layers by the end of their path, where * stands for anything
-and ? for any character: `to_q` is every to_q, `to_*` all four projections of an attention, `attention.to_q` only those inside one,
-`blocks.0.*` (or a whole path) what is in the first block. Only nn.Linear counts: tables of embeddings, norms and the weights of many
-experts stacked in one tensor are left alone.
+The path of a layer is its name in the model, blocks.0.attention.to_q. A target matches the end of paths; * stands for
+any text and ? for any character: `to_q` is every to_q, `to_*` all four projections of an attention, `attention.to_q`
+only those inside one, `blocks.0.*` (or a whole path) those in the first block. Only nn.Linear counts: embeddings, norms
+and stacked weights of experts are never replaced. Houlsby et al. 2019 introduced adapters.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +15,9 @@ from minillm.config.fields import suggest
 
 
 def linear_layers(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linear]:
-    """Path -> layer, in the model's order, for all that the targets name; a layer that stands in several places comes once.
+    """Path -> layer, in the model's order, for every layer that a target matches; a shared layer has its first path.
 
-    Raises ValueError for a target that names no linear layer, and for no target at all.
+    Raises ValueError for a target that matches no linear layer, and for no targets.
     """
     layers = {
         path: module for path, module in model.named_modules(remove_duplicate=False) if isinstance(module, nn.Linear)
@@ -42,14 +42,14 @@ def _names(target: str, path: str) -> bool:
 
 
 def replace(model: nn.Module, swaps: Mapping[nn.Module, nn.Module]) -> None:
-    """Put each new module in every place where the old one stands, and in the same mode, training or not."""
+    """Put each new module wherever the old one is used, in the same mode (training or not)."""
     for path, module in list(model.named_modules(remove_duplicate=False)):
         if module in swaps:
             model.set_submodule(path, swaps[module].train(module.training))
 
 
 def inject(model: nn.Module, targets: Sequence[str], wrap: Callable[[nn.Linear], nn.Module]) -> None:
-    """Freeze a model, then put `wrap(layer)` in the place of each layer that the targets name. Raises ValueError, and changes nothing."""
+    """Freeze a model, then replace each matching layer by `wrap(layer)`. Raises ValueError before any change."""
     swaps = {layer: wrap(layer) for layer in linear_layers(model, targets).values()}
     model.requires_grad_(False)
     replace(model, swaps)

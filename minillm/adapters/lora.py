@@ -1,11 +1,11 @@
-"""LoRA: a frozen matrix and a correction of low rank, which is all that is trained.
+"""LoRA, low-rank adaptation: a frozen matrix plus a trained correction of low rank (Hu et al. 2021).
 
-    y = W x + (alpha / rank) B A x        A (rank, in), B (out, rank)                             Hu et al. 2021
+    y = W x + (alpha / rank) B A x        A (rank, in), B (out, rank)
 
-B starts at zero, so a fresh adapter changes nothing; A starts at random, so that B has a gradient at once. The update that a task needs
-turns out to be of low rank, and rank (in + out) numbers replace in * out: no other gradient, no other optimizer state, and an adapter
-of some kilobytes beside one base for all. `merge` writes the sum into an ordinary linear layer, which then costs nothing extra; nothing
-merges by itself, least of all eval(). Read `inject` before this.
+B starts at zero, so a fresh adapter changes nothing; A starts at random, so that B has a gradient at once. The update
+that a task needs is often of low rank, so rank (in + out) numbers replace in * out: fewer gradients, less optimizer
+state, and an adapter of some kilobytes for each task. `merge` adds the correction to the matrix, which then costs
+nothing extra. Merging is always explicit; eval() does not merge. Read before: `inject`.
 """
 
 import copy
@@ -22,29 +22,27 @@ from minillm.layers.dropout import dropout_layer
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """A small trained part in a frozen model (LoRA)."""
+    """A LoRA adapter: a small trained part in a frozen model."""
 
-    rank: Count = 0  # of the correction that each target gets; 0: no adapter, all weights are trained
+    rank: Count = 0  # rank of each correction; 0: no adapter, all weights are trained
     alpha: Annotated[float, Above(0)] = 16.0  # strength: corrections are multiplied by alpha / rank
-    targets: tuple[str, ...] = (
-        "to_q",
-        "to_v",
-    )  # linear layers that get one, by the end of their path; * and ? stand for anything
-    dropout: Annotated[float, Between(0, 0.99)] = 0.0  # of what the correction reads
+    targets: tuple[str, ...] = ("to_q", "to_v")  # corrected linear layers, by the end of their path; * and ? allowed
+    dropout: Annotated[float, Between(0, 0.99)] = 0.0  # dropout of the correction's input
 
     def __post_init__(self) -> None:
         validate(self)
         if self.rank and not self.targets:
             raise ValueError(
-                "adapter.targets = []: expected names of linear layers beside adapter.rank, such as to_q,to_v; name some"
+                "adapter.targets = []: expected names of linear layers beside adapter.rank, such as to_q,to_v; "
+                "name some"
             )
 
 
 class LoRA(nn.Module):
-    """A linear layer, frozen, and its correction: (..., in) -> (..., out)."""
+    """A frozen linear layer and its correction: (..., in) -> (..., out)."""
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: float = 0.0):
-        """Factors are made on the processor and moved, so that a seed gives the same ones on every device. Raises ValueError."""
+        """Factors are drawn on the CPU and moved, so that a seed gives the same on every device. Raises ValueError."""
         super().__init__()
         if not 1 <= rank <= min(base.weight.shape):
             raise ValueError(
@@ -61,7 +59,7 @@ class LoRA(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """The ordinary layer that computes the same without dropout: summed in float32 at least, rounded once, frozen."""
+        """The equal linear layer without dropout, frozen: summed in float32 at least, then rounded once."""
         wide = torch.promote_types(self.base.weight.dtype, torch.float32)
         w, a, b = (layer.weight.to(wide) for layer in (self.base, self.A, self.B))
         layer = copy.deepcopy(self.base)
@@ -70,7 +68,7 @@ class LoRA(nn.Module):
 
 
 def add_lora(model: nn.Module, config: AdapterConfig) -> None:
-    """Freeze a model and give each of `config.targets` a correction. Raises ValueError, and then the model is as it was."""
+    """Freeze a model and add a correction to each of `config.targets`. Raises ValueError before any change."""
     if lora_layers(model):
         raise ValueError(
             "the model carries an adapter already: expected one without; merge that one first, or load the model afresh"
@@ -79,16 +77,17 @@ def add_lora(model: nn.Module, config: AdapterConfig) -> None:
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoRA]:
-    """Path -> layer of all that carry a correction."""
+    """Path -> layer with a correction."""
     return {path: module for path, module in model.named_modules() if isinstance(module, LoRA)}
 
 
 def merge(model: nn.Module) -> dict[nn.Module, LoRA]:
-    """Put the merged layer in the place of every LoRA, and return what `unmerge` needs to put them back; {} where there are none.
+    """Replace every LoRA by its merged layer. Returns the replaced layers, for `unmerge`; {} if there are none.
 
-    The frozen weights are not written to, so that unmerging is exact to the last bit; they are freed with the returned dictionary.
-    Raises ValueError, before anything has changed, where a weight is also used elsewhere: a head that is tied to the embedding would
-    stop being tied, and a model that is saved or loaded as a tied one would lose either the correction or the embedding.
+    The frozen weights are not modified, so unmerging is exact to the last bit; they are freed with the returned
+    dictionary. Raises ValueError, before any change, if a weight is also used elsewhere: a head that is tied to the
+    embedding would no longer be tied, and a model saved or loaded as a tied one would lose either the correction or the
+    embedding.
     """
     layers, modules = lora_layers(model), list(model.named_modules())
     weights = [
@@ -106,5 +105,5 @@ def merge(model: nn.Module) -> dict[nn.Module, LoRA]:
 
 
 def unmerge(model: nn.Module, taken: dict[nn.Module, LoRA]) -> None:
-    """Undo `merge`, given what it returned."""
+    """Undo `merge`, given its result."""
     replace(model, taken)

@@ -1,4 +1,8 @@
-"""Backpropagation through three inputs and two neurons, every number on one page (python -m minillm.backprop)."""
+"""Backpropagation through three inputs and two neurons, every number on one page (python -m minillm.backprop).
+
+Each derivative of the chain rule (Rumelhart, Hinton and Williams 1986) is printed beside its numerical value. Source:
+`textbook`.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -12,16 +16,16 @@ LR, N_STEPS = 0.1, 12
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the walk; the exit status."""
+    """Print the worked example; return the exit status."""
     Parser(prog="python -m minillm.backprop", description=__doc__).parse(argv)
-    for part in (the_network, forward, backward, update, again):
+    for part in (the_network, forward, backward, update, repeat):
         print("\n".join(part()), end="\n\n")
     return 0
 
 
 def the_network() -> Iterator[str]:
-    yield f"Three inputs x, two neurons, {WEIGHTS.numel()} weights w, no biases. The neurons say how likely it is"
-    yield f"that {WORDS[0]!r} or {WORDS[1]!r} follows 'The cat sat on the'. What really follows is {WORDS[RIGHT]!r}."
+    yield f"Three inputs x, two neurons, {WEIGHTS.numel()} weights w, no biases. The neurons give the probabilities"
+    yield f"that {WORDS[0]!r} or {WORDS[1]!r} follows 'The cat sat on the'. The right word is {WORDS[RIGHT]!r}."
     yield ""
     yield row("", *(f"x{j} =" for j in (1, 2, 3)))
     yield row("", *INPUTS)
@@ -31,52 +35,52 @@ def the_network() -> Iterator[str]:
 
 
 def forward() -> Iterator[str]:
-    walk = step_by_step(WEIGHTS)
+    steps = step_by_step(WEIGHTS)
     yield "FORWARD   z = w1 x1 + w2 x2 + w3 x3     a = softmax(z)     L = -ln a"
     yield ""
     yield row("", "z", "a", "L if right")
     for i, word in enumerate(WORDS):
-        yield row(word, walk.z[i], walk.a[i], -walk.a[i].log(), "  <- right" if i == RIGHT else "")
+        yield row(word, steps.z[i], steps.a[i], -steps.a[i].log(), "  <- right" if i == RIGHT else "")
     yield ""
-    yield f"The loss of this guess is L = -ln {walk.a[RIGHT]:.1f} = {walk.loss:.3f}."
+    yield f"The loss is L = -ln {steps.a[RIGHT]:.1f} = {steps.loss:.3f}."
 
 
 def backward() -> Iterator[str]:
-    walk = step_by_step(WEIGHTS)
+    steps = step_by_step(WEIGHTS)
     yield "BACKWARD  dL/dw = dL/da * da/dz * dz/dw, the chain rule, from right to left through the network"
     yield ""
     yield row("", "dL/da", *(f"da/dz_{word}" for word in WORDS), "dL/dz")
     for i, word in enumerate(WORDS):
-        yield row(word, walk.dl_da[i], *walk.da_dz[i], walk.dl_dz[i])
+        yield row(word, steps.dl_da[i], *steps.da_dz[i], steps.dl_dz[i])
     yield ""
-    yield f"dL/dz is the sum of dL/da * da/dz: what was said, {walk.a[0]:.1f} and {walk.a[1]:.1f}, minus what was right, 0 and 1."
-    yield "dz/dw is the input that the weight multiplies. Beside each product, what needs no calculus:"
+    yield f"dL/dz is the sum of dL/da * da/dz: probabilities {steps.a[0]:.1f}, {steps.a[1]:.1f} minus targets 0, 1."
+    yield "dz/dw is the input that the weight multiplies. Beside each product stands the numerical derivative"
     yield "(L(w + h) - L(w - h)) / 2h with h = 0.00001."
     yield ""
     measured = numerically(lambda weights: step_by_step(weights).loss, WEIGHTS)
     yield row("", "dL/dz", "dz/dw = x", "dL/dw", "numerically", "difference")
     for i, word in enumerate(WORDS):
         for j in range(3):
-            there = walk.dl_dw[i, j], measured[i, j]
-            yield row(f"w{j + 1} of {word}", walk.dl_dz[i], INPUTS[j], *there, f"{abs(there[0] - there[1]):.0e}")
+            there = steps.dl_dw[i, j], measured[i, j]
+            yield row(f"w{j + 1} of {word}", steps.dl_dz[i], INPUTS[j], *there, f"{abs(there[0] - there[1]):.0e}")
 
 
 def update() -> Iterator[str]:
-    walk = step_by_step(WEIGHTS)
-    yield f"UPDATE    w = w - lr * dL/dw, with lr = {LR}: against the derivative, downhill"
+    steps = step_by_step(WEIGHTS)
+    yield f"UPDATE    w = w - lr * dL/dw, with lr = {LR}: against the derivative, so that L falls"
     yield ""
     yield row("", "w before", "dL/dw", "w after")
     for i, word in enumerate(WORDS):
         for j in range(3):
-            yield row(f"w{j + 1} of {word}", WEIGHTS[i, j], walk.dl_dw[i, j], WEIGHTS[i, j] - LR * walk.dl_dw[i, j])
+            yield row(f"w{j + 1} of {word}", WEIGHTS[i, j], steps.dl_dw[i, j], WEIGHTS[i, j] - LR * steps.dl_dw[i, j])
 
 
-def again() -> Iterator[str]:
-    yield "AGAIN     and again"
+def repeat() -> Iterator[str]:
+    yield "REPEAT    the same update again and again"
     yield ""
     yield row("updates", *(f"a of {word}" for word in WORDS), "L")
-    for i, walk in enumerate(descend(WEIGHTS, LR, N_STEPS)):
-        yield row(str(i), *walk.a, f"{walk.loss:.3f}")
+    for i, steps in enumerate(descend(WEIGHTS, LR, N_STEPS)):
+        yield row(str(i), *steps.a, f"{steps.loss:.3f}")
 
 
 def row(name: str, *cells: Tensor | str) -> str:

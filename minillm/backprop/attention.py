@@ -1,11 +1,11 @@
-"""Attention: two matrix products with a softmax between them, walked back in the same three steps.
+"""Backward of attention: two matrix products with a softmax between them, in reverse order.
 
     S = q k^T / sqrt(K),   P = softmax(S),   y = P v                                        Vaswani et al. 2017
     dv = P^T dy,   dP = dy v^T,   dS = P * (dP - sum(dP * P)),   dq = dS k / sqrt(K),   dk = dS^T q / sqrt(K)
 
-A score that the mask hides has P = 0, so nothing flows through it. Heads of one group share k and v (Ainslie et al. 2023), whose
-derivatives are the sums over those heads. Rotary positions (Su et al. 2021) turn q and k before; the derivative of a rotation is the
-rotation back. Learned positions are an `embedding` added below the stack. Read `softmax` before this.
+A masked score has P = 0, so its derivative is 0. Heads of one group share k and v (Ainslie et al. 2023), whose
+derivatives are sums over those heads. Rotary positions (Su et al. 2021) rotate q and k first; the derivative of a
+rotation is the opposite rotation. Learned positions are an `embedding` added below the layers. Read before: `softmax`.
 """
 
 import math
@@ -17,9 +17,9 @@ from minillm.backprop.softmax import softmax, softmax_backward
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, tuple]:
-    """q (B, H, T, K), k and v (B, G, S, K), mask (B or 1, G or 1, T, S), True where a query may look -> y (B, H, T, K), kept.
+    """q (B, H, T, K), k and v (B, G, S, K), mask (B or 1, G or 1, T, S), True where visible -> y (B, H, T, K), kept.
 
-    A query that may look nowhere gets zeros.
+    A query whose slots are all masked gets zeros.
     """
     q = q.unflatten(1, (k.shape[1], -1))  # (B, G, H / G, T, K)
     k, v, mask = k[:, :, None], v[:, :, None], mask[:, :, None]
@@ -37,7 +37,11 @@ def attend_backward(dy: Tensor, kept: tuple) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (x_i, x_{i + K/2}) by angles whose cosines and sines are given: x (..., T, K), cos and sin (..., T, K/2)."""
+    """Rotate the pairs (x_i, x_{i + K/2}): x (..., T, K), cos and sin (..., T, K/2) -> (..., T, K).
+
+    >>> rotate(torch.tensor([1.0, 0.0]), cos=torch.tensor([0.0]), sin=torch.tensor([1.0]))
+    tensor([0., 1.])
+    """
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 

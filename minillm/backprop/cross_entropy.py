@@ -1,16 +1,22 @@
-"""Cross-entropy of the next token: softmax and logarithm together have the simplest derivative of all.
+"""Backward of cross-entropy: softmax and logarithm together have a very simple derivative (Bridle 1990).
 
     L = -log softmax(logits)[target]          dlogits = softmax(logits) - onehot(target)
 
-What is wanted of each logit is what it said minus what it should have said. Written with logarithms of probabilities, so that a
-sure but wrong model has a large loss and not log 0. Read `softmax` before this.
+The derivative is the predicted probability minus the target probability. The forward computes log probabilities
+directly, so that a confident wrong prediction has a large loss and not log 0. Read before: `softmax`.
 """
 
 from torch import Tensor
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, ignore: int = -100) -> tuple[Tensor, tuple]:
-    """logits (..., V), targets (...) long, `ignore` where nothing is counted -> sum of nats, kept."""
+    """logits (..., V), targets (...) long, `ignore` for targets without a loss -> sum of nats, kept.
+
+    >>> import torch
+    >>> loss, kept = cross_entropy(torch.tensor([[9.0, 1.0]]).log(), torch.tensor([1]))
+    >>> round(float(loss), 4), cross_entropy_backward(1.0, kept)
+    (2.3026, tensor([[ 0.9000, -0.9000]]))
+    """
     counted = targets != ignore
     targets = targets.where(counted, 0)[..., None]  # (..., 1)
     shifted = logits - logits.amax(-1, keepdim=True)
@@ -22,6 +28,6 @@ def cross_entropy(logits: Tensor, targets: Tensor, ignore: int = -100) -> tuple[
 def cross_entropy_backward(dloss: Tensor | float, kept: tuple) -> Tensor:
     """dloss, a number -> dlogits (..., V)."""
     logprobs, targets, counted = kept
-    said = logprobs.exp()
-    wanted = said.new_ones(()).expand(targets.shape)
-    return said.scatter_add(-1, targets, -wanted).masked_fill(~counted[..., None], 0.0) * dloss
+    probabilities = logprobs.exp()
+    ones = probabilities.new_ones(()).expand(targets.shape)
+    return probabilities.scatter_add(-1, targets, -ones).masked_fill(~counted[..., None], 0.0) * dloss

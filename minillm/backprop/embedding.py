@@ -1,8 +1,9 @@
-"""Embeddings: a table is looked up, so only the rows that were looked up have a derivative.
+"""Backward of an embedding, a table look-up: only the rows that were looked up have a derivative (Bengio et al. 2003).
 
     y = table[id]          dtable[v] = sum of dy over all places where id = v
 
-The same as a linear layer over one-hot vectors, without the zeros. It serves tokens and learned positions alike.
+It equals a linear layer over one-hot vectors, without the zeros. It serves tokens and learned positions. Read before:
+`linear`.
 """
 
 from torch import Tensor

@@ -1,16 +1,15 @@
-"""Feed-forward layers: linear, a bend, linear; or two linears, one of which opens and closes the other.
+"""Backward of feed-forward layers: two linear layers with an activation between them, or a gated pair.
 
     MLP      y = down(f(u)),  u = up(x)                             du = dh f'(u)
     SwiGLU   y = down(silu(g) u),  g = gate(x),  u = up(x)          du = dh silu(g),  dg = dh u silu'(g)
-
     ReLU           max(0, u)                                        1 where u > 0, else 0
-    squared ReLU   max(0, u)^2                                      2 max(0, u)                                   So et al. 2021
-    GELU           u P(u), P the normal distribution's mass     P(u) + u exp(-u^2 / 2) / sqrt(2 pi)
+    squared ReLU   max(0, u)^2                                      2 max(0, u)
+    GELU           u P(u), P the normal distribution function       P(u) + u exp(-u^2 / 2) / sqrt(2 pi)
     its tanh form  u (1 + t) / 2,  t = tanh(c (u + a u^3))          (1 + t) / 2 + u (1 - t^2) c (1 + 3 a u^2) / 2
     SiLU           g s,  s = 1 / (1 + exp(-g))                      s (1 + g (1 - s))
 
-with h what goes into `down`, a = 0.044715 and c = sqrt(2 / pi), the form of GELU that GPT-2 was trained with (Hendrycks and Gimpel
-2016); SwiGLU: Shazeer 2020. Read `linear` before this.
+h: input of `down`; a = 0.044715, c = sqrt(2 / pi): GPT-2's GELU (Hendrycks and Gimpel 2016). SwiGLU:
+Shazeer 2020; squared ReLU: So et al. 2021. Read before: `linear`.
 """
 
 import math
@@ -26,40 +25,40 @@ A, C = 0.044715, math.sqrt(2 / math.pi)
 
 
 class Activation(NamedTuple):
-    """A function of single numbers and its derivative at the same place, both (...) -> (...)."""
+    """An elementwise function and its derivative, both (...) -> (...)."""
 
     value: Callable[[Tensor], Tensor]
     slope: Callable[[Tensor], Tensor]
 
 
 def gelu(u: Tensor) -> Tensor:
-    """See the module."""
+    """GELU, tanh form; see the module."""
     return 0.5 * u * (1 + torch.tanh(C * (u + A * u**3)))
 
 
 def gelu_slope(u: Tensor) -> Tensor:
-    """See the module."""
+    """Derivative of `gelu`."""
     t = torch.tanh(C * (u + A * u**3))
     return 0.5 * (1 + t) + 0.5 * u * (1 - t.square()) * C * (1 + 3 * A * u.square())
 
 
 def gelu_erf(u: Tensor) -> Tensor:
-    """See the module."""
+    """GELU, exact form; see the module."""
     return u * torch.special.ndtr(u)
 
 
 def gelu_erf_slope(u: Tensor) -> Tensor:
-    """See the module."""
+    """Derivative of `gelu_erf`."""
     return torch.special.ndtr(u) + u * torch.exp(-u.square() / 2) / math.sqrt(2 * math.pi)
 
 
 def silu(g: Tensor) -> Tensor:
-    """See the module."""
+    """SiLU; see the module."""
     return g * torch.sigmoid(g)
 
 
 def silu_slope(g: Tensor) -> Tensor:
-    """See the module."""
+    """Derivative of `silu`."""
     s = torch.sigmoid(g)
     return s * (1 + g * (1 - s))
 

@@ -1,13 +1,14 @@
-"""Normalization: what a norm takes out of x, it takes out of dx.
+"""Backward of normalization: dx loses the directions that the norm removes from x.
 
-    n = (x - mean(x)) / sqrt(var(x) + eps),  y = n weight + bias          Ba et al. 2016
-    n =  x / sqrt(mean(x^2) + eps),          y = n weight                 Zhang and Sennrich 2019
+    n = (x - mean(x)) / sqrt(var(x) + eps),  y = n weight + bias          LayerNorm, Ba et al. 2016
+    n =  x / sqrt(mean(x^2) + eps),          y = n weight                 RMSNorm, Zhang and Sennrich 2019
 
 With dn = dy weight and s the divisor, all means over the last dimension:
 
     LayerNorm   dx = (dn - mean(dn) - n mean(dn n)) / s          RMSNorm   dx = (dn - n mean(dn n)) / s
 
-Making x larger, or shifting it, changes nothing in y; the subtracted terms are exactly those two directions.
+Scaling x (and for LayerNorm shifting it) does not change y; the subtracted terms are these two directions. Read before:
+`linear`.
 """
 
 from torch import Tensor
@@ -23,7 +24,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float
 
 
 def layer_norm_backward(dy: Tensor, kept: tuple) -> tuple[Tensor, Tensor, Tensor | None]:
-    """dy (..., D) -> dx (..., D), dweight (D,), dbias (D,) or None where there was no bias."""
+    """dy (..., D) -> dx (..., D), dweight (D,), dbias (D,) or None without a bias."""
     n, s, weight, biased = kept
     dn = dy * weight
     dx = (dn - dn.mean(-1, keepdim=True) - n * (dn * n).mean(-1, keepdim=True)) / s
@@ -45,5 +46,5 @@ def rms_norm_backward(dy: Tensor, kept: tuple) -> tuple[Tensor, Tensor]:
 
 
 def _over_rows(x: Tensor) -> Tensor:
-    """The sum over all dimensions but the last: (..., D) -> (D,)."""
+    """Sum over all dimensions but the last: (..., D) -> (D,)."""
     return x.reshape(-1, x.shape[-1]).sum(0)

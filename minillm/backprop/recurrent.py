@@ -1,14 +1,14 @@
-"""Recurrent cells, and the walk back through time.
+"""Backward of recurrent cells: backpropagation through time (Werbos 1990).
 
-With i = W_ih x + b_ih and r = W_hh h + b_hh, each cut into as many parts as the cell has gates, a cell only works number by number:
+With i = W_ih x + b_ih and r = W_hh h + b_hh, each split into one part for each gate, a cell is elementwise:
 
-    RNN    h' = tanh(i + r)                                                                              Elman 1990
-    LSTM   c' = sigm(f) c + sigm(i) tanh(g),  h' = sigm(o) tanh(c')                                      Hochreiter, Schmidhuber 1997
-    GRU    h' = (1 - z) n + z h,  n = tanh(i_n + s r_n),  z = sigm(i_z + r_z),  s = sigm(i_s + r_s)      Cho et al. 2014
+    RNN    h' = tanh(i + r)                                                                 Elman 1990
+    LSTM   c' = sigm(f) c + sigm(i) tanh(g),  h' = sigm(o) tanh(c')                         Hochreiter, Schmidhuber 1997
+    GRU    h' = (1 - z) n + z h,  n = tanh(i_n + s r_n),  z = sigm(i_z + r_z),  s = sigm(i_s + r_s)     Cho et al. 2014
 
-Gates stand in torch's order: i f g o, and s z n (s is torch's r). The state is (h,) or (h, c). Backwards, dh of step t is what its own
-output is asked for plus what step t + 1 asks of it; W_ih and W_hh serve every step, so their derivatives are sums over time, and one
-product over all steps gives each (backpropagation through time, Werbos 1990). tanh' = 1 - tanh^2, sigm' = sigm (1 - sigm).
+Gates are in torch's order: i f g o, and s z n (s is torch's r). The state is (h,) or (h, c). In the backward, dh of
+step t is the sum of the derivatives from its own output and from step t + 1. All steps share W_ih and W_hh, so their
+derivatives are sums over time, computed as one product over all steps. tanh' = 1 - tanh^2, sigm' = sigm (1 - sigm).
 """
 
 from collections.abc import Callable
@@ -23,9 +23,11 @@ State = tuple[Tensor, ...]
 
 
 class Cell(NamedTuple):
-    """A step and its derivative: (given, recalled, state) -> state', kept; and (dstate', kept) -> dgiven, drecalled, dstate.
+    """A step and its derivative.
 
-    given and recalled are (B, n_gates H), every tensor of a state (B, H). dstate is the part that does not pass through `recalled`.
+    forward: (given, recalled, state) -> state', kept. backward: (dstate', kept) -> dgiven, drecalled, dstate. given
+    (from the input) and recalled (from the state) are (B, n_gates H), the tensors of a state (B, H). dstate excludes
+    the part that passes through `recalled`.
     """
 
     forward: Callable[[Tensor, Tensor, State], tuple[State, tuple]]
@@ -33,20 +35,20 @@ class Cell(NamedTuple):
 
 
 def rnn_cell(given: Tensor, recalled: Tensor, state: State) -> tuple[State, tuple]:
-    """See `Cell`."""
+    """RNN step; see `Cell`."""
     h = torch.tanh(given + recalled)
     return (h,), (h,)
 
 
 def rnn_cell_backward(dstate: State, kept: tuple) -> tuple[Tensor, Tensor, State]:
-    """See `Cell`."""
+    """RNN derivative; see `Cell`."""
     (dh,), (h,) = dstate, kept
     dgate = dh * (1 - h.square())
     return dgate, dgate, (torch.zeros_like(dh),)
 
 
 def lstm_cell(given: Tensor, recalled: Tensor, state: State) -> tuple[State, tuple]:
-    """See `Cell`."""
+    """LSTM step; see `Cell`."""
     i, f, g, o = (given + recalled).chunk(4, dim=-1)
     i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
     c = f * state[1] + i * g
@@ -55,7 +57,7 @@ def lstm_cell(given: Tensor, recalled: Tensor, state: State) -> tuple[State, tup
 
 
 def lstm_cell_backward(dstate: State, kept: tuple) -> tuple[Tensor, Tensor, State]:
-    """See `Cell`."""
+    """LSTM derivative; see `Cell`."""
     (dh, dc), (i, f, g, o, c_before, shown) = dstate, kept
     dc = dc + dh * o * (1 - shown.square())
     dgates = torch.cat(
@@ -66,7 +68,7 @@ def lstm_cell_backward(dstate: State, kept: tuple) -> tuple[Tensor, Tensor, Stat
 
 
 def gru_cell(given: Tensor, recalled: Tensor, state: State) -> tuple[State, tuple]:
-    """See `Cell`."""
+    """GRU step; see `Cell`."""
     (i_s, i_z, i_n), (r_s, r_z, r_n), (h,) = given.chunk(3, dim=-1), recalled.chunk(3, dim=-1), state
     s, z = (i_s + r_s).sigmoid(), (i_z + r_z).sigmoid()
     n = (i_n + s * r_n).tanh()
@@ -74,7 +76,7 @@ def gru_cell(given: Tensor, recalled: Tensor, state: State) -> tuple[State, tupl
 
 
 def gru_cell_backward(dstate: State, kept: tuple) -> tuple[Tensor, Tensor, State]:
-    """See `Cell`."""
+    """GRU derivative; see `Cell`."""
     (dh,), (s, z, n, r_n, h) = dstate, kept
     dn = dh * (1 - z) * (1 - n.square())
     dz = dh * (h - n) * z * (1 - z)
@@ -98,7 +100,7 @@ def unroll(
     b_ih: Tensor | None = None,
     b_hh: Tensor | None = None,
 ) -> tuple[tuple[Tensor, State], tuple]:
-    """One layer over T steps: x (B, T, D), w_ih (n_gates H, D), w_hh (n_gates H, H) -> (y (B, T, H), the last state), kept."""
+    """One layer over T steps: x (B, T, D), w_ih (n_gates H, D), w_hh (n_gates H, H) -> (y (B, T, H), state), kept."""
     given, kept_given = linear(x, w_ih, b_ih)
     states, kept_steps = [state], []
     for given_now in given.unbind(1):

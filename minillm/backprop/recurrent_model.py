@@ -1,9 +1,9 @@
-"""A whole recurrent language model, forward and backward: embed, layers of one cell stacked, head.
+"""Backward of a whole recurrent language model: embedding, layers of one cell, head.
 
     x = table[token];   x = unroll(cell, x) for every layer;   logits = x W^T + b
 
-The last state goes on to the next piece of text, and nothing comes back from there: truncated backpropagation through time
-(Williams and Peng 1990). Read `recurrent` before this.
+The last state is passed on to the next piece of text, but no derivative comes back from there: truncated
+backpropagation through time (Williams and Peng 1990). Read before: `recurrent`.
 """
 
 import torch
@@ -25,7 +25,7 @@ def recurrent_model(
     head: Tensor,
     head_bias: Tensor | None = None,
 ) -> tuple[tuple[Tensor, list[State]], tuple]:
-    """tokens (B, T), one state a layer, table (V, D), head (V, H) -> (logits (B, T, V), the last states), kept."""
+    """tokens (B, T), a state a layer, table (V, D), head (V, H) -> (logits (B, T, V), last states), kept."""
     x, kept_table = embedding(tokens, table)
     last, kept_layers = [], []
     for state, weights in zip(states, layers, strict=True):
@@ -39,7 +39,7 @@ def recurrent_model(
 def recurrent_model_backward(dlogits: Tensor, kept: tuple) -> tuple[Tensor, list[Weights], Tensor, Tensor | None]:
     """dlogits (B, T, V) -> dtable, dlayers in the form of `layers`, dhead, dhead_bias.
 
-    Where head and table are one tensor, its derivative is the sum of the two.
+    If head and table are one tensor, its derivative is the sum of the two.
     """
     kept_table, last, kept_layers, kept_head = kept
     dx, dhead, dhead_bias = linear_backward(dlogits, kept_head)

@@ -1,15 +1,20 @@
-"""Softmax: raising one score takes from all the others.
+"""Backward of softmax: raising one score lowers the weights of all others (Bridle 1990).
 
     y_i = exp(x_i) / sum_j exp(x_j)          dy_i/dx_j = y_i (1[i = j] - y_j)          dx = y * (dy - sum(dy * y))
 
-The last form multiplies by the matrix of derivatives without ever making it (Bridle 1990).
+The last form multiplies by the matrix of derivatives without building it.
 """
 
 from torch import Tensor
 
 
 def softmax(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x (..., N) -> y (..., N), and y again, which is all that the backward needs. A row of nothing but -inf becomes nan."""
+    """x (..., N) -> y (..., N), and y again, which the backward needs. A row of nothing but -inf becomes nan.
+
+    >>> import torch
+    >>> softmax(torch.tensor([112.0, 96.0]) / 8)[0]
+    tensor([0.8808, 0.1192])
+    """
     large = (x - x.amax(-1, keepdim=True)).exp()
     y = large / large.sum(-1, keepdim=True)
     return y, y

@@ -1,10 +1,11 @@
-"""The smallest network with everything in it: three inputs, two neurons, six weights, one right answer.
+"""A complete small network: three inputs, two neurons, six weights, one right answer.
 
     z = W x          a = softmax(z)          L = -log a[right]
     dL/dw = dL/da * da/dz * dz/dw            w = w - lr * dL/dw
 
-The neurons are the words "rug" and "mat" after "The cat sat on the"; the right one is "mat". The weights are chosen so that the
-network begins with 0.9 for "rug" and 0.1 for "mat". Everything is computed by the functions that also train whole models.
+The neurons are the words "rug" and "mat" after "The cat sat on the"; the right one is "mat". The weights give "rug" 0.9
+and "mat" 0.1 at the start. The functions here are those that also train whole models (backpropagation: Rumelhart,
+Hinton and Williams 1986).
 """
 
 import math
@@ -25,19 +26,19 @@ WEIGHTS = torch.tensor([[math.log(3), 0.5, 0.5], [0.1, 0.2, 0.4]], dtype=torch.f
 
 
 class Pass(NamedTuple):
-    """One forward and backward, every step of it."""
+    """All intermediate values of one forward and backward."""
 
     z: Tensor  # (2,)
     a: Tensor  # (2,)
-    loss: Tensor  # a number
+    loss: Tensor  # ()
     dl_da: Tensor  # (2,)
-    da_dz: Tensor  # (2, 2): row i is how a_i answers to each z
+    da_dz: Tensor  # (2, 2): row i has the derivatives of a_i
     dl_dz: Tensor  # (2,)
     dl_dw: Tensor  # (2, 3)
 
 
 def step_by_step(weights: Tensor, inputs: Tensor = INPUTS, right: int = RIGHT) -> Pass:
-    """Forward and backward of weights (2, 3)."""
+    """Forward and backward for weights (2, 3)."""
     z, kept_linear = linear(inputs, weights)
     a, _ = softmax(z)
     loss, kept_loss = cross_entropy(z, torch.tensor(right))
@@ -50,7 +51,7 @@ def step_by_step(weights: Tensor, inputs: Tensor = INPUTS, right: int = RIGHT) -
 
 
 def numerically(f: Callable[[Tensor], Tensor], x: Tensor, h: float = 1e-5) -> Tensor:
-    """The derivative of a number f(x) by every element of x, without any calculus: (f(x + h) - f(x - h)) / 2 h."""
+    """The numerical derivative of f(x) by every element of x: (f(x + h) - f(x - h)) / 2 h. Same shape as x."""
     derivative = torch.zeros_like(x)
     for i in range(x.numel()):
         nudge = torch.zeros_like(x)
@@ -60,7 +61,7 @@ def numerically(f: Callable[[Tensor], Tensor], x: Tensor, h: float = 1e-5) -> Te
 
 
 def descend(weights: Tensor, lr: float, n_steps: int) -> list[Pass]:
-    """Each pass of gradient descent from `weights`, the first before any update."""
+    """Gradient descent from `weights`: the passes before the first update and after each one."""
     passes = []
     for _ in range(n_steps + 1):
         passes.append(step_by_step(weights))

@@ -1,1 +1,1 @@
-"""What attention remembers of what it has read, one strategy a file, behind the contract in `kv_cache`."""
+"""KV caches: the keys and values that attention keeps of past tokens; one contract, `kv_cache`, one cache a file."""

@@ -1,9 +1,9 @@
-"""Which cache, by name. Read before: `kv_cache`, then the file of the one that is asked for."""
+"""KV caches by name. Read before: `kv_cache`, then the file of the cache that you want to use."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Annotated
 
 from minillm.cache.contiguous import ContiguousCache
 from minillm.cache.h2o import H2OCache
@@ -12,31 +12,29 @@ from minillm.cache.paged import PagedCache
 from minillm.cache.quantized import QuantizedCache
 from minillm.cache.snapkv import SnapKVCache
 from minillm.cache.streaming import StreamingCache
-from minillm.config.fields import Count, validate
+from minillm.config.fields import Choice, Count, validate
 
-COMPLETE: dict[str, Callable[[], KVCache]] = {  # these hold every token
+PAGE = 16  # tokens
+COMPLETE: dict[str, Callable[[], KVCache]] = {  # caches that keep every token
     "contiguous": ContiguousCache,
     "int8": partial(QuantizedCache, bits=8),
     "int4": partial(QuantizedCache, bits=4),
 }
-PAGE = 16  # tokens
-FORGETFUL: dict[str, Callable[[int], KVCache]] = {
+# keeps every token, in a fixed number of pages
+PAGED: dict[str, Callable[..., KVCache]] = {"paged": PagedCache}
+FORGETFUL: dict[str, Callable[[int], KVCache]] = {  # caches that keep a budget of tokens
     "streaming": StreamingCache,
     "h2o": H2OCache,
     "snapkv": SnapKVCache,
-}  # so many of them
+}
 
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """What attention remembers of what was read."""
+    """Which past tokens the KV cache keeps, and in which form."""
 
-    cache: Literal["contiguous", "paged", "int8", "int4", "streaming", "h2o", "snapkv"] = (
-        "contiguous"  # all, rounded, or a choice
-    )
-    cache_budget: Count = (
-        0  # tokens that streaming, h2o and snapkv keep of a text, or paged has room for; 0: of paged, all that fit
-    )
+    cache: Annotated[str, Choice(COMPLETE, PAGED, FORGETFUL)] = "contiguous"  # form of the KV cache
+    cache_budget: Count = 0  # tokens that streaming, h2o and snapkv keep, or paged has room for (0: as many as fit)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -44,23 +42,25 @@ class CacheConfig:
             raise ValueError(f"cache_budget = 0: expected the tokens that {self.cache} keeps; add --cache-budget 64")
         if self.cache in COMPLETE and self.cache_budget:
             raise ValueError(
-                f"cache_budget = {self.cache_budget} would be ignored by {self.cache}, which keeps every token; leave one of the two out"
+                f"cache_budget = {self.cache_budget} would be ignored by {self.cache}, which keeps every token; "
+                "leave one of the two out"
             )
 
 
 def build_cache(config: CacheConfig, room: int = 0) -> Callable[[], KVCache]:
-    """What makes the cache of one layer. `room`: tokens that all texts together may hold, for pages without a budget.
+    """A function that makes the cache of one layer. `room`: tokens of all texts together, for pages without a budget.
 
-    Raises ValueError for a budget that is too small to work with.
+    Raises ValueError for a budget that is too small.
     """
     if config.cache in COMPLETE:
         return COMPLETE[config.cache]
-    if config.cache == "paged":
+    if config.cache in PAGED:
         if not (config.cache_budget or room):
             raise ValueError(
-                "cache_budget = 0: expected the tokens that paged has room for, where nobody says how many there can be"
+                f"cache_budget = 0: expected the tokens that {config.cache} has room for, as no limit is known here; "
+                "set it"
             )
-        return partial(PagedCache, n_pages=-(-(config.cache_budget or room) // PAGE), page_size=PAGE)
+        return partial(PAGED[config.cache], n_pages=-(-(config.cache_budget or room) // PAGE), page_size=PAGE)
     make = partial(FORGETFUL[config.cache], config.cache_budget)
-    make()  # a budget that does not do is refused here, before anything is read
+    make()  # raises ValueError for an invalid budget before anything is read
     return make

@@ -1,8 +1,9 @@
-"""The plain KV cache: one long buffer of keys and values, written on at the end, doubled when it is full.
+"""The contiguous KV cache: one long buffer of keys and values, appended to, and doubled when it is full.
 
-Without it, every new token would recompute the keys and values of all tokens before it. All rows share the columns: where a
-row has no token in a column, its position there is EMPTY and nobody looks. That makes ragged batches, padding on either side
-and taking tokens back the same thing: a matter of positions.
+Without a cache, every new token would recompute the keys and values of all tokens before it. All rows share the
+columns; where a row has no token in a column, its position there is EMPTY, and masks hide it. So ragged batches,
+padding on either side and taking tokens back are all a matter of positions. Incremental decoding with cached keys and
+values: Shazeer 2019. Read before: `kv_cache`.
 """
 
 import torch
@@ -13,21 +14,21 @@ from minillm.constants import EMPTY
 
 
 class ContiguousCache:
-    """One layer's keys (rotated on the way in) and values: (B, G, capacity, K), of which `n_slots` columns are in use."""
+    """One layer's rotated keys, and values: (B, G, capacity, K), of which `n_slots` columns are in use."""
 
     span = None
     exact = True
     truncates = True
 
     def __init__(self, capacity: int = 64):
-        """`capacity`: columns to begin with."""
+        """`capacity`: columns to start with."""
         self.capacity = capacity
         self.n_slots = 0
         self.dense = True
         self.k = self.v = self.positions = torch.empty(0)
 
     def extend(self, k: Tensor, v: Tensor, positions: Positions, rotate: Rotate) -> KVView:
-        """See `KVCache.extend`. Costs one write of the new columns; the view copies nothing."""
+        """See `KVCache.extend`. Writes the new columns once; the view copies nothing."""
         end = self.n_slots + k.shape[2]
         self._reserve(k, end)
         self.dense = self.dense and positions.dense
@@ -38,23 +39,19 @@ class ContiguousCache:
         return KVView(self.k[:, :, :end], self.v[:, :, :end], self.positions[:, None, :end], self.dense)
 
     def reorder(self, rows: Tensor, since: int = 0) -> None:
-        """See `KVCache.reorder`. Beams go on from the same few beginnings, so most of what they have read is where it belongs already."""
+        """See `KVCache.reorder`. Columns before `since` are equal already, so only later ones are copied."""
         if self.k.dim() != 4:
             return
         if since and len(rows) == len(self.k):
             changed = slice(since, self.n_slots)
-            parts = [
-                self.k[:, :, changed],
-                self.v[:, :, changed],
-                *([] if self.dense else [self.positions[:, changed]]),
-            ]
-            for part in parts:
+            parts = [self.k[:, :, changed], self.v[:, :, changed]]
+            for part in parts if self.dense else [*parts, self.positions[:, changed]]:
                 part.copy_(part.index_select(0, rows))
         else:
             self.k, self.v, self.positions = (x.index_select(0, rows) for x in (self.k, self.v, self.positions))
 
     def truncate(self, lengths: Tensor) -> None:
-        """See `KVCache.truncate`. Columns that no row uses any more are free again."""
+        """See `KVCache.truncate`. Columns that no row uses become free."""
         if not self.n_slots:
             return
         used = self.positions[:, : self.n_slots]
@@ -86,5 +83,5 @@ class ContiguousCache:
             self._expect(self.n_slots)
 
     def _expect(self, first: int) -> None:
-        """Number the columns from `first` on as a dense text will, so that its tokens need not be numbered one by one."""
+        """Fill in the positions of a dense text from column `first` on, in advance, so that `extend` need not."""
         self.positions[:, first:] = torch.arange(first, self.positions.shape[1], device=self.positions.device)

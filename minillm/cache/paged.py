@@ -1,11 +1,11 @@
-"""The paged KV cache: memory in pages of a few tokens, and a table for each row that says which pages are its own.
+"""Paged KV cache: memory in pages of a few tokens, and a table of pages for each row (Kwon et al. 2023).
 
-A row of contiguous memory must be as long as the text may ever become, and most of it stays empty. Here a row takes a page when
-it has filled its last one, so it wastes less than one page: token i stands in page table[i // page_size], at place i % page_size.
-Rows may share pages: a copy of a row is a copy of its table, and whoever writes into a shared page copies that page first. Pages
-know how many rows use them; without users they are free. PagedAttention (Kwon et al. 2023), after the virtual memory of operating
-systems. `PagedCache` is one layer with tables of its own; the engine plans once for all layers, and `PagedLayer` follows. Read
-`kv_cache` before.
+A contiguous row must be as long as its text may become, and most of it stays unused. Here a row takes another page when
+its last one is full, so it wastes less than one page: token i is in page table[i // page_size], at place i % page_size.
+Rows may share pages: to copy a row is to copy its table, and a shared page is copied before it is written
+(copy-on-write, as in the virtual memory of operating systems). Pages count their users; a page without users is free.
+`PagedCache` is one layer with its own tables; the engine makes one plan for all layers, and `PagedLayer` executes it.
+Read before: `kv_cache`.
 """
 
 from collections import Counter
@@ -20,14 +20,14 @@ from minillm.constants import EMPTY
 
 
 class OutOfPages(ValueError):
-    """No page is left; nothing has changed."""
+    """No page is free. Nothing has changed."""
 
 
 class PagePool:
-    """Which pages are free, and how many rows use each of the others. Page p is page p of every layer."""
+    """Free pages, and the number of users of each of the others. Page p stands for page p of every layer."""
 
     def __init__(self, n_pages: int, page_size: int):
-        """`page_size`: tokens of a page."""
+        """`page_size`: tokens in a page."""
         for name, value in (("n_pages", n_pages), ("page_size", page_size)):
             if value < 1:
                 raise ValueError(f"{name} = {value}: expected a number >= 1; a page of 16 tokens wastes little")
@@ -37,59 +37,66 @@ class PagePool:
 
     @property
     def n_free(self) -> int:
-        """Pages that can be taken now."""
+        """Number of pages that can be taken now."""
         return len(self.free)
 
     def take(self) -> int:
-        """A page for one user, who may write into it."""
+        """Take a page for one user, who may write to it. Raises OutOfPages."""
         if not self.n_free:
             raise OutOfPages(
                 f"n_pages = {self.n_pages}: expected more, since all are in use; give more or read fewer texts at once"
             )
-        page = self._room()
+        page = self._free_page()
         self.users[page] = 1
         return page
 
     def share(self, pages: Iterable[int]) -> None:
-        """One more user for each."""
+        """Add one user to each page."""
         for page in pages:
             self.users[page] += 1
 
     def release(self, pages: Sequence[int]) -> None:
-        """One user less for each, the last page first."""
+        """Remove one user from each page, the last page first."""
         for page in reversed(pages):
             self.users[page] -= 1
             if not self.users[page]:
-                self._idle(page)
+                self._retire(page)
 
     def copies(self, page: int, n_writers: int) -> int:
-        """How many of `n_writers` of its users must copy a page before they write: all but one, who may keep it if nobody else looks."""
+        """How many of `n_writers` users must copy a page before they write: all but the last user, who may keep it.
+
+        >>> pool = PagePool(n_pages=4, page_size=2)
+        >>> page = pool.take()
+        >>> pool.share([page])
+        >>> pool.copies(page, n_writers=1), pool.copies(page, n_writers=2)
+        (1, 1)
+        """
         return min(n_writers, self.users[page] - 1)
 
     def find(self, chain: Sequence[bytes]) -> list[int]:
-        """The pages that hold the beginning of a text already: none here, see `PrefixPool`."""
+        """Pages that already hold the beginning of a text: none here, see `PrefixPool`."""
         return []
 
     def publish(self, pages: Sequence[int], chain: Sequence[bytes]) -> None:
-        """These pages are full and may be found: not here, see `PrefixPool`."""
+        """Make these full pages findable: does nothing here, see `PrefixPool`."""
 
-    def _room(self) -> int:
+    def _free_page(self) -> int:
         return self.free.pop()
 
-    def _idle(self, page: int) -> None:
+    def _retire(self, page: int) -> None:
         self.free.append(page)
 
 
 class PageTable:
-    """One row: the pages in which it stands, in order, and how many tokens are in them."""
+    """The pages of one row, in order, and the number of tokens in them."""
 
     def __init__(self, pool: PagePool, pages: Sequence[int] = (), length: int = 0):
-        """`pages` are shared with whoever has them already."""
+        """`pages` are shared with their present users."""
         pool.share(pages)
         self.pool, self.pages, self.length = pool, list(pages), length
 
     def reserve(self, n: int) -> list[tuple[int, int]]:
-        """Make room for n more tokens; the pages (from, to) that must be copied before they are written, at most one.
+        """Make room for n more tokens; return the pages (from, to), at most one pair, to copy before writing.
 
         Raises OutOfPages, and then nothing has changed.
         """
@@ -100,7 +107,8 @@ class PageTable:
         missing = self.missing(n)
         if missing + copied > pool.n_free:
             raise OutOfPages(
-                f"{missing + copied} pages: expected at most the {pool.n_free} that are free; give more, or read fewer texts"
+                f"{missing + copied} pages: expected at most the {pool.n_free} that are free; "
+                "give more, or read fewer texts"
             )
         moves = []
         if copied:
@@ -112,15 +120,15 @@ class PageTable:
         return moves
 
     def missing(self, n: int) -> int:
-        """Pages that n more tokens need, beyond those it has."""
+        """Number of pages that n more tokens need, beyond those of the row."""
         return max(0, -(-(self.length + n) // self.pool.page_size) - len(self.pages))
 
     def fork(self) -> "PageTable":
-        """Another row with the same text, which shares every page of it."""
+        """Another row with the same text, which shares all its pages."""
         return PageTable(self.pool, self.pages, self.length)
 
     def truncate(self, length: int) -> None:
-        """Keep the first `length` tokens at most, and no page beyond them."""
+        """Keep at most the first `length` tokens, and release the pages beyond them."""
         self.length = min(self.length, length)
         n_kept = -(-self.length // self.pool.page_size)
         gone, self.pages = self.pages[n_kept:], self.pages[:n_kept]
@@ -128,14 +136,12 @@ class PageTable:
 
 
 class Plan(NamedTuple):
-    """Where one reading writes and what it looks at: the same for all layers."""
+    """The places that one read writes and attends to: the same for all layers."""
 
-    copies: tuple[Tensor, Tensor] | None  # pages (from, to), done before anything is written
+    copies: tuple[Tensor, Tensor] | None  # pages (from, to), copied before anything is written
     slots: Tensor  # (N,) places of the new tokens, page * page_size + place within, in the order of rows
-    filled: Tensor | None  # (B, T), where a token stands; None: everywhere
-    pages: (
-        Tensor | None
-    )  # (B P,) to look at; None: no row has read anything before, so each looks at its own new tokens
+    filled: Tensor | None  # (B, T), True for a token, False for padding; None: all True
+    pages: Tensor | None  # (B P,) pages to attend to; None: no row has read before, so the new tokens suffice
     positions: Tensor  # (B, 1, S), EMPTY beyond the end of a row
     dense: bool  # see KVView
 
@@ -143,9 +149,9 @@ class Plan(NamedTuple):
 def plan(
     tables: Sequence[PageTable], positions: Tensor, counts: Sequence[int], copies: Sequence[tuple[int, int]] = ()
 ) -> Plan:
-    """Plan to read counts[i] tokens on row i, for which there is room already, where `positions` (B, T) are not EMPTY.
+    """Plan to read counts[i] tokens on row i, whose pages are reserved, where `positions` (B, T) are not EMPTY.
 
-    The rows' lengths stay as they are until the tokens are read, so that a reading that fails leaves nothing behind.
+    The lengths of the rows change only after the read, so that a failed read leaves nothing behind.
     """
     size, device, filled = tables[0].pool.page_size, positions.device, None
     if any(n < positions.shape[1] for n in counts):
@@ -165,15 +171,14 @@ def plan(
     rows = [table.pages[:n_pages] + [0] * (n_pages - len(table.pages)) for table in tables]
     places, level = torch.arange(longest, device=device)[None], min(lengths) == longest
     seen = places if level else places.masked_fill(places >= torch.tensor(lengths, device=device)[:, None], EMPTY)
-    return Plan(
-        moved, where, filled, torch.tensor(rows, device=device).flatten(), seen[:, None], level and filled is None
-    )
+    pages = torch.tensor(rows, device=device).flatten()
+    return Plan(moved, where, filled, pages, seen[:, None], level and filled is None)
 
 
 class PagedLayer:
-    """One layer's pages, (n_pages, page_size, 2, G, K): keys (rotated on the way in) and values beside each other. Follows `plan`.
+    """One layer's pages, (n_pages, page_size, 2, G, K): rotated keys beside values. Follows `plan`.
 
-    Keys and values of a page are one piece of memory, so that a row is gathered by copying a few large pieces.
+    A page is one contiguous piece of memory, so that a row is gathered by copying a few large pieces.
     """
 
     span = None
@@ -182,16 +187,17 @@ class PagedLayer:
 
     def __init__(self, pool: PagePool):
         self.pool = pool
-        self.plan: Plan | None = None  # of the next reading
+        self.plan: Plan | None = None  # of the next read
         self.memory = torch.empty(0)
 
     def extend(self, k: Tensor, v: Tensor, positions: Positions, rotate: Rotate) -> KVView:
-        """See `KVCache.extend`. Costs one write of the new tokens and one gathering of the pages that are looked at."""
+        """See `KVCache.extend`. Writes the new tokens once, and gathers the pages to attend to once."""
         plan, self.plan, (B, G, _, K) = self.plan, None, k.shape
-        assert plan is not None, "each reading has a plan of its own"
-        if plan.copies is not None:  # first of all: tables name the copies already, whatever fails below
+        assert plan is not None, "each read has a plan of its own"
+        if plan.copies is not None:  # first, because the tables refer to the copies already, even if a step below fails
             self.memory[plan.copies[1]] = self.memory[plan.copies[0]]
-        if self.memory.dim() == 1:  # zeros, because what nobody may see is still multiplied by a weight of 0
+        # zeros, because a hidden slot is still multiplied by a weight of 0, and 0 * nan is nan
+        if self.memory.dim() == 1:
             self.memory = k.new_zeros(self.pool.n_pages, self.pool.page_size, 2, G, K)
         k = rotate(k, positions.ids)
         new = torch.stack([k, v], 1).permute(0, 3, 1, 2, 4)  # (B, T, 2, G, K)
@@ -209,21 +215,22 @@ class PagedLayer:
 
 
 class PagedCache(PagedLayer):
-    """A `KVCache`: one layer with a pool and tables of its own, for `model.start(batch_size, cache=PagedCache)`."""
+    """A `KVCache` of one layer with its own pool and tables: `model.start(batch_size, cache=PagedCache)`."""
 
     def __init__(self, n_pages: int = 256, page_size: int = 16):
         super().__init__(PagePool(n_pages, page_size))
         self.tables: list[PageTable] = []
 
     def extend(self, k: Tensor, v: Tensor, positions: Positions, rotate: Rotate) -> KVView:
-        """See `KVCache.extend`. Whatever it raises, such as OutOfPages, nothing has been read then."""
+        """See `KVCache.extend`. If it raises, OutOfPages for instance, nothing has been read."""
         self.tables = self.tables or [PageTable(self.pool) for _ in range(len(k))]
         each = positions.ids.expand(len(k), -1)
         counts = (each >= 0).sum(1).tolist()
         needed = self._needed(counts)
         if needed > self.pool.n_free:
             raise OutOfPages(
-                f"n_pages = {self.pool.n_pages}: expected {needed - self.pool.n_free} more for these texts; give more pages"
+                f"n_pages = {self.pool.n_pages}: expected {needed - self.pool.n_free} more for these texts; "
+                "give more pages"
             )
         copies = [move for table, n in zip(self.tables, counts, strict=True) for move in table.reserve(n)]
         try:
@@ -231,13 +238,13 @@ class PagedCache(PagedLayer):
             view = super().extend(k, v, positions, rotate)
             for table, n in zip(self.tables, counts, strict=True):
                 table.length += n
-        finally:  # after a failure, the pages that were reserved for nothing are free again
+        finally:  # after a failure, release the reserved pages
             for table in self.tables:
                 table.truncate(table.length)
         return view
 
     def reorder(self, rows: Tensor, since: int = 0) -> None:
-        """See `KVCache.reorder`. Copies no page: rows that come from the same one share theirs until they write."""
+        """See `KVCache.reorder`. Copies no page: rows with one origin share its pages until they write."""
         if self.tables:
             old, self.tables = self.tables, [self.tables[row].fork() for row in rows.tolist()]
             for table in old:
@@ -249,7 +256,7 @@ class PagedCache(PagedLayer):
             table.truncate(length)
 
     def _needed(self, counts: Sequence[int]) -> int:
-        """Pages that rows take in growing by `counts`, copies of shared ones included."""
+        """Number of pages that rows take when they grow by `counts`, copies of shared ones included."""
         size = self.pool.page_size
         growing = [(table, n) for table, n in zip(self.tables, counts, strict=True) if n]
         written = Counter(

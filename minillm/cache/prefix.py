@@ -1,11 +1,11 @@
-"""Prefix caching: pages are known by their text, and whoever begins with the same text begins with the same pages.
+"""Prefix caching: pages are found by a hash of their text, so texts with a common beginning share its pages.
 
     digest of a page = hash(digest of the page before it, its tokens)
 
-The keys and values of a token depend on all the tokens before it, and so does the digest of its page: two pages with one digest
-hold the same numbers. The second question on a document reads only the question. A page that nobody uses stays where it is until
-room is needed; then the one goes that was used least recently, of a text its last page first, since a page is found only through
-those before it. Chained page hashes: vLLM (2023). Read `paged` before.
+The keys and values of a token depend on all tokens before it, and so does the digest of its page: two pages with one
+digest hold the same numbers. So a second question on a document reads only the question. A page without users keeps its
+content until room is needed; then the least recently used one is overwritten, a text's last page first, because a page
+is found only through those before it. Chained page hashes: vLLM (2023). Read before: `paged`.
 """
 
 from array import array
@@ -16,7 +16,12 @@ from minillm.cache.paged import PagePool
 
 
 def digests(tokens: Sequence[int], page_size: int, known: Sequence[bytes] = ()) -> list[bytes]:
-    """The digest of every full page of a text; `known` are those of its first pages."""
+    """Digests of all full pages of a text; `known` are those of its first pages.
+
+    >>> a, b = digests([5, 6, 7, 8, 9], page_size=2), digests([5, 6, 0, 8], page_size=2)
+    >>> len(a), a[0] == b[0], a[1] == b[1]
+    (2, True, False)
+    """
     chain = list(known)
     for i in range(len(chain) * page_size, len(tokens) - page_size + 1, page_size):
         chain.append(sha256((chain[-1] if chain else b"") + array("q", tokens[i : i + page_size]).tobytes()).digest())
@@ -24,21 +29,21 @@ def digests(tokens: Sequence[int], page_size: int, known: Sequence[bytes] = ()) 
 
 
 class PrefixPool(PagePool):
-    """A pool whose pages can be found again. A page with a digest is never written: of its users all copy it first."""
+    """A pool whose pages can be found again. A page with a digest is never written: all its users copy it first."""
 
     def __init__(self, n_pages: int, page_size: int):
         super().__init__(n_pages, page_size)
         self.page_of: dict[bytes, int] = {}
         self.digest_of: dict[int, bytes] = {}
-        self.idle: dict[int, None] = {}  # known pages without users, the least recently used first
+        self.idle: dict[int, None] = {}  # pages with a digest but no users, the least recently used first
 
     @property
     def n_free(self) -> int:
-        """See `PagePool`: idle pages make room."""
+        """See `PagePool.n_free`. Idle pages count as free."""
         return len(self.free) + len(self.idle)
 
     def find(self, chain: Sequence[bytes]) -> list[int]:
-        """The pages of the longest known beginning of a text. They are the caller's only when it has shared them."""
+        """The pages of the longest known beginning of a text. The caller must `share` them to keep them."""
         found = []
         for digest in chain:
             if digest not in self.page_of:
@@ -47,7 +52,7 @@ class PrefixPool(PagePool):
         return found
 
     def publish(self, pages: Sequence[int], chain: Sequence[bytes]) -> None:
-        """These pages are full and read: from now on they are found. Of two pages with the same text the first is."""
+        """Make these pages, which are full, findable. Of two pages with the same text the first one is found."""
         for page, digest in zip(pages, chain, strict=False):
             if page not in self.digest_of and digest not in self.page_of:
                 self.page_of[digest], self.digest_of[page] = page, digest
@@ -62,7 +67,7 @@ class PrefixPool(PagePool):
         """See `PagePool`."""
         return n_writers if page in self.digest_of else super().copies(page, n_writers)
 
-    def _room(self) -> int:
+    def _free_page(self) -> int:
         if self.free:
             return self.free.pop()
         page = next(iter(self.idle))
@@ -70,7 +75,7 @@ class PrefixPool(PagePool):
         del self.page_of[self.digest_of.pop(page)]
         return page
 
-    def _idle(self, page: int) -> None:
+    def _retire(self, page: int) -> None:
         if page in self.digest_of:
             self.idle[page] = None
         else:

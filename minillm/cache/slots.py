@@ -1,8 +1,9 @@
-"""What the caches that forget are made of: slots of which any may be given up, for each row and each group of heads on its own.
+"""Slots: the storage of caches that forget; each row and each group of heads may drop any of its tokens.
 
-A policy of forgetting is a priority: `rank` orders the slots, and `drop` gives up those whose rank is not below the budget. What is
-left closes ranks and stays in the order of the text, so a row is held in the same way alone and in any company, and no more bytes are
-held than its tokens need. Read `kv_cache` before; `streaming`, `h2o` and `snapkv` are three priorities.
+An eviction policy is a priority: `rank` orders the slots, and `drop` removes those whose rank is not below the budget.
+The rest moves together and keeps the order of the text, so a row is stored in the same way alone and in any batch, in
+no more bytes than its tokens need. Read before: `kv_cache`; after: the policies `streaming` (Xiao et al. 2024), `h2o`
+(Zhang et al. 2023) and `snapkv` (Li et al. 2024).
 """
 
 import torch
@@ -13,7 +14,7 @@ from minillm.constants import EMPTY
 
 
 class Slots:
-    """k, v (B, G, S, K) and positions (B, G, S) of the tokens held by each row and group, oldest first, EMPTY slots last."""
+    """k, v (B, G, S, K) and positions (B, G, S) of the tokens of each row and group, oldest first, EMPTY slots last."""
 
     def __init__(self) -> None:
         self.k = self.v = torch.empty(0)
@@ -21,9 +22,10 @@ class Slots:
         self.full = True  # no slot is EMPTY
 
     def append(self, k: Tensor, v: Tensor, positions: Positions) -> bool:
-        """Take in k, v (B, G, T, K) at `positions` (B or 1, T).
+        """Append k, v (B, G, T, K) at `positions` (B or 1, T).
 
-        Returns whether the new tokens are the last T slots of every row and no slot is EMPTY: rows may be level after a ragged read.
+        Returns whether the new tokens are the last T slots of every row and no slot is EMPTY, as in rows of equal
+        length.
         """
         B, G, T, _ = k.shape
         if self.k.dim() != 4:
@@ -36,11 +38,11 @@ class Slots:
         return positions.dense and self.full
 
     def drop(self, gone: Tensor, width: int | None = None) -> Tensor:
-        """Empty the slots marked in `gone` (B, G or 1, S), and keep `width` columns, or as many as are needed.
+        """Remove the slots marked in `gone` (B, G or 1, S), and keep `width` columns, or as many as needed.
 
-        `width` promises that every row and group that had more keeps as many.
+        `width` is a promise that every row and group that had more slots keeps exactly `width`.
 
-        Returns which slot each column had been, (B, G, S'), for what is kept beside the slots.
+        Returns the former slot of each column, (B, G, S'), to rearrange tensors that are aligned with the slots.
         """
         positions = self.positions.masked_fill(gone, EMPTY)
         if width is None:
@@ -59,15 +61,19 @@ class Slots:
             self.k, self.v, self.positions = (x.index_select(0, rows) for x in (self.k, self.v, self.positions))
 
     def ends(self) -> Tensor:
-        """One more than the position of each row's last token, (B,); 0 where there is none."""
+        """One more than the position of each row's last token, (B,); 0 for an empty row."""
         last = self.positions[:, 0]
         return last.amax(-1) + 1 if last.shape[-1] else last.new_zeros(len(last))
 
     def nbytes(self) -> int:
-        """Bytes that are held."""
+        """Bytes of memory in use."""
         return self.k.nbytes + self.v.nbytes + self.positions.nbytes
 
 
 def rank(priority: Tensor) -> Tensor:
-    """Of each slot, how many come before it, (B, G, S): higher priorities first, and of equals the older."""
+    """Rank of each slot, (B, G, S): the number of slots before it, by falling priority, and among equals by age.
+
+    >>> rank(torch.tensor([0.5, 0.9, 0.5, 0.1])).tolist()
+    [1, 0, 2, 3]
+    """
     return priority.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)

@@ -1,11 +1,12 @@
-"""The prompt, compressed once: its last tokens say which of the others will be needed (Li et al. 2024).
+"""SnapKV: compress the prompt once, to the tokens that its last tokens attend to (Li et al. 2024).
 
-    vote(slot) = sum of the weights that the prompt's last `window` queries gave it;    votes pooled: max over `kernel` neighbours
-    keep the last `window` tokens of the prompt, and the best votes of the others, `budget` together;    then keep all that is written
+    vote(slot) = sum of the weights from the prompt's last `window` queries;    pooled: max over `kernel` neighbors
+    keep the last `window` tokens of the prompt and the best of the others, `budget` in all;    then every new token
 
-A prompt ends with its question, and what the question looks at, the answer will. Pooling keeps the neighbours of a winner, without
-which it would make no sense. Each group of heads chooses on its own. Later questions find what an earlier one had no use for gone.
-The prompt of a row is its first read, which sees all of itself. Positions stay those of the text. Read `slots` before.
+A prompt usually ends with its question, and the answer needs the tokens that the question attends to. Pooling also
+keeps the neighbors of a token with many votes, for context. Each group of heads chooses on its own. A later question
+cannot use a token that was dropped. The prompt of a row is its first read, which attends to all of itself. Positions
+remain those of the text. Read before: `slots`.
 """
 
 from functools import partial
@@ -15,38 +16,40 @@ from einops import rearrange, reduce
 from torch import Tensor
 from torch.nn.functional import max_pool1d
 
-from minillm.cache.kv_cache import KVView, Positions, Rotate, Weigh, nobody
+from minillm.cache.kv_cache import KVView, Positions, Rotate, Weigh, no_observer
 from minillm.cache.slots import Slots, rank
 
 
 class SnapKVCache:
-    """One layer's compressed prompt and all that came after."""
+    """One layer's compressed prompt, and all tokens after it."""
 
     span = None
     exact = False
     truncates = False
 
     def __init__(self, budget: int, window: int = 8, kernel: int = 5):
-        """`budget`: tokens kept of a prompt; `window`: the last ones, which vote and are kept; `kernel`: width of the pooling, odd."""
+        """`budget`: tokens kept of a prompt; `window`: its last tokens, which vote; `kernel`: width of pooling, odd.
+
+        Raises ValueError for a budget that is not larger than the window.
+        """
         if budget <= window:
             raise ValueError(
                 f"budget = {budget}: expected more than the window = {window} that votes and is kept; raise it"
             )
-        assert kernel % 2 == 1, "neighbours on either side"
+        assert kernel % 2 == 1, "an odd kernel has equally many neighbors on both sides"
         self.budget, self.window, self.kernel = budget, window, kernel
-        self.slots, self.whole = Slots(), True  # whole: nothing was forgotten
-        self.compressed = torch.zeros(0, dtype=torch.long)  # (B,) length of the prompt where it was compressed, else 0
+        self.slots, self.whole = Slots(), True  # whole: no token was forgotten
+        self.compressed = torch.zeros(0, dtype=torch.long)  # (B,) length of a compressed prompt, else 0
 
     def extend(self, k: Tensor, v: Tensor, positions: Positions, rotate: Rotate) -> KVView:
         """See `KVCache.extend`."""
         if len(self.compressed) != len(k):
             self.compressed = positions.ids.new_zeros(len(k))
-        begins = (
-            self.slots.ends() == 0 if self.slots.k.dim() == 4 else torch.ones_like(self.compressed, dtype=torch.bool)
-        )
+        is_first = torch.ones_like(self.compressed, dtype=torch.bool)
+        begins = self.slots.ends() == 0 if self.slots.k.dim() == 4 else is_first
         dense = self.slots.append(rotate(k, positions.ids), v, positions)
         too_long = begins & (self.slots.ends() > self.budget)  # (B,)
-        observe = partial(self._vote, too_long) if k.shape[2] > self.budget and bool(too_long.any()) else nobody
+        observe = partial(self._vote, too_long) if k.shape[2] > self.budget and bool(too_long.any()) else no_observer
         return KVView(self.slots.k, self.slots.v, self.slots.positions, self.whole and dense, observe)
 
     def _vote(self, too_long: Tensor, weigh: Weigh, q: Tensor, positions: Tensor) -> None:
@@ -68,13 +71,14 @@ class SnapKVCache:
             self.compressed = self.compressed[rows]
 
     def truncate(self, lengths: Tensor) -> None:
-        """See `KVCache.truncate`. Impossible into a compressed prompt, but to nothing."""
+        """See `KVCache.truncate`. Possible to 0, and not into a compressed prompt."""
         if not len(self.compressed):
             return
         if bool(((lengths > 0) & (lengths < self.compressed)).any()):
             raise ValueError(
-                f"lengths = {lengths.tolist()}: expected at least those of the compressed prompts, {self.compressed.tolist()}, or 0, since "
-                f"of what stands before only budget = {self.budget} tokens are left; raise the budget"
+                f"lengths = {lengths.tolist()}: expected at least those of the compressed prompts, "
+                f"{self.compressed.tolist()}, or 0, since only budget = {self.budget} tokens of a prompt are left; "
+                "raise the budget"
             )
         self.slots.drop((self.slots.positions < 0) | (self.slots.positions >= lengths[:, None, None]))
         self.compressed = self.compressed.masked_fill(lengths == 0, 0)

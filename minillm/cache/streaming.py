@@ -1,12 +1,12 @@
-"""Attention sinks: remember the first few tokens and the last many, and write without end (Xiao et al. 2024).
+"""StreamingLLM: keep the first few tokens (attention sinks) and the last many; generate without end (Xiao et al. 2024).
 
-    held = the first `sinks` tokens and the last `budget - sinks`;      position of a held token = its number among the held
+    held = the first `sinks` tokens and the last `budget - sinks`;    position of a held token = its index among them
 
-Softmax has to put its weight somewhere, and trained models learn to put what they do not need on the first tokens. A plain window
-forgets those, and every distribution collapses; four of them are enough to keep it whole. Positions are counted inside of the cache:
-keys are held as they were before rotation and turned on the way out, so no distance is ever larger than the budget, and a model
-reads on past its context at constant memory. What fell out of the window is forgotten, whatever it said.
-A read sees all that was held before it and itself. Read `slots` before.
+Softmax weights sum to 1, and trained models put the weight that they do not need on the first tokens. A plain window
+forgets those, and every distribution collapses; keeping four of them prevents it. Positions are counted inside the
+cache: keys are stored before rotation and rotated on the way out, so no distance exceeds the budget, and a model reads
+beyond its context at constant memory. Tokens outside the window are forgotten. A read attends to all tokens held before
+it and to itself. Read before: `slots`.
 """
 
 from copy import copy
@@ -26,7 +26,7 @@ class StreamingCache:
     truncates = False
 
     def __init__(self, budget: int, sinks: int = 4):
-        """`budget`: tokens held after every read, the `sinks` among them."""
+        """`budget`: tokens held after every read, sinks included. Raises ValueError unless it exceeds `sinks`."""
         if budget <= sinks:
             raise ValueError(
                 f"budget = {budget}: expected more than the {sinks} sinks, which are always kept; raise it"
@@ -39,7 +39,7 @@ class StreamingCache:
         """See `KVCache.extend`."""
         if len(self.n_read) != len(k):
             self.n_read = positions.ids.new_zeros(len(k))
-        slots = copy(self.slots)  # subtle: keys are turned on the way out, and where that fails nothing has been read
+        slots = copy(self.slots)  # subtle: a copy, so that a failure of `rotate` below leaves the cache unchanged
         dense = slots.append(k, v, positions)
         filled = slots.positions[:, :1] >= 0
         places = torch.arange(filled.shape[2], device=k.device).where(filled, EMPTY)  # (B, 1, S)
@@ -57,13 +57,14 @@ class StreamingCache:
             self.n_read = self.n_read[rows]
 
     def truncate(self, lengths: Tensor) -> None:
-        """See `KVCache.truncate`. Impossible once tokens have left the window, but to nothing."""
+        """See `KVCache.truncate`. Possible to 0, or while no token has left the window."""
         if not len(self.n_read):
             return
         if bool(((self.n_read > self.budget) & (lengths > 0) & (lengths < self.n_read)).any()):
             raise ValueError(
-                f"lengths = {lengths.tolist()}: expected the tokens read, {self.n_read.tolist()}, or 0, since of a row longer than "
-                f"budget = {self.budget} those that would come back into the window are gone; raise the budget"
+                f"lengths = {lengths.tolist()}: expected the tokens read, {self.n_read.tolist()}, or 0, since a row "
+                f"longer than budget = {self.budget} has lost the tokens that would return to the window; "
+                "raise the budget"
             )
         places = torch.arange(self.slots.positions.shape[2], device=lengths.device)
         gone = (places >= lengths[:, None]) & (lengths < self.n_read)[:, None]

@@ -1,7 +1,7 @@
-"""The command line of a config: `--section.key value` sets a leaf, --help-all lists them all, an unknown flag gets a suggestion.
+"""Command-line flags of a config: `--section.key value` sets a leaf, and an unknown flag gets a suggestion.
 
-A flag is text until the type of its field says what it stands for, and is then as strict as a value in a file: `override` puts flags
-over a config that was read and builds it anew, so that every check is made of the whole. Read `loading` before.
+A flag is text until the type of its field converts it, as strictly as a value in a file. `override` applies flags to a
+config and builds it anew, so that all checks run on the result. --help-all lists every flag. Read before: `loading`.
 """
 
 import argparse
@@ -23,14 +23,14 @@ C = TypeVar("C")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that suggests the nearest flag for an unknown one and accepts no abbreviations.
+    """An argparse parser that suggests the nearest flag for an unknown one and accepts no abbreviations.
 
-    With `examples`, --help is one short page: the description, the examples, and the flags whose names are in `often`. The page of all
-    flags is then --help-all.
+    With `examples`, --help is one short page: the description, the examples, and the flags in `often`; --help-all lists
+    all flags.
     """
 
     def __init__(self, examples: str = "", often: Sequence[str] = (), **how: Any):
-        """`examples`: command lines, one a line, shown as they are. `often`: destinations of flags, in the order of the short page."""
+        """`examples`: command lines, one a line. `often`: destinations of flags, in the order of the short page."""
         how.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         how.setdefault("prog", _program())
         super().__init__(allow_abbrev=False, **how)
@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
             self.add_argument("--help-all", action=_HelpAll, help="show every flag and exit")
 
     def format_help(self) -> str:
-        """The short page where there is one, else all flags."""
+        """The short page if there are examples, else all flags."""
         if not self.examples:
             return self.format_all()
         flags = {action.dest: action for action in self._actions}
@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def parse(self, argv: list[str] | None = None) -> argparse.Namespace:
-        """The flags that are known; exit status 2 with a sentence for any other."""
+        """Parse known flags; any other one exits with status 2 and a sentence."""
         known, unknown = self.parse_known_args(argv)
         if unknown:
             flags = [option for action in self._actions for option in action.option_strings]
@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Refuse a value that is not among the choices of a flag, with the nearest ones; argparse calls this."""
+        """Refuse a value that is not among a flag's choices, with the nearest ones; called by argparse."""
         if action.choices is not None and value not in action.choices:
             expected = suggest(str(value), list(map(str, action.choices)))
             raise argparse.ArgumentError(
@@ -84,7 +84,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _program() -> str:
-    """The running program as it was started: a script, or `python -m` and a module."""
+    """The name of the running program: a script, or `python -m` and a module."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return f"python -m {spec.name.removesuffix('.__main__')}" if spec else Path(sys.argv[0]).name
 
@@ -114,10 +114,10 @@ class _HelpAll(argparse.Action):
 def add_flags(
     parser: argparse.ArgumentParser, cls: type, prefix: str = "", dashes: bool = False, heading: str = ""
 ) -> None:
-    """Give a parser one flag a leaf, with type, default and comment in its help; absent flags stay out of the namespace.
+    """Add one flag for each leaf, with type, default and comment as its help; absent flags are not in the namespace.
 
-    `dashes` writes names the way that commands do (--top-p) instead of the way that configs do (--train.max_steps). `heading` stands
-    above the leaves that are in no section.
+    `dashes`: names in the style of commands (--top-p) instead of configs (--train.max_steps). `heading`: the title
+    above the leaves outside of sections.
     """
     groups: dict[str, argparse._ArgumentGroup] = {}
     for key in keys(cls, prefix):
@@ -130,18 +130,15 @@ def add_flags(
 
 
 def override(config: C, flags: Mapping[str, str], dashes: bool = False) -> C:
-    """A copy of a config with some leaves replaced by the texts of flags, written as `add_flags` did.
+    """A copy of a config with some leaves replaced by the texts of flags, named as in `add_flags`.
 
     Raises ValueError for a text that does not fit.
     """
     tree = dataclasses.asdict(config)  # type: ignore[call-overload]
     for name, text in flags.items():
         section, _, leaf = name.rpartition(".")
-        if (
-            leaf == "kind"
-            and len(kinds_of(typing.get_type_hints(type(config)).get(section))) > 1
-            and tree[section]["kind"] != text
-        ):
+        several = leaf == "kind" and len(kinds_of(typing.get_type_hints(type(config)).get(section))) > 1
+        if several and tree[section]["kind"] != text:
             tree[section] = {"kind": text}  # another kind starts from its own defaults
     leaves = {key.name: key for key in keys(type(config), tree=tree)}
     for name, text in flags.items():
@@ -168,7 +165,7 @@ def _of_another_kind(cls: type, tree: Mapping[str, Any], name: str) -> str:
 
 
 def _parse(text: str, hint: Any, name: str) -> Any:
-    """The value that a flag's text stands for."""
+    """Convert a flag's text to its value."""
     base = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
     if base is bool:
         if text not in ("true", "false"):

@@ -1,10 +1,10 @@
-"""Fill frozen dataclasses from a TOML file, strictly, and write them back.
+"""Load frozen dataclasses from a TOML file, strictly, and write them back.
 
-A config section is a frozen dataclass that lives in the file that consumes it; a config is a dataclass of sections. A section that
-may be one of several dataclasses (a union) is told apart by the field `kind` that all of them begin with. The TOML
-file is the whole story of a run, and nothing is guessed: a wrong type, a value out of range or an unknown name is a ValueError with
-the full name in it. Ranges are written in the type, `Annotated[int, AtLeast(1)]`; the comment at the end of a field's line is its
-help text. Next: `flags`, which override single values.
+A config section is a frozen dataclass in the file that uses it; a config is a dataclass of sections. If a section may
+be one of several dataclasses (a union), the field `kind`, which all of them begin with, selects one. The TOML file is
+the whole story of a run: a wrong type, a value out of range or an unknown name raises ValueError with the full name.
+Ranges are part of the type, `Annotated[int, AtLeast(1)]`; the comment at the end of a field's line is its help text.
+Read before: `fields`; after: `flags`, which override single values.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ C = TypeVar("C")
 
 
 class Key(NamedTuple):
-    """One leaf of a config: what `--help` shows and what a flag may set."""
+    """One leaf of a config: an entry of `--help`, which a flag may set."""
 
     name: str  # "section.key"
     hint: Any  # its type, with ranges
@@ -36,9 +36,10 @@ class Key(NamedTuple):
 
 
 def keys(cls: type, prefix: str = "", tree: Mapping[str, Any] | None = None) -> Iterator[Key]:
-    """Every leaf of a dataclass, sections walked in order of appearance.
+    """Every leaf of a dataclass, with sections in order.
 
-    Of a union, the keys of the kind that `tree` names; without a tree those of every kind, each once, as the first kind has it.
+    For a union, the keys of the kind that `tree` names; without a tree those of all kinds, each once, as the first kind
+    defines it.
     """
     hints, comments = typing.get_type_hints(cls, include_extras=True), _comments(cls)
     for field in dataclasses.fields(cls):
@@ -57,7 +58,7 @@ def keys(cls: type, prefix: str = "", tree: Mapping[str, Any] | None = None) -> 
 
 
 def from_dict(cls: type[C], tree: Mapping[str, Any], where: str = "") -> C:
-    """Build a dataclass from nested dictionaries (a parsed TOML file). Raises ValueError for what does not fit."""
+    """Build a dataclass from nested dictionaries (a parsed TOML file). Raises ValueError."""
     all_hints = typing.get_type_hints(cls, include_extras=True)
     hints = {field.name: all_hints[field.name] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name in tree:
@@ -77,7 +78,7 @@ def from_dict(cls: type[C], tree: Mapping[str, Any], where: str = "") -> C:
 
 
 def load(cls: type[C], path: Path, missing: Mapping[str, Any] | None = None) -> C:
-    """Read a TOML file into `cls`; `missing` holds the sections that the file may leave out. Raises ValueError."""
+    """Read a TOML file into `cls`; `missing`: sections that the file may leave out. Raises ValueError."""
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # with or without a byte order mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
@@ -86,7 +87,7 @@ def load(cls: type[C], path: Path, missing: Mapping[str, Any] | None = None) -> 
 
 
 def to_toml(config: object) -> str:
-    """The config as a TOML file that `load` reads back to an equal one, each value followed by its comment."""
+    """The config as a TOML file, each value followed by its comment; `load` reads an equal config."""
     lines = []
     for section in dataclasses.fields(config):
         lines.append(f"[{section.name}]")
@@ -97,7 +98,7 @@ def to_toml(config: object) -> str:
 
 
 def brief(config: object) -> str:
-    """The config for people: a line for each section, with its kind where there are several, and with what is not the default."""
+    """A short text of a config: one line a section, with its kind if there are several, and its non-default values."""
     lines, hints = [], typing.get_type_hints(type(config))
     for section in dataclasses.fields(config):
         value, always = getattr(config, section.name), "kind" if len(kinds_of(hints[section.name])) > 1 else ""
@@ -108,16 +109,13 @@ def brief(config: object) -> str:
 
 
 def written(value: Any) -> str:
-    """A value without quotes, where nobody could take it for something else."""
-    return (
-        value
-        if isinstance(value, str) and value and value.isprintable() and not set(value) & set(' ,"')
-        else literal(value)
-    )
+    """A value as text, without quotes if it is unambiguous."""
+    is_word = isinstance(value, str) and value and value.isprintable() and not set(value) & set(' ,"')
+    return value if is_word else literal(value)
 
 
 def _choose(hint: Any, tree: Mapping[str, Any], where: str) -> type:
-    """The dataclass that a section's values are for: the kind that they name, or the first."""
+    """The dataclass of a section with these values: the kind that they name, or the first."""
     kinds = kinds_of(hint)
     if len(kinds) == 1:
         return kinds[""]
@@ -128,7 +126,11 @@ def _choose(hint: Any, tree: Mapping[str, Any], where: str) -> type:
 
 
 def literal(value: Any) -> str:
-    """A value as TOML writes it."""
+    """A value in TOML's notation.
+
+    >>> print(literal(("a", "b")), literal(True), literal(0.5))
+    ["a", "b"] true 0.5
+    """
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):

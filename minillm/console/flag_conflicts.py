@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minillm.decoding.beam import FORBIDDING
-from minillm.decoding.sampler import SamplingConfig
+from minillm.decoding.sampler import Sampler, SamplingConfig
 
 DRAWING = [field.name for field in dataclasses.fields(SamplingConfig) if field.name not in FORBIDDING]
 USELESS = {  # beside the way of writing that is asked for
@@ -52,22 +52,16 @@ def refuse_what_would_be_ignored(given: Mapping[str, Any]) -> None:
             raise ValueError(f"{flag(name)} would be ignored without {flag(needed)}; give both or none")
 
 
-def refuse_what_greedy_ignores(sampling: SamplingConfig, given: Mapping[str, Any]) -> bool:
+def refuse_what_greedy_ignores(sampler: Sampler, given: Mapping[str, Any]) -> bool:
     """Whether the most probable token is always taken. Raises ValueError for settings without an effect there."""
-    greedy = next(
-        (name for name, off in {"temperature": 0, "top_p": 0, "top_k": 1}.items() if getattr(sampling, name) == off),
-        None,
-    )
-    if greedy is None:
+    if sampler.decisive is None:
         return False
-    how = f"{flag(greedy)} {getattr(sampling, greedy):g} always takes the most probable token"
-    useless = [
-        name
-        for name in ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
-        if name in given and name != greedy
-    ]
+    step = f"--{sampler.decisive}"  # "--temperature 0", as the flag is typed
+    how = f"{step} always takes the most probable token"
+    names = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
+    useless = [flag(name) for name in names if name in given and flag(name) != step.split()[0]]
     if useless:
-        raise ValueError(f"{flag(useless[0])} would be ignored, since {how}; leave one of the two out")
+        raise ValueError(f"{useless[0]} would be ignored, since {how}; leave one of the two out")
     for name in ("num_samples", "best_of"):
         if int(given.get(name, 1)) > 1:
             raise ValueError(

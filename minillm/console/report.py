@@ -16,7 +16,7 @@ from torch import nn
 
 from minillm.commands import spelled
 from minillm.config.loading import brief
-from minillm.evaluation.memorization import overfitted
+from minillm.evaluation.memorization import overfitting_remark
 from minillm.evaluation.validation import Validation
 from minillm.models.language_model import count_parameters
 from minillm.runs import folder, sizing
@@ -90,5 +90,5 @@ def finish(
     files = f"checkpoint/ config.toml tokenizer.json metrics.jsonl summary.json{' loss.png' if plotted else ''}"
     print(f"everything is in {path}: {files}")
     print(f"{shown.more} with: {SAMPLE} --run {path} {shown.flags}")
-    if remark := shown.remark or overfitted(rows, opened.step):
+    if remark := shown.remark or overfitting_remark(rows, opened.step):
         print(remark)

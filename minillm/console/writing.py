@@ -21,7 +21,8 @@ from minillm.decoding.beam import BeamConfig
 from minillm.decoding.best_of import BestOfConfig, rank
 from minillm.decoding.draft_length import Tally
 from minillm.decoding.explain import Choice, ExplainingSampler, show, to_json
-from minillm.decoding.generate import Completion, generate
+from minillm.decoding.generate import generate
+from minillm.decoding.rows import Completion
 from minillm.decoding.sampler import Sampler, SamplingConfig
 from minillm.decoding.speculative import speculate
 from minillm.models.language_model import LanguageModel, State

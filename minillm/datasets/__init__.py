@@ -1,1 +1,1 @@
-"""From a text to batches of tokens: where documents come from, how they are cleaned, split, stored and cut into windows."""
+"""From texts to batches of tokens: corpora, cleaning, splitting, token streams, windows."""

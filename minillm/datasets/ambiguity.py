@@ -1,11 +1,13 @@
-"""Ambiguity: a grammar is ambiguous if it can write one text in two ways; then its count and its entropy are those of ways, not of texts.
+"""Ambiguity of a grammar: whether some text has two derivations.
 
-Two derivations run side by side. They take the same choices up to some place and part there; from then on, whichever has written less
-goes on, and the two are given up as soon as their texts differ. The grammar is ambiguous if two that have parted come to the same place
-with the same text and the same memory. What was drawn before they parted is a variable, which gets a value only where a text depends on
-it. There are finitely many such pairs, so the search is exact. In a grammar as large as that of the stories there are too many of them:
-after MOST_PAIRS, some texts are read back instead, and `World.log_prob` goes on to watch those that it is asked about.
-Read before: `grammar`.
+The counts and the entropy of `grammar` are those of derivations; they are those of texts only if each text has one
+derivation. The test is a breadth-first search over pairs of derivations. Both take the same choices up to some node and
+part there; from then on the one that has written less advances, and a pair is dropped as soon as its texts differ (the
+leftover text of the longer one is the "dangling suffix" of Sardinas and Patterson 1953). The grammar is ambiguous if a
+parted pair reaches one node with the same text and the same memory. A word drawn before the pair parted is a variable;
+it gets a value only where a text depends on it. There are finitely many pairs, so the search is exact. A grammar as
+large as that of the stories has too many: after MAX_PAIRS, random texts are parsed instead, and `World.log_prob` raises
+ValueError for an ambiguous text. Read before: `grammar`.
 """
 
 import random
@@ -15,16 +17,16 @@ from functools import lru_cache
 from itertools import permutations
 from typing import NamedTuple
 
-from minillm.datasets.grammar import Copy, Draw, Node, Note, Page, Quote, Reading, Remembered, Rule, Sum, Tale, Text
+from minillm.datasets.grammar import Copy, Draw, Node, Note, Parse, Quote, Reading, Remembered, Rule, Sum, Tale, Text
 
-MOST_PAIRS = 5000  # a tenth of a second
-N_READ = 50  # texts that are read back
+MAX_PAIRS = 5000  # searching them takes about 0.1 seconds
+N_SAMPLES = 50  # random texts that are parsed after that
 
-Memory = frozenset[tuple[str, object]]  # names that are still needed, each with a Word, a Variable or a Total
+Memory = frozenset[tuple[str, object]]  # (name, Word, Variable or Total) for the names that may still be read
 
 
 class Word:
-    """A word that is known: one entry of a class, and no other, whatever that looks like."""
+    """A known word: one entry of a class, compared by identity, because two entries may look alike."""
 
     def __init__(self, entry: list[str]):
         self.entry = entry
@@ -37,15 +39,15 @@ class Word:
 
 
 class Variable(NamedTuple):
-    """A word that was drawn and given a name; which one does not matter yet."""
+    """A drawn word that was given a name but has no value yet."""
 
     name: str | None
-    serial: int  # 0, unless an earlier word of this name is still in some Total
-    words: tuple[Word, ...]  # what it may be; the same object for the same words
+    serial: int  # > 0 while a Total still refers to an earlier word of this name
+    words: tuple[Word, ...]  # possible values; one shared tuple for each class of words
 
 
 class Total(NamedTuple):
-    """A sum or difference of remembered numbers."""
+    """A sum or difference of two remembered numbers."""
 
     left: object
     right: object
@@ -53,16 +55,16 @@ class Total(NamedTuple):
 
 
 class Place:
-    """A node whose turn it is, within the rules that led to it."""
+    """A place in a derivation: the next node, and the rules that contain it."""
 
     def __init__(self, nodes: list[Node], i: int, up: "Place | None"):
         self.node, self._inside = nodes[i], {}
         self.after: Place | None = Place(nodes, i + 1, up) if i + 1 < len(nodes) else up and up.after
         later = self.after.live if self.after else frozenset()
-        self.live: frozenset[str] = later | _needs(self.node)  # names that may still be read
+        self.live: frozenset[str] = later | _needs(self.node)  # names that this node or a later one may read
 
     def inside(self) -> "list[Place | None]":
-        """Where each alternative of this rule begins."""
+        """The first place of each alternative of this node's rule."""
         rule = _rule(self.node)
         if not self._inside:
             self._inside = {
@@ -72,20 +74,20 @@ class Place:
 
 
 class Side(NamedTuple):
-    """One of two derivations; at the end, its place is None."""
+    """One of two derivations: its next place (None at the end) and its memory."""
 
     place: Place | None
     memory: Memory = frozenset()
 
     def go(self, place: Place | None, name: str | None = None, value: object = None) -> "Side":
-        """On to another place, perhaps with something new to remember; what is not needed there is forgotten."""
+        """Advance to a place, remember `value` under `name`, and forget the names that are not read from there on."""
         live = place.live if place else frozenset()
         kept = {(key, old) for key, old in self.memory if key != name and key in live}
         return Side(place, frozenset(kept | ({(name, value)} if name in live else set())))
 
 
 class TwoPaths(NamedTuple):
-    """Two derivations; `behind` has yet to write `lead`, which `ahead` has written already."""
+    """A pair of derivations. `ahead` has written `lead` more than `behind`; `parted`: their choices have differed."""
 
     ahead: Side
     behind: Side
@@ -94,10 +96,10 @@ class TwoPaths(NamedTuple):
 
 
 def find_ambiguity(top: Rule) -> str | None:
-    """A text, or the part of one between two places, that is written in two ways; None if none was found."""
+    """A text with two derivations, or the part of it between two places ("..." is any word); None if none is found."""
     start = Side(Place([top], 0, None))
     seen, queue = set(), deque([(TwoPaths(start, start), "")])
-    while queue and len(seen) < MOST_PAIRS:
+    while queue and len(seen) < MAX_PAIRS:
         pair, text = queue.popleft()
         if pair.parted and pair.lead == "" and pair.ahead == pair.behind:
             return text
@@ -105,23 +107,23 @@ def find_ambiguity(top: Rule) -> str | None:
             if following not in seen:
                 seen.add(following)
                 queue.append((following, text + written if following.parted else ""))
-    return _read_back(top) if queue else None
+    return _find_in_samples(top) if queue else None
 
 
-def _read_back(top: Rule) -> str | None:
-    """The first of some texts that is read in two ways."""
+def _find_in_samples(top: Rule) -> str | None:
+    """Parse N_SAMPLES random texts; return the first one with two derivations, or None."""
     draw = random.Random(0).random
-    for _ in range(N_READ):
+    for _ in range(N_SAMPLES):
         tale = Tale(draw)
         top.write(tale)
         text = "".join(tale.out)
-        if sum(reading.end == len(text) for reading in top.read(Page(text), [Reading(0, 0.0, {})])) > 1:
+        if sum(reading.end == len(text) for reading in top.read(Parse(text), [Reading(0, 0.0, {})])) > 1:
             return text
     return None
 
 
 def _step(pair: TwoPaths) -> Iterator[tuple[TwoPaths, str]]:
-    """All ways in which a pair goes on, each with what `behind` writes."""
+    """Yield every successor of a pair, with the text that `behind` writes on the way."""
     ahead, behind, lead, _ = pair
     if lead == "" and ahead.place and behind.place:
         one, two = ahead.place.node, behind.place.node
@@ -131,20 +133,11 @@ def _step(pair: TwoPaths) -> Iterator[tuple[TwoPaths, str]]:
         if _rule(one) or isinstance(one, Note):
             yield from ((TwoPaths(side, other, "", True), "") for side, other, _ in _moves(ahead, behind, ""))
             return
-        if (
-            isinstance(one, Draw)
-            and isinstance(two, Draw)
-            and one.column == two.column
-            and _words_of(one) is _words_of(two)
-        ):
+        same_column = isinstance(one, Draw | Copy) and type(one) is type(two) and one.column == two.column
+        if same_column and isinstance(one, Draw) and _words_of(one) is _words_of(two):
             yield from _draw_together(pair)
             return
-        if (
-            isinstance(one, Copy)
-            and isinstance(two, Copy)
-            and one.column == two.column
-            and _copied(ahead) == _copied(behind)
-        ):
+        if same_column and isinstance(one, Copy) and _copied(ahead) == _copied(behind):
             yield TwoPaths(_pass(ahead), _pass(behind), "", True), "..."
             return
     if behind.place:
@@ -158,7 +151,7 @@ def _step(pair: TwoPaths) -> Iterator[tuple[TwoPaths, str]]:
 
 
 def _step_together(pair: TwoPaths) -> Iterator[tuple[TwoPaths, str]]:
-    """Both stand at one place and have written the same: they choose alike, or part."""
+    """Successors of a pair with equal texts at one place: both sides take the same choice, or they part."""
     a, b, _, parted = pair
     node = a.place.node
     if rule := _rule(node):
@@ -177,31 +170,23 @@ def _step_together(pair: TwoPaths) -> Iterator[tuple[TwoPaths, str]]:
 
 
 def _draw_together(pair: TwoPaths) -> Iterator[tuple[TwoPaths, str]]:
-    """Both draw a word of one class: the same, or two of which one begins the other."""
+    """Successors where both sides draw from one class: the same word, or two of which one is a prefix of the other."""
     a, b, _, parted = pair
     one, two = a.place.node, b.place.node
     after = a.go(a.place.after, one.name, None), b.go(b.place.after, two.name, None)
     name = one.name or two.name
     value = Variable(name, _serial(name, after[0].memory | after[1].memory), _words_of(one))
     yield TwoPaths(a.go(a.place.after, one.name, value), b.go(b.place.after, two.name, value), "", parted), "..."
-    for longer, shorter in _beginnings(one):
+    for longer, shorter in _prefixes(one):
         form, lead = shorter[one.column], longer[one.column][len(shorter[one.column]) :]
-        yield (
-            TwoPaths(
-                a.go(a.place.after, one.name, Word(longer)), b.go(b.place.after, two.name, Word(shorter)), lead, True
-            ),
-            form,
-        )
-        yield (
-            TwoPaths(
-                b.go(b.place.after, two.name, Word(longer)), a.go(a.place.after, one.name, Word(shorter)), lead, True
-            ),
-            form,
-        )
+        for (ahead, first), (behind, second) in permutations(((a, one), (b, two))):
+            long = ahead.go(ahead.place.after, first.name, Word(longer))
+            short = behind.go(behind.place.after, second.name, Word(shorter))
+            yield TwoPaths(long, short, lead, True), form
 
 
 def _moves(side: Side, other: Side, lead: str) -> Iterator[tuple[Side, Side, str]]:
-    """All that one side may do next, while the other may learn what a variable is: both sides then, and what was written."""
+    """Yield every move of `side` as (side, other, text written). A variable that gets a value gets it in both sides."""
     place, node = side.place, side.place.node
     if _rule(node):
         yield from ((side.go(begin), other, "") for begin in place.inside())
@@ -218,14 +203,14 @@ def _moves(side: Side, other: Side, lead: str) -> Iterator[tuple[Side, Side, str
 
 
 def _pass(side: Side) -> Side:
-    """A side after a node that chooses nothing."""
+    """The side after a node without a choice."""
     node, values = side.place.node, dict(side.memory)
     total = Total(values[node.left], values[node.right], node) if isinstance(node, Sum) else None
     return side.go(side.place.after, node.name if isinstance(node, Sum) else None, total)
 
 
 def _known(side: Side, other: Side, names: tuple[str, ...]) -> Iterator[tuple[Side, Side]]:
-    """Both sides, for all values of the variables that these names of one side depend on."""
+    """Yield both sides once for every value of the variables that `names` depend on in `side`."""
     values = dict(side.memory)
     variable = next((found for name in names for found in _variables(values[name])), None)
     if variable is None:
@@ -237,7 +222,7 @@ def _known(side: Side, other: Side, names: tuple[str, ...]) -> Iterator[tuple[Si
 
 
 def _serial(name: str | None, memory: Memory) -> int:
-    """A number for a new variable of this name, which no other in memory has."""
+    """A serial number for a new variable `name`, different from those of all variables in memory."""
     return 1 + max(
         (found.serial for _, value in memory for found in _variables(value) if found.name == name), default=-1
     )
@@ -274,7 +259,7 @@ def _fixed(memory: Memory, variable: Variable, word: Word) -> Memory:
 
 
 def _entry(value: object) -> list[str] | None:
-    """The entry that a value is, as far as it is known."""
+    """The entry that a value stands for; None while it depends on a variable."""
     if isinstance(value, Word):
         return value.entry
     if _variables(value):
@@ -282,8 +267,8 @@ def _entry(value: object) -> list[str] | None:
     return value.node.entry({value.node.left: _entry(value.left), value.node.right: _entry(value.right)})
 
 
-def _beginnings(draw: Draw) -> Iterator[tuple[list[str], list[str]]]:
-    """Pairs of entries of which the second begins the first, as they are written here."""
+def _prefixes(draw: Draw) -> Iterator[tuple[list[str], list[str]]]:
+    """Yield pairs of entries (longer, shorter) where the form of `shorter` is a prefix of that of `longer`."""
     entries = sorted(draw.entries, key=lambda entry: entry[draw.column])
     for i, shorter in enumerate(entries):
         for longer in entries[i + 1 :]:
@@ -298,7 +283,7 @@ def _rule(node: Node) -> Rule | None:
 
 @lru_cache(maxsize=4096)
 def _needs(node: Node) -> frozenset[str]:
-    """Names that a node may read."""
+    """Names that a node, or a node inside it, may read."""
     if rule := _rule(node):
         return frozenset().union(*(_needs(part) for nodes in rule.alternatives for part in nodes))
     return frozenset(node.needs) if isinstance(node, Remembered) else frozenset()

@@ -1,7 +1,7 @@
-"""A batch: what the model reads and what it should have said.
+"""A batch: input tokens, and the targets that a model should predict.
 
-`targets` are aligned with `tokens`: targets[b, t] is what should follow tokens[b, : t + 1]. The shift by one happens once,
-where batches are made, and nowhere else.
+`targets` are aligned with `tokens`: targets[b, t] is the token that should follow tokens[b, : t + 1]. The shift by one
+happens once, where batches are made (`windows`), and nowhere else.
 """
 
 from typing import NamedTuple, TypeVar
@@ -13,14 +13,14 @@ B = TypeVar("B", bound=tuple[Tensor, ...])  # a batch of any kind
 
 
 class Batch(NamedTuple):
-    """Both (B, T) long; EMPTY (-1) among the tokens marks padding, IGNORE among the targets what is not counted."""
+    """Tensors (B, T) of type long. EMPTY (-1) in tokens is padding; IGNORE (-100) in targets is not counted."""
 
     tokens: Tensor
     targets: Tensor
 
 
 def moved(batch: B, device: torch.device) -> B:
-    """The batch on a device. A CUDA device fetches it from pinned memory by itself, while the processor goes on."""
+    """Copy a batch to a device. A copy to CUDA starts from pinned memory and does not block the processor."""
     if device.type != "cuda":
         return type(batch)(*(part.to(device) for part in batch))
     return type(batch)(*(part if part.is_cuda else part.pin_memory().to(device, non_blocking=True) for part in batch))

@@ -1,6 +1,6 @@
-"""A batch for people: the first row, token by token, what is read, what should follow, and whether it counts.
+"""A batch as a readable table: the first row, token by token, with its targets (`--show-batch`).
 
-Whoever has seen one batch knows where the shift by one happened, which targets are not counted and how texts were cut.
+It shows where the shift by one happens, which targets are not counted, and how texts are cut.
 """
 
 from minillm.constants import IGNORE
@@ -12,7 +12,7 @@ from minillm.tokenizers.tokenizer import Tokenizer
 
 
 def batch_table(batch: Batch | LabelBatch | PairBatch, tokenizer: Tokenizer) -> str:
-    """The first row of a batch: one line a token, or a label and its text."""
+    """Format the first row of a batch: one line a token, or for a LabelBatch its label and its text."""
     if isinstance(batch, LabelBatch):
         return f"{ENDINGS[batch.labels[0]]}: {tokenizer.decode(batch.tokens[0][batch.tokens[0] >= 0].tolist())}"
     special = {i: name for name, i in tokenizer.special_tokens.items()} | {tokenizer.vocab_size: MASK}
@@ -25,7 +25,6 @@ def batch_table(batch: Batch | LabelBatch | PairBatch, tokenizer: Tokenizer) -> 
         lines += ["source  " + " ".join(name(token) for token in batch.source[0].tolist() if token >= 0), ""]
     lines += [f"{'position':>8}  {'token':>6}  {'':<20}  {'target':>6}  {'':<20}  counted"]
     for i, (token, target) in enumerate(zip(batch.tokens[0].tolist(), batch.targets[0].tolist(), strict=True)):
-        lines += [
-            f"{i:>8}  {token:>6}  {name(token):<20}  {target:>6}  {name(target):<20}  {'yes' if target != IGNORE else 'no'}"
-        ]
+        counted = "no" if target == IGNORE else "yes"
+        lines += [f"{i:>8}  {token:>6}  {name(token):<20}  {target:>6}  {name(target):<20}  {counted}"]
     return "\n".join(lines)

@@ -1,8 +1,8 @@
-"""Where documents come from: a corpus that ships with minillm, or your own text.
+"""Corpora: those that ship with minillm, and texts from files, folders or Python.
 
-A file is one document, a folder is one document per file of prose or source code, a .jsonl file is one document per line; `files` reads
-them. Several names with commas between them are one corpus, which remembers the parts that its documents are from. In Python, any
-iterable of strings is a corpus:
+A text file is one document, a folder is one document per file of prose or source code, a .jsonl file is one document
+per line (`files` reads them). Several names separated by commas make one mixed corpus, which keeps its parts. In
+Python, any iterable of strings is a corpus:
 
     >>> corpus_of(["One text.", "Another."]).documents
     ['One text.', 'Another.']
@@ -23,45 +23,43 @@ from minillm.datasets.stories import DIARY, STORIES, World
 from minillm.datasets.translation import TranslationWorld
 from minillm.tokenizers.tokenizer import to_utf8
 
-WORLDS = {"stories": STORIES, "diary": DIARY}  # corpora that are made up
+WORLDS = {"stories": STORIES, "diary": DIARY}  # generated corpora
 BUILT_IN = [*WORLDS, "python-docs", "shakespeare", "french", "translation"]
-PAGE = 10  # sentences of a French document
+N_SENTENCES = 10  # in a document of the French corpus
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What to train on."""
+    """Which texts to train on, how to split them, and in which order to read them."""
 
-    corpus: str = "stories"  # stories | diary | python-docs | shakespeare | french | translation | a file or folder | several, with commas
-    n_stories: Positive = 20_000  # how many stories to make up, where they are made up
-    n_pairs: Positive = 40_000  # how many sentences to make up, where corpus is "translation" or "french"
-    seed: Seed = 0  # which stories or sentences they are
-    clean: bool = False  # normalize the text and remove junk and near-duplicates, by section [cleaning]
-    val_fraction: Fraction = (
-        0.05  # share of documents to validate on; a single text gives its last val_fraction + test_fraction
-    )
-    test_fraction: Fraction = 0.05  # share of documents that are kept for the end
+    corpus: str = "stories"  # stories, diary, python-docs, shakespeare, french, translation, or paths; "a,b" mixes two
+    n_stories: Positive = 20_000  # number of generated stories, where corpus is "stories" or "diary"
+    n_pairs: Positive = 40_000  # number of generated sentences, where corpus is "translation" or "french"
+    seed: Seed = 0  # seed of the generated stories or sentences
+    clean: bool = False  # normalize the text and remove junk and near-duplicates, by the rules of section [cleaning]
+    val_fraction: Fraction = 0.05  # share for validation; of a single text, its last val_fraction + test_fraction
+    test_fraction: Fraction = 0.05  # share of documents for the final test
 
     def __post_init__(self) -> None:
         validate(self)
 
 
 class Corpus(NamedTuple):
-    """Documents and where they are from."""
+    """Documents and their origin."""
 
     name: str
     documents: list[str]
-    world: World | None  # what made the stories, and so knows their exact probabilities; None for all other texts
-    parts: tuple["Corpus", ...] = ()  # what it was mixed from, where it was; `documents` are theirs, one after another
-    account: str = ""  # what was read of whose files
+    world: World | None  # the generator of the stories, which knows their exact probabilities; None for other texts
+    parts: tuple["Corpus", ...] = ()  # the parts of a mixed corpus; `documents` are theirs, one part after another
+    account: str = ""  # a line that says which files were read
 
 
 def load_corpus(config: DataConfig) -> Corpus:
-    """The documents of `config.corpus`. A built-in name wins over a file of that name (write ./stories for the file).
+    """Load the documents of `config.corpus`. A built-in name wins over a file of that name (write ./stories for it).
 
     Raises ValueError for an unknown name and for a text that is missing, empty or not UTF-8.
     """
-    if "," in config.corpus and not _is_there(config.corpus):
+    if "," in config.corpus and not _exists(config.corpus):
         return _mix(config)
     name = config.corpus
     if name in WORLDS:
@@ -73,19 +71,19 @@ def load_corpus(config: DataConfig) -> Corpus:
         return Corpus(name, [shakespeare()], None)
     if name == "french":
         lines = [pair.source for pair in TranslationWorld().generate(config.n_pairs, config.seed)]
-        return Corpus(name, ["\n".join(lines[i : i + PAGE]) for i in range(0, len(lines), PAGE)], None)
+        return Corpus(name, ["\n".join(lines[i : i + N_SENTENCES]) for i in range(0, len(lines), N_SENTENCES)], None)
     if name == "translation" or name.endswith(".tsv"):
         raise ValueError(
             f"data.corpus = {name!r}: expected texts, and these are pairs; translate them with --config translate-tiny"
         )
-    documents, account = read_with_account(_find(name))
+    documents, account = read_with_account(_existing(name))
     return Corpus(name, documents, None, account=account)
 
 
 def corpus_of(texts: Iterable[str], name: str = "texts") -> Corpus:
-    """A corpus of documents that are at hand, for `runs.wiring.build_data`: a list of strings, or anything that yields strings.
+    """Make a corpus from strings, for `runs.wiring.build_data`: a list of documents, or any iterable of them.
 
-    Raises ValueError for a single string, for what is no string, and where there is no text.
+    Raises ValueError for a single string, for an element that is not a string, and if there is no text.
     """
     if isinstance(texts, str | bytes):
         raise ValueError(
@@ -97,7 +95,7 @@ def corpus_of(texts: Iterable[str], name: str = "texts") -> Corpus:
             raise ValueError(
                 f"texts[{i}] = {document!r:.40}: expected a string, found {type(document).__name__}; convert or drop it"
             )
-        to_utf8(document)  # refuses what is not text
+        to_utf8(document)  # raises ValueError for a lone surrogate
     if not any(document.strip() for document in documents):
         raise ValueError(
             f"texts = {len(documents)} blank strings: expected some with words in them; check where they come from"
@@ -106,31 +104,32 @@ def corpus_of(texts: Iterable[str], name: str = "texts") -> Corpus:
 
 
 def load_pairs(config: DataConfig) -> list[Pair]:
-    """The sentences of `config.corpus` with their translations. Raises ValueError where it is no corpus of pairs."""
+    """Load the sentence pairs of `config.corpus`. Raises ValueError if it is not a corpus of pairs."""
     name = config.corpus
     if name == "translation":
         return TranslationWorld().generate(config.n_pairs, config.seed)
     if not name.endswith(".tsv"):
         raise ValueError(
-            f"data.corpus = {name!r}: expected translation, or a .tsv file with a source, a tab and a target on each line"
+            f"data.corpus = {name!r}: expected translation, or a .tsv file; "
+            "write a source, a tab and a target on each line"
         )
-    path = _find(name)
+    path = _existing(name)
     return read_pairs(path, read_text(path))
 
 
-def _is_there(name: str) -> bool:
+def _exists(name: str) -> bool:
     try:
         return Path(name).expanduser().exists()
     except (OSError, RuntimeError):
         return False
 
 
-def _find(name: str) -> Path:
-    """A file or folder that exists. Raises ValueError."""
+def _existing(name: str) -> Path:
+    """The path of an existing file or folder. Raises ValueError."""
     try:
         path = Path(name).expanduser()
         exists = bool(name) and path.exists()
-    except (OSError, RuntimeError) as e:  # a name that is too long, a user who does not exist
+    except (OSError, RuntimeError) as e:  # the name is too long, or names an unknown user (~name)
         raise ValueError(
             f"data.corpus = {name[:60]!r}: expected a file or folder, got an error ({e}); check the path"
         ) from e
@@ -150,7 +149,8 @@ def _mix(config: DataConfig) -> Corpus:
         if names.count(part.name) > 1 or len(part.documents) == 1:
             found = "it twice" if names.count(part.name) > 1 else "one document, which could not be split"
             raise ValueError(
-                f"data.corpus = {config.corpus!r}: expected parts of many documents, each once; of {part.name} found {found}"
+                f"data.corpus = {config.corpus!r}: expected parts of many documents, each once; "
+                f"of {part.name} found {found}"
             )
     account = "; ".join(part.account for part in parts if part.account)
     return Corpus(config.corpus, [document for part in parts for document in part.documents], None, parts, account)

@@ -1,8 +1,8 @@
-"""Documents in files: a file of text is one document, a folder is one per file, and JSON or JSON Lines hold one per "text".
+"""Documents in files: a text file is one document, a folder is one per file, JSON and JSON Lines hold one per "text".
 
-Text must be UTF-8 and may be packed by gzip. Folders are searched for prose and for source code; hidden files and files of other kinds
-are left out, and the account says so. What cannot be read is refused with a sentence, never repaired. Only plain files are opened, so
-nothing waits for a pipe or a device.
+Text must be UTF-8 and may be compressed by gzip. In a folder, prose and source code are read; hidden files and files of
+other kinds are skipped, and the account lists them. What cannot be read raises ValueError; nothing is repaired. Only
+regular files are opened, so reading never blocks on a pipe or a device.
 """
 
 import gzip
@@ -14,61 +14,55 @@ from collections import Counter
 from pathlib import Path
 
 PROSE = (".txt", ".md", ".rst", ".tex", ".org", ".text", ".markdown")
-CODE = (
-    *(
-        ".py",
-        ".pyi",
-        ".c",
-        ".h",
-        ".cc",
-        ".cpp",
-        ".hpp",
-        ".cu",
-        ".cs",
-        ".java",
-        ".kt",
-        ".scala",
-        ".js",
-        ".jsx",
-        ".ts",
-        ".tsx",
-        ".go",
-        ".rs",
-    ),
-    *(
-        ".rb",
-        ".php",
-        ".swift",
-        ".jl",
-        ".r",
-        ".lua",
-        ".pl",
-        ".hs",
-        ".ml",
-        ".ex",
-        ".erl",
-        ".clj",
-        ".lisp",
-        ".sql",
-        ".sh",
-        ".toml",
-        ".yaml",
-    ),
+COMPILED = (
+    ".c",
+    ".h",
+    ".cc",
+    ".cpp",
+    ".hpp",
+    ".cu",
+    ".cs",
+    ".java",
+    ".kt",
+    ".scala",
+    ".go",
+    ".rs",
+    ".swift",
+    ".hs",
+    ".ml",
 )
-LINES = (".jsonl", ".ndjson")  # a JSON object a line
-IN_FOLDERS = (*PROSE, *CODE, *LINES)
-BARE = {".csv": "commas and quotes", ".html": "tags", ".htm": "tags", ".xml": "tags", ".json": "braces and quotes"}
+SCRIPTS = (
+    ".py",
+    ".pyi",
+    ".js",
+    ".jsx",
+    ".ts",
+    ".tsx",
+    ".rb",
+    ".php",
+    ".jl",
+    ".r",
+    ".lua",
+    ".pl",
+    ".sh",
+    ".sql",
+    ".lisp",
+)
+CODE = (*COMPILED, *SCRIPTS, ".ex", ".erl", ".clj", ".toml", ".yaml")
+LINES = (".jsonl", ".ndjson")  # one JSON object a line
+IN_FOLDERS = (*PROSE, *CODE, *LINES)  # suffixes that are read in a folder
+AS_TEXT = {".csv": "commas and quotes", ".html": "tags", ".htm": "tags", ".xml": "tags", ".json": "braces and quotes"}
 GZIP = b"\x1f\x8b"
-KINDS = {stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket", stat.S_ISCHR: "a device", stat.S_ISBLK: "a device"}
+NOT_REGULAR = {stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket", stat.S_ISCHR: "a device", stat.S_ISBLK: "a device"}
 
 
 def read_documents(path: Path) -> list[str]:
-    """The documents in a file or folder. Raises ValueError."""
+    """Read the documents in a file or folder. Raises ValueError."""
     return read_with_account(path)[0]
 
 
 def read_with_account(path: Path) -> tuple[list[str], str]:
-    """The documents in a file or folder, and a line that says what was read. Raises ValueError."""
+    """Read the documents in a file or folder, and describe in one line what was read. Raises ValueError."""
     documents, account = _read_folder(path) if path.is_dir() else _read_file(path)
     if not any(document.strip() for document in documents):
         found = "only white space" if any(documents) else "nothing"
@@ -77,9 +71,9 @@ def read_with_account(path: Path) -> tuple[list[str], str]:
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file, unpacked, without its byte order mark, every line ended by a plain newline. Raises ValueError."""
+    """Read a UTF-8 file, perhaps gzip: no byte order mark, every line ended by a plain newline. Raises ValueError."""
     try:
-        _refuse_what_is_no_file(path)
+        _check_regular(path)
         data = path.read_bytes()
     except OSError as e:
         raise ValueError(
@@ -89,31 +83,37 @@ def read_text(path: Path) -> str:
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as e:
-            raise ValueError(f"{path}: expected a file packed by gzip, got an error ({e}); pack it anew") from e
+            raise ValueError(
+                f"{path}: expected a file compressed by gzip, got an error ({e}); compress it again"
+            ) from e
     if b"\0" in data:
         raise ValueError(
             f"{path}: expected text, found a zero byte at offset {data.index(0)}; save it as plain UTF-8 text "
-            "(iconv -f utf-16 -t utf-8, if it is UTF-16), and unpack what is packed"
+            "(iconv -f utf-16 -t utf-8, if it is UTF-16); unpack it first if it is an archive"
         )
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as e:
         raise ValueError(
-            f"{path}: expected UTF-8, found byte {data[e.start]:#04x} at offset {e.start} ({e.reason}); save it as UTF-8 "
-            f"(iconv -f latin1 -t utf-8, if it is Latin-1)"
+            f"{path}: expected UTF-8, found byte {data[e.start]:#04x} at offset {e.start} ({e.reason}); "
+            "save it as UTF-8 (iconv -f latin1 -t utf-8, if it is Latin-1)"
         ) from e
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _refuse_what_is_no_file(path: Path) -> None:
+def _check_regular(path: Path) -> None:
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
-        kind = next((kind for is_kind, kind in KINDS.items() if is_kind(mode)), "a folder")
+        kind = next((kind for is_kind, kind in NOT_REGULAR.items() if is_kind(mode)), "a folder")
         raise ValueError(f"{path}: expected a file, found {kind}; write its text to a file and give that")
 
 
 def suffix(path: Path) -> str:
-    """The kind of a file by its name, .gz aside: .txt for both a.TXT and a.txt.gz."""
+    """The suffix of a file name, lower-case and without .gz.
+
+    >>> suffix(Path("a.TXT")), suffix(Path("a.txt.gz"))
+    ('.txt', '.txt')
+    """
     last = path.suffix.lower()
     return Path(path.stem).suffix.lower() if last == ".gz" else last
 
@@ -125,7 +125,7 @@ def _read_file(path: Path) -> tuple[list[str], str]:
     if kind in LINES:
         documents = _read_lines(path, text)
         return documents, f'read as JSON Lines, {len(documents):,} documents, the "text" of each line'
-    how = f"read as bare text, its {BARE[kind]} included" if kind in BARE else "read as one text"
+    how = f"read as bare text, its {AS_TEXT[kind]} included" if kind in AS_TEXT else "read as one text"
     return [text], f"{how}, {len(text):,} characters"
 
 
@@ -142,13 +142,11 @@ def _read_folder(folder: Path) -> tuple[list[str], str]:
     documents = [document for path in paths for document in _read_file(path)[0]]
     kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(map(suffix, paths)).most_common())
     account = f"read {len(paths)} files ({kinds})" + (f"; left out {left_out}" if left_out else "")
-    return [
-        document for document in documents if document.strip()
-    ], account  # a blank file holds nothing that could be lost
+    return [document for document in documents if document.strip()], account  # skipping a blank file loses nothing
 
 
 def _walk(folder: Path, seen: set[tuple[int, int]]) -> list[Path]:
-    """The files below a folder, but for hidden ones. Links to folders are followed, each folder once, so none can lead in circles."""
+    """List the files below a folder, without hidden ones. Links are followed, each folder once, so a cycle ends."""
     try:
         here = folder.stat()
         if (here.st_dev, here.st_ino) in seen:
@@ -167,7 +165,7 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> list[Path]:
 
 
 def _read_json(path: Path, text: str) -> list[str] | None:
-    """The documents of a list of strings or of objects with a "text", of one such object, or of JSON Lines; None for other JSON."""
+    """The documents of a JSON list (of strings or objects with "text"), one object, or JSON Lines; else None."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

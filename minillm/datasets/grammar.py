@@ -1,13 +1,14 @@
-"""A probabilistic grammar with memory: it writes texts, and reads them back choice by choice.
+"""A probabilistic grammar with memory: it generates texts and parses them, and every text has an exact probability.
 
-A text is made of fixed words, words drawn from a class, and rules that are one of several sequences. Every choice is
-uniform, so a text has probability 1 / (n1 n2 n3 ...), and  -log p = log n1 + log n2 + ...  is known exactly. What was
-drawn is remembered under a name and can be repeated, or computed with, later in the text: names, pronouns, owners and
-counts keep their promises, which no context-free grammar could do.
+A text consists of fixed words, words drawn from a class, and rules, each of which is one of several sequences. Every
+choice is uniform, so a derivation has probability 1 / (n1 n2 n3 ...), and  -log p = log n1 + log n2 + ...  is known
+exactly. A drawn word is remembered under a name and can be repeated, or computed with, later in the text. So names,
+pronouns, owners and counts stay consistent, which the rules of a probabilistic context-free grammar (Booth and Thompson
+1973) do not ensure.
 
-Each node below can `write` itself (one random number per choice) and `read` itself: all ways to go on from where the
-nodes before it stopped. It also knows how many texts it has, their entropy and their length, from those of its parts.
-How a grammar is written down is the subject of `grammar_file`.
+Each node below can `write` (generate, one random number a choice) and `read` (parse: every continuation of the readings
+so far). It also has the exact number, entropy and length of its texts, computed from those of its parts. `grammar_file`
+has the notation.
 """
 
 import math
@@ -20,29 +21,31 @@ NUMBERS = [
 ]
 VALUES = {word: value for value, word in enumerate(NUMBERS)}
 
-CONSONANT_SOUND = re.compile(
-    r"uni(?!n|m)|us(?!h)|ut[ei]|uku|eu|one(?!r)|once"
-)  # a unicorn, a one-eyed cat; an uninvited guest
+CONSONANT_SOUND = re.compile(r"uni(?!n|m)|us(?!h)|ut[ei]|uku|eu|one(?!r)|once")  # a vowel that sounds like y or w
 
-Span = tuple[int, int]  # the least and the greatest value of a remembered number; (0, 0) for what is no number
+Span = tuple[int, int]  # the least and the greatest value of a remembered number; (0, 0) for other words
 
 
 def with_article(word: str) -> str:
-    """The word after "a", or after "an" where it begins with the sound of a vowel."""
+    """The word with its indefinite article: "an" before the sound of a vowel, else "a".
+
+    >>> with_article("unicorn"), with_article("uninvited guest"), with_article("hour")
+    ('a unicorn', 'an uninvited guest', 'an hour')
+    """
     first = word.lower()
     is_vowel = first[0] in "aeiou" and not CONSONANT_SOUND.match(first)
     return ("an " if is_vowel or first.startswith(("hour", "honest", "honor", "heir")) else "a ") + word
 
 
 class Words:
-    """A class of words. An entry is a list of forms: the fields of the class, then forms derived for some slot."""
+    """A class of words. An entry is a list of forms: the fields of the class, then derived forms (article, capital)."""
 
     def __init__(self, name: str, fields: list[str], entries: list[list[str]]):
         self.name, self.fields, self.entries = name, fields, entries
         self.columns = {(field, "", False): column for column, field in enumerate(fields)}
 
     def column(self, field: str, article: str, capital: bool) -> int:
-        """Where in an entry the wanted form stands: `red`, `a red`, `Red`, `A red`."""
+        """The index of a form in every entry (`red`, `a red`, `Red`, `A red`); derives the form on its first use."""
         form = field, article, capital
         if form not in self.columns:
             source = self.columns[field, "", False]
@@ -54,40 +57,46 @@ class Words:
 
 
 class Tale:
-    """What has been written so far."""
+    """A text while it is generated: its pieces `out`, its memory `state`, and its log probability."""
 
     def __init__(self, random):
         self.random, self.out, self.state, self.logprob = random, [], {}, 0.0
 
 
 class Reading(NamedTuple):
-    """One way to have read a text so far."""
+    """A partial parse: the offset it has reached, its log probability, and its memory."""
 
     end: int
     logprob: float
     state: dict[str, list[str]]
 
 
-class Page:
-    """A text that is being read, and what could have stood in it but did not: (offset, forms)."""
+class Parse:
+    """A text while it is parsed, and the failed matches: (offset, forms that were possible there)."""
 
     def __init__(self, text: str):
         self.text, self.misses = text, []
 
 
 class Node:
-    """A piece of a rule. `count` texts, `entropy` nats, `shortest` to `longest` spaces, `copies` words that memory decides."""
+    """A part of a rule, with exact figures of its texts.
+
+    Their `count`, `entropy` (nats), number of spaces (`shortest` to `longest`), and `copies`, the mean number of words
+    that memory determines.
+    """
 
     count, entropy, shortest, longest, copies = 1, 0.0, 0, 0, 0.0
 
     def write(self, tale: Tale) -> None:
+        """Generate: append to `tale`, drawing one random number a choice."""
         raise NotImplementedError
 
-    def read(self, page: Page, readings: list[Reading]) -> list[Reading]:
+    def read(self, parse: Parse, readings: list[Reading]) -> list[Reading]:
+        """Parse: every reading that extends one of `readings` by this node."""
         raise NotImplementedError
 
     def check(self, known: dict[str, Span]) -> dict[str, Span]:
-        """What is remembered after this node, if `known` is remembered before it. ValueError if that is not enough."""
+        """Names remembered after this node, given those `known` before it. Raises ValueError for a missing name."""
         return known
 
 
@@ -101,18 +110,18 @@ class Text(Node):
     def write(self, tale):
         tale.out.append(self.text)
 
-    def read(self, page, readings):
+    def read(self, parse, readings):
         found = []
         for end, logprob, state in readings:
-            if page.text.startswith(self.text, end):
+            if parse.text.startswith(self.text, end):
                 found.append(Reading(end + len(self.text), logprob, state))
             else:
-                page.misses.append((end, (self.text,)))
+                parse.misses.append((end, (self.text,)))
         return found
 
 
 class Draw(Node):
-    """A word of a class, each with the same chance; remembered if it is given a name."""
+    """A word drawn uniformly from a class; remembered if it is given a name."""
 
     def __init__(self, words: Words, column: int, name: str | None):
         self.entries, self.column, self.name = words.entries, column, name
@@ -131,24 +140,23 @@ class Draw(Node):
         tale.out.append(entry[self.column])
         tale.logprob -= self.entropy
 
-    def read(self, page, readings):
+    def read(self, parse, readings):
         found = []
         for end, logprob, state in readings:
-            page.misses.append((end, self.forms))
+            parse.misses.append((end, self.forms))
             for length, forms in self.by_length.items():
-                for entry in forms.get(page.text[end : end + length], ()):
+                for entry in forms.get(parse.text[end : end + length], ()):
                     new_state = {**state, self.name: entry} if self.name else state
                     found.append(Reading(end + length, logprob - self.entropy, new_state))
         return found
 
     def check(self, known):
-        return (
-            {**known, self.name: (VALUES.get(self.forms[0], 0), VALUES.get(self.forms[-1], 0))} if self.name else known
-        )
+        span = VALUES.get(self.forms[0], 0), VALUES.get(self.forms[-1], 0)
+        return {**known, self.name: span} if self.name else known
 
 
 class Remembered(Node):
-    """A word that follows from what is remembered under the names `needs`. Nothing is chosen."""
+    """A word determined by the words remembered under the names `needs`; it involves no choice."""
 
     copies = 1.0
 
@@ -166,29 +174,29 @@ class Remembered(Node):
             tale.state[self.name] = entry
         tale.out.append(entry[self.column])
 
-    def read(self, page, readings):
+    def read(self, parse, readings):
         found = []
         for end, logprob, state in readings:
             entry = self.entry(state)
             form = entry[self.column]
-            if page.text.startswith(form, end):
+            if parse.text.startswith(form, end):
                 found.append(Reading(end + len(form), logprob, {**state, self.name: entry} if self.name else state))
             else:
-                page.misses.append((end, (form,)))
+                parse.misses.append((end, (form,)))
         return found
 
     def check(self, known):
         for name in self.needs:
             if name not in known:
                 raise ValueError(
-                    f"{self.where}: slot = {{{name}}}: expected a name that has been remembered on every way to this point; "
-                    f"draw it earlier, as in {{{name}:...}}."
+                    f"{self.where}: slot = {{{name}}}: expected a name that has been remembered on every path to "
+                    f"this point; draw it earlier, as in {{{name}:...}}."
                 )
         return known
 
 
 class Copy(Remembered):
-    """A remembered word again, in any of its forms."""
+    """A remembered word, repeated in any of its forms."""
 
     def entry(self, state):
         return state[self.needs[0]]
@@ -217,7 +225,7 @@ class Sum(Remembered):
 
 
 class Note(Node):
-    """Remembers a fact without a word in the text."""
+    """A fact that is remembered without a word in the text."""
 
     def __init__(self, name: str, value: str):
         self.name, self.entry = name, [value]
@@ -225,7 +233,7 @@ class Note(Node):
     def write(self, tale):
         tale.state[self.name] = self.entry
 
-    def read(self, page, readings):
+    def read(self, parse, readings):
         return [Reading(end, logprob, {**state, self.name: self.entry}) for end, logprob, state in readings]
 
     def check(self, known):
@@ -233,7 +241,7 @@ class Note(Node):
 
 
 class Rule(Node):
-    """One of several sequences of nodes, each with the same chance."""
+    """A uniform choice of one of several sequences of nodes."""
 
     def __init__(self, alternatives: list[list[Node]]):
         self.alternatives = alternatives
@@ -250,13 +258,13 @@ class Rule(Node):
         for node in self.alternatives[int(tale.random() * len(self.alternatives))]:
             node.write(tale)
 
-    def read(self, page, readings):
+    def read(self, parse, readings):
         start = [Reading(end, logprob - self.choice, state) for end, logprob, state in readings]
         found = []
         for nodes in self.alternatives:
             now = start
             for node in nodes:
-                now = node.read(page, now)
+                now = node.read(parse, now)
                 if not now:
                     break
             found += now
@@ -286,11 +294,11 @@ class Quote(Node):
         self.rule.write(tale)
         tale.state[self.name] = ["".join(tale.out[start:])]
 
-    def read(self, page, readings):
+    def read(self, parse, readings):
         start = [Reading(end, logprob, {**state, self.name: end}) for end, logprob, state in readings]
         return [
-            Reading(end, logprob, {**state, self.name: [page.text[state[self.name] : end]]})
-            for end, logprob, state in self.rule.read(page, start)
+            Reading(end, logprob, {**state, self.name: [parse.text[state[self.name] : end]]})
+            for end, logprob, state in self.rule.read(parse, start)
         ]
 
     def check(self, known):

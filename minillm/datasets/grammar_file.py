@@ -1,4 +1,4 @@
-"""The notation in which a grammar is written down: a text file of word classes and rules, compiled to nodes.
+"""The notation of grammars: a text file of word classes and rules, compiled to the nodes of `grammar`.
 
     words color                               rule meet
       red, blue, green                          - Soon {his} friend {friend:friend} came with {a color} {toy:toy}.
@@ -6,11 +6,10 @@
       kite, drone | fly                         - ...
       drum, flute | play
 
-`data/stories.txt` explains it and uses all of it. A file with the line `include stories.txt` begins with all that stands there, and what
-it defines itself replaces what has the same name: `data/diary.txt` does. Whatever a file says wrongly is refused with its line and what
-to do: a learner's grammar either compiles, and then can neither forget a name nor count below zero, or says why not. A grammar that writes
-a text in two ways is refused too, since what is counted is ways.
-Read before: `grammar`, whose nodes this makes.
+`data/stories.txt` explains the notation and uses all of it. After the line `include stories.txt` a file has all
+definitions of that one and may replace them by its own of the same name (see `data/diary.txt`). Every error raises
+ValueError with the line and a remedy, so a grammar that compiles can neither miss a name nor count below zero. An
+ambiguous grammar is an error too, because probabilities are those of derivations. Read before: `grammar`.
 """
 
 import difflib
@@ -31,7 +30,7 @@ PRONOUNS_OF = "hero"  # {he} is short for {hero.he}
 
 
 class GrammarFile:
-    """A grammar: its top rule `story`, its `words` by class, and which class each `remembered` name is from (None: a fact).
+    """A grammar: its top rule `story`, its `words` by class, and the class of each `remembered` name (None: a fact).
 
     Raises ValueError for a file that breaks the notation.
     """
@@ -39,14 +38,14 @@ class GrammarFile:
     def __init__(self, path: Path):
         self.name = path.name
         self.words = {"number": Words("number", ["name"], [[word] for word in NUMBERS])}
-        self.lines: dict[str, list[tuple[str, str]]] = {}  # a rule's alternatives and where they stand
+        self.lines: dict[str, list[tuple[str, str]]] = {}  # rule -> (line number, alternative)
         self.rules: dict[str, Rule] = {}
-        self.opened: list[str] = []  # rules that are being compiled
+        self.opened: list[str] = []  # rules that are being compiled, outermost first
         self._read_lines(path, [])
         self.remembered = self._find_remembered()
         if "story" not in self.lines:
             raise ValueError(
-                f"{self.name}: rule = story: expected a rule of this name, where every story starts; add 'rule story'."
+                f"{self.name}: rule = story: expected a rule of this name, the start of every story; add 'rule story'."
             )
         self.top = self._rule("story", self.name)
         for name in (name for name in self.lines if name not in self.rules):
@@ -56,16 +55,16 @@ class GrammarFile:
         self.top.check({})
         if (text := find_ambiguity(self.top)) is not None:
             raise ValueError(
-                f"{self.name}: text = {text!r} (... is any word): expected one way to write it, found two, and so no "
-                "probability is known; reword one of them."
+                f"{self.name}: text = {text!r} (... is any word): expected one way to write it, found two, so its "
+                "probability is unknown; reword one of them."
             )
 
     def _refuse(self, where: str, sentence: str) -> NoReturn:
         raise ValueError(f"{where}: {sentence}")
 
     def _read_lines(self, path: Path, above: list[Path]) -> None:
-        """Read a file that those `above` include."""
-        inside = None  # the class or rule whose lines follow
+        """Read a file; `above` are the files that include it."""
+        inside = None  # the class or rule that the next lines belong to
         old: set[str] = set()  # names from included files, which may be replaced
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             where = f"{path.name} line {number}"
@@ -96,8 +95,8 @@ class GrammarFile:
             elif not line.startswith("  ") or inside is None:
                 self._refuse(
                     where,
-                    f"line = {line[:40]!r}: expected 'words NAME', 'rule NAME' or, below one of these, a line that is indented; "
-                    "indent it by two spaces.",
+                    f"line = {line[:40]!r}: expected 'words NAME', 'rule NAME' or, below one of these, an indented "
+                    "line; indent it by two spaces.",
                 )
             elif inside in self.words:
                 self._add_words(self.words[inside], where, line)
@@ -119,10 +118,10 @@ class GrammarFile:
     def _add_words(self, words: Words, where: str, line: str) -> None:
         names, *shared = (part.strip() for part in line.split("|"))
         if 1 + len(shared) != len(words.fields):
+            heading = f"words {words.name}: {' | '.join(words.fields)}"
             self._refuse(
                 where,
-                f"fields = {1 + len(shared)}: expected {len(words.fields)}, as in 'words {words.name}: {' | '.join(words.fields)}'; "
-                "separate them by '|'.",
+                f"fields = {1 + len(shared)}: expected {len(words.fields)}, as in '{heading}'; separate them by '|'.",
             )
         for name in (name.strip() for name in names.removesuffix(",").split(",")):
             if not name or any(name == entry[0] for entry in words.entries):
@@ -139,14 +138,16 @@ class GrammarFile:
                 is_number = SPAN.fullmatch(kind) or SUM.fullmatch(kind)
                 words = self.words.get("number" if is_number else kind.split(".")[0]) if separator == ":" else None
                 if remembered.setdefault(name, words) is not words:
-                    self._refuse(where, f"name = {name}: expected one class for all that is called so; take two names.")
+                    self._refuse(where, f"name = {name}: expected one class for each name; use two names.")
         return remembered
 
     def _rule(self, name: str, where: str) -> Rule:
         if name in self.opened:
             way = " > ".join([*self.opened, name])
             self._refuse(
-                where, f"rule = {name}: expected a rule that does not lead back to itself ({way}); stories must end."
+                where,
+                f"rule = {name}: expected a rule that does not contain itself ({way}), because stories must end; "
+                "remove one of these references.",
             )
         if name not in self.rules:
             self.opened.append(name)
@@ -155,7 +156,7 @@ class GrammarFile:
         return self.rules[name]
 
     def _nodes(self, where: str, line: str) -> list[Node]:
-        line = re.sub(r"(\{\w+=[^}]*\}) ", r"\1", line)  # a note leaves no space behind
+        line = re.sub(r"(\{\w+=[^}]*\}) ", r"\1", line)  # the space after a note goes with it
         nodes: list[Node] = []
         for part in re.split(r"(\{[^{}]*\})", line):
             if part.startswith("{") and part.endswith("}"):
@@ -167,12 +168,12 @@ class GrammarFile:
         if re.search(r"\b[aA] \{", line):
             self._refuse(
                 where,
-                "text = 'a {...}': expected {a ...}, which knows where 'an' is right; move the article into the slot.",
+                "text = 'a {...}': expected {a ...}, which chooses 'a' or 'an'; move the article into the slot.",
             )
         return nodes
 
     def _slot(self, where: str, body: str) -> Node:
-        """The node for what stands between braces."""
+        """The node for the text between two braces."""
         if note := NOTE.fullmatch(body):
             return Note(*note.groups())
         slot = SLOT.fullmatch(f":{body}" if SUM.fullmatch(body) else body)

@@ -1,8 +1,9 @@
-"""Texts with a label each: what a pre-trained encoder is fine-tuned on, and how well it understands is an accuracy.
+"""Labelled texts: the data on which a pre-trained encoder is fine-tuned as a classifier (Devlin et al. 2019).
 
-The built-in question is how a story ends, told from what happens last: the two sentences before the story itself gives the verdict
-("It ended badly because ..."). The outcome is drawn evenly, after all the rest, so nothing before these sentences tells it, a guess is
-right half of the time, and the label is a fact of the grammar that wrote the story, not an opinion.
+The built-in label is how a story ends, given its last events: the two sentences before the story states the verdict
+("It ended badly because ..."). The outcome is drawn uniformly, after all the rest, so no earlier sentence predicts it
+and a guess is right half of the time. The label is exact, because the grammar that wrote the story defines it. Read
+before: `stories`, `tokens`.
 """
 
 import re
@@ -18,7 +19,7 @@ from minillm.datasets.stories import World
 from minillm.datasets.tokens import TokenStream
 
 ENDINGS = ("bad", "good")  # label 0, label 1
-N_SENTENCES = 2  # in which a story is decided
+N_SENTENCES = 2  # sentences that decide how a story ends
 SENTENCE_END = re.compile(r'(?:(?<=[.!?])|(?<=[.!?]")) (?=[A-Z"])')
 
 
@@ -30,7 +31,7 @@ class LabelBatch(NamedTuple):
 
 
 def ending(world: World, story: str) -> tuple[str, int]:
-    """The last sentences before the one that says how a story ended, and its label. Raises ValueError for what is no story."""
+    """The sentences that decide how a story ends, and its label. Raises ValueError if the text is not a story."""
     facts = world.facts(story)
     verdict = story.rindex(f" because {facts['why']}.")
     before = story[: max(story.rfind(mark, 0, verdict) for mark in '.!?"') + 1]
@@ -38,7 +39,7 @@ def ending(world: World, story: str) -> tuple[str, int]:
 
 
 class LabelledTexts:
-    """A stream of documents with a label each, cut to `context_length` tokens: END and the last ones, for the end matters most."""
+    """The labelled documents of a stream: END and the last tokens of each, at most `context_length` in all."""
 
     def __init__(self, stream: TokenStream, labels: Sequence[int], context_length: int):
         ends = [*stream.starts[1:].tolist(), len(stream.ids) - 1]
@@ -49,15 +50,15 @@ class LabelledTexts:
         self.labels = torch.tensor(labels)
 
     def rows(self, chosen: Tensor) -> LabelBatch:
-        """These texts, without the columns that none of them fills."""
+        """The batch of the chosen texts, as wide as the longest of them."""
         tokens = self.tokens[chosen]
         return LabelBatch(tokens[:, : int((tokens >= 0).sum(1).max())], self.labels[chosen])
 
     def batches(self, batch_size: int, seed: int, order: Literal["epochs", "random"]) -> Callable[[int], LabelBatch]:
-        """Step -> batch: every text once before any comes again, or drawn by (seed, step) alone."""
+        """A function step -> batch: every text once an epoch, or drawn at random from (seed, step)."""
         n = len(self.labels)
 
-        def deal(step: int) -> LabelBatch:
+        def in_epochs(step: int) -> LabelBatch:
             epochs, places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), n)
             chosen = [
                 np.random.default_rng((seed, epoch)).permutation(n)[places[epochs == epoch]]
@@ -65,11 +66,11 @@ class LabelledTexts:
             ]
             return self.rows(torch.from_numpy(np.concatenate(chosen)))
 
-        def draw(step: int) -> LabelBatch:
+        def at_random(step: int) -> LabelBatch:
             return self.rows(torch.from_numpy(np.random.default_rng((seed, step)).integers(n, size=batch_size)))
 
-        return {"epochs": deal, "random": draw}[order]
+        return {"epochs": in_epochs, "random": at_random}[order]
 
     def every(self, batch_size: int) -> list[LabelBatch]:
-        """One pass, always the same."""
+        """Batches of one pass over all texts, in their order."""
         return [self.rows(chosen) for chosen in torch.arange(len(self.labels)).split(batch_size)]

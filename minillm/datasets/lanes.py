@@ -1,8 +1,9 @@
-"""Rows that go on where they stopped, for a model that carries its state from batch to batch.
+"""Contiguous batches: row b of a step continues row b of the step before, for a model that carries its state.
 
-The rows of `windows.py`, in the order of the text, are dealt to B lanes, each a stretch of its own. Row b of a step comes from lane b, so
-that it goes on where row b of the step before stopped. Where it does not, `continues` is false, and the state that was carried
-has to go: at the start of an epoch, and wherever a row opens with a new document. Batches are pure functions of the step here too.
+The rows of `windows`, in the order of the text, are divided into B lanes, each a stretch of text; row b of every batch
+comes from lane b. Where a row does not continue the one before, `continues` is false and the carried state must be
+reset: at the start of an epoch, and where a row opens a new document. This is the data of truncated backpropagation
+through time (Williams and Peng 1990). A batch is a pure function of the step. Read before: `windows`.
 """
 
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from minillm.datasets.windows import Windows
 
 
 class ContiguousBatch(NamedTuple):
-    """A `Batch` whose rows know whether they go on where the same row of the batch before stopped."""
+    """A `Batch` that says of each row whether it continues the same row of the batch before."""
 
     tokens: Tensor  # (B, T) long
     targets: Tensor  # (B, T) long
@@ -24,10 +25,11 @@ class ContiguousBatch(NamedTuple):
 
 
 class Lanes(Windows):
-    """An endless supply of training batches.
+    """Training batches without end, in the order of the text.
 
-    An epoch deals out every row once but those, fewer than B, that do not fill all lanes evenly; which they are changes from epoch to
-    epoch, since each one begins at another place of the text. Raises ValueError for a text that has fewer rows than a batch.
+    An epoch has every row once, except for fewer than B rows that do not fill all lanes evenly; which ones differs from
+    epoch to epoch, because each one starts at another place of the text. Raises ValueError for a text with fewer rows
+    than a batch.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class Lanes(Windows):
 
     @property
     def steps_per_epoch(self) -> int:
-        """The steps in which every lane deals out its rows."""
+        """Number of steps in which every lane gives all of its rows."""
         return len(self._rows) // self.batch_size
 
     def batch(self, step: int) -> ContiguousBatch:
@@ -59,6 +61,5 @@ class Lanes(Windows):
         epoch, place = divmod(step, self.steps_per_epoch)
         generator = np.random.default_rng((self.seed, epoch))
         rows = np.roll(self._rows, -generator.integers(len(self._rows))) if len(self._openings) else self._rows
-        return rows[: self.batch_size * self.steps_per_epoch].reshape(self.batch_size, -1)[
-            :, place
-        ] + generator.integers(self._n_offsets)
+        lanes = rows[: self.batch_size * self.steps_per_epoch].reshape(self.batch_size, -1)
+        return lanes[:, place] + generator.integers(self._n_offsets)

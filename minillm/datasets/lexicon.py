@@ -1,65 +1,60 @@
-"""The words of a French-English world, read from a file and inflected: nouns and adjectives by gender and number, verbs by person.
+"""A lexicon of French and English words, read from a file and inflected by gender, number and person.
 
     nouns animal                         adjectives before animal thing          verbs animal thing + à person
       cheval m = horse                     beau/bel belle = beautiful              montrer = show
 
-`data/translation.txt` explains the notation and uses all of it. A word that follows a rule is written once; the rules are those of
-a school grammar: -al becomes -aux, -eau takes an x, -er verbs end in e es e ons ez ent, English verbs in s and ed.
-Read after this: `translation`, which makes sentences of the words.
+`data/translation.txt` explains the notation and uses all of it. A regular word is written once; the rules are those of
+a school grammar: -al becomes -aux, -eau takes an x, -er verbs end in e es e ons ez ent, English verbs in s and ed. Read
+after this: `translation`, which builds sentences from the words.
 """
 
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-VOWELS = "aàâeéèêëiîïoôœuùûh"  # no h of the file is pronounced
+VOWELS = "aàâeéèêëiîïoôœuùûh"  # every h in the file is silent
 AVOIR = ("ai", "as", "a", "avons", "avez", "ont")
-PLURAL_IN_S = (
-    "bleu",
-    "pneu",
-    "landau",
-    "bal",
-    "carnaval",
-    "festival",
-    "récital",
-    "chacal",
-    "naval",
-    "fatal",
-    "banal",
-)  # against the rule
+# exceptions to the rule for -eu, -au and -al
+PLURAL_IN_S = ("bleu", "pneu", "landau", "bal", "carnaval", "festival", "récital", "chacal", "naval", "fatal", "banal")
 HEADINGS = ("nouns", "adjectives", "verbs", "names", "places", "times")
 
 Forms = dict[tuple[str, bool], str]  # (gender, whether plural) -> form
 
 
 class Noun(NamedTuple):
+    """A noun and its forms."""
+
     kind: str
-    genders: str  # "m", "f", or "mf" for people of either
+    genders: str  # "m", "f", or "mf" for people of either gender
     french: Forms
     english: tuple[str, str]  # singular, plural
 
 
 class Adjective(NamedTuple):
-    before: bool  # whether it stands before its noun
-    kinds: tuple[str, ...]  # of nouns that it is said of
+    """An adjective and its forms."""
+
+    before: bool  # whether it precedes its noun
+    kinds: tuple[str, ...]  # kinds of noun that it may describe
     french: Forms
-    before_vowel: str  # masculine singular
+    before_vowel: str  # masculine singular before a vowel
     english: str
 
 
 class Verb(NamedTuple):
+    """A verb, its objects and its forms."""
+
     objects: tuple[str, ...]  # kinds of its direct object; none for an intransitive verb
-    preposition: str  # before what comes then; empty where nothing does
-    goals: tuple[str, ...]  # kinds of that
+    preposition: str  # of its indirect object; empty if it has none
+    goals: tuple[str, ...]  # kinds of its indirect object
     present: tuple[str, ...]  # je tu il nous vous ils
     participle: str
     future: str  # without its ending
-    takes_be: bool  # être, not avoir, in the past: the participle agrees with the subject
+    takes_be: bool  # être, not avoir, forms the past: the participle agrees with the subject
     english: str
-    past: str
+    past: str  # in English
 
 
 class Lexicon:
-    """The words of one file. Raises ValueError, with the line, for what is not in the notation."""
+    """The words of one file. Raises ValueError, with the line, for an entry that breaks the notation."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -83,7 +78,7 @@ class Lexicon:
                 self._add(heading[0], heading[1:], text.strip())
 
     def fitting(self, kind: str) -> list[Adjective]:
-        """The adjectives that may be said of a kind of noun."""
+        """The adjectives that may describe a kind of noun."""
         return [adjective for adjective in self.adjectives if kind in adjective.kinds or "all" in adjective.kinds]
 
     def _add(self, what: str, options: list[str], text: str) -> None:
@@ -133,10 +128,8 @@ class Lexicon:
         takes_be, infinitive = infinitive.endswith("*"), infinitive.removesuffix("*")
         stem = infinitive.removesuffix("er")
         if not parts and stem == infinitive:
-            self._refuse(
-                french,
-                "the forms of a verb that does not end in -er: / six of the present / participle / stem of the future",
-            )
+            forms = "/ six of the present / participle / stem of the future"
+            self._refuse(french, f"the forms of a verb that does not end in -er: {forms}")
         present, participle, future = parts or [
             f"{stem}e {stem}es {stem}e {stem}ons {stem}ez {stem}ent",
             f"{stem}é",
@@ -151,7 +144,7 @@ class Lexicon:
             future,
             takes_be,
             base,
-            _first(base, lambda word: past or english_ed(word)),
+            _change_first(base, lambda word: past or english_ed(word)),
         )
 
     def _refuse(self, text: str, expected: str) -> NoReturn:
@@ -161,12 +154,20 @@ class Lexicon:
 
 
 def starts_with_vowel(word: str) -> bool:
-    """Whether le, je, ne, de ... lose their e before this word."""
+    """Whether le, je, ne, de ... lose their e before this word.
+
+    >>> starts_with_vowel("homme"), starts_with_vowel("chat")
+    (True, False)
+    """
     return word[:1].lower() in VOWELS and word != ""
 
 
 def french_plural(word: str) -> str:
-    """chat -> chats, cheval -> chevaux, gâteau -> gâteaux, jeu -> jeux, heureux -> heureux; pneu -> pneus, festival -> festivals."""
+    """The plural of a French noun or adjective.
+
+    >>> [french_plural(word) for word in ("chat", "cheval", "gâteau", "jeu", "heureux", "pneu", "festival")]
+    ['chats', 'chevaux', 'gâteaux', 'jeux', 'heureux', 'pneus', 'festivals']
+    """
     if word in PLURAL_IN_S:
         return word + "s"
     if word.endswith(("s", "x", "z")):
@@ -177,19 +178,30 @@ def french_plural(word: str) -> str:
 
 
 def english_s(word: str) -> str:
-    """The plural of a noun, the third person of a verb: cat -> cats, watch -> watches, story -> stories, look at -> looks at."""
-    return _first(
-        word,
-        lambda w: {"have": "has"}.get(w) or (w[:-1] + "ies" if _consonant_y(w) else w + ("es" if _hisses(w) else "s")),
-    )
+    """The plural of a noun, or the third person of a verb (of a phrase: of its first word).
+
+    >>> english_s("cat"), english_s("watch"), english_s("story"), english_s("look at")
+    ('cats', 'watches', 'stories', 'looks at')
+    """
+
+    def inflected(w: str) -> str:
+        if w == "have":
+            return "has"
+        return w[:-1] + "ies" if _consonant_y(w) else w + ("es" if _takes_es(w) else "s")
+
+    return _change_first(word, inflected)
 
 
 def english_ed(word: str) -> str:
-    """work -> worked, invite -> invited, carry -> carried."""
+    """The regular past of a verb.
+
+    >>> english_ed("work"), english_ed("invite"), english_ed("carry")
+    ('worked', 'invited', 'carried')
+    """
     return word[:-1] + "ied" if _consonant_y(word) else word + ("d" if word.endswith("e") else "ed")
 
 
-def _hisses(word: str) -> bool:
+def _takes_es(word: str) -> bool:
     return word.endswith(("s", "sh", "ch", "x", "o"))
 
 
@@ -197,7 +209,7 @@ def _consonant_y(word: str) -> bool:
     return word.endswith("y") and word[-2] not in "aeiou"
 
 
-def _first(phrase: str, change) -> str:
+def _change_first(phrase: str, change) -> str:
     """The phrase with its first word changed."""
     first, space, rest = phrase.partition(" ")
     return change(first) + space + rest

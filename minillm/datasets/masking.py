@@ -1,10 +1,10 @@
-"""Blanks: hide some tokens of a text, and let a model that sees both sides of each say what stood there.
+"""Masked tokens: hidden tokens of a text, which a model learns to predict from both sides (Devlin et al. 2019, BERT).
 
-Of 15 in 100 tokens, 80 % become [MASK], 10 % a random token, and 10 % stay as they are; all of them are targets (Devlin
-et al. 2019). The last two sorts exist because real texts have no [MASK]: the model cannot tell which plain tokens it
-will be asked about, so it must know something about every one. Whole words are blanked together (Cui et al. 2021), for
-a word whose ending is left standing is no riddle. Masks are drawn anew at every step, as a pure function of (seed,
-step). [MASK] is the id after the tokenizer's last.
+Of 100 tokens, 15 are masked and become targets: 80 % of these become [MASK], 10 % a random token, and 10 % stay as they
+are. The last two kinds exist because real texts have no [MASK]: the model cannot tell which plain tokens are targets,
+so it must represent every one. Whole words are masked together (Cui et al. 2021), because a word is easy to guess from
+its visible end. Masks are drawn anew at every step, as a pure function of (seed, step). The id of [MASK] is the
+tokenizer's vocab_size. Read before: `batch`, `windows`.
 """
 
 import numpy as np
@@ -15,54 +15,63 @@ from minillm.constants import IGNORE
 from minillm.datasets.batch import Batch
 from minillm.tokenizers.tokenizer import Tokenizer
 
-MASK = "[MASK]"  # how a blank is written
+MASK = "[MASK]"  # the masked token, as text
 
 
 class Masking:
-    """Makes blanks in texts of one tokenizer."""
+    """Masks tokens in texts of one tokenizer.
+
+    >>> from minillm.tokenizers.byte import ByteTokenizer
+    >>> tokenizer = ByteTokenizer()
+    >>> masking = Masking(tokenizer, fraction=0.4, whole_words=True, masked=1, random=0)
+    >>> tokens = torch.tensor([tokenizer.encode("of ten")])
+    >>> masking.words(tokens)
+    tensor([[0, 0, 1, 2, 2, 2]])
+    >>> masking(tokens, 1)
+    Batch(tokens=tensor([[111, 102,  32, 257, 257, 257]]), targets=tensor([[-100, -100, -100,  116,  101,  110]]))
+    """
 
     def __init__(self, tokenizer: Tokenizer, *, fraction: float, whole_words: bool, masked: float, random: float):
-        """`fraction` of the tokens are blanked, by whole words or each by itself.
+        """`fraction` of the tokens are masked, whole words or single tokens.
 
         Of these, the share `masked` becomes [MASK], the share `random` a random token, and the rest stays as it is.
         """
         self.fraction, self.whole_words, self.masked, self.random = fraction, whole_words, masked, random
         self.end_id, self.mask_id = tokenizer.end_id, tokenizer.vocab_size
         pieces = [tokenizer.decode_bytes([token]) for token in range(tokenizer.vocab_size)]
-        self.opens = torch.tensor([_in_a_word(piece[:1]) for piece in pieces])  # (V,): may go on with a word
-        self.closes = torch.tensor([_in_a_word(piece[-1:]) for piece in pieces])  # (V,): a word may go on after it
+        self.opens = torch.tensor([_in_a_word(piece[:1]) for piece in pieces])  # (V,): may continue a word
+        self.closes = torch.tensor([_in_a_word(piece[-1:]) for piece in pieces])  # (V,): a word may continue after it
 
     def __call__(self, tokens: Tensor, *seed: int) -> Batch:
-        """tokens (B, T), EMPTY where none stands -> the same with blanks, and what stood there; IGNORE everywhere else.
+        """Mask a batch: tokens (B, T), EMPTY for padding -> masked tokens, and targets: the original tokens or IGNORE.
 
-        END is never blanked. Where the lot leaves a row without any, it gets one: the word that came closest.
+        END is never masked. A row that would have no masked token gets one: the word with the smallest draw.
         """
         generator = np.random.default_rng(seed)
         word = self.words(tokens)
-        lot, fate = (
-            torch.from_numpy(generator.random(tokens.shape)).gather(1, word) for _ in range(2)
-        )  # (B, T), one for each word
+        # one number a word, (B, T): whether it is masked, and what replaces it
+        draw, kind = (torch.from_numpy(generator.random(tokens.shape)).gather(1, word) for _ in range(2))
         other = torch.from_numpy(generator.integers(self.mask_id - 1, size=tokens.shape))
         other = other + (other >= self.end_id)  # any token but END
-        free = (tokens >= 0) & (tokens != self.end_id)
-        least = lot.masked_fill(~free, torch.inf).amin(1, keepdim=True)
-        blank = free & (lot <= least.clamp(min=self.fraction))
-        hidden = tokens.where(fate >= self.masked + self.random, other).where(fate >= self.masked, self.mask_id)
-        return Batch(hidden.where(blank, tokens), tokens.where(blank, IGNORE))
+        maskable = (tokens >= 0) & (tokens != self.end_id)
+        least = draw.masked_fill(~maskable, torch.inf).amin(1, keepdim=True)
+        masked = maskable & (draw <= least.clamp(min=self.fraction))
+        replacement = tokens.where(kind >= self.masked + self.random, other).where(kind >= self.masked, self.mask_id)
+        return Batch(replacement.where(masked, tokens), tokens.where(masked, IGNORE))
 
     def words(self, tokens: Tensor) -> Tensor:
-        """Which word of its row each token belongs to, counted from 0: (B, T) -> (B, T). Without whole_words, a token is a word.
+        """Number the words of each row from 0: (B, T) -> (B, T). Without `whole_words`, every token is a word.
 
-        A word goes on where letters or digits meet, so a space, a punctuation mark and END all stand at its border.
+        A word continues where letters or digits meet, so spaces, punctuation and END separate words.
         """
         if not self.whole_words:
             return torch.arange(tokens.shape[1]).expand_as(tokens)
         filled, tokens = tokens >= 0, tokens.clamp(min=0)
-        goes_on = torch.zeros_like(filled)
-        goes_on[:, 1:] = (filled[:, :-1] & self.closes[tokens[:, :-1]]) & (filled[:, 1:] & self.opens[tokens[:, 1:]])
-        return (~goes_on).cumsum(1) - 1
+        continues = torch.zeros_like(filled)
+        continues[:, 1:] = (filled[:, :-1] & self.closes[tokens[:, :-1]]) & (filled[:, 1:] & self.opens[tokens[:, 1:]])
+        return (~continues).cumsum(1) - 1
 
 
 def _in_a_word(byte: bytes) -> bool:
-    """A letter, a digit, or part of a character beyond ASCII."""
+    """Whether a byte is a letter, a digit, or part of a character beyond ASCII."""
     return bool(byte) and (byte[0] >= 0x80 or byte.isalnum())

@@ -1,11 +1,11 @@
-"""Sentences and their translations, as batches: what the encoder reads, what the decoder reads, and what it should say.
+"""Pairs of sentences and their translations as batches for an encoder-decoder (Sutskever et al. 2014).
 
     source   d END          tokens   END d          targets   d END
 
-A space stands before every sentence, so that its first word is the same token as within another.
-Rows of about one length are batched together, as in Vaswani et al. 2017, so that little of a batch is EMPTY. What is held out is
-not a sentence but a combination of words: every sentence with a held-out combination leaves the training part.
-Read before: `batch` and `windows`.
+A space precedes every sentence, so that its first word is the same token as inside a sentence. Rows of similar length
+are batched together, as in Vaswani et al. 2017, so that little of a batch is padding. Not sentences but combinations of
+words are held out: every sentence with a held-out combination leaves the training part. Read before: `batch`,
+`windows`.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from minillm.constants import EMPTY, IGNORE
-from minillm.datasets.split import Splits, place
+from minillm.datasets.split import Splits, unit_hash
 from minillm.datasets.tokens import TokenStream
 
-SHELF = 32  # batches that are sorted by length together
+BUCKET = 32  # batches whose rows are sorted by length together
 
 
 class Pair(NamedTuple):
@@ -28,16 +28,20 @@ class Pair(NamedTuple):
 
     source: str
     target: str
-    combinations: frozenset[str]  # what is new about the sentence: it may be learned from only if all of them may
+    combinations: frozenset[str]  # word combinations in it; it is for training only if all of them are
 
 
 def spaced(sentence: str) -> str:
-    """As a sentence is tokenized."""
+    """The form in which a sentence is tokenized: one space before it.
+
+    >>> spaced("je suis")
+    ' je suis'
+    """
     return " " + sentence.strip()
 
 
 class PairBatch(NamedTuple):
-    """All long, EMPTY where no token stands, IGNORE in targets that are not counted."""
+    """Tensors of type long, EMPTY for padding, IGNORE for targets that are not counted."""
 
     source: Tensor  # (B, S)
     tokens: Tensor  # (B, T)
@@ -49,7 +53,7 @@ class Pairs:
 
     def __init__(self, source: TokenStream, target: TokenStream):
         self.source, self.target = source, target
-        self.ids, self.n_bytes = target.ids, target.n_bytes  # of what is to be written
+        self.ids, self.n_bytes = target.ids, target.n_bytes  # of the translations, which the decoder writes
         self.source_borders, self.target_borders = (
             np.append(stream.starts, len(stream.ids) - 1) for stream in (source, target)
         )
@@ -58,11 +62,11 @@ class Pairs:
         return len(self.target.starts)
 
     def lengths(self) -> np.ndarray:
-        """Tokens of each target and of its source, the END after it included: (n, 2)."""
+        """Tokens of each target and of its source, with the END after it: (n, 2)."""
         return np.stack([np.diff(self.target_borders), np.diff(self.source_borders)], axis=1)
 
     def batch(self, rows: Sequence[int]) -> PairBatch:
-        """These pairs, each filled up on the right to the longest."""
+        """The batch of these pairs, padded on the right to the longest."""
         sources = [self._framed(self.source, self.source_borders, row) for row in rows]
         targets = [self._framed(self.target, self.target_borders, row) for row in rows]
         return PairBatch(
@@ -72,15 +76,15 @@ class Pairs:
         )
 
     def _framed(self, stream: TokenStream, borders: np.ndarray, row: int) -> np.ndarray:
-        """END d END."""
+        """The ids END d END of one document."""
         return stream.ids[borders[row] : borders[row + 1] + 1]
 
 
 class PairBatches:
-    """An endless supply of training batches, each a pure function of the step.
+    """Training batches without end, each a pure function of the step.
 
-    Order "epochs" deals out every pair once before any comes again, the last batch of an epoch perhaps a smaller one; order
-    "random" draws every pair by (seed, step) alone. Raises ValueError for a pair that is longer than the context.
+    Order "epochs" gives every pair once before any comes again; the last batch of an epoch may be smaller. Order
+    "random" draws every pair from (seed, step). Raises ValueError for a pair that is longer than the context.
     """
 
     def __init__(
@@ -93,10 +97,7 @@ class PairBatches:
     ):
         self.pairs, self.batch_size, self.seed, self.order = pairs, batch_size, seed, order
         self.lengths = check_lengths(pairs, context_length)
-        self._dealt: tuple[int, list[np.ndarray]] = (
-            -1,
-            [],
-        )  # the epoch that was needed last: remembered for speed only
+        self._latest: tuple[int, list[np.ndarray]] = (-1, [])  # the latest epoch and its batches, kept for speed
 
     @property
     def steps_per_epoch(self) -> int:
@@ -105,53 +106,54 @@ class PairBatches:
     def batch(self, step: int) -> PairBatch:
         """The batch of a step, counted from 0."""
         if self.order == "random":
-            return self.pairs.batch(
-                np.random.default_rng((self.seed, step)).integers(len(self.pairs), size=self.batch_size)
-            )
+            generator = np.random.default_rng((self.seed, step))
+            return self.pairs.batch(generator.integers(len(self.pairs), size=self.batch_size))
         epoch, place_in_epoch = divmod(step, self.steps_per_epoch)
-        if self._dealt[0] != epoch:
-            self._dealt = epoch, self._deal(epoch)
-        return self.pairs.batch(self._dealt[1][place_in_epoch])
+        if self._latest[0] != epoch:
+            self._latest = epoch, self._shuffled(epoch)
+        return self.pairs.batch(self._latest[1][place_in_epoch])
 
-    def _deal(self, epoch: int) -> list[np.ndarray]:
+    def _shuffled(self, epoch: int) -> list[np.ndarray]:
         generator = np.random.default_rng((self.seed, epoch))
         rows, n = generator.permutation(len(self.pairs)), self.batch_size
         batches = []
-        for i in range(0, len(rows), n * SHELF):
-            shelf = rows[i : i + n * SHELF]
-            shelf = shelf[np.lexsort(self.lengths[shelf].T)]
-            batches += [shelf[j : j + n] for j in range(0, len(shelf), n)]
+        for i in range(0, len(rows), n * BUCKET):
+            bucket = rows[i : i + n * BUCKET]
+            bucket = bucket[np.lexsort(self.lengths[bucket].T)]
+            batches += [bucket[j : j + n] for j in range(0, len(bucket), n)]
         return [batches[i] for i in generator.permutation(len(batches))]
 
 
 def evaluation_pairs(pairs: Pairs, context_length: int, batch_size: int) -> list[PairBatch]:
-    """Every pair once, those of one length together, always the same. Raises ValueError as `PairBatches`."""
+    """Batches of every pair once, sorted by length, the same on every call. Raises ValueError as `PairBatches`."""
     rows = np.lexsort(check_lengths(pairs, context_length).T)
     return [pairs.batch(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
 
 
 def check_lengths(pairs: Pairs, context_length: int) -> np.ndarray:
-    """`pairs.lengths()`, or ValueError for one that is longer than the context."""
+    """`pairs.lengths()`. Raises ValueError for a pair that is longer than the context."""
     lengths = pairs.lengths()
     longest = int(lengths.max())
     if longest > context_length:
         raise ValueError(
-            f"the longest sentence = {longest} tokens: expected at most model.context_length = {context_length}; raise it"
+            f"the longest sentence = {longest} tokens: expected at most model.context_length = {context_length}; "
+            "raise it"
         )
     return lengths
 
 
 def split_pairs(pairs: Sequence[Pair], val_fraction: float, test_fraction: float) -> Splits:
-    """Each combination is for training, validation or test, by a hash of it; a pair is for the last of its combinations' parts.
+    """Split pairs by a hash of their combinations, so that no held-out combination is seen in training.
 
-    So no combination of a held-out part is ever seen in training. A held-out sentence counts once, however often it was drawn.
-    Raises ValueError where training or validation would be empty.
+    A hash assigns each combination to training, validation or test. A pair is for test if any of its combinations is,
+    else for validation if any is. Each held-out part has a sentence once, however often it was drawn. Raises ValueError
+    if training or validation would be empty.
     """
     if val_fraction + test_fraction >= 1:
         raise ValueError(
             f"data.val_fraction + data.test_fraction = {val_fraction + test_fraction:g}: expected less than 1"
         )
-    known = {name: place(name) for name in sorted({name for pair in pairs for name in pair.combinations})}
+    known = {name: unit_hash(name) for name in sorted({name for pair in pairs for name in pair.combinations})}
     parts: Splits = Splits([], [], [])
     for pair in pairs:
         u = [known[name] for name in pair.combinations]
@@ -160,13 +162,14 @@ def split_pairs(pairs: Sequence[Pair], val_fraction: float, test_fraction: float
     for part, name in ((parts.train, "train"), (parts.val, "validate")):
         if not part:
             raise ValueError(
-                f"{len(pairs)} pairs: expected some to {name} on; give more, or change data.val_fraction = {val_fraction:g}"
+                f"{len(pairs)} pairs: expected some to {name} on; "
+                f"give more, or change data.val_fraction = {val_fraction:g}"
             )
     return Splits(parts.train, list(dict.fromkeys(parts.val)), list(dict.fromkeys(parts.test)))
 
 
 def read_pairs(path: Path, text: str) -> list[Pair]:
-    """The pairs of a file: source, tab, target on each line. Raises ValueError with the line."""
+    """Read the pairs of a text: source, tab, target on each line. Raises ValueError with the line."""
     pairs = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():

@@ -1,9 +1,9 @@
-"""Real prose that is already on your disk: the language manual and the docstrings that ship with Python.
+"""Python's own documentation as a corpus: the language manual and the standard library's docstrings on this machine.
 
-The manual's pages are those that `help("topics")` shows. The docstrings are read out of the standard library's source files,
-which are parsed and not imported, so nothing runs (`import antigravity` would open a browser); only what is written in C, and
-so has no source file, is asked for its docstrings. Each document is a title, an empty line and the text. Another version of
-Python has other documents.
+The manual's pages are those of `help("topics")`. Docstrings are parsed from the source files of the standard library,
+which are not imported, so nothing runs (`import antigravity` would open a browser); only modules written in C, which
+have no source, are imported. A document is a title, an empty line and the text. Other versions of Python have other
+documents.
 """
 
 import ast
@@ -16,50 +16,33 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NOT_LIBRARY = {"test", "tests", "idlelib", "turtledemo", "lib2to3", "pydoc_data"}
-COMPILED = [
-    "array",
-    "binascii",
-    "builtins",
-    "bz2",
-    "cmath",
-    "collections",
-    "datetime",
-    "decimal",
-    "errno",
-    "functools",
-    "gc",
-    "io",
-    "itertools",
-    "lzma",
-    "marshal",
-    "math",
-    "mmap",
-    "operator",
-    "os",
-    "pickle",
-    "select",
-    "signal",
-    "socket",
-    "sqlite3",
-    "ssl",
-    "struct",
-    "sys",
-    "threading",
-    "time",
-    "unicodedata",
-    "weakref",
-    "zlib",
+COMPILED = [  # modules that are written in C, at least in part
+    *(
+        "array",
+        "binascii",
+        "builtins",
+        "bz2",
+        "cmath",
+        "collections",
+        "datetime",
+        "decimal",
+        "errno",
+        "functools",
+        "gc",
+    ),
+    *("io", "itertools", "lzma", "marshal", "math", "mmap", "operator", "os", "pickle", "select", "signal", "socket"),
+    *("sqlite3", "ssl", "struct", "sys", "threading", "time", "unicodedata", "weakref", "zlib"),
 ]
 Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def python_docs() -> list[str]:
-    """Every page and docstring once, in an order that is the same on each run. Raises ValueError where Python ships without."""
+    """Every page and docstring once, in a fixed order. Raises ValueError if this Python has no sources."""
     library = Path(sysconfig.get_path("stdlib"))
     titled = {title: text for path in _sources(library) for title, text in _parsed(path, library)}
     for module in COMPILED:
-        for title, text in _asked(module):
-            titled.setdefault(title, text)  # what has a source was read there, with its signature
+        for title, text in _imported(module):
+            titled.setdefault(title, text)  # a parsed docstring wins, because it has the signature
     documents = [*_topics(), *(f"{title}\n\n{text.strip()}\n" for title, text in titled.items())]
     if not documents:
         raise ValueError(
@@ -71,7 +54,7 @@ def python_docs() -> list[str]:
 def _topics() -> list[str]:
     try:
         from pydoc_data.topics import topics
-    except ImportError:  # some systems leave it out
+    except ImportError:  # missing on some systems
         return []
     return [f"{name}\n\n{text.strip()}\n" for name, text in sorted(topics.items())]
 
@@ -79,7 +62,7 @@ def _topics() -> list[str]:
 def _sources(library: Path) -> Iterator[Path]:
     """The source files of public modules, sorted."""
     for folder, folders, names in os.walk(library):
-        # what cannot be imported by its name (site-packages, config-3.11) is no module
+        # a folder whose name is no identifier (site-packages, config-3.11) is no package
         folders[:] = sorted(
             name for name in folders if name.isidentifier() and name[0] != "_" and name not in NOT_LIBRARY
         )
@@ -92,7 +75,7 @@ def _parsed(path: Path, library: Path) -> Iterator[tuple[str, str]]:
     """Titles and docstrings of one source file."""
     parts = path.relative_to(library).with_suffix("").parts
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about odd escapes in old sources, none of our business
+        warnings.simplefilter("ignore")  # invalid escapes in old sources
         tree = ast.parse(path.read_bytes())
     yield from _walk(tree, ".".join(parts[:-1] if parts[-1] == "__init__" else parts))
 
@@ -115,17 +98,16 @@ def _title(node: Definition, name: str) -> str:
     return f"{name}({ast.unparse(node.args)})"
 
 
-def _asked(module: str) -> Iterator[tuple[str, str]]:
-    """Titles and docstrings of what a module has from C: classes, their methods, functions."""
+def _imported(module: str) -> Iterator[tuple[str, str]]:
+    """Titles and docstrings of the classes, methods and functions of a compiled module."""
     try:
         members = vars(importlib.import_module(module))
     except ImportError:  # not every Python has every module
         return
     for name, value in sorted(members.items()):
         foreign = getattr(value, "__module__", None) not in (module, f"_{module}", "posix", "nt")
-        if (
-            foreign or name.startswith("_") or name.endswith("hook")
-        ):  # subtle: sys.excepthook is whatever the program has put there
+        # subtle: the running program may have replaced sys.excepthook and the other hooks
+        if foreign or name.startswith("_") or name.endswith("hook"):
             continue
         if isinstance(value, type):
             yield from _described(f"class {module}.{name}", value)
@@ -136,9 +118,10 @@ def _asked(module: str) -> Iterator[tuple[str, str]]:
 
 
 def _described(name: str, value: object) -> Iterator[tuple[str, str]]:
-    value = getattr(value, "__func__", value)  # out of its staticmethod
+    """Yield the title and the docstring of a public object, if it has a docstring of its own."""
+    value = getattr(value, "__func__", value)  # the function in a staticmethod
     text, signature = getattr(value, "__doc__", None), getattr(value, "__text_signature__", None)
-    own = isinstance(value, type) or text != type(value).__doc__  # a constant has the docstring of its type
+    own = isinstance(value, type) or text != type(value).__doc__  # a constant inherits the docstring of its type
     public = not name.rpartition(".")[2].startswith("_")
     if own and public and isinstance(text, str) and text.strip() and not hasattr(value, "__code__"):
         signature = " ".join(re.sub(r"\$module(, /)?(, )?", "", signature or "()").replace("$", "").split())

@@ -1,7 +1,6 @@
-"""Tiny Shakespeare: 1.1 MB of plays in one text, the corpus that small language models are compared on (Karpathy, char-rnn, 2015).
+"""Tiny Shakespeare: 1.1 MB of plays in one text, a standard corpus for small language models (Karpathy 2015, char-rnn).
 
-It is downloaded once and kept in the user's cache folder. Its SHA-256 is pinned, so everybody trains on the same bytes,
-today and next year.
+It is downloaded once into the user's cache folder. Its SHA-256 is fixed here, so all runs train on the same bytes.
 """
 
 import hashlib
@@ -15,13 +14,13 @@ from minillm.system.folders import cache_folder
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 N_BYTES = 1_115_394
-TIMEOUT = 10  # seconds without an answer
+TIMEOUT = 10  # seconds without a response
 
 
 def shakespeare(path: Path | None = None, url: str = URL) -> str:
-    """The plays, from `path` (by default in the user's cache folder) or else from the network.
+    """Read the plays from `path` (by default in the user's cache folder), after downloading them if they are not there.
 
-    Raises ValueError when offline or when the bytes are not the right ones.
+    Raises ValueError when offline, and when the bytes are not the expected ones.
     """
     path = path or cache_folder() / "shakespeare.txt"
     if not path.exists():
@@ -48,8 +47,9 @@ def _verify(data: bytes, what: str, remedy: str) -> None:
 def _download(url: str, path: Path) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
-            return answer.read(N_BYTES + 1)  # one more than expected is enough to know that it is wrong
+            return answer.read(N_BYTES + 1)  # one byte too many is enough to see an error
     except (OSError, http.client.HTTPException) as e:
         raise ValueError(
-            f"{url}: cannot be downloaded ({e}); put the file at {path} by hand, or train on a text of yours with --data.corpus my.txt"
+            f"{url}: cannot be downloaded ({e}); put the file at {path} by hand, "
+            "or train on a text of yours with --data.corpus my.txt"
         ) from e

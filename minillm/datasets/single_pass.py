@@ -1,9 +1,9 @@
-"""Batches that deal out a text once, in its own order: for a model that counts, and so must not see anything twice.
+"""Batches that read a text exactly once, in its order: for a model that counts (an n-gram table).
 
-A row lies within one document, from the END before it to the END after it. A document that is longer than a row goes on in the
-next one, which first repeats the last `overlap` tokens: they are context there, their own targets were counted before (IGNORE).
-So each id of the stream but the first is a target once, with at least `overlap` tokens of its document before it where there
-are so many, and what is counted does not depend on how the text is cut.
+A row lies within one document, from the END before it to the END after it. A document that is longer than a row
+continues in the next row, which repeats the last `overlap` tokens as context; their targets were counted before, so
+they are IGNORE. Each id of the stream except the first is a target once, with at least `overlap` tokens of its document
+before it where there are so many. Counts therefore do not depend on how the text is cut. Read before: `windows`.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ class SinglePass:
     """`n_steps` batches of training rows."""
 
     def __init__(self, stream: TokenStream, context_length: int, batch_size: int, overlap: int):
-        """Raises ValueError where rows are too short for anything but the overlap."""
+        """Raises ValueError if rows are not longer than the overlap."""
         fresh = context_length - overlap  # targets that a row counts
         if fresh < 1:
             raise ValueError(
@@ -34,11 +34,11 @@ class SinglePass:
 
     @property
     def n_steps(self) -> int:
-        """The steps it takes to read the text; the last one may have fewer rows."""
+        """Number of steps that read the text once; the last batch may have fewer rows."""
         return -(-len(self._starts) // self.batch_size)
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step, counted from 0. Raises ValueError beyond the end of the text."""
+        """The batch of a step, counted from 0. Raises ValueError after the end of the text."""
         if step >= self.n_steps:
             raise ValueError(
                 f"step {step + 1}: expected at most {self.n_steps}, which read the whole text; lower train.max_steps"

@@ -1,10 +1,11 @@
-"""The source's own loss: how well the world that wrote the stories of a corpus could predict those that were held out.
+"""The source's own loss: the least loss that any model can have on held-out stories of a corpus (Gibbs' inequality).
 
     -log p(story | kept) = -log p(story) + log P(kept)
 
-A cleaning that judges each story by itself (its length, its symbols) selects: a model of the stories that are left can know that they
-are among these. P(kept) is the share of stories that pass, counted in the corpus. Where no such formula holds, because a story is cut,
-rewritten or removed for what others say, there is no bound, and none is claimed. Read before: `stories`, `cleaning`.
+A cleaning rule that judges each story by itself (its length, its symbols) selects stories, and a model can learn that
+the remaining ones were selected. P(kept) is the share of stories that pass, estimated from the corpus. Where a story is
+cut, rewritten, or removed because of other stories, this formula does not hold, no bound is known, and none is
+reported. Read before: `stories`, `cleaning`.
 """
 
 import math
@@ -16,7 +17,7 @@ from minillm.datasets.stories import World
 
 
 class Source(NamedTuple):
-    """A world, conditioned on which of its stories were kept."""
+    """A world, conditioned on its stories being kept by a cleaning."""
 
     world: World
     log_share: float = 0.0  # ln P(kept)
@@ -30,9 +31,9 @@ class Source(NamedTuple):
 def find_source(
     world: World | None, written: Sequence[str], kept: Sequence[str], report: Report | None
 ) -> tuple[Source | None, str]:
-    """The source of the documents that were `kept` of those that were `written`, and a remark; None where there is none to compare with.
+    """The source of the `kept` documents among those `written`, and a remark; None if no bound is known.
 
-    `report` is the account of the cleaning, None where there was none.
+    `report` is the report of the cleaning, None without one.
     """
     if world is None:
         return None, ""
@@ -46,7 +47,7 @@ def find_source(
     if reason := next((reason for reason, holds in reasons.items() if holds), ""):
         return (
             None,
-            f"the source's own loss is not known here, so regret is not measured and no leak is noticed: {reason}",
+            f"the source's own loss is unknown here, so regret is not measured and no leak is detected: {reason}",
         )
     if len(kept) == len(written):
         return Source(world), ""

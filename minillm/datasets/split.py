@@ -1,10 +1,10 @@
-"""Train, validation and test documents, so that nothing that is evaluated was trained on.
+"""Split of documents into training, validation and test parts, so that no evaluated document was trained on.
 
-A document's side is decided by a hash of its content, u in [0, 1): validation below val_fraction, then test, then train. So
-identical documents always land on the same side, and a document's side does not change when others are added, removed or
-shuffled. In a corpus of very few documents a side can come out empty; then the document with the smallest u moves to
-validation, and the one with the largest to train. A single long text is cut the classic way: the first 90 % of its
-characters train, the rest validate.
+A hash u in [0, 1) of a document's content decides: validation below val_fraction, then test, then training. So equal
+documents are in the same part, and a document's part does not change when others are added, removed or shuffled. In a
+corpus of very few documents a part may come out empty; then the document with the smallest u moves to validation, and
+the one with the largest u to training. A single long text is cut by position instead: its first 90 % for training, the
+rest for validation.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class Splits(NamedTuple):
-    """Documents by what they are for, each in its original order."""
+    """The documents of each part, in their original order."""
 
     train: list[str]
     val: list[str]
@@ -23,8 +23,8 @@ class Splits(NamedTuple):
 def split(documents: Sequence[str], val_fraction: float = 0.05, test_fraction: float = 0.05) -> Splits:
     """Split documents by content; a single one is cut at 1 - (val_fraction + test_fraction) and has no test part.
 
-    Train is never empty, nor is validation unless val_fraction (of a single text: both fractions) is 0.
-    Raises ValueError where this is impossible.
+    Training is never empty, nor is validation unless val_fraction (of a single text: both fractions) is 0.
+    Raises ValueError if this is impossible.
     """
     held_out = val_fraction + test_fraction
     if held_out >= 1:
@@ -37,23 +37,28 @@ def split(documents: Sequence[str], val_fraction: float = 0.05, test_fraction: f
         )
     if len(documents) == 1:
         return _cut(documents[0], held_out)
-    places = {document: place(document) for document in documents}
-    sides = {
-        document: "val" if u < val_fraction else "test" if u < held_out else "train" for document, u in places.items()
+    hashes = {document: unit_hash(document) for document in documents}
+    parts = {
+        document: "val" if u < val_fraction else "test" if u < held_out else "train" for document, u in hashes.items()
     }
-    if "train" not in sides.values():
-        sides[max(places, key=places.__getitem__)] = "train"
-    if val_fraction > 0 and "val" not in sides.values():
-        sides[min(places, key=places.__getitem__)] = "val"
-    if "train" not in sides.values():
+    if "train" not in parts.values():
+        parts[max(hashes, key=hashes.__getitem__)] = "train"
+    if val_fraction > 0 and "val" not in parts.values():
+        parts[min(hashes, key=hashes.__getitem__)] = "val"
+    if "train" not in parts.values():
         raise ValueError(
-            f"the corpus = {len(documents)} times the same document: expected different ones to train and to validate on"
+            f"the corpus = {len(documents)} times the same document: "
+            "expected different ones to train and to validate on; add some"
         )
-    return Splits(*([document for document in documents if sides[document] == side] for side in Splits._fields))
+    return Splits(*([document for document in documents if parts[document] == part] for part in Splits._fields))
 
 
-def place(document: str) -> float:
-    """A number in [0, 1) that depends on the content alone."""
+def unit_hash(document: str) -> float:
+    """A number in [0, 1) that depends on the content alone.
+
+    >>> round(unit_hash("Once upon a time"), 3)
+    0.885
+    """
     return int.from_bytes(hashlib.sha256(document.encode()).digest()[:6]) / 2**48
 
 

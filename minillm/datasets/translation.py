@@ -1,13 +1,13 @@
-"""A world in which every French sentence has exactly one English translation: what a translator learns is known, and so is when it errs.
+"""A generated French-English corpus: every French sentence has exactly one English translation, so errors are certain.
 
     je suis étudiant                                    I am a student
     est-ce qu'elle n'a pas mangé l'orange du voisin ?   did she not eat the neighbor's orange?
 
-The sentences come from a grammar written out below: agreement of gender, number and person, present, past and future, negation,
-questions, adjectives before and after the noun, elision (l' j' n' d' qu') and contraction (au aux du des). Whatever would make a
-sentence mean two things is left out: il and elle are people, never things; nobody has a son or sa.
-Every sentence knows its combinations (which noun got which adjective, which verb which object): some of them are kept out of
-training, so that a right answer there was put together, not remembered. Read before: `lexicon`.
+The grammar below covers agreement of gender, number and person, present, past and future, negation, questions,
+adjectives before and after the noun, elision (l' j' n' d' qu') and contraction (au aux du des). Ambiguity is left out:
+il and elle are people, never things, and son and sa (his or her) do not occur. A sentence lists its combinations (noun
++ adjective, verb + object); some of them are held out of training, so that a right translation of these is composed,
+not memorized. Read before: `lexicon`.
 """
 
 import random
@@ -25,14 +25,14 @@ WORDS = SHIPPED / "data" / "translation.txt"
 PEOPLE, THINGS = ("job", "person"), ("animal", "food", "text", "object", "place")
 
 PRONOUNS = [  # French, English, person, genders, numbers that it may have
-    *(
-        ("je", "I", 0, "mf", (False,)),
-        ("tu", "you", 1, "mf", (False,)),
-        ("il", "he", 2, "m", (False,)),
-        ("elle", "she", 2, "f", (False,)),
-    ),
-    *(("nous", "we", 3, "mf", (True,)), ("vous", "you", 4, "mf", (False, True))),
-    *(("ils", "they", 5, "m", (True,)), ("elles", "they", 5, "f", (True,))),
+    ("je", "I", 0, "mf", (False,)),
+    ("tu", "you", 1, "mf", (False,)),
+    ("il", "he", 2, "m", (False,)),
+    ("elle", "she", 2, "f", (False,)),
+    ("nous", "we", 3, "mf", (True,)),
+    ("vous", "you", 4, "mf", (False, True)),
+    ("ils", "they", 5, "m", (True,)),
+    ("elles", "they", 5, "f", (True,)),
 ]
 THE, A = ("le", "la", "les", "the", "the"), ("un", "une", "des", "a", "")
 DETERMINERS = [  # masculine, feminine, plural; English singular and plural
@@ -56,11 +56,11 @@ T = TypeVar("T")
 
 
 class Phrase(NamedTuple):
-    """Words that act as one, in both languages."""
+    """A phrase in both languages, with its agreement."""
 
     french: list[str]
     english: list[str]
-    head: str  # what combinations call it
+    head: str  # its main word, for combinations
     person: int = 2  # 0 ... 5: je tu il nous vous ils
     gender: str = "m"
     plural: bool = False
@@ -68,7 +68,7 @@ class Phrase(NamedTuple):
 
 
 class Predicate(NamedTuple):
-    """What is said of a subject: a verb, or être where there is none, and what follows it."""
+    """A verb (None: être) and the words after it, in both languages."""
 
     verb: Verb | None
     french: list[str]
@@ -76,24 +76,24 @@ class Predicate(NamedTuple):
 
 
 class TranslationWorld:
-    """Sentences without end from one file of words."""
+    """A generator of sentence pairs from one file of words."""
 
     def __init__(self, path: Path = WORDS):
         self.words = Lexicon(path)
 
     def pairs(self, seed: int) -> Iterator[Pair]:
-        """The same sentences for the same seed, on every machine."""
+        """Generate pairs without end, the same for the same seed on every machine."""
         draw = random.Random(seed).random
         while True:
             yield _Sentence(self.words, draw).write()
 
     def generate(self, n_pairs: int, seed: int) -> list[Pair]:
-        """The first sentences of `pairs`."""
+        """The first `n_pairs` of `pairs`."""
         return list(islice(self.pairs(seed), n_pairs))
 
 
 class _Sentence:
-    """One sentence while it is made."""
+    """One sentence under construction."""
 
     def __init__(self, words: Lexicon, draw):
         self.words, self.draw = words, draw
@@ -152,7 +152,7 @@ class _Sentence:
         return Phrase([name], [name], name, gender=gender)
 
     def noun_phrase(self, kinds: Sequence[str], negated: bool = False, owned: bool = True) -> Phrase:
-        """A noun of one of these kinds with its article and perhaps an adjective or (where `owned`) an owner.
+        """Draw a noun of one of these kinds with its article and perhaps an adjective or (if `owned`) an owner.
 
         `negated`: it is the direct object of a negated verb, before which un, une and des become de.
         """
@@ -206,7 +206,8 @@ class _Sentence:
 
     def action(self, subject: Phrase, negated: bool) -> Predicate:
         verb = self.one(self.words.verbs)
-        if subject.person in (2, 5):  # a form that only nous or vous take would never be seen
+        # subtle: a held-out combination with nous or vous would hide a form of the verb altogether
+        if subject.person in (2, 5):
             self.combine(subject.head, verb.english)
         french, english = [], []
         if verb.objects:
@@ -224,7 +225,7 @@ class _Sentence:
 
 
 def say_french(subject: Phrase, predicate: Predicate, tense: str, negated: bool, asked: bool) -> list[str]:
-    """Subject, verb and the rest; the participle comes after pas."""
+    """The French words of a sentence: subject, verb and the rest; a participle follows pas."""
     verb, person, participle = predicate.verb, subject.person, []
     if tense == "future":
         form = (verb.future if verb else "ser") + FUTURE[person]
@@ -241,22 +242,26 @@ def say_french(subject: Phrase, predicate: Predicate, tense: str, negated: bool,
 
 
 def say_english(subject: Phrase, predicate: Predicate, tense: str, negated: bool, asked: bool) -> list[str]:
-    """Subject, helper, not, verb and the rest; in a question the helper comes first."""
-    verb, third, helper = predicate.verb, subject.person == 2, []
+    """The English words of a sentence: subject, auxiliary, not, verb and the rest; in a question auxiliary first."""
+    verb, third, auxiliary = predicate.verb, subject.person == 2, []
     if verb is None:
-        helper, rest = (["will"], ["be"]) if tense == "future" else ([BE[tense][1][subject.person]], [])
+        auxiliary, rest = (["will"], ["be"]) if tense == "future" else ([BE[tense][1][subject.person]], [])
     elif tense == "future":
-        helper, rest = ["will"], [verb.english]
+        auxiliary, rest = ["will"], [verb.english]
     elif negated or asked:
-        helper, rest = ["did" if tense == "past" else "does" if third else "do"], [verb.english]
+        auxiliary, rest = ["did" if tense == "past" else "does" if third else "do"], [verb.english]
     else:
         rest = [verb.past if tense == "past" else english_s(verb.english) if third else verb.english]
-    middle = [*helper, *subject.english] if asked else [*subject.english, *helper]
+    middle = [*auxiliary, *subject.english] if asked else [*subject.english, *auxiliary]
     return [*middle, *["not"] * negated, *rest, *predicate.english]
 
 
 def join_french(words: list[str]) -> str:
-    """The words as they are written beside each other: de le -> du, de des -> de, le ami -> l'ami, ce ami -> cet ami."""
+    """Join French words, with elision and contraction.
+
+    >>> join_french(["de", "le", "chat"]), join_french(["le", "ami"]), join_french(["ce", "ami"])
+    ('du chat', "l'ami", 'cet ami')
+    """
     words = [
         word
         for before, word in zip(["", *words], words, strict=False)
@@ -275,7 +280,11 @@ def join_french(words: list[str]) -> str:
 
 
 def join_english(words: list[str]) -> str:
-    """a becomes an where the next word begins with the sound of a vowel."""
+    """Join English words; a becomes an before the sound of a vowel.
+
+    >>> join_english(["a", "old", "dog"])
+    'an old dog'
+    """
     words = " ".join(words).split()
     for i, word in enumerate(words[:-1]):
         if word == "a":

@@ -1,11 +1,11 @@
-"""Batches cut out of a token stream, each a pure function of the step: all that a resumed training must know is one integer.
+"""Batches cut out of a token stream, each a pure function of the step, so a resumed training needs only one integer.
 
-The stream END d0 END ... dn END ends as it begins, so it is read as a ring: after the last document comes the first. A row
-holds T tokens and its targets are the same tokens one place on; this is the only place where that shift is made.
+The stream END d0 END ... dn END ends as it begins, so it is read as a ring: the first document follows the last. A row
+holds T tokens, and its targets are the same tokens shifted by one place; training batches are shifted nowhere else.
 
-One long text is cut every T tokens, at another offset in each epoch. Of many documents, every row begins with a document's
-END, so that no training row opens in the middle of a story; a document that does not end within a row is begun again by the
-next row, and only one that is longer than a row goes on mid-way.
+One long text is cut every T tokens, at another offset in each epoch. Of many documents, every row begins with the END
+before a document, so that no training row starts in the middle of a story; a document that does not end within a row is
+repeated from its start by the next row, and only one that is longer than a row continues in the next.
 """
 
 from bisect import bisect_right
@@ -20,11 +20,11 @@ from minillm.datasets.tokens import TokenStream
 
 
 class Windows:
-    """An endless supply of training batches.
+    """Training batches without end.
 
-    Order "epochs" deals out every row once before any row comes again, in an order that (seed, epoch) decides; an epoch may end
-    in the middle of a batch. Order "random" draws every row by (seed, step) alone. Raises ValueError for a text that is
-    shorter than one window.
+    Order "epochs" gives every row once before any comes again, in an order drawn from (seed, epoch); an epoch may end
+    in the middle of a batch. Order "random" draws every row from (seed, step). Raises ValueError for a text shorter
+    than one window.
     """
 
     def __init__(
@@ -39,21 +39,18 @@ class Windows:
         n_tokens = len(stream.ids)
         if n_tokens <= context_length:
             raise ValueError(
-                f"the text = {n_tokens} tokens: expected at least {context_length + 1}, one window and the target after it; "
-                f"lower model.context_length or give more text"
+                f"the text = {n_tokens} tokens: expected at least {context_length + 1}, one window and the target "
+                "after it; lower model.context_length or give more text"
             )
         self.batch_size, self.seed = batch_size, seed
-        self._ring = np.asarray(stream.ids)[:-1]  # without the last END, which is the first one again
+        self._ring = np.asarray(stream.ids)[:-1]  # without the last END, which equals the first
         self._span = np.arange(context_length + 1)
         if whole_documents:
             self._rows, self._n_offsets = row_starts(stream, context_length), 1
         else:
             self._rows, self._n_offsets = np.arange(len(self._ring) // context_length) * context_length, len(self._ring)
         self._starts = {"epochs": self._starts_in_epochs, "random": self._starts_at_random}[order]
-        self._dealt = (
-            -1,
-            self._rows,
-        )  # the epoch whose order was needed last, and that order: remembered for speed only
+        self._latest = (-1, self._rows)  # the latest epoch and its order, kept for speed
 
     @property
     def rows_per_epoch(self) -> int:
@@ -61,11 +58,11 @@ class Windows:
 
     @property
     def steps_per_epoch(self) -> int:
-        """The steps it takes to deal out every row once, the last one perhaps shared with the next epoch."""
+        """Number of steps that give every row once; the last one may share its batch with the next epoch."""
         return -(-len(self._rows) // self.batch_size)
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step, counted from 0: (B, T) tokens and their targets, none of them empty."""
+        """The batch of a step, counted from 0: tokens (B, T) and their targets, none of them EMPTY."""
         ids = self._ring.take(self._starts(step)[:, None] + self._span, mode="wrap").astype(np.int64)
         ids = torch.from_numpy(ids)  # (B, T + 1)
         return Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
@@ -73,14 +70,14 @@ class Windows:
     def _starts_in_epochs(self, step: int) -> np.ndarray:
         epochs, places = np.divmod(np.arange(step * self.batch_size, (step + 1) * self.batch_size), len(self._rows))
         return np.concatenate(
-            [self._deal(epoch)[places[epochs == epoch]] for epoch in range(epochs[0], epochs[-1] + 1)]
+            [self._shuffled(epoch)[places[epochs == epoch]] for epoch in range(epochs[0], epochs[-1] + 1)]
         )
 
-    def _deal(self, epoch: int) -> np.ndarray:
-        if self._dealt[0] != epoch:
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        if self._latest[0] != epoch:
             generator = np.random.default_rng((self.seed, epoch))
-            self._dealt = (epoch, generator.permutation(self._rows) + generator.integers(self._n_offsets))
-        return self._dealt[1]
+            self._latest = (epoch, generator.permutation(self._rows) + generator.integers(self._n_offsets))
+        return self._latest[1]
 
     def _starts_at_random(self, step: int) -> np.ndarray:
         generator = np.random.default_rng((self.seed, step))
@@ -89,7 +86,12 @@ class Windows:
 
 
 def row_starts(stream: TokenStream, context_length: int) -> np.ndarray:
-    """Where the rows of T tokens begin: at the last document that begins within T of the row before, or T further on."""
+    """Starts of the rows of T tokens: the last document that begins within T of the row before, or else T further on.
+
+    >>> ids = np.array([0, 7, 8, 0, 9, 0])
+    >>> row_starts(TokenStream(ids, starts=np.array([0, 3]), n_bytes=3), context_length=3).tolist()
+    [0, 3]
+    """
     borders = [*stream.starts.tolist(), len(stream.ids) - 1]
     rows = [0]
     while rows[-1] < borders[-1]:
@@ -102,9 +104,10 @@ def row_starts(stream: TokenStream, context_length: int) -> np.ndarray:
 def evaluation_batches(
     stream: TokenStream, context_length: int, batch_size: int, whole_documents: bool = True
 ) -> list[Batch]:
-    """One pass over a stream, always the same, in which each of its ids but the first is a target exactly once.
+    """One pass over a stream, the same on every call: each of its ids but the first is a target exactly once.
 
-    Each row counts up to where the next one begins; the rest of it is EMPTY and IGNORE. The last batch may have fewer rows.
+    A row counts its targets up to the start of the next row; the rest of it is EMPTY and IGNORE. The last batch may
+    have fewer rows.
     """
     n_targets = len(stream.ids) - 1
     starts = row_starts(stream, context_length) if whole_documents else np.arange(0, n_targets, context_length)

@@ -7,7 +7,7 @@ Greedy takes the best next token and may miss the best text; N hypotheses go on 
 and is never continued. alpha 0 compares sums, which favors short texts; 1 compares means; more favors long ones. The prompt counts
 neither in logprob nor in length, as in transformers 5. Scores are the model's own log probabilities: a sampler may forbid
 tokens, which are skipped and not renormalized, and nothing else. Lowerre 1976; length penalty: Wu et al. 2016; when to stop: Kasai et
-al. 2022. Read `generate` before; `tests/oracles/beam.py` is the same without state and batch.
+al. 2022. Read `generate` before; `minillm/lessons/beam_search.py` is the same without state and batch.
 """
 
 import math
@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from minillm.config.fields import Between, Count, Positive, validate
-from minillm.decoding.generate import Reason, begin, check, divide, pad_left
+from minillm.decoding.generate import begin, check
+from minillm.decoding.padding import pad_left
+from minillm.decoding.rows import Reason
 from minillm.decoding.sampler import Sampler
 from minillm.decoding.transforms import BANNED
 from minillm.models.evaluating import evaluating
@@ -91,7 +93,7 @@ def beam_search(
     with evaluating(model):
         state, limits = begin(model, prompts, max_new_tokens, (start or model.start) if use_cache else None)
         searches = [_Search(config, n_most, reason, end_id) for n_most, reason in limits]
-        _, rows = divide(limits)  # those in the batch
+        rows = [row for row, (n_most, _) in enumerate(limits) if n_most]  # those in the batch
         if rows:
             if state is not None and len(rows) < len(prompts):
                 state.reorder(torch.tensor(rows, device=state.lengths.device))
@@ -154,9 +156,8 @@ def _search(
 ) -> None:
     """Search for all of those rows until every search is over. A prompt is read once, and then has N rows of the batch."""
     n_beams = searches[0].config.beams
-    history, width = pad_left(
-        [prompts[row] for row in rows], room=max(search.n_most for search in searches), device=device_of(model)
-    )
+    history, width = pad_left([prompts[row] for row in rows], room=max(search.n_most for search in searches))
+    history = history.to(device_of(model))
     logprobs = torch.zeros(
         len(rows), 1, dtype=torch.float64, device=history.device
     )  # (B, N) of the hypotheses, but 1 column at first

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from minillm.config.fields import Count, Fraction, Positive, validate
-from minillm.decoding.generate import Completion
+from minillm.decoding.rows import Completion
 
 Scorer = Callable[[Completion], float]  # the higher, the better
 

@@ -19,7 +19,11 @@ from minillm.decoding.transforms import BANNED, check, rows_of
 
 @dataclass(frozen=True, repr=False)
 class RepetitionPenalty:
-    """Divide the positive and multiply the negative logits of seen tokens by theta; above 1 discourages. Source: CTRL."""
+    """Divide the positive and multiply the negative logits of seen tokens by theta; above 1 discourages. Source: CTRL.
+
+    >>> RepetitionPenalty(2.0)(torch.tensor([[4.0, -4.0, 4.0]]), torch.tensor([[0, 1, 1]]))
+    tensor([[ 2., -8.,  4.]])
+    """
 
     theta: float
 
@@ -55,7 +59,11 @@ class PresencePenalty:
 
 @dataclass(frozen=True, repr=False)
 class FrequencyPenalty:
-    """Subtract a from the logit of a token for every time that it was seen."""
+    """Subtract a from the logit of a token for every time that it was seen.
+
+    >>> FrequencyPenalty(0.5)(torch.zeros(1, 3), torch.tensor([[0, 1, 1]]))
+    tensor([[-0.5000, -1.0000,  0.0000]])
+    """
 
     a: float
 
@@ -72,7 +80,11 @@ class FrequencyPenalty:
 
 @dataclass(frozen=True, repr=False)
 class NoRepeatNGram:
-    """Forbid every token that would complete an n-gram which the history already holds; n = 1 forbids every seen token."""
+    """Forbid every token that would complete an n-gram which the history already holds; n = 1 forbids every seen token.
+
+    >>> NoRepeatNGram(2)(torch.zeros(1, 3), torch.tensor([[0, 1, 2, 0]]))  # 0 1 has been written
+    tensor([[0., -inf, 0.]])
+    """
 
     n: int
 

@@ -6,10 +6,10 @@ inverts the cumulative distribution, token = the first whose cumulative probabil
 float64. One generator a row and one u a draw: a row draws the same alone and in any company.
 """
 
-import math
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated
 
 import torch
@@ -25,7 +25,7 @@ from minillm.decoding.penalties import (
     PresencePenalty,
     RepetitionPenalty,
 )
-from minillm.decoding.transforms import MinP, Temperature, TopK, TopP, Transform, Typical
+from minillm.decoding.transforms import GREEDY, MinP, Temperature, TopK, TopP, Transform, Typical, rows_of
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,21 @@ class SamplingConfig:
         validate(self)
 
 
+PIPELINE: dict[str, Callable[..., Transform]] = {  # setting -> its transform, in the order in which they are applied
+    "banned_tokens": BannedTokens,
+    "min_new_tokens": MinNewTokens,
+    "no_repeat_ngram": NoRepeatNGram,
+    "repetition_penalty": RepetitionPenalty,
+    "presence_penalty": PresencePenalty,
+    "frequency_penalty": FrequencyPenalty,
+    "temperature": Temperature,
+    "top_k": TopK,
+    "top_p": TopP,
+    "min_p": MinP,
+    "typical_p": Typical,
+}
+
+
 def build_pipeline(
     sampling: SamplingConfig,
     *,
@@ -57,10 +72,13 @@ def build_pipeline(
     end_id: int | None = None,
     prompt_lengths: Sequence[int] = (),
 ) -> list[Transform]:
-    """The transforms that a config asks for, in their order; steps that would change nothing are left out.
+    """The transforms that a config asks for, in their order; settings at their default, which is off, have none.
 
     vocab_size: ids at or above it are never drawn (the tokenizer's, where the model's may be larger). end_id and
     prompt_lengths (one a row, or one for all) are needed for min_new_tokens. Raises ValueError where they are missing.
+
+    >>> describe(build_pipeline(SamplingConfig(temperature=0.7, top_p=0.9), vocab_size=50257))
+    'ids below 50257 -> temperature 0.7 -> top-p 0.9 -> draw'
     """
     if sampling.min_new_tokens and end_id is None:
         raise ValueError(
@@ -70,32 +88,24 @@ def build_pipeline(
         raise ValueError(
             f"min_new_tokens = {sampling.min_new_tokens}: expected the rows' prompt_lengths to count from; give them"
         )
-    pipeline: list[Transform] = []
-    if vocab_size is not None:
-        pipeline.append(OnlyFirst(vocab_size))
-    if sampling.banned_tokens:
-        pipeline.append(BannedTokens(sampling.banned_tokens))
-    if sampling.min_new_tokens:
-        pipeline.append(MinNewTokens(sampling.min_new_tokens, end_id, tuple(prompt_lengths)))
-    if sampling.no_repeat_ngram:
-        pipeline.append(NoRepeatNGram(sampling.no_repeat_ngram))
-    if sampling.repetition_penalty != 1:
-        pipeline.append(RepetitionPenalty(sampling.repetition_penalty))
-    if sampling.presence_penalty:
-        pipeline.append(PresencePenalty(sampling.presence_penalty))
-    if sampling.frequency_penalty:
-        pipeline.append(FrequencyPenalty(sampling.frequency_penalty))
-    if sampling.temperature != 1:
-        pipeline.append(Temperature(sampling.temperature))
-    if sampling.top_k:
-        pipeline.append(TopK(sampling.top_k))
-    if sampling.top_p < 1:
-        pipeline.append(TopP(sampling.top_p))
-    if sampling.min_p:
-        pipeline.append(MinP(sampling.min_p))
-    if sampling.typical_p < 1:
-        pipeline.append(Typical(sampling.typical_p))
-    return pipeline
+    _refuse_half_an_addition()
+    makers = PIPELINE | {"min_new_tokens": partial(MinNewTokens, end_id=end_id, prompt_lengths=tuple(prompt_lengths))}
+    given = {
+        name: getattr(sampling, name) for name in makers if getattr(sampling, name) != getattr(SamplingConfig, name)
+    }
+    first = [] if vocab_size is None else [OnlyFirst(vocab_size)]
+    return [*first, *(makers[name](value) for name, value in given.items())]
+
+
+def _refuse_half_an_addition() -> None:
+    """Raise ValueError for a setting without a transform, and for a transform without a setting."""
+    settings = {field.name for field in dataclasses.fields(SamplingConfig)}
+    for name in settings - PIPELINE.keys():
+        raise ValueError(f"sampling.{name}: expected a transform; add it to PIPELINE in minillm/decoding/sampler.py")
+    for name in PIPELINE.keys() - settings:
+        raise ValueError(
+            f'PIPELINE["{name}"]: expected a setting of this name; add it to SamplingConfig in minillm/decoding/sampler.py'
+        )
 
 
 def describe(pipeline: Sequence[Transform]) -> str:
@@ -108,20 +118,6 @@ def seeded(seeds: Sequence[int]) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def draw(logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-    """One token a row, (B,) long, from softmax(logits (B, V)); each row takes one uniform number from its own generator.
-
-    Raises ValueError for a row without a distribution: every token banned, or logits that are not finite.
-    """
-    if logits.dim() != 2:
-        raise ValueError(
-            f"logits of shape {tuple(logits.shape)}: expected (B, V); of (B, T, V) shape the last ones, logits[:, -1]"
-        )
-    if len(generators) != len(logits):
-        raise ValueError(f"{len(generators)} generators: expected one for each of the {len(logits)} rows")
-    return invert(logits, uniforms(generators, logits.device))
-
-
 def uniforms(generators: Sequence[torch.Generator], device: torch.device) -> Tensor:
     """One number in [0, 1) from each generator, float64 (B,)."""
     return torch.stack(
@@ -130,15 +126,26 @@ def uniforms(generators: Sequence[torch.Generator], device: torch.device) -> Ten
 
 
 def invert(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """The tokens (B,) at which the cumulative distributions of logits (B, V) pass uniforms (B,) in [0, 1). ValueError as `draw`."""
+    """The tokens (B,) at which the cumulative distributions of logits (B, V) pass uniforms (B,) in [0, 1).
+
+    Raises ValueError for a row without a distribution: every token banned, or logits that are not finite.
+
+    >>> invert(torch.tensor([0.5, 0.2, 0.3]).log()[None], torch.tensor([0.6]))  # token 1 owns [0.5, 0.7)
+    tensor([1])
+    """
     probs = logits.double().softmax(-1)
-    check_distribution(probs)
+    refuse_impossible(possible_in(probs))
     return pass_at(probs, uniforms)
 
 
-def check_distribution(numbers: Tensor) -> None:
-    """Raises ValueError where one is not finite: probabilities, or the largest logits."""
-    if not math.isfinite(numbers.sum()):  # subtle: a finite sum has none but finite terms, and is one operation
+def possible_in(probs: Tensor) -> Tensor:
+    """Whether each row of probabilities (B, V) is a distribution, (B,) bool: the softmax of logits of which none is finite is not."""
+    return probs.sum(-1).isfinite()  # subtle: a finite sum has none but finite terms
+
+
+def refuse_impossible(possible: Tensor) -> None:
+    """Raise ValueError where a row, of (B,) bool, has no token to take."""
+    if not bool(possible.all()):
         raise ValueError(
             "logits: expected a finite one in every row; the model diverged, or every token is banned (loosen the penalties)"
         )
@@ -160,42 +167,62 @@ class Sampler:
     pipeline: Sequence[Transform] = ()
 
     def shape(self, logits: Tensor, history: Tensor) -> Tensor:
-        """The logits (B, V) of the distribution that is drawn from, in float32 at least."""
+        """The logits (B, V) of the distribution that is drawn from, in float32 at least. history: (B, T), EMPTY where no token stands."""
+        logits = rows_of(logits, history)
         for transform in self.pipeline:
             logits = transform(logits, history)
         return logits
 
-    def __call__(self, logits: Tensor, history: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """One token a row, (B,) long. logits: (B, V); history: (B, T), EMPTY where no token stands. ValueError as `draw`.
+    def distribution(self, logits: Tensor, history: Tensor) -> Tensor:
+        """The probabilities (B, V), float64, that are drawn from; NaN in a row in which no token is possible."""
+        return self.shape(logits, history).double().softmax(-1)
 
-        Temperature 0 leaves one token: it is taken as it is found, without a distribution to draw it from, and no generator moves.
+    def __call__(self, logits: Tensor, history: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """One token a row, (B,) long; each row takes one uniform number from its own generator, a greedy sampler takes none.
+
+        Raises ValueError for a row without a distribution: every token banned, or logits that are not finite.
         """
-        if not self.greedy:
-            return draw(self.shape(logits, history), generators)
-        best = self.before_greedy.shape(logits, history).max(-1)
-        check_distribution(best.values)
-        return best.indices
+        if len(generators) != len(logits):
+            raise ValueError(f"{len(generators)} generators: expected one for each of the {len(logits)} rows")
+        numbers = None if self.greedy else uniforms(generators, logits.device)
+        tokens, possible = self.choose(logits, history, numbers)
+        refuse_impossible(possible)
+        return tokens
+
+    def choose(self, logits: Tensor, history: Tensor, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The token of each row, where its distribution passes `uniforms` (B,), and whether any is possible: (B,) long, (B,) bool.
+
+        A greedy sampler needs no numbers: it takes the most probable token as it finds it, without a distribution to draw it from.
+        """
+        if self.greedy:
+            best = self._before_greedy.shape(logits, history).max(-1)
+            return best.indices, best.values.isfinite()
+        probs = self.distribution(logits, history)
+        return pass_at(probs, uniforms), possible_in(probs)
 
     def guess(self, logits: Tensor, history: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each row the distribution (B, V), float64; the token where it passes `uniforms` (B,); whether there is one at all, (B,)."""
-        if not self.greedy:
-            probs = self.shape(logits, history).double().softmax(-1)
-            return probs, pass_at(probs, uniforms), probs.isfinite().all(-1)
-        best = self.before_greedy.shape(logits, history).max(-1)
-        probs = torch.zeros(logits.shape, dtype=torch.float64, device=logits.device).scatter_(
-            1, best.indices[:, None], 1.0
-        )
-        return probs, best.indices, best.values.isfinite()
+        """`choose`, behind the distribution (B, V), float64, from which the token was drawn."""
+        if self.greedy:
+            tokens, possible = self.choose(logits, history, None)
+            certain = torch.zeros(logits.shape, dtype=torch.float64, device=logits.device)
+            return certain.scatter_(1, tokens[:, None], 1.0), tokens, possible
+        probs = self.distribution(logits, history)
+        return probs, pass_at(probs, uniforms), possible_in(probs)
 
     @cached_property
+    def decisive(self) -> Transform | None:
+        """The first transform that leaves only the most probable token; what comes after it changes nothing."""
+        return next((transform for transform in self.pipeline if transform in GREEDY), None)
+
+    @property
     def greedy(self) -> bool:
-        """Whether temperature 0 is in the pipeline; what comes after it changes nothing."""
-        return Temperature(0) in self.pipeline
+        """Whether the most probable token is always taken."""
+        return self.decisive is not None
 
     @cached_property
-    def before_greedy(self) -> "Sampler":
-        """What shapes the logits before temperature 0 takes the largest of them."""
-        return Sampler(self.pipeline[: self.pipeline.index(Temperature(0))])
+    def _before_greedy(self) -> "Sampler":
+        """What shapes the logits before the largest of them is taken."""
+        return Sampler(self.pipeline[: self.pipeline.index(self.decisive)])
 
     @property
     def min_new_tokens(self) -> int:

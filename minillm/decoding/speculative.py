@@ -17,9 +17,11 @@ from torch import Tensor
 
 from minillm.constants import EMPTY
 from minillm.decoding.draft_length import MOST, Lengths, Tally, lengths_for
-from minillm.decoding.drafts import Draft, Drafter
-from minillm.decoding.generate import Completion, Event, Reason, check, collect, divide, judge, limit_of, pad_right
+from minillm.decoding.drafts import Draft, Drafter, Drafting
+from minillm.decoding.generate import check
+from minillm.decoding.padding import pad_right
 from minillm.decoding.reader import Reader
+from minillm.decoding.rows import Completion, Event, Limit, Rows, collect, limit_of, logprobs_of
 from minillm.decoding.sampler import Sampler, invert
 from minillm.decoding.stopping import Stop
 from minillm.models.evaluating import evaluating
@@ -63,7 +65,7 @@ class Verification(NamedTuple):
 
 
 def unwatched(call: Verification) -> None:
-    """Who watches most texts."""
+    """Default callback; does nothing."""
 
 
 def speculate(
@@ -120,29 +122,20 @@ def stream(
         raise ValueError(f"{len(tallies)} tallies: expected a new one for each of the {len(prompts)} prompts")
     how_many, make_state = lengths_for(n_draft, drafter.cost, sampler.greedy), start or model.start
     return _stream(
-        model, drafter, prompts, sampler, limits, generators, end_id, stops, make_state, how_many, tallies, watch, clock
+        model, prompts, sampler, limits, generators, end_id, stops, drafter, make_state, how_many, tallies, watch, clock
     )
-
-
-class _Round(NamedTuple):
-    """Tokens that one call of the target adds to B rows."""
-
-    new: Tensor  # (B, J) long, EMPTY behind each row's last
-    logits: Tensor  # (B, J, V), from which each was drawn
-    n_drafted: list[int]
-    n_accepted: list[int]
 
 
 @torch.inference_mode()
 def _stream(
     model: LanguageModel,
-    drafter: Drafter,
     prompts: Sequence[Sequence[int]],
     sampler: Sampler,
-    limits: Sequence[tuple[int, Reason]],
+    limits: Sequence[Limit],
     generators: Sequence[torch.Generator],
     end_id: int | None,
     stops: Sequence[Stop] | None,
+    drafter: Drafter,
     make_state: Callable[[int], State],
     how_many: Lengths,
     tallies: Sequence[Tally],
@@ -153,99 +146,115 @@ def _stream(
         return
     with evaluating(model), drafter.begin(len(prompts)) as drafting:
         target = Reader(model, make_state(len(prompts)))
-        at_once, rows = divide(limits)  # rows: those in the batch
-        if at_once:
-            yield at_once
+        rows = Rows(limits, sampler, generators, end_id, stops, device_of(model))
+        if rows.full:
+            yield rows.full
+        rows.retire(target, drafting)
         if not rows:
             return
-        sampler, device = sampler.for_rows(rows), device_of(model)
-        texts = pad_right([prompts[row] for row in rows], room=max(n for n, _ in limits) + MOST).to(device)
-        lengths = torch.tensor([len(prompts[row]) for row in rows], device=device)
-        if at_once:
-            for reader in (target, drafting):
-                reader.reorder(torch.tensor(rows, device=device))
-        prompt_read = False
+        work, timed = _Speculation(rows, prompts, target, drafting, tallies, watch), False
         while rows:
             began = clock()
-            # a call gives one token more than are drafted, and no more than may be written
-            wanted = [min(how_many.choose(tallies[row]), limits[row][0] - tallies[row].n_tokens - 1) for row in rows]
-            K, drawing = max(wanted), [generators[row] for row in rows]
-            text = texts[:, : max(len(prompts[row]) + tallies[row].n_tokens for row in rows) + K]
-            if K or watch is not unwatched:
-                uniforms = _uniforms(drawing, wanted).to(device)  # (B, 2K + 1)
-                draft = drafting.propose(text, lengths, torch.tensor(wanted, device=device), sampler, uniforms[:, :K])
-                said = _check(target, sampler, text, lengths, draft, uniforms[:, K:], watch)
-            else:
-                said = _plain(target, sampler, text, lengths, drawing)
-            texts.scatter_(1, lengths[:, None] + torch.arange(K + 1, device=device), said.new)
-            lengths = lengths + (said.new >= 0).sum(1)
-            logprobs = said.logits.double().log_softmax(-1).gather(2, said.new.clamp(min=0)[..., None]).squeeze(2)
-            events, going = [], []
-            told = zip(
-                rows, said.n_drafted, said.n_accepted, *torch.stack([said.new.double(), logprobs]).tolist(), strict=True
-            )
-            for i, (row, drafted, accepted, tokens, nats) in enumerate(told):
-                tally = tallies[row]
-                tally.add_call(drafted, accepted)
-                for token, logprob in zip(tokens[: accepted + 1], nats, strict=False):
-                    tally.n_tokens += 1
-                    events.append(
-                        judge(row, int(token), logprob, end_id, stops and stops[row], limits[row], tally.n_tokens)
-                    )
-                    if events[-1].reason is not None:  # what was drafted behind it was never said
-                        break
-                else:
-                    going.append(i)
-            if going and K:
-                for reader in (target, drafting):
-                    reader.back(texts, lengths - 1)  # the last token is read with the next draft
-            if prompt_read:
-                how_many.told(K, clock() - began)
-            prompt_read = True
+            wanted = work.wanted(how_many)
+            events = work.call(wanted)
+            if timed:
+                how_many.told(max(wanted), clock() - began)
+            timed = True  # all calls but the first, which reads the prompts too
             yield events
-            if not going:
-                return
-            if len(going) < len(rows):
-                kept = torch.tensor(going, device=device)
-                rows, texts, lengths, sampler = (
-                    [rows[i] for i in going],
-                    texts[kept],
-                    lengths[kept],
-                    sampler.for_rows(going),
-                )
+            if work.retire():
                 how_many.restart()
-                for reader in (target, drafting):
-                    reader.reorder(kept)
 
 
-def _plain(
-    target: Reader, sampler: Sampler, text: Tensor, lengths: Tensor, generators: Sequence[torch.Generator]
-) -> _Round:
-    """A token for each row, as `generate` draws it."""
-    logits = target.read(text, lengths)
-    return _Round(sampler(logits[:, -1], text, generators)[:, None], logits[:, -1:], [0] * len(text), [0] * len(text))
+class _Call(NamedTuple):
+    """The tokens that one call of the target adds to B rows."""
+
+    new: Tensor  # (B, J) long, EMPTY behind each row's last
+    logits: Tensor  # (B, J, V), from which each was drawn
+    n_drafted: list[int]
+    n_accepted: list[int]
 
 
-def _check(
-    target: Reader,
-    sampler: Sampler,
-    text: Tensor,
-    lengths: Tensor,
-    draft: Draft,
-    uniforms: Tensor,
-    watch: Callable[[Verification], None],
-) -> _Round:
-    """What the target makes of a draft, with uniforms (B, K + 1) as `verify` takes them. Writes the draft into the text."""
-    places = lengths[:, None] + torch.arange(uniforms.shape[1], device=text.device)  # (B, K + 1)
-    text.scatter_(1, places[:, :-1], draft.tokens)
-    logits = target.read(text, lengths, draft.tokens)  # (B, K + 1, V)
-    history = _histories(text, places)
-    p = _shaped(sampler, logits, history)
-    n_accepted, last = verify(p, draft, uniforms)
-    watch(Verification(logits, history, p, draft, uniforms, n_accepted, last))
-    new = F.pad(draft.tokens, (0, 1)).scatter(1, n_accepted[:, None], last[:, None])
-    new = new.where(places <= (lengths + n_accepted)[:, None], EMPTY)
-    return _Round(new, logits, (draft.tokens >= 0).sum(1).tolist(), n_accepted.tolist())
+class _Speculation:
+    """A batch of texts, and the two models that have read all but the last token of each."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        prompts: Sequence[Sequence[int]],
+        target: Reader,
+        drafting: Drafting,
+        tallies: Sequence[Tally],
+        watch: Callable[[Verification], None],
+    ):
+        """`tallies`: one for each prompt, to be filled in. `watch` is told of every call."""
+        self.rows, self.target, self.drafting, self.tallies, self.watch = rows, target, drafting, tallies, watch
+        self.prompt_lengths = [len(prompt) for prompt in prompts]
+        growing = [prompts[number] for number in rows.numbers]
+        self.texts = pad_right(growing, room=max(n for n, _ in rows.limits) + MOST).to(rows.device)  # (B, S)
+        self.lengths = torch.tensor([len(prompt) for prompt in growing], device=rows.device)  # (B,)
+
+    def wanted(self, how_many: Lengths) -> list[int]:
+        """How many tokens to draft for each row: a call gives one token more, and no more than may be written."""
+        rows = self.rows
+        return [min(how_many.choose(self.tallies[number]), rows.room(number) - 1) for number in rows.numbers]
+
+    def call(self, wanted: Sequence[int]) -> list[Event]:
+        """Draft at most `wanted` tokens for each row, let the target check them in one call, and write what it says."""
+        n_text = max(self.prompt_lengths[number] + self.rows.n_new[number] for number in self.rows.numbers)
+        text = self.texts[:, : n_text + max(wanted)]
+        said = self._check(text, wanted) if any(wanted) or self.watch is not unwatched else self._plain(text)
+        places = self.lengths[:, None] + torch.arange(said.new.shape[1], device=text.device)  # (B, J)
+        self.texts.scatter_(1, places, said.new)
+        self.lengths = self.lengths + (said.new >= 0).sum(1)
+        events = self._judge(said)
+        if any(wanted) and self.rows.growing:
+            for reader in (self.target, self.drafting):
+                reader.back(self.texts, self.lengths - 1)  # the last token is read with the next draft
+        return events
+
+    def retire(self) -> bool:
+        """Let the rows that ended leave the batch; whether there were any."""
+        kept = self.rows.retire(self.target, self.drafting)
+        if kept is not None:
+            self.texts, self.lengths = self.texts[kept], self.lengths[kept]
+        return kept is not None
+
+    def _plain(self, text: Tensor) -> _Call:
+        """A token for each row, as `generate` draws it."""
+        logits, none = self.target.read(text, self.lengths), [0] * len(text)
+        return _Call(self.rows.draw(logits[:, -1], text)[:, None], logits[:, -1:], none, none)
+
+    def _check(self, text: Tensor, wanted: Sequence[int]) -> _Call:
+        """A draft, which is written into the text, and what the target makes of it."""
+        K, sampler = max(wanted), self.rows.sampler
+        uniforms = _uniforms(self.rows.generators, wanted).to(text.device)  # (B, 2K + 1)
+        most, to_draft, to_verify = torch.tensor(wanted, device=text.device), uniforms[:, :K], uniforms[:, K:]
+        draft = self.drafting.propose(text, self.lengths, most, sampler, to_draft)
+        places = self.lengths[:, None] + torch.arange(K + 1, device=text.device)  # (B, K + 1)
+        text.scatter_(1, places[:, :-1], draft.tokens)
+        logits = self.target.read(text, self.lengths, draft.tokens)  # (B, K + 1, V)
+        history = _histories(text, places)
+        p = _shaped(sampler, logits, history)
+        n_accepted, last = verify(p, draft, to_verify)
+        self.watch(Verification(logits, history, p, draft, to_verify, n_accepted, last))
+        new = F.pad(draft.tokens, (0, 1)).scatter(1, n_accepted[:, None], last[:, None])
+        new = new.where(places <= (self.lengths + n_accepted)[:, None], EMPTY)
+        return _Call(new, logits, (draft.tokens >= 0).sum(1).tolist(), n_accepted.tolist())
+
+    def _judge(self, said: _Call) -> list[Event]:
+        """The events of every token that was said, row by row; what was drafted behind the end of a text was never said."""
+        told = torch.stack([said.new.double(), logprobs_of(said.logits, said.new)]).tolist()  # (2, B, J)
+        events = []
+        for row, tokens, nats, n_drafted, n_accepted in zip(
+            self.rows.numbers, *told, said.n_drafted, said.n_accepted, strict=True
+        ):
+            self.tallies[row].add_call(n_drafted, n_accepted)
+            for token, logprob in zip(tokens[: n_accepted + 1], nats, strict=False):
+                self.tallies[row].n_tokens += 1
+                events.append(self.rows.add(row, int(token), logprob))
+                if events[-1].reason is not None:
+                    break
+        return events
 
 
 def _histories(texts: Tensor, places: Tensor) -> Tensor:
@@ -258,7 +267,7 @@ def _shaped(sampler: Sampler, logits: Tensor, history: Tensor) -> Tensor:
     """What the target says through the sampler where each of (B, J) places sees its own history: (B, J, V) float64."""
     B, J, _ = logits.shape
     sampler = sampler.for_rows([row for row in range(B) for _ in range(J)])
-    return sampler.shape(logits.flatten(0, 1), history.flatten(0, 1)).double().softmax(-1).unflatten(0, (B, J))
+    return sampler.distribution(logits.flatten(0, 1), history.flatten(0, 1)).unflatten(0, (B, J))
 
 
 def _uniforms(generators: Sequence[torch.Generator], wanted: Sequence[int]) -> Tensor:

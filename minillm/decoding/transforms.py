@@ -24,7 +24,14 @@ ROUNDING = 1e-12  # a sum of 50,000 float64 probabilities errs by less; a mass t
 
 @dataclass(frozen=True, repr=False)
 class Temperature:
-    """x / t: below 1 sharper, above 1 flatter, 0 greedy (of equal largest logits, the lowest id survives)."""
+    """x / t: below 1 sharper, above 1 flatter, 0 greedy (of equal largest logits, the lowest id survives).
+
+    >>> logits, history = torch.tensor([[0.5, 0.3, 0.2]]).log(), torch.tensor([[0]])
+    >>> [Temperature(t)(logits, history).softmax(-1).tolist()[0][0] > 0.5 for t in (0.5, 1, 2)]
+    [True, False, False]
+    >>> Temperature(0)(logits, history).softmax(-1)
+    tensor([[1., 0., 0.]])
+    """
 
     t: float
 
@@ -45,7 +52,11 @@ class Temperature:
 
 @dataclass(frozen=True, repr=False)
 class TopK:
-    """The k most probable tokens, exactly: of those that tie for the last place, the lower ids. 0 or k >= V keeps all."""
+    """The k most probable tokens, exactly: of those that tie for the last place, the lower ids. 0 or k >= V keeps all.
+
+    >>> TopK(2)(torch.tensor([[3.0, 1.0, 2.0, 2.0]]), torch.tensor([[0]]))
+    tensor([[3., -inf, 2., -inf]])
+    """
 
     k: int
 
@@ -67,7 +78,11 @@ class TopK:
 
 @dataclass(frozen=True, repr=False)
 class TopP:
-    """The smallest set of most probable tokens whose mass reaches p: the token that crosses p is kept. 0 is greedy, 1 keeps all."""
+    """The smallest set of most probable tokens whose mass reaches p: the token that crosses p is kept. 0 is greedy, 1 keeps all.
+
+    >>> TopP(0.6)(torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log(), torch.tensor([[0]])).softmax(-1)  # 0.4 is too little
+    tensor([[0.0000, 0.0000, 0.4286, 0.5714]])
+    """
 
     p: float
 
@@ -87,7 +102,11 @@ class TopP:
 
 @dataclass(frozen=True, repr=False)
 class MinP:
-    """Tokens at least min_p times as probable as the most probable one. 0 keeps all, 1 those that tie with the most probable."""
+    """Tokens at least min_p times as probable as the most probable one. 0 keeps all, 1 those that tie with the most probable.
+
+    >>> MinP(0.4)(torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log(), torch.tensor([[0]])).softmax(-1)
+    tensor([[0.0000, 0.2222, 0.3333, 0.4444]])
+    """
 
     min_p: float
 
@@ -111,6 +130,9 @@ class Typical:
     """The smallest set of most typical tokens whose mass reaches p: |-ln p(token) - H| smallest, where H is the entropy in nats.
 
     The most probable token may be too predictable to be typical and fall out: alone among these transforms, by design.
+
+    >>> Typical(0.2)(torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log(), torch.tensor([[0]])).softmax(-1)  # H = 1.28 = -ln 0.28
+    tensor([[0., 0., 1., 0.]])
     """
 
     p: float
@@ -178,3 +200,7 @@ def check(name: str, value: float, low: float, high: float) -> None:
     if not (math.isfinite(value) and low <= value <= high):
         expected = f"a number from {low:g} to {high:g}" if high < math.inf else f"a finite number >= {low:g}"
         raise ValueError(f"{name} = {value}: expected {expected}")
+
+
+# each leaves one token, the most probable; of those that tie, the lowest id
+GREEDY = (Temperature(0), TopK(1), TopP(0))

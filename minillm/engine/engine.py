@@ -7,7 +7,6 @@ text goes to the head; rows with equal settings are shaped and drawn together. W
 on nothing but the request: it is what `generate` writes for it alone. Read `request`, `scheduler` and `cache/paged.py` before.
 """
 
-import inspect
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,8 +18,9 @@ from torch import Tensor
 from minillm.cache.paged import PagedLayer, PagePool, plan
 from minillm.cache.prefix import PrefixPool
 from minillm.constants import EMPTY
-from minillm.decoding.generate import Completion, Event, check, judge, limit_of
-from minillm.decoding.sampler import Sampler, build_pipeline, invert
+from minillm.decoding.generate import check
+from minillm.decoding.rows import Completion, Event, judge, limit_of, logprobs_of
+from minillm.decoding.sampler import Sampler, build_pipeline
 from minillm.engine.request import Job, Request
 from minillm.engine.scheduler import Scheduler
 from minillm.models.decoder import Decoder
@@ -47,7 +47,7 @@ class Engine:
 
         Raises ValueError for a model that keeps no keys and values, or that needs more than a text to start.
         """
-        if list(inspect.signature(model.start).parameters) != ["batch_size", "cache"]:
+        if model.start_options != {"cache"}:
             raise ValueError(
                 f"model = {type(model).__name__}: expected a decoder, whose keys and values can live in pages; write with generate instead"
             )
@@ -154,18 +154,11 @@ class Engine:
         history = torch.from_numpy(history).to(self.device)
         uniforms = torch.tensor([job.uniforms[job.n_new] for job in jobs], dtype=torch.float64, device=self.device)
         for group in self._groups_of(jobs):
-            shaped = group.sampler.shape(logits[group.rows], history[group.rows])
-            best = shaped.max(-1)
-            finite = best.values.isfinite()
-            if not group.greedy:
-                finite = finite & ~shaped.isnan().any(-1)
-            drawn[group.rows] = (
-                best.indices if group.greedy else invert(shaped.masked_fill(~finite[:, None], 0), uniforms[group.rows])
-            )
-            possible[group.rows] = finite
+            rows = group.rows
+            drawn[rows], possible[rows] = group.sampler.choose(logits[rows], history[rows], uniforms[rows])
         logprobs = [None] * len(jobs)
         if any(job.request.logprobs for job in jobs):
-            logprobs = logits.double().log_softmax(-1).gather(1, drawn[:, None]).squeeze(1).tolist()
+            logprobs = logprobs_of(logits, drawn).tolist()
         for job, token, logprob, chosen in zip(jobs, drawn.tolist(), logprobs, possible.tolist(), strict=True):
             logprob = logprob if job.request.logprobs else None
             if chosen:
@@ -189,7 +182,7 @@ class Engine:
             for group in rows.values():
                 sampler = Sampler(self._pipeline(jobs[group[0]].request, [len(jobs[i].request.prompt) for i in group]))
                 where = slice(None) if len(rows) == 1 else torch.tensor(group, device=self.device)
-                self.groups.append(_Group(where, sampler.before_greedy if sampler.greedy else sampler, sampler.greedy))
+                self.groups.append(_Group(where, sampler))
         return self.groups
 
     def _pipeline(self, request: Request, prompt_lengths: Sequence[int]) -> list:
@@ -221,4 +214,3 @@ class _Group(NamedTuple):
 
     rows: Tensor | slice
     sampler: Sampler
-    greedy: bool

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from minillm.cache.paged import PageTable
-from minillm.decoding.generate import Completion, Event, Reason
+from minillm.decoding.rows import Completion, Event, Limit
 from minillm.decoding.sampler import SamplingConfig, seeded
 from minillm.decoding.stopping import Stop
 
@@ -33,7 +33,7 @@ class Request:
 class Job:
     """A request in the engine's hands."""
 
-    def __init__(self, number: int, request: Request, limit: tuple[int, Reason]):
+    def __init__(self, number: int, request: Request, limit: Limit):
         """`limit`: how many tokens may be added, and the reason why it ends there."""
         self.number, self.request, self.limit = number, request, limit  # numbers count up with arrival
         self.completion = Completion()  # its reason may also be "cancelled", or "failed" where no token could be drawn

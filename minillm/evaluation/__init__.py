@@ -1,1 +1,1 @@
-"""Evaluation: what a trained model has learned, measured on held-out text."""
+"""Evaluation: measures of a trained model on held-out text."""

@@ -1,10 +1,10 @@
-"""Validation of a translator: beside its loss, how many held-out sentences it translates exactly.
+"""Validation of a translator: its loss, and the share of held-out sentences that it translates exactly.
 
-    exact_match     share of sentences whose greedy translation is the right one, to the letter
+    exact_match     share of sentences whose greedy translation equals the right one, to the letter
 
-The loss is teacher-forced: every word is judged after the true words before. Here the model goes on from its own words, and one wrong
-article spoils the sentence. That is hard, and fair where, as in `datasets/translation.py`, there is exactly one right translation.
-Read before: `validation`.
+The loss is teacher-forced: every word is predicted from the true words before it. Here the model continues its own
+words, and one wrong article makes a sentence wrong. This strict measure is fair where exactly one translation is right,
+as in `datasets/translation.py` (Rajpurkar et al. 2016 use it for answers). Read before: `validation`.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ from minillm.tokenizers.tokenizer import Tokenizer
 
 
 class TranslationValidation(Validation):
-    """Measures an encoder-decoder on batches that never change."""
+    """Measures an encoder-decoder on fixed batches."""
 
     def __init__(self, batches: Iterable[PairBatch], objective: Objective, *, n_bytes: int, tokenizer: Tokenizer):
         """`n_bytes`: UTF-8 bytes of the targets."""
@@ -37,7 +37,7 @@ class TranslationValidation(Validation):
         return super().__call__(model) | {"exact_match": sum(right) / len(right)}
 
     def translate(self, model: nn.Module, batch: PairBatch) -> list[tuple[str | None, str]]:
-        """Of each row, the greedy translation (None where it did not end) and the right one."""
+        """For each row: the greedy translation (None if it did not end) and the right one."""
         source, n_rows = batch.source.to(next(model.parameters()).device), len(batch.source)
         computing, _ = self.prepare(model, self.objective)
         completions = generate(

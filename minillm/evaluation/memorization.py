@@ -1,11 +1,11 @@
-"""Memorization: whether a model has learned its text by heart rather than what holds for other text.
+"""Memorization: whether a model has memorized its training text instead of learning what holds for other text too.
 
-A window counts as known by heart when the model, given its first half, writes the second half word for word by greedy
-decoding (Carlini et al. 2021 call such text extractable). One forward pass tells: greedy decoding writes exactly the
-true tokens if and only if each of them is the most probable one after the true tokens before it. A model knows the
-text by heart when this holds for half of the training windows at least, and for at most half as large a share of the
-validation windows: text that repeats itself, or follows from rules, is continued word for word in both. Of weights
-that were not kept the two losses tell as much.
+A window is memorized if the model, given its first half, generates its second half exactly by greedy decoding (Carlini
+et al. 2021 call such text extractable). One forward pass decides: greedy decoding generates the true tokens if and only
+if each of them is the most probable one after the true tokens before it. A model has memorized its text if this holds
+for at least half of the training windows, and for at most half as large a share of the validation windows: text that
+repeats itself or follows rules is continued exactly in both. For weights that were not kept, the training and
+validation losses decide. Read before: `validation`.
 """
 
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ from minillm.datasets.windows import evaluation_batches
 from minillm.evaluation.validation import sample_rows
 from minillm.models.language_model import device_of
 
-WINDOW = 64  # tokens: half of them are given, half are to be written
-LEAST = 8  # tokens of a window that counts
-N_WINDOWS = 64  # that are tried, evenly spread over a text
-FAR = 0.5  # a training loss of at most this share of the validation loss: the model begins to learn the text by heart
-BY_HEART = 0.1  # and of this share: it has
+WINDOW = 64  # tokens: half of them are given, half are to be predicted
+LEAST = 8  # least number of tokens in a window that counts
+N_WINDOWS = 64  # windows that are tried, evenly spread over a text
+BEGINNING = 0.5  # greatest training loss, as a share of the validation loss, that shows beginning memorization
+MEMORIZED = 0.1  # the same for completed memorization
 
 
-class Recital(NamedTuple):
-    """Count of windows that a model continues word for word, and of all windows tried."""
+class Memorized(NamedTuple):
+    """Number of windows that a model continues exactly, and number of windows tried."""
 
     known: int
     tried: int
@@ -39,11 +39,11 @@ class Recital(NamedTuple):
         return self.known / max(self.tried, 1)
 
 
-def recite(model: nn.Module, stream: TokenStream, context_length: int, whole_documents: bool) -> Recital:
-    """Try windows that are spread evenly over a text; `model` is in eval mode."""
+def count_memorized(model: nn.Module, stream: TokenStream, context_length: int, whole_documents: bool) -> Memorized:
+    """Try windows spread evenly over a text; `model` is in eval mode."""
     batches = evaluation_batches(stream, min(context_length, WINDOW), N_WINDOWS, whole_documents)
     tried = [_known(model, moved(batch, device_of(model))) for batch in sample_rows(batches, WINDOW * N_WINDOWS)]
-    return Recital(sum(known for known, _ in tried), sum(n for _, n in tried))
+    return Memorized(sum(known for known, _ in tried), sum(n for _, n in tried))
 
 
 @torch.inference_mode()
@@ -56,8 +56,8 @@ def _known(model: nn.Module, batch: Batch) -> tuple[int, int]:
     return int(known.sum()), int(long_enough.sum())
 
 
-def recited(train: Recital, val: Recital) -> str:
-    """A sentence, if a model that recites so much knows its training text by heart; empty otherwise."""
+def memorization_remark(train: Memorized, val: Memorized) -> str:
+    """A sentence if these counts show that the training text is memorized; "" otherwise."""
     if train.share < 0.5 or val.share > train.share / 2:
         return ""
     return (
@@ -67,17 +67,17 @@ def recited(train: Recital, val: Recital) -> str:
     )
 
 
-def overfitted(rows: Sequence[dict[str, Any]], best_step: int) -> str:
-    """A sentence on what came after the best validation, by the rows of metrics.jsonl; empty where nothing did."""
+def overfitting_remark(rows: Sequence[dict[str, Any]], best_step: int) -> str:
+    """A sentence on the steps after the best validation, from the rows of metrics.jsonl; "" if there are none."""
     val = {row["step"]: row["val_loss"] for row in rows if "val_loss" in row}
     last_step = max(val, default=best_step)
     losses = [row["loss"] for row in rows if "loss" in row]
     if best_step not in val or last_step <= best_step or not losses:
         return ""
     best = f"{val[best_step]:.3f} at step {best_step:,}, whose weights are kept"
-    if losses[-1] > FAR * val[last_step]:
+    if losses[-1] > BEGINNING * val[last_step]:
         return f"validation was best with {best}; step {last_step:,} had {val[last_step]:.3f}"
-    learned = "has learned" if losses[-1] <= BY_HEART * val[last_step] else "has begun to learn"
+    learned = "has learned" if losses[-1] <= MEMORIZED * val[last_step] else "has begun to learn"
     return (
         f"it {learned} the text by heart: at step {last_step:,} its loss was {losses[-1]:.3f} on the training text and "
         f"{val[last_step]:.3f} on the validation text, where the best was {best}; more text is what helps"

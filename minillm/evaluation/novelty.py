@@ -1,9 +1,10 @@
-"""Novelty of a text: how much of it a model has never seen in training.
+"""Novelty of a text: the share of its words and word pairs that the training text lacks.
 
-A model answers whatever it is asked, and for a text of another world its answer means nothing. Two counts tell such a text: words that
-training text lacks, and pairs of neighboring words that it lacks. How many are usual is measured on held-out text of the same
-corpus: a text is novel where its share is larger than in 99 of 100 held-out passages of the same length. So a corpus of many rare words
-allows more of them than one of few. Read `tasks/documents.py` before.
+A model gives an answer for any text, but for an unfamiliar text the answer means little. Two counts show that a text is
+unfamiliar: words, and pairs of neighboring words, that do not occur in the training text. The usual number is measured
+on held-out text of the same corpus: a text is novel if it has more of them than 99 of 100 held-out passages of the same
+length. So a corpus with many rare words allows more of them (the out-of-vocabulary rate of speech recognition). Read
+before: `tasks/documents.py`.
 """
 
 import math
@@ -15,23 +16,31 @@ from minillm.datasets.masking import MASK
 
 WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
 USUAL = 0.99  # share of held-out passages that are not novel
-N_SHOWN = 5  # words or pairs that are named
+N_SHOWN = 5  # words or pairs in a remark
 Pair = tuple[str, str]
 
 
 def words(text: str) -> list[str]:
-    """Words and punctuation marks."""
+    """The words and punctuation marks of a text.
+
+    >>> words("Don't stop, Anna!")
+    ["Don't", 'stop', ',', 'Anna', '!']
+    """
     return WORD.findall(text)
 
 
 def pairs(text: str) -> list[Pair]:
-    """Neighbors among them."""
+    """Pairs of neighboring words.
+
+    >>> pairs("a red hat")
+    [('a', 'red'), ('red', 'hat')]
+    """
     found = words(text)
     return list(pairwise(found))
 
 
 class Novelty:
-    """The words and pairs of a training text, and how many others are usual in held-out text."""
+    """The words and pairs of a training text, and the usual number of others in held-out text."""
 
     def __init__(self, train: Iterable[str], held_out: Iterable[str]):
         self.words: set[str] = set()
@@ -44,8 +53,8 @@ class Novelty:
         self.new_pairs = [pair not in self.pairs for text in held_out for pair in pairs(text)]
 
     def remark(self, text: str) -> str:
-        """A sentence on what is novel in a text with or without blanks; empty where it is like held-out text."""
-        parts = text.split(MASK)  # subtle: nothing is known of what neighbors a blank
+        """A sentence about the novel words or pairs of a text, perhaps with masks; "" if it is like held-out text."""
+        parts = text.split(MASK)  # subtle: the neighbors of a mask are unknown
         found = [word for part in parts for word in words(part)], [pair for part in parts for pair in pairs(part)]
         for name, units, seen, usual in zip(
             ("words", "pairs of neighboring words"),
@@ -60,20 +69,25 @@ class Novelty:
                     f'"{unit if isinstance(unit, str) else " ".join(unit)}"'
                     for unit in list(dict.fromkeys(new))[:N_SHOWN]
                 )
+                more = ", ..." if len(set(new)) > N_SHOWN else ""
                 return (
-                    f"note: this text is unlike the training text, so the answer means little: {len(new)} of its {len(units)} {name} never "
-                    f"occur there ({shown}{', ...' if len(set(new)) > N_SHOWN else ''}); {most} at most are usual in {USUAL:.0%} of "
-                    "held-out passages of this length"
+                    "note: this text is unlike the training text, so the answer means little: "
+                    f"{len(new)} of its {len(units)} {name} never occur there ({shown}{more}); "
+                    f"{most} at most are usual in {USUAL:.0%} of held-out passages of this length"
                 )
         return ""
 
 
 def most_usual(new: Sequence[bool], n: int) -> int:
-    """How many of n neighboring units are new at most in `USUAL` of all passages of n units; `new` tells which units of a text are."""
+    """The greatest usual number of new units in a passage of n; `new` tells which units of held-out text are new.
+
+    >>> most_usual([False, True, False, False, True], n=2)
+    1
+    """
     n_new = [0]
     for unit in new:
         n_new.append(n_new[-1] + unit)
     counts = sorted(after - before for before, after in zip(n_new, n_new[n:], strict=False))
-    if not counts:  # the text is longer than all that was held out: as often as there
+    if not counts:  # the text is longer than the held-out text: the same share as there
         return math.ceil(n * n_new[-1] / max(len(new), 1))
     return counts[math.ceil(USUAL * len(counts)) - 1]

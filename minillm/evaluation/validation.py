@@ -1,11 +1,12 @@
-"""Validation: one fixed full pass over held-out text, every token counted once.
+"""Validation: one fixed, full pass over held-out text, with every token counted once.
 
     val_loss        mean nats per token: comparable between models with the same tokenizer
     bits_per_byte   the same text's total bits over its bytes: comparable between tokenizers
-    regret          val_loss minus the source's own, where the source is known; the entropy itself cannot be learned away
+    regret          val_loss minus the source's own, where the source is known: the avoidable part of the loss
 
-subtle: a model that never saw the held-out text cannot beat its source by much. For every model q, E_p[q(text) / p(text)] <= 1,
-so by Markov's inequality q is ahead of p by t nats in total with probability at most e^-t. Twenty nats mean leakage.
+subtle: a model that never saw the held-out text cannot beat its source by much. For every model q, E_p[q(text) /
+p(text)] <= 1, so by Markov's inequality q is ahead of p by t nats in total with probability at most e^-t. Twenty nats
+mean leakage. Entropy as the least loss: Shannon 1948.
 """
 
 import math
@@ -20,16 +21,16 @@ from minillm.models.language_model import device_of
 from minillm.objectives.loss import Loss, Objective, mean_metrics
 from minillm.speed.accelerate import accelerate, faster
 
-LEAK_NATS = 20.0  # a lead over the source that chance gives once in e^20 runs
-ERRORS = 6.0  # standard errors by which an estimate of the source's nats may be off
+LEAK_NATS = 20.0  # an advantage over the source that chance gives once in e^20 runs
+ERRORS = 6.0  # tolerance for an estimate of the source's nats, in standard errors
 
 
 class Leak(ValueError):
-    """The model knows the held-out text better than its own source can."""
+    """The model predicts the held-out text better than its own source can."""
 
 
 class Validation:
-    """Measures a model on batches that never change."""
+    """Measures a model on fixed batches."""
 
     def __init__(
         self,
@@ -40,8 +41,10 @@ class Validation:
         source_nats: float | None,
         source_error: float = 0.0,
     ):
-        """`n_bytes`: UTF-8 bytes of the text, None where not all of it is predicted; `source_nats`: minus its log probability under
-        the source, None if unknown; `source_error`: the standard error of that, where it was estimated.
+        """Optional arguments are None if they are unknown.
+
+        `n_bytes`: UTF-8 bytes of the text, if all of it is predicted; `source_nats`: minus its log probability under
+        the source; `source_error`: the standard error of an estimated `source_nats`.
         """
         self.batches, self.objective = list(batches), objective
         self.n_bytes, self.source_nats = n_bytes, source_nats
@@ -55,7 +58,7 @@ class Validation:
 
     @torch.inference_mode()
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """val_loss and what else is known: the objective's own metrics, bits_per_byte, source_loss and regret. Raises Leak."""
+        """val_loss and, where known, the objective's metrics, bits_per_byte, source_loss and regret. Raises Leak."""
         losses = self._losses(model)
         total, count = sum(float(loss.total) for loss in losses), sum(float(loss.count) for loss in losses)
         metrics = {"val_loss": total / count} | {f"val_{name}": mean for name, mean in mean_metrics(losses).items()}
@@ -65,15 +68,16 @@ class Validation:
             metrics |= {"source_loss": self.source_nats / count, "regret": (total - self.source_nats) / count}
             if total < self.source_nats - self.leak_nats:
                 raise Leak(
-                    f"regret = {metrics['regret']:.4f} nats per token on the held-out text: expected none below zero, since nobody can "
-                    "know a text better than its source; training text must have leaked into validation: keep the splits apart"
+                    f"regret = {metrics['regret']:.4f} nats per token on the held-out text: expected none below zero, "
+                    "since no model can predict a text better than its source; training text must have leaked into "
+                    "validation: keep the splits apart"
                 )
         return metrics
 
     def sampled(self, n_tokens: int) -> "Validation":
-        """The loss on a sample of about `n_tokens` tokens, the same ones each time; on all where they are so few.
+        """A validation of the loss alone on a fixed sample of about `n_tokens` tokens, or on all if there are fewer.
 
-        Bits per byte and regret are known of the whole part only.
+        Bits per byte and regret are known for the whole text only.
         """
         rows = sample_rows(self.batches, n_tokens)
         n_bytes, source_nats = (self.n_bytes, self.source_nats) if rows is self.batches else (None, None)
@@ -82,7 +86,7 @@ class Validation:
         return sampled
 
     def _losses(self, model: nn.Module) -> list[Loss]:
-        """Of every batch, in eval mode."""
+        """The loss of every batch, in eval mode."""
         device = device_of(model)
         with evaluating(model):
             computing, objective = self.prepare(model, self.objective)
@@ -90,7 +94,7 @@ class Validation:
 
 
 def sample_rows(batches: list[Batch], n_tokens: int) -> list[Batch]:
-    """Every k-th row of all batches, the first included, with the least k that leaves about `n_tokens`; or the list."""
+    """Every k-th row of all batches, starting with the first; the least k that leaves about `n_tokens`."""
     k = -(-sum(batch[0].numel() for batch in batches) // max(n_tokens, 1))
     if k <= 1:
         return batches

@@ -84,7 +84,12 @@ def _sight(q_positions: Tensor, view: KVView, causal: bool, window: int, n_heads
 
 
 class Attention(nn.Module):
-    """Multi-head attention over what a cache shows. Self-attention is `forward`; for cross-attention, `look` at `show(memory)`."""
+    """Multi-head attention over what a cache shows. Self-attention is `forward`; for cross-attention, `look` at `show(memory)`.
+
+    >>> attention = Attention(d_model=12, n_heads=3, n_kv_heads=1, d_head=4)  # three heads of queries share one of keys and values
+    >>> attention(torch.randn(2, 5, 12)).shape
+    torch.Size([2, 5, 12])
+    """
 
     def __init__(
         self,

@@ -43,3 +43,6 @@ class PostNormBlock(PreNormBlock):
     def forward(self, x: Tensor, positions: Positions, cache: KVCache, values: Tensor | None = None) -> Tensor:
         x = self.norm_1(x + self.dropout(self.attention(x, positions, cache, values)))
         return self.norm_2(x + self.dropout(of_tokens(self.feedforward, x, positions)))
+
+
+BLOCKS: dict[str, type[PreNormBlock]] = {"pre": PreNormBlock, "post": PostNormBlock}

@@ -13,6 +13,24 @@ def visible(q_positions: Tensor, k_positions: Tensor, causal: bool, window: int 
 
     q_positions (B or 1, T), k_positions (B or 1, G or 1, S), both with -1 for empty; window 0 is no window.
     Returns (B or 1, G or 1, T, S), with 1 for T where all queries see the same. An empty query has nothing to see under the causal rule.
+
+    >>> import torch
+    >>> places = torch.arange(4)[None]  # of one text: the query in row i sees the keys of columns 0 ... i
+    >>> visible(places, places[:, None], causal=True)[0, 0].int()
+    tensor([[1, 0, 0, 0],
+            [1, 1, 0, 0],
+            [1, 1, 1, 0],
+            [1, 1, 1, 1]], dtype=torch.int32)
+    >>> visible(places, places[:, None], causal=True, window=2)[0, 0].int()
+    tensor([[1, 0, 0, 0],
+            [1, 1, 0, 0],
+            [0, 1, 1, 0],
+            [0, 0, 1, 1]], dtype=torch.int32)
+    >>> padded = torch.tensor([[-1, 0, 1]])  # nothing stands in the first column
+    >>> visible(padded, padded[:, None], causal=True)[0, 0].int()
+    tensor([[0, 0, 0],
+            [0, 1, 0],
+            [0, 1, 1]], dtype=torch.int32)
     """
     q, k = q_positions[:, None, :, None], k_positions[:, :, None, :]
     mask = k >= 0

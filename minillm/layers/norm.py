@@ -8,6 +8,8 @@ in float32 at least, whatever the input, and given back in the input's dtype. La
 `tests/layers/test_norm.py` holds both equal to the lines above, gradients included.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -47,3 +49,9 @@ class NoNorm:
 
     def __call__(self, x: Tensor) -> Tensor:
         return x
+
+
+NORMS: dict[str, Callable[[int, float, bool], nn.Module]] = {  # name -> what builds a norm from d_model, eps and bias
+    "rmsnorm": lambda d_model, eps, bias: RMSNorm(d_model, eps),
+    "layernorm": lambda d_model, eps, bias: LayerNorm(d_model, bias, eps),
+}

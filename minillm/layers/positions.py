@@ -11,11 +11,12 @@ are turned; ALiBi is no part of the keys at all, so any cache will do.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from minillm.cache.kv_cache import Positions
+from minillm.cache.kv_cache import Positions, Rotate
 from minillm.constants import EMPTY
 
 # (positions of queries (B or 1, T), of slots (B or 1, G or 1, S), dtype) -> what is added to the scores, (B or 1, H, T, S)
@@ -26,6 +27,10 @@ def positions_of(tokens: Tensor, limit: int, lengths: Tensor | None = None, what
     """The positions of tokens (B, T) that follow `lengths` (B,) others in their rows.
 
     Raises ValueError, which begins with `what`, where a row would be longer than `limit`.
+
+    >>> positions_of(torch.tensor([[-1, -1, 7, 4], [5, 6, 7, 8]]), limit=9).ids
+    tensor([[-1, -1,  0,  1],
+            [ 0,  1,  2,  3]])
     """
     filled = tokens >= 0
     dense = bool(filled.all())
@@ -80,6 +85,13 @@ class Rotary:
 
     subtle: the angles are computed once, in float64, and kept outside of the module's buffers, so that `model.to(bfloat16)` cannot
     round them: in bfloat16 positions beyond 256 already collide. Only their cosines and sines take the dtype of what they multiply.
+
+    >>> turn, x = Rotary(d_head=2, context_length=99), torch.tensor([[[[1.0, 0.0]]]])
+    >>> turn(x, torch.tensor([[1]]))[0, 0, 0]  # one place: by 1 radian
+    tensor([0.5403, 0.8415])
+    >>> q, k, other = (turn(x, torch.tensor([[place]])).flatten() for place in (7, 5, 3))
+    >>> q @ k, k @ other  # the same distance, the same score: cos(2)
+    (tensor(-0.4161), tensor(-0.4161))
     """
 
     def __init__(self, d_head: int, context_length: int, base: float = 10000.0):
@@ -116,6 +128,14 @@ class Alibi:
 
     Nothing is learned. The slopes of n heads are 2^(-8/n), 2^(-16/n), ..., 2^-8 where n is a power of two. Any other number takes those
     of the power of two below it, and then every other one, from the first, of those of the power above.
+
+    >>> Alibi(4).slopes
+    tensor([0.2500, 0.0625, 0.0156, 0.0039], dtype=torch.float64)
+    >>> places = torch.arange(3)[None]
+    >>> Alibi(4)(places, places[:, None], torch.float32)[0, 0]  # of the first head
+    tensor([[-0.0000, -0.2500, -0.5000],
+            [-0.2500, -0.0000, -0.2500],
+            [-0.5000, -0.2500, -0.0000]])
     """
 
     def __init__(self, n_heads: int):
@@ -134,6 +154,33 @@ class Alibi:
 def no_bias(q_positions: Tensor, k_positions: Tensor, dtype: torch.dtype) -> float:
     """The `Bias` that adds nothing."""
     return 0.0
+
+
+class PositionalEncoding(NamedTuple):
+    """The parts of a model that tell it the order of tokens; two of the three do nothing, or all of them."""
+
+    embed: nn.Module  # positions (B or 1, T) -> what is added to the tokens, (B or 1, T, D)
+    rotate: Rotate  # of queries and keys
+    score_bias: Bias
+
+
+class Sizes(NamedTuple):
+    """The numbers that one kind of positional encoding or another depends on."""
+
+    context_length: int
+    d_model: int
+    n_heads: int
+    d_head: int
+    base: float = 10000.0  # of rotary positions
+
+
+POSITIONS: dict[str, Callable[[Sizes], PositionalEncoding]] = {
+    "rotary": lambda s: PositionalEncoding(NoPositions(), Rotary(s.d_head, s.context_length, s.base), no_bias),
+    "learned": lambda s: PositionalEncoding(LearnedPositions(s.context_length, s.d_model), no_rotation, no_bias),
+    "sinusoidal": lambda s: PositionalEncoding(SinusoidalPositions(s.context_length, s.d_model), no_rotation, no_bias),
+    "alibi": lambda s: PositionalEncoding(NoPositions(), no_rotation, Alibi(s.n_heads)),
+    "none": lambda s: PositionalEncoding(NoPositions(), no_rotation, no_bias),
+}
 
 
 def _slopes(n_heads: int) -> Tensor:

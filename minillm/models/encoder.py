@@ -8,20 +8,19 @@ after the tokenizer's last, so no text can contain it. Read `decoder` before: th
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from minillm.cache.kv_cache import NO_CACHE
-from minillm.config.fields import Above, AtLeast, Between, Count, Positive, validate
+from minillm.config.fields import Above, AtLeast, Between, Choice, Count, Positive, validate
 from minillm.layers.attention import Attention
-from minillm.layers.block import PostNormBlock, PreNormBlock
+from minillm.layers.block import BLOCKS
 from minillm.layers.dropout import dropout_layer
 from minillm.layers.feedforward import ACTIVATIONS, MLP
 from minillm.layers.norm import LayerNorm, NoNorm
-from minillm.layers.positions import LearnedPositions, NoPositions, Rotary, no_rotation, positions_of
+from minillm.layers.positions import POSITIONS, PositionalEncoding, Sizes, positions_of
 from minillm.models.heads import MaskedHead, PooledHead
 
 N_SEGMENTS = 2  # first and second text of a pair
@@ -37,10 +36,11 @@ class EncoderConfig:
     n_heads: Positive = 4  # heads of each attention
     d_ff: Count = 0  # hidden width of the feed-forward; 0: 4 x d_model
     context_length: Positive = 256  # most tokens that the model reads at once
+    # subtle: no ALiBi, which knows distances and no directions, so that a text would mean the same as its reverse
     positions: Literal["learned", "rotary"] = "learned"  # how order is told
-    norm_place: Literal["pre", "post"] = "post"  # before each sublayer (and once at the end), or after each addition
+    norm_place: Annotated[str, Choice(BLOCKS)] = "post"  # before each sublayer (and at the end), or after each addition
     norm_eps: Annotated[float, Above(0)] = 1e-12  # added to the variance
-    feedforward: Literal["gelu-erf", "gelu", "relu", "relu2"] = (
+    feedforward: Annotated[str, Choice(ACTIVATIONS)] = (
         "gelu-erf"  # activation of the feed-forward and of the masked head
     )
     next_sentence: Count = (
@@ -73,30 +73,17 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig, vocab_size: int):
         """`vocab_size` counts the tokenizer's ids; [MASK] comes on top."""
         super().__init__()
-        c, d_head = config, config.d_model // config.n_heads
+        c = config
         self.config, self.context_length = c, c.context_length
         self.mask_id, self.vocab_size = vocab_size, vocab_size + 1
-        activation, norm = ACTIVATIONS[c.feedforward], partial(LayerNorm, c.d_model, eps=c.norm_eps)
-        rotate = Rotary(d_head, c.context_length) if c.positions == "rotary" else no_rotation
-        block = {"pre": PreNormBlock, "post": PostNormBlock}[c.norm_place]
-
-        def attention() -> Attention:
-            options = {"bias": True, "causal": False, "rotate": rotate, "dropout": c.dropout}
-            return Attention(c.d_model, c.n_heads, c.n_heads, d_head, **options)
-
-        def feedforward() -> MLP:
-            return MLP(c.d_model, c.d_ff or 4 * c.d_model, activation, bias=True)
-
+        activation = ACTIVATIONS[c.feedforward]
         self.embed = nn.Embedding(self.vocab_size, c.d_model)
-        self.embed_positions = (
-            LearnedPositions(c.context_length, c.d_model) if c.positions == "learned" else NoPositions()
-        )
+        order = POSITIONS[c.positions](Sizes(c.context_length, c.d_model, c.n_heads, c.d_model // c.n_heads))
+        self.embed_positions = order.embed
         self.embed_segments = nn.Embedding(N_SEGMENTS, c.d_model)
-        self.embed_norm, self.dropout = norm(), dropout_layer(c.dropout)
-        self.blocks = nn.ModuleList(
-            block(attention(), feedforward(), norm(), norm(), c.dropout) for _ in range(c.n_layers)
-        )
-        self.norm = norm() if c.norm_place == "pre" else NoNorm(c.d_model)
+        self.embed_norm, self.dropout = build_norm(c), dropout_layer(c.dropout)
+        self.blocks = nn.ModuleList(build_block(c, order) for _ in range(c.n_layers))
+        self.norm = build_norm(c) if c.norm_place == "pre" else NoNorm(c.d_model)
         gain = c.init_std / c.init_embed if c.init_embed > c.init_std else 1.0
         self.head = MaskedHead(self.embed, activation, c.norm_eps, gain)
         self._initialize()
@@ -125,3 +112,16 @@ class Encoder(nn.Module):
                 )
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
+
+
+def build_block(c: EncoderConfig, order: PositionalEncoding) -> nn.Module:
+    """One block: attention to both sides and a feed-forward, each with its norm."""
+    how = {"causal": False, "bias": True, "dropout": c.dropout, "rotate": order.rotate, "score_bias": order.score_bias}
+    attention = Attention(c.d_model, c.n_heads, c.n_heads, c.d_model // c.n_heads, **how)
+    feedforward = MLP(c.d_model, c.d_ff or 4 * c.d_model, ACTIVATIONS[c.feedforward], bias=True)
+    return BLOCKS[c.norm_place](attention, feedforward, build_norm(c), build_norm(c), c.dropout)
+
+
+def build_norm(c: EncoderConfig) -> LayerNorm:
+    """A norm of the residual stream."""
+    return LayerNorm(c.d_model, eps=c.norm_eps)

@@ -6,7 +6,7 @@
 
 Vaswani et al. 2017, with dropout, LayerNorm after every addition (post-norm, theirs) or before every sublayer (pre-norm). The source
 is encoded once; the keys and values that each block of the decoder shows of it are kept in the state, beside its own cache.
-Read before: `decoder`, and `tests/oracles/transformer.py`, the same model on one page, to which this one is held equal.
+Read before: `decoder`, and `minillm/lessons/encoder_decoder.py`, the same model on one page, to which this one is held equal.
 """
 
 import math
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from minillm.cache.contiguous import ContiguousCache
 from minillm.cache.kv_cache import NO_CACHE, KVCache, KVView, Positions
-from minillm.config.fields import Above, Between, Count, Positive, validate
+from minillm.config.fields import Above, Between, Choice, Count, Positive, validate
 from minillm.layers.attention import Attention, attend_plainly
-from minillm.layers.block import PostNormBlock, PreNormBlock
+from minillm.layers.block import BLOCKS
 from minillm.layers.dropout import dropout_layer
 from minillm.layers.feedforward import ACTIVATIONS, MLP
 from minillm.layers.norm import LayerNorm, NoNorm
@@ -43,7 +43,7 @@ class EncoderDecoderConfig:
     context_length: Positive = 256  # most tokens of a source, and of a target
     norm_place: Literal["post", "pre"] = "post"  # after each addition, or before each sublayer (and once at each end)
     norm_eps: Annotated[float, Above(0)] = 1e-5  # added to the variance
-    feedforward: Literal["relu", "gelu", "relu2"] = "relu"  # the feed-forward's kind
+    feedforward: Annotated[str, Choice(ACTIVATIONS)] = "relu"  # the feed-forward's kind
     bias: bool = True  # biases in linear layers and LayerNorm
     dropout: Annotated[float, Between(0, 0.99)] = 0.1  # of embeddings, attention weights and sublayer outputs
 
@@ -87,6 +87,9 @@ class PostNormCrossBlock(PreNormCrossBlock):
         return self.norm_3(x + self.dropout(self.feedforward(x)))
 
 
+CROSS_BLOCKS = {"pre": PreNormCrossBlock, "post": PostNormCrossBlock}
+
+
 class EncoderDecoderState(CachedState):
     """What the decoder may look at: beside what it has written, of each layer a view of the source, which never changes."""
 
@@ -111,39 +114,21 @@ class EncoderDecoderState(CachedState):
 
 
 class EncoderDecoder(nn.Module):
-    """A `LanguageModel` of the target: tokens (B, T) -> logits (B, T, V), given a source (B, S)."""
+    """A `HiddenModel` of the target: tokens (B, T) -> logits (B, T, V), given a source (B, S)."""
+
+    start_options = frozenset({"source", "cache"})
 
     def __init__(self, config: EncoderDecoderConfig, vocab_size: int):
         super().__init__()
         c = config
         self.config, self.vocab_size, self.context_length = c, vocab_size, c.context_length
-        norm = partial(LayerNorm, c.d_model, bias=c.bias, eps=c.norm_eps)
-        block, cross_block = {"pre": (PreNormBlock, PreNormCrossBlock), "post": (PostNormBlock, PostNormCrossBlock)}[
-            c.norm_place
-        ]
-
-        def attention(causal: bool) -> Attention:
-            return Attention(
-                c.d_model, c.n_heads, c.n_heads, c.d_model // c.n_heads, bias=c.bias, causal=causal, dropout=c.dropout
-            )
-
-        def feedforward() -> MLP:
-            return MLP(c.d_model, c.d_ff or 4 * c.d_model, ACTIVATIONS[c.feedforward], c.bias)
-
-        def end() -> Callable[[Tensor], Tensor]:
-            return norm() if c.norm_place == "pre" else NoNorm(c.d_model)
-
         self.embed = nn.Embedding(vocab_size, c.d_model)
         self.embed_positions = SinusoidalPositions(c.context_length, c.d_model)
         self.dropout = dropout_layer(c.dropout)
-        self.encoder = nn.ModuleList(
-            block(attention(False), feedforward(), norm(), norm(), c.dropout) for _ in range(c.n_layers)
-        )
-        self.encoder_norm = end()
-        self.decoder = nn.ModuleList(
-            cross_block(attention(True), attention(False), feedforward(), norm, c.dropout) for _ in range(c.n_layers)
-        )
-        self.decoder_norm = end()
+        self.encoder = nn.ModuleList(build_block(c) for _ in range(c.n_layers))
+        self.encoder_norm = build_norm(c) if c.norm_place == "pre" else NoNorm(c.d_model)
+        self.decoder = nn.ModuleList(build_cross_block(c) for _ in range(c.n_layers))
+        self.decoder_norm = build_norm(c) if c.norm_place == "pre" else NoNorm(c.d_model)
         self.head = nn.Linear(c.d_model, vocab_size, bias=False)
         self._initialize()
         self.head.weight = self.embed.weight
@@ -169,17 +154,28 @@ class EncoderDecoder(nn.Module):
 
         Raises ValueError for a source as `start`, and where a row would outgrow the context.
         """
+        x, state = self.hidden(tokens, state, source=source)
+        return self.head(x), state
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        state: EncoderDecoderState | None = None,
+        vectors: Tensor | None = None,
+        source: Tensor | None = None,
+    ) -> tuple[Tensor, EncoderDecoderState | None]:
+        """See `HiddenModel.hidden`. The source, and errors, as in `forward`."""
         if state is not None and source is not None:
             raise ValueError("source: expected none beside a state, which has one of its own; hand it to start")
         views = self.show(source) if state is None else state.sources
         caches = state.caches if state is not None else [NO_CACHE] * len(self.decoder)
         positions = positions_of(tokens, self.context_length, None if state is None else state.places, "the target of ")
-        x = self._read(tokens, positions)
+        x = self._read(tokens, positions, vectors)
         for block, cache, view in zip(self.decoder, caches, views, strict=True):
             x = block(x, positions, cache, view)
         if state is not None:
             state.lengths = state.lengths + (tokens >= 0).sum(1)
-        return self.head(self.decoder_norm(x)), state
+        return self.decoder_norm(x), state
 
     def encode(self, source: Tensor) -> tuple[Tensor, Positions]:
         """The memory of a source (B, S), as (B, S, D), with its positions."""
@@ -216,9 +212,10 @@ class EncoderDecoder(nn.Module):
             )  # the mean of one-hot values: the weights
         return torch.stack(found)
 
-    def _read(self, tokens: Tensor, positions: Positions) -> Tensor:
-        x = self.embed(tokens.clamp(min=0)) * math.sqrt(self.config.d_model)
-        return self.dropout(x + self.embed_positions(positions.ids))
+    def _read(self, tokens: Tensor, positions: Positions, vectors: Tensor | None = None) -> Tensor:
+        """The vectors (B, T, D) that enter the first block; `vectors` replace the embeddings of the tokens (B, T)."""
+        embedded = self.embed(tokens.clamp(min=0)) if vectors is None else vectors
+        return self.dropout(embedded * math.sqrt(self.config.d_model) + self.embed_positions(positions.ids))
 
     def _initialize(self) -> None:
         """Matrices that keep the variance of what passes through (Glorot and Bengio 2010); embeddings of variance 1 once scaled.
@@ -233,6 +230,34 @@ class EncoderDecoder(nn.Module):
         nn.init.normal_(self.embed.weight, std=self.config.d_model**-0.5)
         if self.config.norm_place == "pre":
             nn.init.constant_(self.decoder_norm.weight, 0.2)
+
+
+def build_block(c: EncoderDecoderConfig) -> nn.Module:
+    """One block of the encoder."""
+    parts = build_attention(c, causal=False), build_feedforward(c), build_norm(c), build_norm(c)
+    return BLOCKS[c.norm_place](*parts, c.dropout)
+
+
+def build_cross_block(c: EncoderDecoderConfig) -> nn.Module:
+    """One block of the decoder."""
+    parts = build_attention(c, causal=True), build_attention(c, causal=False), build_feedforward(c)
+    return CROSS_BLOCKS[c.norm_place](*parts, partial(build_norm, c), c.dropout)
+
+
+def build_attention(c: EncoderDecoderConfig, causal: bool) -> Attention:
+    """Self-attention, or attention to the source."""
+    d_head = c.d_model // c.n_heads
+    return Attention(c.d_model, c.n_heads, c.n_heads, d_head, bias=c.bias, causal=causal, dropout=c.dropout)
+
+
+def build_feedforward(c: EncoderDecoderConfig) -> MLP:
+    """The feed-forward of a block."""
+    return MLP(c.d_model, c.d_ff or 4 * c.d_model, ACTIVATIONS[c.feedforward], c.bias)
+
+
+def build_norm(c: EncoderDecoderConfig) -> LayerNorm:
+    """A norm of a residual stream."""
+    return LayerNorm(c.d_model, c.bias, c.norm_eps)
 
 
 def _rows_of(positions: Tensor, rows: Tensor) -> Tensor:

@@ -58,6 +58,8 @@ class PooledHead(nn.Module):
 class Classifier(nn.Module):
     """An encoder that answers one question about a text: tokens (B, T) -> logits (B, C)."""
 
+    head = None  # there are no logits of tokens
+
     def __init__(self, encoder: nn.Module, n_classes: int):
         super().__init__()
         c = encoder.config

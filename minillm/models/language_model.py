@@ -4,6 +4,7 @@ The state of an n-gram is its last tokens, of an LSTM its hidden vectors, of a t
 one beam search and one speculative decoder serve them all. The state is handed in and returned, never kept on the model.
 """
 
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import torch
@@ -43,10 +44,11 @@ class State(Protocol):
 class LanguageModel(Protocol):
     """n-gram, RNN, LSTM, GRU, decoder, encoder-decoder: all of them."""
 
-    context_length: (
-        int | None
-    )  # most tokens that it reads at once, and that a row holds unless its state says otherwise; None: no limit
     vocab_size: int
+    # most tokens that it reads at once, and that a row holds unless its state says otherwise; None: no limit
+    context_length: int | None
+    start_options: frozenset[str]  # what `start` takes beside the size: "cache", "source", both or neither
+    head: nn.Module | None  # hidden vectors (..., D) -> logits (..., V); None: the model is no `HiddenModel`
 
     def start(self, batch_size: int, **how: object) -> State:
         """A state that has read nothing."""
@@ -57,6 +59,23 @@ class LanguageModel(Protocol):
 
         An id of EMPTY (-1), anywhere in a row, is a place where no token stands: it is not read, counts for nothing, and its
         logits mean nothing. Without a state the model starts from nothing, remembers nothing, and returns None for it.
+        """
+        ...
+
+
+class HiddenModel(LanguageModel, Protocol):
+    """A language model that computes a vector for every token: all but the n-gram. Logits are `head(hidden(tokens))`."""
+
+    head: nn.Module
+    embed: Callable[[Tensor], Tensor]  # tokens (B, T), none of them EMPTY -> (B, T, D); an `nn.Embedding` is one
+
+    def hidden(
+        self, tokens: Tensor, state: State | None = None, vectors: Tensor | None = None
+    ) -> tuple[Tensor, State | None]:
+        """The vectors that the head reads, (B, T) -> (B, T, D), and the state, as `__call__`.
+
+        `vectors` (B, T, D) stand in for `embed(tokens)`, so that a prompt may be learned or computed; the tokens still say where nothing
+        stands, and serve models that look something else up by them.
         """
         ...
 

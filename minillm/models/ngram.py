@@ -17,13 +17,13 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from minillm.config.fields import Above, AtMost, Positive, validate
+from minillm.config.fields import Above, AtMost, Choice, Positive, validate
 from minillm.config.flags import Parser
 from minillm.constants import EMPTY, IGNORE
 from minillm.datasets.batch import Batch
 from minillm.models.language_model import Rollback
 from minillm.models.ngram_counts import NgramCounts
-from minillm.models.smoothing import AddK, KneserNey, StupidBackoff
+from minillm.models.smoothing import SMOOTHINGS
 
 ROWS = 256  # contexts that are looked up together: what followed them all is held at once
 
@@ -34,7 +34,7 @@ class NgramConfig:
 
     kind: Literal["ngram"] = "ngram"  # what the model is
     order: Positive = 3  # tokens of an n-gram: the next one and order - 1 before it
-    smoothing: Literal["kneser-ney", "add-k", "stupid-backoff"] = "kneser-ney"  # what is believed about the unseen
+    smoothing: Annotated[str, Choice(SMOOTHINGS)] = "kneser-ney"  # what is believed about the unseen
     discount: Annotated[float, Above(0), AtMost(1)] = 0.75  # of kneser-ney: taken from each count
     k: Annotated[float, Above(0)] = 0.01  # of add-k: added to each count
     backoff: Annotated[float, Above(0), AtMost(1)] = 0.4  # of stupid-backoff: the factor for each token less of context
@@ -42,7 +42,7 @@ class NgramConfig:
 
     def __post_init__(self) -> None:
         validate(self)
-        for name, owner in {"discount": "kneser-ney", "k": "add-k", "backoff": "stupid-backoff"}.items():
+        for owner, (_, name) in SMOOTHINGS.items():
             if self.smoothing != owner and getattr(self, name) != getattr(NgramConfig, name):
                 raise ValueError(
                     f"model.{name} = {getattr(self, name)}: expected none, since model.smoothing = {self.smoothing} does not use it; "
@@ -94,17 +94,16 @@ class NgramState:
 class Ngram(nn.Module):
     """A `LanguageModel`: tokens (B, T) -> log probabilities (B, T, V)."""
 
+    start_options: frozenset[str] = frozenset()
     context_length = None
+    head = None
 
     def __init__(self, config: NgramConfig, vocab_size: int):
         super().__init__()
         self.config, self.vocab_size = config, vocab_size
         self.counts = NgramCounts(config.order, vocab_size)
-        self.smooth = {
-            "add-k": AddK(config.k),
-            "kneser-ney": KneserNey(config.discount),
-            "stupid-backoff": StupidBackoff(config.backoff),
-        }[config.smoothing]
+        rule = SMOOTHINGS[config.smoothing]
+        self.smooth = rule.make(getattr(config, rule.number))
         self.register_buffer("like", torch.zeros(()), persistent=False)  # has the device and the dtype of the logits
 
     def start(self, batch_size: int) -> NgramState:

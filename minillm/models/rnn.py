@@ -13,15 +13,12 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from minillm.config.fields import AtLeast, Between, Count, Positive, validate
-from minillm.config.registry import Registry
+from minillm.config.fields import AtLeast, Between, Choice, Count, Positive, validate
 from minillm.layers.dropout import dropout_layer
 from minillm.layers.recurrent import GRU, LSTM, Elman, Recurrent
 from minillm.models.language_model import Rollback
 
-CELLS: Registry[str, type[Recurrent]] = Registry(
-    "model.cell", "CELLS in minillm/models/rnn.py", {"rnn": Elman, "lstm": LSTM, "gru": GRU}
-)
+CELLS: dict[str, type[Recurrent]] = {"rnn": Elman, "lstm": LSTM, "gru": GRU}
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class RNNConfig:
     """The shape of a recurrent model."""
 
     kind: Literal["rnn"] = "rnn"  # what the model is
-    cell: Literal["rnn", "lstm", "gru"] = "lstm"  # how a layer rewrites its state at each token
+    cell: Annotated[str, Choice(CELLS)] = "lstm"  # how a layer rewrites its state at each token
     n_layers: Positive = 2  # layers, each reading what the one below says
     d_hidden: Positive = 256  # width of each layer's state
     d_embed: Count = 0  # width of the embedding; 0: d_hidden
@@ -88,8 +85,9 @@ class RNNState:
 
 
 class RNN(nn.Module):
-    """A `LanguageModel`: tokens (B, T) -> logits (B, T, V)."""
+    """A `HiddenModel`: tokens (B, T) -> logits (B, T, V)."""
 
+    start_options: frozenset[str] = frozenset()
     context_length = None  # rows may grow without end
 
     def __init__(self, config: RNNConfig, vocab_size: int):
@@ -117,8 +115,10 @@ class RNN(nn.Module):
         x, state = self.hidden(tokens, state)
         return self.head(x), state
 
-    def hidden(self, tokens: Tensor, state: RNNState | None = None) -> tuple[Tensor, RNNState | None]:
-        """The vectors from which the head reads the next token: (B, T) -> (B, T, H)."""
+    def hidden(
+        self, tokens: Tensor, state: RNNState | None = None, vectors: Tensor | None = None
+    ) -> tuple[Tensor, RNNState | None]:
+        """See `HiddenModel.hidden`; embeddings are d_embed wide, and the vectors that come out d_hidden."""
         if state is not None and len(state.lengths) != len(tokens):
             raise ValueError(
                 f"tokens have {len(tokens)} rows: expected {len(state.lengths)}, as many as the state; start another"
@@ -129,7 +129,11 @@ class RNN(nn.Module):
         tokens = tokens if order is None else tokens.gather(1, order)
         lengths = filled.sum(1)
         before = self.start(len(tokens)).layers if state is None else state.layers
-        x, after = self.dropout(self.embed(tokens.clamp(min=0).T)), []  # (T, B, D)
+        if vectors is None:
+            x = self.embed(tokens.clamp(min=0).T)  # (T, B, D)
+        else:
+            x = _in_order(vectors, order).transpose(0, 1)
+        x, after = self.dropout(x), []
         for layer, layer_before in zip(self.layers, before, strict=True):
             passed = layer(x, layer_before)
             if state is not None:
@@ -137,8 +141,12 @@ class RNN(nn.Module):
             x = self.dropout(passed[0])
         if state is not None:
             state.layers, state.lengths = after, state.lengths + lengths
-        x = x.transpose(0, 1)  # (B, T, H)
-        return (x if order is None else x.gather(1, order.argsort(1)[..., None].expand_as(x))), state
+        return _in_order(x.transpose(0, 1), None if order is None else order.argsort(1)), state  # (B, T, H)
+
+
+def _in_order(x: Tensor, order: Tensor | None) -> Tensor:
+    """The vectors x (B, T, D) at the places `order` (B, T) of their rows; None: as they are."""
+    return x if order is None else x.gather(1, order[..., None].expand_as(x))
 
 
 class ReadingOn:

@@ -11,7 +11,9 @@ c(h) sums over what followed h, n(h) is how many different tokens did. Below the
 of different tokens before h w: "Francisco" is frequent, but follows nothing but "San". Chen and Goodman (1998) compare them all.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -76,3 +78,17 @@ class StupidBackoff(Smoothing):
 
     def normalize(self, p: Tensor) -> Tensor:
         return p / p.sum(-1, keepdim=True)
+
+
+class Rule(NamedTuple):
+    """A smoothing with its one number."""
+
+    make: Callable[[float], Smoothing]
+    number: str  # the key of `NgramConfig` that holds it
+
+
+SMOOTHINGS = {
+    "kneser-ney": Rule(KneserNey, "discount"),
+    "add-k": Rule(AddK, "k"),
+    "stupid-backoff": Rule(StupidBackoff, "backoff"),
+}

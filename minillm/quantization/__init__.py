@@ -1,1 +1,1 @@
-"""The weights of a trained model in a half, a quarter or an eighth of the bytes, really packed, one format a file."""
+"""Weight quantization: the weights of a trained model packed into 8 or 4 bits, one format a file."""

@@ -1,10 +1,10 @@
-"""Four bits a weight, two weights a byte, a scale and an offset for every group of inputs: a quarter of bfloat16, and a bit.
+"""int4 weights: 4 bits each, two in a byte, with a scale and an offset for each group of inputs; a quarter of bfloat16.
 
     scale = (max - min) / 15 of a group      w' = offset + scale (q - 8),  q = 0 ... 15      |w - w'| <= scale / 2
 
-Sixteen levels are few, so they are spread over the range of 32 to 128 neighbours instead of a whole row, from the least to the
-greatest of them (Dettmers and Zettlemoyer 2023, "The case for 4-bit precision"). 64 neighbours with 16 bits for each of scale and
-offset cost 4.5 bits a weight. Here the offset is the weight at level 8, not a level that stands for 0: it needs no clipping.
+Sixteen levels are few, so they cover the range of 32 to 128 neighboring weights instead of a whole row (Dettmers and
+Zettlemoyer 2023, "The case for 4-bit precision"). Groups of 64 with 16 bits for each scale and offset cost 4.5 bits a
+weight. The offset is the weight at level 8, not a level that stands for 0, so nothing is clipped. Read before: `int8`.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from minillm.quantization.packed import check_groups, steps
 
 
 class Int4(NamedTuple):
-    """A matrix (out, in) in groups of neighbouring inputs, n of them a row."""
+    """A matrix (out, in) in groups of neighboring inputs, n groups in a row."""
 
     values: Tensor  # (out, in / 2) uint8: two levels a byte
     scales: Tensor  # (out, n) bfloat16
@@ -33,15 +33,16 @@ class Int4(NamedTuple):
 
 
 def quantize(weight: Tensor, group: int = 64) -> Int4:
-    """The nearest levels, weight (out, in). A group of zeros stays zero. Raises ValueError for groups that do not divide `in`."""
+    """Round weight (out, in) to the nearest levels; a group of zeros stays zero.
+
+    Raises ValueError if `group` does not divide `in`.
+    """
     check_groups(weight, group)
     groups = weight.detach().double().unflatten(1, (-1, group))  # (out, n, group)
     low, high = groups.amin(-1), groups.amax(-1)
     offsets = (low + (high - low) * 8 / 15).bfloat16()
-    below, above = (
-        (offsets - low) / 8.4,
-        (high - offsets) / 7.4,
-    )  # subtle: a rounded offset may move the levels: no value is left out
+    # subtle: rounding the offset moves the levels; the scale must still cover the least and the greatest weight
+    below, above = (offsets - low) / 8.4, (high - offsets) / 7.4
     scales = steps(((high - low) / 15).maximum(below).maximum(above))
     levels = ((groups - offsets[..., None]) / scales.double()[..., None] + 8).round().clamp(0, 15)
     return Int4(pack_nibbles(levels.flatten(1)), scales, offsets)

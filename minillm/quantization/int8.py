@@ -1,9 +1,10 @@
-"""Eight bits a weight, one scale an output: half of bfloat16, and hardly a loss.
+"""int8 weights: 8 bits each, with one scale for each output; half of bfloat16, with little loss (Jacob et al. 2018).
 
-    scale = max |w| / 127 of a row        q = round(w / scale), -127 ... 127        w' = scale q        |w - w'| <= scale / 2
+    scale = max |w| / 127 of a row      q = round(w / scale), -127 ... 127      w' = scale q      |w - w'| <= scale / 2
 
-A row has a scale of its own, since one outlier in a matrix would coarsen all of it (Jacob et al. 2018; Dettmers et al. 2022,
-LLM.int8()). The scale is outside of the sum over inputs, so a kernel may add up integers or rounded numbers and scale once.
+Each row has its own scale, because one outlier would coarsen a scale for the whole matrix (Dettmers et al. 2022,
+LLM.int8()). The scale is outside the sum over inputs, so a kernel adds up integers and scales once. Read before:
+`packed`.
 """
 
 from typing import NamedTuple
@@ -30,7 +31,12 @@ class Int8(NamedTuple):
 
 
 def quantize(weight: Tensor) -> Int8:
-    """The nearest values, weight (out, in). A row of zeros stays zero."""
+    """Round weight (out, in) to the nearest values; a row of zeros stays zero.
+
+    >>> packed = quantize(torch.tensor([[12.7, -6.4, 0.02]]))
+    >>> packed.values.tolist()
+    [[127, -64, 0]]
+    """
     wide = weight.detach().double()
     scales = steps(wide.abs().amax(1) / 127)
     return Int8((wide / scales.double()[:, None]).round().clamp(-127, 127).to(torch.int8), scales)

@@ -1,12 +1,13 @@
-"""Layers that multiply by packed weights without unpacking them in memory, for writing on a processor.
+"""Kernels for packed weights: linear layers that dequantize in registers, for fast generation on a CPU.
 
-One token reads every weight once and does two operations with it, so its time is the time to fetch the weights: a quarter of the
-bytes, up to four times the tokens. That takes a kernel that unpacks in registers. Torch has them for bfloat16 activations: with one
-or a few rows they are faster than the product of unpacked weights, and for a whole prompt slower. `arrange_for_kernels` puts a layer from
-here in the place of each that has one; `tests/quantization/test_kernels.py` holds each equal to the written-out version in `packed`.
+Generating one token reads every weight once and does two operations with it, so its time is that of reading the
+weights: with a quarter of the bytes, up to four times the tokens. Torch has such kernels for bfloat16 activations: for
+one or a few rows they are faster than the product with dequantized weights, for a whole prompt slower.
+`arrange_for_kernels` replaces each layer that has a kernel; tests/quantization/test_kernels.py holds each equal to the
+plain version in `packed`. Read before: `packed`.
 
-    bf16    torch.mv for one row, which reads faster than the matrix product      int8    torch.ops.aten._weight_int8pack_mm
-    int4    torch.ops.aten._weight_int4pack_mm_for_cpu, groups of 32, 64, 128 or 256             nf4     none: written out
+    bf16    torch.mv for one row, faster than the matrix product      int8    torch.ops.aten._weight_int8pack_mm
+    int4    torch.ops.aten._weight_int4pack_mm_for_cpu, groups of 32, 64, 128 or 256      nf4     none: dequantized
 """
 
 from collections import Counter
@@ -21,24 +22,20 @@ from minillm.quantization.int8 import Int8
 from minillm.quantization.pack import pack, packed_weights
 from minillm.quantization.packed import PackedLinear, nbytes
 
-GROUPS = (32, 64, 128, 256)  # that the kernel for int4 knows
+GROUPS = (32, 64, 128, 256)  # sizes that the int4 kernel supports
 WRITTEN_OUT = "unpacked in every call"
-N_PADDED = 64  # the kernel for int4 takes outputs in blocks of so many
+N_PADDED = 64  # the int4 kernel needs a multiple of this many outputs
 
 
 class Bf16Linear(nn.Linear):
-    """nn.Linear; a single row is a product of the matrix and a vector."""
+    """nn.Linear that multiplies a single row by a matrix-vector product."""
 
     kernel = "torch.mv"
 
     def __init__(self, layer: nn.Linear):
         nn.Module.__init__(self)
-        self.in_features, self.out_features, self.weight, self.bias = (
-            layer.in_features,
-            layer.out_features,
-            layer.weight,
-            layer.bias,
-        )
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.weight, self.bias = layer.weight, layer.bias
 
     def forward(self, x: Tensor) -> Tensor:
         if x.numel() > self.in_features:
@@ -48,7 +45,7 @@ class Bf16Linear(nn.Linear):
 
 
 class Int8Linear(PackedLinear):
-    """See `PackedLinear`: bfloat16 in and out, sums in float32, bytes unpacked in registers."""
+    """See `PackedLinear`: bfloat16 in and out, float32 sums, weights dequantized in registers."""
 
     kernel = "torch.ops.aten._weight_int8pack_mm"
 
@@ -58,8 +55,11 @@ class Int8Linear(PackedLinear):
 
 
 class Int4Linear(nn.Module):
-    """See `PackedLinear`: the same in four bits. The kernel wants the levels in an order that depends on the processor, and
-    offsets beside scales; both replace the tensors of the format, so that a layer is never held twice, and nothing is left to save."""
+    """See `PackedLinear`: the same in four bits.
+
+    The kernel needs the levels in an order that depends on the CPU, and offsets beside scales. Both replace the tensors
+    of the format, so that no weight is stored twice; the layer cannot be saved.
+    """
 
     kernel = "torch.ops.aten._weight_int4pack_mm_for_cpu"
 
@@ -72,10 +72,9 @@ class Int4Linear(nn.Module):
         values = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels.int(), 1)
         self.out_features, self.group = len(packed.values), levels.shape[1] // scales.shape[1]
         self.register_buffer("values", values, persistent=False)  # (out, in / 2)
-        self.register_buffer(
-            "scales_and_offsets", torch.stack([scales, offsets], -1).transpose(0, 1).contiguous(), persistent=False
-        )
-        self.bias = bias  # (n, out, 2) above
+        both = torch.stack([scales, offsets], -1).transpose(0, 1).contiguous()
+        self.register_buffer("scales_and_offsets", both, persistent=False)  # (n, out, 2)
+        self.bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.flatten(0, -2)
@@ -84,30 +83,33 @@ class Int4Linear(nn.Module):
         return y if self.bias is None else y + self.bias
 
     def get_extra_state(self) -> None:
-        """Refuse to be saved."""
+        """Raise ValueError: the layer cannot be saved."""
         raise ValueError(
-            "state_dict of weights that a kernel has rearranged: expected none to be saved; save before `arrange_for_kernels`"
+            "state_dict of weights that a kernel has rearranged: expected none to be saved; "
+            "save before `arrange_for_kernels`"
         )
 
 
 def arrange_for_kernels(model: nn.Module) -> Counter[str]:
-    """Give each linear layer of a model of bfloat16 its kernel, where there is one; kernel -> layers that run it.
+    """Replace each linear layer of a bfloat16 model by its twin with a kernel. Returns kernel -> number of layers.
 
-    The result is for writing: int4 cannot be saved after this. Elsewhere than on a processor all stays as it is.
+    Generation only: int4 cannot be saved afterwards. On other devices than a CPU nothing changes.
     """
     ran: Counter[str] = Counter()
     for path, module in list(model.named_modules()):
         if type(module) is nn.Linear or type(module) is PackedLinear:
             fast = _fast(module)
             model.set_submodule(path, fast.train(module.training))
-            ran[
-                getattr(fast, "kernel", WRITTEN_OUT if isinstance(fast, PackedLinear) else "torch's matrix product")
-            ] += 1
+            plain = WRITTEN_OUT if isinstance(fast, PackedLinear) else "torch's matrix product"
+            ran[fast.kernel if isinstance(fast, Bf16Linear | Int8Linear | Int4Linear) else plain] += 1
     return ran
 
 
 def lighten(model: nn.Module, weights: str | None) -> str:
-    """Pack a model that is not yet packed, if asked for, and arrange it for kernels; what was done, "" for nothing. Raises ValueError."""
+    """Pack a model, if it is not packed yet and `weights` is given, and arrange it for kernels. Raises ValueError.
+
+    Returns a line that says what was done, "" for nothing.
+    """
     before = nbytes(model)
     if weights is not None:
         pack(model, weights)
@@ -115,11 +117,12 @@ def lighten(model: nn.Module, weights: str | None) -> str:
         return ""
     packed = nbytes(model)
     ran = ", ".join(f"{kernel} in {n} layers" for kernel, n in arrange_for_kernels(model).items())
-    return f"weights {before / 1e6:.3f} MB -> {packed / 1e6:.3f} MB, {nbytes(model) / 1e6:.3f} MB as arranged for the kernel; {ran}"
+    arranged = f"{nbytes(model) / 1e6:.3f} MB as arranged for the kernel"
+    return f"weights {before / 1e6:.3f} MB -> {packed / 1e6:.3f} MB, {arranged}; {ran}"
 
 
 def _fast(layer: nn.Linear | PackedLinear) -> nn.Module:
-    """The layer with a kernel, or itself."""
+    """The layer's twin with a kernel, or the layer itself."""
     if next(layer.buffers() if isinstance(layer, PackedLinear) else layer.parameters()).device.type != "cpu":
         return layer
     if isinstance(layer, nn.Linear):

@@ -1,11 +1,11 @@
-"""NormalFloat: four bits a weight, whose sixteen levels lie where a normal distribution has its weights.
+"""NF4, 4-bit NormalFloat: sixteen levels at the quantiles of a normal distribution (Dettmers et al. 2023, QLoRA).
 
-    level_i = quantile of the normal distribution, over the greatest        w' = absmax of the block * level
+    level_i = quantile of the normal distribution / the greatest one        w' = absmax of the block * level
 
-Trained weights are close to normal, so equal steps waste levels on the tails, and quantiles use all of them alike. Seven levels
-are negative, eight positive and one is exactly 0. A block of 64 inputs shares one absmax; double quantization stores those in eight
-bits too, 256 of them sharing a mean and a scale: 4.13 bits a weight (Dettmers et al. 2023, QLoRA). No kernel of torch's multiplies
-by such levels: they save memory and no time. Read `int4` before this.
+Trained weights are nearly normal, so equal steps waste levels on the tails, and quantiles use all levels equally often.
+Seven levels are negative, eight positive, one is exactly 0. A block of 64 inputs shares one absmax. Double quantization
+stores these in 8 bits too, 256 of them sharing a mean and a scale: 4.13 bits a weight. Torch has no kernel for such
+levels, so they save memory but no time. Read before: `int4`.
 """
 
 from statistics import NormalDist
@@ -18,14 +18,17 @@ from torch import Tensor
 from minillm.cache.nibbles import pack_nibbles, unpack_nibbles
 from minillm.quantization.packed import check_groups, steps
 
-N_SHARING = 256  # absmaxes that share a mean and a scale
+N_SHARING = 256  # number of absmaxes with a common mean and scale
 
 
 def levels() -> Tensor:
     """The sixteen levels, ascending from -1 to 1, float64.
 
-    subtle: the outermost probability is the mean of what 15 and 16 equal shares would leave out at the end, half a share each; the
-    two sides step evenly from there to 1/2, in seven and in eight steps, and meet at 0.
+    subtle: the outermost probability is the mean of 1 - 1/30 and 1 - 1/32, half of one of 15 and of 16 equal shares
+    before the end. From there both sides step evenly to 1/2, in seven and in eight steps, and meet at 0.
+
+    >>> [round(level, 2) for level in levels().tolist()]
+    [-1.0, -0.7, -0.53, -0.39, -0.28, -0.18, -0.09, 0.0, 0.08, 0.16, 0.25, 0.34, 0.44, 0.56, 0.72, 1.0]
     """
     outermost = 1 - (1 / 30 + 1 / 32) / 2
     positive, negative = (
@@ -35,12 +38,12 @@ def levels() -> Tensor:
 
 
 class NF4(NamedTuple):
-    """A matrix (out, in) in blocks of neighbouring inputs, n of them a row; `out * n` absmaxes, filled up to M * 256."""
+    """A matrix (out, in) in blocks of neighboring inputs, n blocks in a row; `out * n` absmaxes, padded to M * 256."""
 
     values: Tensor  # (out, in / 2) uint8: two levels a byte
     absmax: Tensor  # (M, 256) int8
-    means: Tensor  # (M,) bfloat16: of the absmaxes
-    scales: Tensor  # (M,) bfloat16: of their distances from it
+    means: Tensor  # (M,) bfloat16: means of the absmaxes
+    scales: Tensor  # (M,) bfloat16: scales of their differences from the mean
     block: Tensor  # () long: inputs that share an absmax
 
     def dequantize(self) -> Tensor:
@@ -52,14 +55,17 @@ class NF4(NamedTuple):
         return _look_up(self.values[ids], self._absmax()[ids])
 
     def _absmax(self) -> Tensor:
-        """(out, n) float32"""
+        """The absmax of each block, (out, n) float32."""
         absmax = _absmax(self.absmax, self.means, self.scales)
         n_blocks = 2 * self.values.shape[1] // int(self.block)
         return absmax.flatten()[: len(self.values) * n_blocks].unflatten(0, (-1, n_blocks))
 
 
 def quantize(weight: Tensor, block: int = 64) -> NF4:
-    """The nearest levels, weight (out, in). A block of zeros stays zero. Raises ValueError for blocks that do not divide `in`."""
+    """Round weight (out, in) to the nearest levels; a block of zeros stays zero.
+
+    Raises ValueError if `block` does not divide `in`.
+    """
     check_groups(weight, block)
     blocks = weight.detach().double().unflatten(1, (-1, block))  # (out, n, block)
     absmax = blocks.abs().amax(-1)
@@ -76,11 +82,11 @@ def quantize(weight: Tensor, block: int = 64) -> NF4:
 
 
 def _absmax(packed: Tensor, means: Tensor, scales: Tensor) -> Tensor:
-    """What 8-bit absmaxes stand for, (M, 256) float32, never negative."""
+    """Dequantize 8-bit absmaxes: (M, 256) float32, never negative."""
     return (means.float()[:, None] + scales.float()[:, None] * packed.float()).clamp(min=0)
 
 
 def _look_up(values: Tensor, absmax: Tensor) -> Tensor:
-    """Bytes (..., in / 2) and absmaxes (..., n) -> the weights (..., in) float32."""
+    """Bytes (..., in / 2) and absmaxes (..., n) -> weights (..., in) float32."""
     found = levels().float().to(values.device)[unpack_nibbles(values).long()]
     return (found.unflatten(-1, (absmax.shape[-1], -1)) * absmax[..., None]).flatten(-2)

@@ -1,9 +1,9 @@
-"""Pack a finished decoder: every linear layer, and an embedding that is tied to the head, in one of the formats.
+"""Pack a trained decoder: every linear layer, and an embedding tied to the head, in one of the formats.
 
-Post-training quantization: nothing is trained, every weight goes to its nearest level. A tied embedding shares the packed tensors of
-the head and unpacks the rows that it is asked for, so that they are held once, as before. What is no matrix of a linear layer (norms,
-biases, positions, value embeddings, an embedding with a head of its own) stays whole, in the dtype asked for. `kernels` makes the
-result fast. Read `int8`, `int4` and `nf4` before this.
+Post-training quantization (Jacob et al. 2018): nothing is trained, every weight is rounded to its nearest level. A tied
+embedding shares the packed tensors of the head and dequantizes the rows that are looked up, so they are stored once, as
+before. Other tensors (norms, biases, positions, value embeddings, an untied embedding) are cast to `dtype`. `kernels`
+makes the result fast. Read before: `int8`, `int4`, `nf4`.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,9 +21,10 @@ WEIGHTS = ("bf16", "int8", "int4", "nf4")
 
 
 def pack(model: nn.Module, weights: str, group: int = 64, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Replace the weights of a model in place; what stays whole becomes `dtype`. `bf16` packs nothing.
+    """Replace the weights of a model in place; unpacked tensors become `dtype`. `bf16` packs nothing.
 
-    group: inputs that share a scale, in int4 and nf4. Raises ValueError, before anything has changed, for what cannot be packed.
+    group: inputs that share a scale, in int4 and nf4. Raises ValueError, before any change, for a model that cannot be
+    packed.
     """
     quantize = quantizer(weights, group)
     refuse(model, weights)
@@ -41,7 +42,7 @@ def pack(model: nn.Module, weights: str, group: int = 64, dtype: torch.dtype = t
 
 
 def quantizer(weights: str, group: int = 64) -> Callable[[Tensor], Packed] | None:
-    """The function of that name, groups chosen; None for bf16. Raises ValueError for another name."""
+    """The quantizing function for a format, with its group size; None for bf16. Raises ValueError for another name."""
     if weights not in WEIGHTS:
         raise ValueError(f"weights = {weights!r}: expected {suggest(weights, list(WEIGHTS))}")
     return {
@@ -53,18 +54,19 @@ def quantizer(weights: str, group: int = 64) -> Callable[[Tensor], Packed] | Non
 
 
 def refuse(model: nn.Module, weights: str) -> None:
-    """Raise ValueError for a model of which some matrices would stay as they are, unsaid."""
+    """Raise ValueError for a model some of whose matrices would silently stay unpacked."""
     if not isinstance(model, Decoder):
         raise ValueError(
             f"weights = {weights}: expected model.kind = decoder, not a {type(model).__name__}; leave it out"
         )
     if packed_weights(model):
         raise ValueError(
-            f"weights = {weights}: expected weights that are not packed yet; start from the run that they were packed from"
+            f"weights = {weights}: expected weights that are not packed yet; "
+            "start from the run that they were packed from"
         )
     if weights != "bf16" and model.config.n_experts:
         raise ValueError(
-            f"weights = {weights}: expected a model without experts, whose stacked weights are not packed; take bf16"
+            f"weights = {weights}: expected a model without experts, whose stacked weights cannot be packed; take bf16"
         )
     if len({parameter.requires_grad for parameter in model.parameters()}) > 1:
         raise ValueError(
@@ -73,5 +75,5 @@ def refuse(model: nn.Module, weights: str) -> None:
 
 
 def packed_weights(model: nn.Module) -> Mapping[str, PackedLinear]:
-    """Path -> layer of all that is packed."""
+    """Path -> packed layer."""
     return {path: module for path, module in model.named_modules() if isinstance(module, PackedLinear)}

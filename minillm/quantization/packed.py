@@ -1,8 +1,9 @@
-"""Layers that hold packed weights and are called as those that they replace.
+"""Layers with packed weights, called like the layers that they replace.
 
-Every format is a NamedTuple of tensors with two methods: `dequantize` unpacks the whole matrix, `rows` some of its rows. A layer
-registers the tensors as buffers, so that they are what its state_dict holds, and unpacks them in every call: the written-out
-version, which any device and dtype can run. `kernels` has faster ones. Read `int8` for the simplest format.
+A format is a NamedTuple of tensors with two methods: `dequantize` restores the whole matrix, `rows` some of its rows. A
+layer registers the tensors as buffers, so that its state_dict holds them, and dequantizes them in every call: the plain
+version, which runs on any device and dtype. `kernels` has faster ones. Jacob et al. 2018 describe the scheme; `int8` is
+the simplest format.
 """
 
 from typing import Protocol
@@ -13,21 +14,21 @@ from torch import Tensor, nn
 
 
 class Packed(Protocol):
-    """A matrix (out, in) in fewer bytes; floating-point tensors in it are bfloat16, so that casting a model changes none."""
+    """A matrix (out, in) in fewer bytes. Floating-point parts are bfloat16, so that casting a model changes none."""
 
     def dequantize(self) -> Tensor:
-        """The matrix that it stands for, (out, in) float32."""
+        """The matrix, (out, in) float32."""
         ...
 
     def rows(self, ids: Tensor) -> Tensor:
-        """Row `ids[...]` of it for each id: (...) -> (..., in) float32."""
+        """Row `ids[...]` of the matrix for each id: (...) -> (..., in) float32."""
         ...
 
     def _asdict(self) -> dict[str, Tensor]: ...
 
 
 class PackedLinear(nn.Module):
-    """nn.Linear on a packed weight: (..., in) -> (..., out)."""
+    """nn.Linear with a packed weight: (..., in) -> (..., out)."""
 
     def __init__(self, packed: Packed, bias: nn.Parameter | None = None):
         super().__init__()
@@ -38,7 +39,7 @@ class PackedLinear(nn.Module):
 
     @property
     def packed(self) -> Packed:
-        """The weight as it is held."""
+        """The packed weight."""
         return self.format(**dict(self.named_buffers(recurse=False)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,7 +47,7 @@ class PackedLinear(nn.Module):
 
 
 class PackedEmbedding(PackedLinear):
-    """nn.Embedding on the packed weight of the head that is tied to it: tokens (...) -> (..., D) of a dtype."""
+    """nn.Embedding with the packed weight of the tied head: tokens (...) -> (..., D) in `dtype`."""
 
     def __init__(self, packed: Packed, dtype: torch.dtype):
         super().__init__(packed)
@@ -57,21 +58,21 @@ class PackedEmbedding(PackedLinear):
 
 
 def steps(x: Tensor) -> Tensor:
-    """The nearest bfloat16 to each x >= 0, within a part in 512; 1 for 0, since a step is divided by."""
+    """The nearest bfloat16 to each scale x >= 0, within 1 in 512; 1 instead of 0, because weights are divided by it."""
     near = x.bfloat16()
     return torch.where(near > 0, near, 1.0)
 
 
 def check_groups(weight: Tensor, group: int) -> None:
-    """Raise ValueError unless every row of a matrix is a whole number of groups, two values a byte."""
+    """Raise ValueError unless each row of a matrix is a whole number of groups with an even size."""
     if group < 2 or group % 2 or weight.shape[1] % group:
         raise ValueError(
-            f"group = {group}: expected an even number that divides the width of every linear layer, here {weight.shape[1]}; "
-            "choose 32, 64 or 128, or weights int8, which has no groups"
+            f"group = {group}: expected an even number that divides the width of every linear layer, "
+            f"here {weight.shape[1]}; choose 32, 64 or 128, or weights int8, which has no groups"
         )
 
 
 def nbytes(model: nn.Module) -> int:
-    """Bytes of all parameters and buffers that are really held, shared ones once."""
+    """Bytes of all parameters and buffers, shared memory counted once."""
     tensors = [*model.parameters(), *model.buffers()]
     return sum({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}.values())

@@ -31,6 +31,9 @@ class CapturedState(CachedState):
 class Captured(nn.Module):
     """A `LanguageModel`. On other devices than GPUs its steps are computed anew, and are the same."""
 
+    start_options = frozenset({"cache"})
+    head = None
+
     def __init__(self, model: Decoder):
         super().__init__()
         self.model, self.vocab_size, self.context_length = model, model.vocab_size, model.context_length

@@ -23,7 +23,7 @@ from minillm.models.language_model import device_of
 
 def compiled(model: nn.Module) -> nn.Module:
     """Copy a model with `hidden` compiled, or `forward` in a model without it. The two share all parts."""
-    twin, name = copy.copy(model), "hidden" if hasattr(model, "hidden") else "forward"
+    twin, name = copy.copy(model), "forward" if model.head is None else "hidden"
     setattr(twin, name, torch.compile(getattr(twin, name)))
     return twin
 

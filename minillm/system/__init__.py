@@ -1,1 +1,1 @@
-"""The operating system: files written whole, folders for data, and errors of files and memory as sentences."""
+"""The operating system: atomic writes, folders for data, and messages for file and memory errors."""

@@ -1,11 +1,11 @@
-"""A file that appears whole or not at all: written beside its place, flushed to the disk, then renamed, which cannot be interrupted."""
+"""Atomic writes: a file appears whole or not at all, because it is written under another name, flushed, and renamed."""
 
 import os
 from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Make or replace a file, and its folder where there is none. Raises OSError, and then leaves the old file as it was."""
+    """Create or replace a file, and its folder if needed. Raises OSError, and then the old file is unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -1,7 +1,7 @@
-"""Folders: where the files that ship with minillm lie, and where prepared data is kept.
+"""Folders: the files that ship with minillm, and the cache of prepared data.
 
-A clone has `configs/`, `data/` and the scripts at its top; an installed package carries them in `minillm/shipped/` (see
-setup.py). Tokens and downloads go to the user's cache folder, since an installed package may not be writable.
+A clone has `configs/`, `data/` and the scripts at its top; an installed package has them in `minillm/shipped/` (see
+setup.py). Tokens and downloads are in the user's cache folder, because an installed package may not be writable.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ SHIPPED = PACKAGE / "shipped" if (PACKAGE / "shipped").is_dir() else PACKAGE.par
 
 
 def version() -> str:
-    """The version of this code: that of the clone it lies in, or of the installed package."""
+    """The version of this code: that of its clone, or of the installed package."""
     project = SHIPPED / "pyproject.toml"
     if project.is_file():
         return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
@@ -25,9 +25,9 @@ def version() -> str:
 
 
 def cache_folder() -> Path:
-    """The user's cache folder for minillm: in $XDG_CACHE_HOME, or where the platform keeps such files."""
+    """The user's cache folder for minillm: in $XDG_CACHE_HOME, or the platform's usual place."""
     asked = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if asked.is_absolute():  # the standard says to ignore a relative one
+    if asked.is_absolute():  # the XDG standard ignores a relative path
         return asked / "minillm"
     if sys.platform == "win32" and "LOCALAPPDATA" in os.environ:
         return Path(os.environ["LOCALAPPDATA"], "minillm", "Cache")
@@ -39,15 +39,15 @@ def cache_folder() -> Path:
 
 
 def mark_used(path: Path) -> None:
-    """Note that a cached file was used now, so that `prune` removes others first."""
+    """Set a cached file's time to now, so that `prune` removes others first."""
     with contextlib.suppress(OSError):
         os.utime(path)
 
 
 def prune(folder: Path, pattern: str, n_files: int, n_bytes: int) -> None:
-    """Remove the files of that pattern that were unused for longest, until at most so many files and bytes are left.
+    """Remove the least recently used files of a pattern, until at most `n_files` files and `n_bytes` bytes are left.
 
-    The newest file always stays, however large. What cannot be removed is left alone.
+    The newest file always stays, however large. Files that cannot be removed are left alone.
     """
     found = []
     for path in folder.glob(pattern):

@@ -1,11 +1,11 @@
-"""Errors of the operating system as sentences: which path, what is wrong with it, and what to do.
+"""Messages for errors of the operating system: the path, the problem, and the remedy.
 
-Python says "[Errno 30] Read-only file system: '/mnt/runs'"; a command that ends so leaves its user with a number.
+Python's own "[Errno 30] Read-only file system: '/mnt/runs'" does not say what to do.
 """
 
 import errno
 
-ADVICE = {  # errno -> what is wrong, and what to do about it
+ADVICE = {  # errno -> (problem, remedy)
     errno.ENOENT: ("expected a file or folder, found none", "check the path"),
     errno.EACCES: ("expected permission to use it, have none", "name another place, or change its permissions"),
     errno.EPERM: ("expected permission to use it, have none", "name another place, or change its permissions"),
@@ -13,7 +13,7 @@ ADVICE = {  # errno -> what is wrong, and what to do about it
     errno.ENOTDIR: ("expected folders before the last name, found a file", "name another place, or move the file away"),
     errno.EISDIR: ("expected a file, found a folder", "name a file, or move the folder away"),
     errno.EROFS: ("expected a place to write to, found a file system that can only be read", "name another place"),
-    errno.ENAMETOOLONG: ("expected a shorter path, as the system takes no name of this length", "shorten it"),
+    errno.ENAMETOOLONG: ("expected a shorter path, since the system allows no name of this length", "shorten it"),
     errno.ENOSPC: ("the disk is full", "free some space"),
     errno.EDQUOT: ("the disk's quota is used up", "free some space"),
     errno.EFBIG: ("the system allows no file of this size", "free some space, or raise the limit (ulimit -f)"),
@@ -21,7 +21,11 @@ ADVICE = {  # errno -> what is wrong, and what to do about it
 
 
 def sentence(e: BaseException) -> str:
-    """One line about an error; of errors that did not come from the operating system, their own text."""
+    """One line about an error; for an error that is not of the operating system, its own text.
+
+    >>> sentence(FileNotFoundError(errno.ENOENT, "", "my.txt"))
+    'my.txt: expected a file or folder, found none; check the path'
+    """
     if not isinstance(e, OSError) or e.errno is None:
         return str(e)
     what, how = advice(e)
@@ -29,5 +33,5 @@ def sentence(e: BaseException) -> str:
 
 
 def advice(e: OSError) -> tuple[str, str]:
-    """One sentence for an error: the problem and its remedy."""
+    """Problem and remedy of an error."""
     return ADVICE.get(e.errno, (str(e.strerror).lower(), "check the path and its permissions"))

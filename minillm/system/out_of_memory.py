@@ -1,7 +1,8 @@
-"""Running out of memory in one sentence: the bytes that were needed, those that there were, and what to lower.
+"""Out of memory as one sentence: the bytes needed, the bytes free, and the remedy.
 
-Linux promises more memory than it has and kills a process that uses what it was promised. So while a script works, its process may not
-be promised more than is free (RLIMIT_DATA): then the allocation that is too much fails, and whoever asked for it is told.
+Linux promises more memory than it has, and kills a process that uses what was promised. So while a script works, the
+process's memory is limited to what is free (RLIMIT_DATA): then an allocation that is too large fails, with an
+exception.
 """
 
 import math
@@ -16,13 +17,16 @@ FAILED = re.compile(
     r"|size calculation overflowed|overflow when unpacking|overflow$",
     re.IGNORECASE,
 )
-ASKED = re.compile(r"(?:tried|unable) to allocate ([\d.]+) ?([KMGTPE]?)i?B", re.IGNORECASE)  # of torch and of NumPy
+ASKED = re.compile(r"(?:tried|unable) to allocate ([\d.]+) ?([KMGTPE]?)i?B", re.IGNORECASE)  # torch, NumPy
 SIZES = re.compile(r"overflowed with sizes=\[([\d, ]+)\]")
 
 
 @contextmanager
-def told_in_a_sentence(advice: str, *, limited: bool) -> Iterator[None]:
-    """Within it, running out of memory is a ValueError that ends with `advice`; `limited` to what is free, on the CPU of Linux."""
+def memory_errors_as_value_errors(advice: str, *, limited: bool) -> Iterator[None]:
+    """Context in which running out of memory is a ValueError that ends with `advice`.
+
+    `limited`: limit the process to the memory that is free; on Linux only.
+    """
     with _limited() if limited and sys.platform == "linux" else _unlimited() as free:
         try:
             yield
@@ -36,9 +40,13 @@ def told_in_a_sentence(advice: str, *, limited: bool) -> Iterator[None]:
 
 
 def bytes_asked(message: str) -> int | None:
-    """The bytes that an allocator says it was asked for; None where it does not say."""
+    """The number of bytes in an allocator's message; None if it has none.
+
+    >>> bytes_asked("DefaultCPUAllocator: tried to allocate 4096 bytes."), bytes_asked("bad_alloc")
+    (4096, None)
+    """
     if found := SIZES.search(message):
-        return 4 * math.prod(map(int, found[1].split(",")))  # of float32
+        return 4 * math.prod(map(int, found[1].split(",")))  # float32
     found = ASKED.search(message)
     return round(float(found[1]) * 1024 ** " KMGTPE".index(found[2].upper() or " ")) if found else None
 
@@ -50,8 +58,8 @@ def _unlimited() -> Iterator[None]:
 
 @contextmanager
 def _limited() -> Iterator[int]:
-    """Let the process hold no more than it has and what is free now, which is the value."""
-    import resource  # not everywhere
+    """Limit the process to its present memory and what is free now; yield the free bytes."""
+    import resource  # not on every platform
 
     held, free = _held_bytes(), free_bytes()
     before, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -64,11 +72,10 @@ def _limited() -> Iterator[int]:
 
 
 def free_bytes() -> int:
-    """Memory that Linux could still give this process, swap included, at most what a container may have."""
+    """Memory in bytes that Linux can still give this process, swap included, within a container's limits."""
     free = _kilobytes("/proc/meminfo")
-    return max(
-        0, min([free["MemAvailable"] + free["SwapFree"], *(limit - _held_bytes() for limit in _container_limits())])
-    )
+    in_container = [limit - _held_bytes() for limit in _container_limits()]
+    return max(0, min([free["MemAvailable"] + free["SwapFree"], *in_container]))
 
 
 def _held_bytes() -> int:
@@ -76,12 +83,12 @@ def _held_bytes() -> int:
 
 
 def _kilobytes(path: str) -> dict[str, int]:
-    """Name -> bytes, of the lines that are `name: n kB`."""
+    """Name -> bytes, for lines of the form `name: n kB`."""
     return {name: 1024 * int(n) for name, n in re.findall(r"^(\w+):\s+(\d+) kB$", Path(path).read_text(), re.MULTILINE)}
 
 
 def _container_limits() -> Iterator[int]:
-    """The limits of all control groups that the process is in: version 2 in memory.max, version 1 in memory.limit_in_bytes."""
+    """Memory limits of the process's control groups: memory.max (version 2), memory.limit_in_bytes (version 1)."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         root = Path("/sys/fs/cgroup", "memory" if "memory" in controllers.split(",") else "")

@@ -17,7 +17,7 @@ from minillm.config.fields import Between, validate
 from minillm.datasets.corpus import Corpus
 from minillm.datasets.lanes import Lanes
 from minillm.datasets.windows import Windows, evaluation_batches
-from minillm.evaluation.memorization import recite, recited
+from minillm.evaluation.memorization import count_memorized, memorization_remark
 from minillm.evaluation.validation import Validation
 from minillm.models.decoder import Decoder, DecoderConfig
 from minillm.models.rnn import RNN, RNNConfig
@@ -143,6 +143,7 @@ def sample(settings: Settings, text: TextModel) -> str:
 def learned_by_heart(settings: Settings, data: Data, text: TextModel) -> str:
     """A sentence, if the model knows its training text by heart."""
     train, val = (
-        recite(text.model, part, settings.model.context_length, data.documents) for part in (data.train, data.val)
+        count_memorized(text.model, part, settings.model.context_length, data.documents)
+        for part in (data.train, data.val)
     )
-    return recited(train, val)
+    return memorization_remark(train, val)

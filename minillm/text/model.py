@@ -4,25 +4,27 @@ Training on many documents begins every document with END, so every prompt does 
 END, so a prompt there opens with a new line, as a paragraph does.
 """
 
-import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from minillm.cache.kv_cache import KVCache
 from minillm.config.fields import Count, validate
 from minillm.datasets.masking import MASK
 from minillm.decoding.attention_map import AttentionMap, self_attention
 from minillm.decoding.beam import FORBIDDING, BeamConfig, beam_search
-from minillm.decoding.generate import Completion, Reason, generate
+from minillm.decoding.generate import generate
+from minillm.decoding.rows import Completion, Reason
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.stopping import StopText
 from minillm.models.language_model import LanguageModel, State
 from minillm.speed.accelerate import accelerate, accelerate_writing
+from minillm.text.scoring import Question, ScoredToken, refuse_bare, score_tokens, split_at
 from minillm.tokenizers.tokenizer import Tokenizer
 
 
@@ -145,6 +147,47 @@ class TextModel:
             TextHypothesis(self.tokenizer.decode(each.tokens), each.score, each.logprob, each.length) for each in found
         ]
 
+    def logprobs(self, texts: Sequence[str], contexts: Sequence[str] | None = None) -> list[list[ScoredToken]]:
+        """Every token of each text with its log-probability in nats, given its context and the tokens before it.
+
+        Without contexts a text is one of its own, as a document is in training. Context and text are tokenized together; a token that
+        reaches across the border belongs to the text (see `scoring`). Raises ValueError for an empty text, and for one that is
+        longer, with its context, than the model reads at once: nothing is cut off.
+        """
+        contexts = [""] * len(texts) if contexts is None else contexts
+        for name, given in (("texts", texts), ("contexts", contexts)):
+            refuse_bare(name, given)
+        if len(contexts) != len(texts):
+            raise ValueError(f"{len(contexts)} contexts: expected one for each of the {len(texts)} texts")
+        if "" in texts:
+            raise ValueError(f"text {list(texts).index('')} = '': expected one character at least, to be scored")
+        questions = [self._question(context, text) for context, text in zip(contexts, texts, strict=True)]
+        found = score_tokens(self.model, questions, self._read)
+        return [
+            [
+                ScoredToken(self.tokenizer.decode([token]), logprob)
+                for token, logprob in zip(question.ids[question.n_given :], logprobs, strict=True)
+            ]
+            for question, logprobs in zip(questions, found, strict=True)
+        ]
+
+    def score(self, contexts: Sequence[str], continuations: Sequence[str]) -> list[float]:
+        """The log-probability in nats of each continuation, given its context: the sum of its `logprobs`.
+
+        score(c, a + b) = score(c, a) + score(c + a, b) wherever a token ends between a and b. Errors as `logprobs`.
+        """
+        return [math.fsum(token.logprob for token in tokens) for tokens in self.logprobs(continuations, contexts)]
+
+    def _question(self, context: str, text: str) -> Question:
+        """The tokens of a text that is scored, behind those of its context and what stands before every text."""
+        before = opening(self.tokenizer, self.documents)
+        tokens, n_given = split_at(self.tokenizer, context, text)
+        return Question([*before, *tokens], len(before) + n_given)
+
+    def _read(self, tokens: Tensor, about: list[object]) -> Tensor:
+        """The logits (B, T, V) of tokens (B, T)."""
+        return self.model(tokens)[0]
+
     def start(
         self, prompts: Sequence[str], cache: Callable[[], KVCache] | None = None
     ) -> Callable[[int], State] | None:
@@ -154,7 +197,7 @@ class TextModel:
         """
         if cache is None:
             return None
-        if "cache" not in inspect.signature(self.model.start).parameters:
+        if "cache" not in self.model.start_options:
             raise ValueError(
                 f"cache: expected none beside {type(self.model).__name__}, which keeps no keys and values; leave it out"
             )

@@ -9,9 +9,10 @@ from torch import Tensor
 from minillm.cache.kv_cache import KVCache
 from minillm.datasets.pairs import spaced
 from minillm.decoding.attention_map import AttentionMap
-from minillm.decoding.generate import pad_right
+from minillm.decoding.padding import pad_right
 from minillm.models.language_model import State
 from minillm.text.model import TextModel
+from minillm.text.scoring import Question, ScoredToken
 
 
 class Translator(TextModel):
@@ -32,6 +33,23 @@ class Translator(TextModel):
     def start(self, prompts: Sequence[str], cache: Callable[[], KVCache] | None = None) -> Callable[[int], State]:
         """The memory of these sources."""
         return partial(super().start(prompts, cache) or self.writer.start, source=self._sources(prompts))
+
+    def logprobs(self, texts: Sequence[str], contexts: Sequence[str] | None = None) -> list[list[ScoredToken]]:
+        """Every token of each translation, END behind the last, given its source, which is its context. Errors as `TextModel.logprobs`."""
+        if contexts is None:
+            raise ValueError(
+                "contexts = None: expected the sources; a translation has a probability only beside its own"
+            )
+        return super().logprobs(texts, contexts)
+
+    def _question(self, context: str, text: str) -> Question:
+        """A translation as the decoder writes it, and its source."""
+        end = self.tokenizer.end_id
+        return Question([end, *self.tokenizer.encode(spaced(text)), end], n_given=1, about=self.encode_source(context))
+
+    def _read(self, tokens: Tensor, about: list[object]) -> Tensor:
+        """The logits (B, T, V) of tokens (B, T), given the ids of their sources."""
+        return self.model(tokens, source=pad_right(about).to(tokens.device))[0]
 
     def attention(self, prompt: str, written: str) -> AttentionMap:
         """Where each token of a translation looked in its source when it was written. END stands for itself."""

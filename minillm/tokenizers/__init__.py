@@ -1,1 +1,1 @@
-"""Text to ids and back: one protocol (`tokenizer`), one file an idea, from single characters to byte-level BPE and Unigram."""
+"""Tokenizers: text to ids and back; one contract (`tokenizer`), one algorithm a file, from characters to Unigram."""

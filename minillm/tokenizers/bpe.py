@@ -1,14 +1,13 @@
-"""Byte-pair encoding: begin with bytes; again and again, make the most frequent pair of neighbors one new symbol.
+"""Byte-pair encoding: start from bytes, and repeatedly turn the most frequent pair of neighbors into one new symbol.
 
     merge_i = argmax over pairs (x, y) of count(x y in the training words, after merges 1 ... i-1);  stop below count 2
 
-Of equally frequent pairs the first in byte order wins, so neither the order of documents nor of a hash table can change the
-result. To encode a word, apply the merges in the order learned: the earliest learned one that applies anywhere goes first,
-and of its places the leftmost. A compressor by Gage (1994, "A New Algorithm for Data Compression"), brought to translation
-by Sennrich et al. (2016, "Neural Machine Translation of Rare Words with Subword Units"), to bytes by GPT-2 (Radford et al. 2019).
+Of equally frequent pairs the first in byte order wins, so the result depends neither on the order of documents nor on a
+hash table. To encode a word, apply the merges in the order learned, and each one from the left. Gage 1994 ("A New
+Algorithm for Data Compression"); for translation Sennrich et al. 2016; on bytes GPT-2 (Radford et al. 2019).
 
-Read `pretokenize` before: no merge reaches across words. The same two algorithms in plain lines: lessons/bpe.py.
-Ids: 0 ... 255 the bytes, then merges in order, END last. GPT-2's own files keep their ids.
+Read before: `pretokenize`, since no merge crosses a word, and lessons/bpe.py, the same two algorithms in plain lines.
+Ids: 0 ... 255 are the bytes, then the merges in order, END last. GPT-2's own files keep their ids.
 """
 
 import json
@@ -27,7 +26,11 @@ BYTES = [bytes([byte]) for byte in range(256)]
 
 
 def merge_pair(symbols: list[bytes], pair: Pair) -> list[bytes]:
-    """Join each occurrence of the pair, from the left: "aaa" with (a, a) is "aa", "a"."""
+    """Join each occurrence of the pair, from the left.
+
+    >>> merge_pair([b"a", b"a", b"a"], (b"a", b"a"))
+    [b'aa', b'a']
+    """
     merged, i = [], 0
     while i < len(symbols):
         n = 2 if i + 1 < len(symbols) and (symbols[i], symbols[i + 1]) == pair else 1
@@ -37,11 +40,14 @@ def merge_pair(symbols: list[bytes], pair: Pair) -> list[bytes]:
 
 
 def learn_merges(word_counts: Counter[str], n_merges: int) -> list[Pair]:
-    """At most `n_merges` pairs in the order learned; fewer where no pair occurs twice any more.
+    """At most `n_merges` pairs in the order learned; fewer if no pair occurs twice any more.
 
-    Counts are kept, not taken anew: a merge changes only the words that contain its pair, and `words_with` knows them.
-    The heap holds (-count, pair) for every count that a pair has had; entries that are no longer true are passed over.
-    A merge costs the length of those words, so a text of one enormous word is slow to learn from.
+    Counts are updated, not recomputed: a merge changes only the words that contain its pair, listed in `words_with`.
+    The heap holds (-count, pair) for every count that a pair has had; stale entries are skipped. A merge costs the
+    length of those words, so learning from a text of one enormous word is slow.
+
+    >>> learn_merges(Counter({"abab": 3, "abc": 1}), 2)
+    [(b'a', b'b'), (b'ab', b'ab')]
     """
     words = [[BYTES[byte] for byte in word.encode()] for word in word_counts]
     weights = list(word_counts.values())
@@ -78,14 +84,23 @@ def learn_merges(word_counts: Counter[str], n_merges: int) -> list[Pair]:
 
 
 def gpt2_alphabet() -> dict[str, int]:
-    """Printable character -> byte, as in GPT-2's files: itself where it is printable, else one from U+0100 on, in order."""
+    """GPT-2's printable character for each byte: itself if it is printable, else one from U+0100 on, in order."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
 class BPETokenizer(Tokenizer):
-    """`pieces`: the bytes of each id, END's are empty; `merges`: pairs of pieces whose concatenation is a piece, first come first."""
+    """Byte-level BPE. `pieces`: the bytes of each id (END's are empty); `merges`: pairs of pieces in the order learned.
+
+    The concatenation of a merge's pair is a piece too.
+
+    >>> tokenizer = BPETokenizer.train(["low lower lowest low low"], vocab_size=260)
+    >>> tokenizer.merges
+    [(b'l', b'o'), (b'lo', b'w'), (b' ', b'low')]
+    >>> tokenizer.encode("a low slow"), tokenizer.decode([97, 258])
+    ([97, 258, 32, 115, 257], 'a low')
+    """
 
     def __init__(self, pieces: list[bytes], merges: list[Pair], end_id: int):
         self.pieces, self.merges = pieces, merges
@@ -95,7 +110,8 @@ class BPETokenizer(Tokenizer):
         for needed in [*BYTES, *(piece for left, right in merges for piece in (left, right, left + right))]:
             if needed not in self.token_of:
                 raise ValueError(
-                    f"pieces lack {needed!r}: expected each byte, and the parts and the whole of each merge; take whole files"
+                    f"pieces lack {needed!r}: expected each byte, and the parts and the whole of each merge; "
+                    "take whole files"
                 )
         self.byte_tokens = [self.token_of[byte] for byte in BYTES]
         self.ranks = {(self.token_of[left], self.token_of[right]): rank for rank, (left, right) in enumerate(merges)}
@@ -104,7 +120,7 @@ class BPETokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Self:
-        """Learn at most `vocab_size` ids, bytes and END included."""
+        """Learn at most `vocab_size` ids, bytes and END included. Raises ValueError below 257."""
         if vocab_size < 257:
             raise ValueError(f"vocab_size = {vocab_size}: expected at least 257, the bytes and END; ask for more")
         merges = learn_merges(count_words(texts), vocab_size - 257)
@@ -113,11 +129,14 @@ class BPETokenizer(Tokenizer):
 
     @classmethod
     def from_gpt2(cls, vocab_json: str | Path, merges_txt: str | Path) -> Self:
-        """Read GPT-2's `vocab.json` and `merges.txt`, or files like them; "<|endoftext|>" is END. Ids are those of the files."""
+        """Read `vocab.json` and `merges.txt` of GPT-2's format, with their ids; "<|endoftext|>" is END.
+
+        Raises ValueError for files of another kind.
+        """
         token_of = json.loads(Path(vocab_json).read_text(encoding="utf-8"))
         if sorted(token_of.values()) != list(range(len(token_of))):
             raise ValueError(
-                f"{vocab_json}: expected the ids 0 ... {len(token_of) - 1}, each once; take the file as it was published"
+                f"{vocab_json}: expected the ids 0 ... {len(token_of) - 1}, each once; take the file as published"
             )
         if "<|endoftext|>" not in token_of:
             raise ValueError(
@@ -129,7 +148,8 @@ class BPETokenizer(Tokenizer):
         def to_bytes(piece: str) -> bytes:
             if not set(piece) <= alphabet.keys():
                 raise ValueError(
-                    f"piece {piece!r}: expected byte-level pieces, as GPT-2 writes them; this is another kind of tokenizer"
+                    f"piece {piece!r}: expected byte-level pieces, as GPT-2 writes them; "
+                    "this is another kind of tokenizer"
                 )
             return bytes(alphabet[char] for char in piece)
 
@@ -138,13 +158,14 @@ class BPETokenizer(Tokenizer):
             for piece, token in sorted(token_of.items(), key=lambda item: item[1])
         ]
         first, *lines = Path(merges_txt).read_text(encoding="utf-8").split("\n")
-        if not first.startswith("#version:"):  # no merge: the first one always joins two single characters
+        if not first.startswith("#version:"):  # it cannot be a merge: the first one joins two single characters
             lines = [first, *lines]
         pairs = [line.split(" ") for line in lines if line]
         wrong = next((pair for pair in pairs if len(pair) != 2 or "" in pair), None)
         if wrong:
             raise ValueError(
-                f"{merges_txt}: {' '.join(wrong)!r}: expected two pieces and a space between; take the file as published"
+                f"{merges_txt}: {' '.join(wrong)!r}: expected two pieces and a space between; "
+                "take the file as published"
             )
         return cls(pieces, [(to_bytes(left), to_bytes(right)) for left, right in pairs], end_id)
 
@@ -152,10 +173,10 @@ class BPETokenizer(Tokenizer):
         return self.cache.encode(text)
 
     def _encode_word(self, word: bytes) -> list[int]:
-        """Merge in the order (rank, place) until nothing merges; n log n, since a word may be long.
+        """Merge in the order (rank, place) until nothing merges; O(n log n), since a word may be long.
 
-        A symbol lives at the place where it begins, and places between symbols are None. `after` and `before` lead from symbol
-        to symbol. The place n, also reached as -1, is the border on both sides: None too, so it takes part in no pair.
+        A symbol is stored at the place of its first byte; the other places are None. `after` and `before` link the
+        symbols. Place n, also reached as -1, is the border on both sides and holds None, so it belongs to no pair.
         """
         n = len(word)
         symbols: list[int | None] = [*(self.byte_tokens[byte] for byte in word), None]
@@ -166,7 +187,7 @@ class BPETokenizer(Tokenizer):
             rank, place = heappop(heap)
             following = after[place]
             if self.ranks.get((symbols[place], symbols[following])) != rank:
-                continue  # one of the two has been merged with something else meanwhile
+                continue  # stale: one of the two has been merged with another symbol
             symbols[place], symbols[following] = self.merged[rank], None
             after[place] = after[following]
             before[after[place]] = place

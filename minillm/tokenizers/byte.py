@@ -1,8 +1,8 @@
-"""A text is its UTF-8 bytes: the vocabulary that needs no training and lacks nothing.
+"""Byte tokenizer: the ids of a text are its UTF-8 bytes, so it needs no training and represents every text.
 
-Id = byte, 0 ... 255; END is 256. Sequences are as long as files, about four times those of a BPE vocabulary on English and
-more in other scripts: attention pays for that, and so a model must learn spelling first. ByT5 (Xue et al. 2022) measures
-what it costs and what it buys. Read `tokenizer` before, `bpe` after.
+Id = byte, 0 ... 255; END is 256. Sequences are about four times as long as with a BPE vocabulary on English, and longer
+in other scripts: attention costs more, and the model must learn spelling. ByT5 (Xue et al. 2022) measures the costs and
+the gains. Read before: `tokenizer`; after: `bpe`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,12 @@ from minillm.tokenizers.tokenizer import END, Tokenizer, join_pieces, to_utf8
 
 
 class ByteTokenizer(Tokenizer):
-    """256 bytes and END."""
+    """256 bytes and END.
+
+    >>> tokenizer = ByteTokenizer()
+    >>> tokenizer.encode("hé"), tokenizer.decode([104, 195, 169])
+    ([104, 195, 169], 'hé')
+    """
 
     def __init__(self):
         self.pieces = [*(bytes([byte]) for byte in range(256)), b""]
@@ -21,7 +26,7 @@ class ByteTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str]) -> Self:
-        """There is nothing to learn; the texts are not read."""
+        """A byte tokenizer; it learns nothing, and the texts are not read."""
         return cls()
 
     def encode(self, text: str) -> list[int]:

@@ -1,8 +1,8 @@
-"""One id per character of the training text: the smallest vocabulary, and the easiest to look at.
+"""Character tokenizer: one id for each character of the training text.
 
-The alphabet is sorted, so the id of a character depends on which characters occur and on nothing else; END comes last.
-A character that the training text lacked has no id and is refused: there is no "unknown" that would swallow text.
-Character models of text go back to Shannon (1948), "A Mathematical Theory of Communication". Read `tokenizer` before.
+The alphabet is sorted, so ids depend only on which characters occur; END is last. A character that the training text
+lacks has no id and raises ValueError; there is no "unknown" token, which would lose text. Character models of text go
+back to Shannon (1948), "A Mathematical Theory of Communication". Read before: `tokenizer`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,14 +12,19 @@ from minillm.tokenizers.tokenizer import END, Tokenizer, join_pieces, no_text_er
 
 
 class CharTokenizer(Tokenizer):
-    """`alphabet`: distinct characters; the place of each is its id."""
+    """`alphabet`: distinct characters; the index of each is its id.
+
+    >>> tokenizer = CharTokenizer.train(["abba cab"])
+    >>> tokenizer.alphabet, tokenizer.encode("cab"), tokenizer.end_id
+    (' abc', [3, 1, 2], 4)
+    """
 
     def __init__(self, alphabet: str):
         if len(set(alphabet)) != len(alphabet):
             raise ValueError(
                 f"alphabet = {alphabet!r}: expected each character once; build it with CharTokenizer.train(texts)"
             )
-        to_utf8(alphabet)  # refuses what is not text
+        to_utf8(alphabet)  # raises ValueError for a lone surrogate
         self.alphabet = alphabet
         self.token_of = {char: token for token, char in enumerate(alphabet)}
         self.pieces = [*(char.encode() for char in alphabet), b""]
@@ -28,7 +33,7 @@ class CharTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str]) -> Self:
-        """The alphabet is every character that occurs."""
+        """Use every character of the texts. Raises ValueError if there are none."""
         characters = set().union(*texts)
         if not characters:
             raise no_text_error()
@@ -40,8 +45,9 @@ class CharTokenizer(Tokenizer):
         except KeyError as error:
             char = error.args[0]
             raise ValueError(
-                f"text[{text.index(char)}] = {char!r}: expected one of the {len(self.alphabet)} characters of the training text, "
-                f"{self.alphabet!r}; train on a text that has it, or take a tokenizer that knows every byte (kind 'byte' or 'bpe')"
+                f"text[{text.index(char)}] = {char!r}: expected one of the {len(self.alphabet)} characters of the "
+                f"training text, {self.alphabet!r}; train on a text that has it, or take a tokenizer that has every "
+                "byte (kind 'byte' or 'bpe')"
             ) from None
 
     def decode_bytes(self, tokens: Sequence[int]) -> bytes:

@@ -1,16 +1,13 @@
-r"""Words first, pieces second: what a learned piece may never reach across.
+r"""Pre-tokenization: cut text into words, which no learned piece may cross.
 
 GPT-2 (Radford et al. 2019) cuts text, before it looks for pieces, by the pattern
 
     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 
-into English endings, letters, numbers and the rest, each with the space before it: otherwise "dog.", "dog!" and "dog" would
-each be learned anew. Training and inference both cut here, by the same pattern, since pieces learned under one cut are
-useless under another. The words of a text, joined, are the text.
-
-The standard library has no \p{L} (letters) nor \p{N} (numbers of any kind: \d lacks the "½" and "Ⅷ" among them), and its \s takes
-four control characters for spaces. So the classes are spelled out below; they agree with Unicode's for every character that
-this Python's Unicode tables know. A character newer than the tables counts as neither letter nor number.
+into English endings, letters, numbers and the rest, each with the space before it; otherwise "dog.", "dog!" and "dog"
+would be learned separately. Training and inference use the same pattern. The words of a text, joined, are the text. The
+standard library has neither \p{L} (letters) nor \p{N} (numbers; \d lacks "½" and "Ⅷ"), and its \s includes four control
+characters. So the classes are spelled out below, equal to Unicode's for every character in this Python's tables.
 """
 
 import re
@@ -27,7 +24,7 @@ ENDINGS = "'s|'t|'re|'ve|'m|'ll|'d"
 
 @cache
 def odd_numbers() -> frozenset[str]:
-    r"""What \p{N} has beyond \d, about a thousand characters; found at the first call, in a tenth of a second."""
+    r"""The characters that \p{N} has beyond \d, about a thousand; computed at the first call, in 0.1 seconds."""
     return frozenset(
         char for char in map(chr, range(0x110000)) if char.isnumeric() and not char.isdecimal() and not char.isalpha()
     )
@@ -35,23 +32,27 @@ def odd_numbers() -> frozenset[str]:
 
 @lru_cache(maxsize=256)
 def split_pattern(odd: str) -> re.Pattern:
-    """The pattern for a text in which only these odd numbers occur; the whole thousand would slow it twentyfold."""
+    """The pattern for a text with only these odd numbers; a pattern with all thousand would be twenty times slower."""
     letter, number = rf"[^\W\d_{odd}]", rf"[\d{odd}]"
     rest = rf"(?:_|[^\w{SPACES}])"
     return re.compile(rf"{ENDINGS}| ?{letter}+| ?{number}+| ?{rest}+|[{SPACES}]+(?![^{SPACES}])|[{SPACES}]+")
 
 
 def split_words(text: str) -> list[str]:
-    """Cut a text into words; joined, they are the text."""
+    """Cut a text into words; joined, they are the text.
+
+    >>> split_words("It's 3 dogs,  or 12!")
+    ['It', "'s", ' 3', ' dogs', ',', ' ', ' or', ' 12', '!']
+    """
     odd = "" if text.isascii() else "".join(sorted(odd_numbers().intersection(text)))
     return split_pattern(odd).findall(text)
 
 
 def count_words(texts: Iterable[str]) -> Counter[str]:
-    """How often each word occurs in the training texts."""
+    """Count each word of the training texts. Raises ValueError if there are none."""
     counts: Counter[str] = Counter()
     for text in texts:
-        to_utf8(text)  # refuses what is not text
+        to_utf8(text)  # raises ValueError for a lone surrogate
         counts.update(split_words(text))
     if not counts:
         raise no_text_error()
@@ -59,10 +60,10 @@ def count_words(texts: Iterable[str]) -> Counter[str]:
 
 
 class WordCache(dict):
-    """word -> its tokens, found by `segment` when first asked for: most words of a text have occurred before."""
+    """A cache word -> tokens, filled by `segment` on a miss: most words of a text have occurred before."""
 
     SIZE = 1 << 16  # words
-    LONGEST = 64  # characters; longer ones hardly come back
+    LONGEST = 64  # characters; longer words rarely recur
 
     def __init__(self, segment: Callable[[bytes], list[int]]):
         super().__init__()
@@ -77,6 +78,6 @@ class WordCache(dict):
         return tokens
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of all words of a text."""
-        to_utf8(text)  # refuses what is not text
+        """The tokens of all words of a text."""
+        to_utf8(text)  # raises ValueError for a lone surrogate
         return list(chain.from_iterable(map(self.__getitem__, split_words(text))))

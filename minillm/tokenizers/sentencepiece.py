@@ -1,12 +1,11 @@
-"""Byte-pair encoding or a Unigram model by the sentencepiece package: the tokenizer for speed, and the default.
+"""The sentencepiece package (Kudo and Richardson 2018): BPE or Unigram in C++; fast, and the default.
 
-The same two ideas are written out in `bpe` and `unigram`; read those. The package (Kudo & Richardson 2018, "SentencePiece")
-adds C++ and its own habits, all of which are turned off here where they would change the text: no Unicode normalization,
-no space put in front, none taken away; a character outside the vocabulary falls back to its UTF-8 bytes, <0xE2> and so on.
-Pieces never reach across the start of a word, digits stand alone, so that a model sees the decimal system.
-The package writes a space as U+2581 and so confuses the two; we give it no U+2581 and write that character in bytes.
-
-Ids: 0 is END (the package insists on an unknown piece, which byte fallback never uses), 1 ... 256 the bytes, then pieces.
+The same two algorithms are written out in `bpe` and `unigram`; read those before. Options of the package that would
+change the text are turned off: no Unicode normalization, no added or removed spaces; a character outside the vocabulary
+becomes its UTF-8 bytes (<0xE2> and so on). No piece crosses the start of a word, and each digit is a piece, so that the
+model sees the decimal system. The package writes a space as U+2581 and cannot tell the two apart; so it never sees
+U+2581, which is written in bytes instead. Ids: 0 is END (the package requires an unknown piece, which byte fallback
+never uses), 1 ... 256 the bytes, then pieces.
 """
 
 import base64
@@ -21,17 +20,17 @@ from typing import Literal, Self
 from minillm.tokenizers.tokenizer import END, Tokenizer, join_pieces, no_text_error, to_utf8
 
 Algorithm = Literal["bpe", "unigram"]
-SPACE = "\u2581"  # what the package writes for " "
+SPACE = "\u2581"  # the package's notation for " "
 WORDS = re.compile(f"{SPACE}| *[^ {SPACE}]+| +")
-SAMPLE = {"bpe": 4_000_000, "unigram": 1_000_000}  # characters to learn from: a second or some seconds of training
+SAMPLE = {"bpe": 4_000_000, "unigram": 1_000_000}  # characters to learn from, for some seconds of training
 CHUNK = 4000  # characters
 FIXED = 1 + 256  # END and the bytes
 
 
 def sample_chunks(texts: Iterable[str], size: int) -> list[str]:
-    """About `size` characters of the texts, in chunks drawn from all over them, and always the same ones.
+    """About `size` characters of the texts, in chunks drawn at random, the same on every call.
 
-    Drawn, since every k-th of texts that alternate (source, target, source ...) would be of one sort only.
+    A random sample, because every k-th of alternating texts (source, target, source ...) would be of one kind only.
     """
     chunks = [text[i : i + CHUNK] for text in texts if to_utf8(text) for i in range(0, len(text), CHUNK)]
     total = sum(map(len, chunks))
@@ -42,10 +41,10 @@ def sample_chunks(texts: Iterable[str], size: int) -> list[str]:
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """Wraps a model trained by `train`; any other sentencepiece model may normalize, and then loses text."""
+    """A model trained by `train`; other sentencepiece models may normalize text, and so lose some of it."""
 
     def __init__(self, model: bytes, algorithm: Algorithm):
-        import sentencepiece  # not with the module: a tenth of a second, for those alone who need it
+        import sentencepiece  # here, because it takes 0.1 seconds
 
         self.model, self.algorithm = model, algorithm
         self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -66,8 +65,8 @@ class SentencePieceTokenizer(Tokenizer):
     def train(cls, texts: Iterable[str], vocab_size: int, algorithm: Algorithm = "bpe") -> Self:
         """Learn at most `vocab_size` ids, END and bytes included, from a sample of SAMPLE[algorithm] characters.
 
-        A small text has fewer pieces to offer: the real number is `vocab_size` of the result. Half of the pieces at most
-        are single characters; the rarer characters of a large alphabet are left to their bytes.
+        A small text may give fewer. At most half of the pieces are single characters; the rarer characters of a large
+        alphabet are written in bytes. Raises ValueError.
         """
         import sentencepiece
 
@@ -75,13 +74,14 @@ class SentencePieceTokenizer(Tokenizer):
             raise ValueError(f"algorithm = {algorithm!r}: expected one of {list(SAMPLE)}")
         if vocab_size <= FIXED:
             raise ValueError(
-                f"vocab_size = {vocab_size}: expected more than {FIXED}, END and the bytes; ask for more, or take kind 'byte'"
+                f"vocab_size = {vocab_size}: expected more than {FIXED}, END and the bytes; "
+                "ask for more, or take kind 'byte'"
             )
         chunks = sample_chunks(texts, SAMPLE[algorithm])
         counts = Counter(chain.from_iterable(chunks))
         by_frequency = [char for char, _ in counts.most_common()]
-        # subtle: NUL is in no piece, so it ends pieces where it stands for what must not be learned: the package's own two
-        # marks and rare characters. One at the end also keeps the package from stripping a last newline.
+        # subtle: no piece contains NUL, so it replaces everything that must not be learned: the package's own two marks
+        # and rare characters. A NUL at the end also prevents the package from stripping a last newline.
         barriers = dict.fromkeys([0x2581, 0x2585, *map(ord, by_frequency[max(1, (vocab_size - FIXED) // 2) :])], "\0")
         sentences = [chunk.translate(barriers) + "\0" for chunk in chunks]
         if not any(sentence.strip("\0") for sentence in sentences):
@@ -115,13 +115,13 @@ class SentencePieceTokenizer(Tokenizer):
         return self.encode_many([text])[0]
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """One call of the package for the distinct words of all texts: each word is segmented once.
+        """Encode texts with one call of the package for their distinct words: each word is segmented once.
 
-        Exactly the segmentation of the whole, since no piece reaches across the start of a word; for Unigram better than
-        that, because the package adds up scores in 32 bits, which cannot tell segmentations of a long text apart.
+        This equals the segmentation of whole texts, because no piece crosses the start of a word. For Unigram it is
+        more exact: the package adds up scores in 32 bits, which cannot distinguish segmentations of a long text.
         """
         for text in texts:
-            to_utf8(text)  # refuses what is not text
+            to_utf8(text)  # raises ValueError for a lone surrogate
         split = [WORDS.findall(text) for text in texts]
         distinct = list(set(chain.from_iterable(split)) - {SPACE})
         tokens_of = dict(zip(distinct, self.processor.encode(distinct), strict=True))

@@ -1,9 +1,9 @@
-"""Text while it is being generated: a token may end in the middle of a character.
+"""Streaming decoder: text from ids as they are generated, although a token may end in the middle of a character.
 
-"é" is two bytes, an emoji four, and a token is free to carry only some of them. The decoder keeps the unfinished bytes back
-until the rest arrives: pushed pieces and the flush, joined, are `tokenizer.decode` of all tokens at once, whatever they are.
-At most three bytes are ever held, so the text on the screen is at most one character behind. The state machine is the standard
-library's, of UTF-8 as in RFC 3629 (Yergeau 2003).
+"é" is two bytes, an emoji four, and a token may hold only some of them. The decoder keeps incomplete bytes until the
+rest arrives. The pushed pieces and the flush, joined, are `tokenizer.decode` of all tokens at once. It holds at most
+three bytes, so the text is at most one character late. The state machine is the standard library's, of UTF-8 as in RFC
+3629 (Yergeau 2003).
 """
 
 import codecs
@@ -12,7 +12,13 @@ from minillm.tokenizers.tokenizer import Tokenizer
 
 
 class StreamDecoder:
-    """Feed it one id at a time; print what it returns."""
+    """Push one id at a time; print the text that `push` returns.
+
+    >>> from minillm.tokenizers.byte import ByteTokenizer
+    >>> decoder = StreamDecoder(ByteTokenizer())
+    >>> [decoder.push(token) for token in "né!".encode()], decoder.flush()
+    (['n', '', 'é', '!'], '')
+    """
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
@@ -23,5 +29,5 @@ class StreamDecoder:
         return self.decoder.decode(self.tokenizer.decode_bytes([token]))
 
     def flush(self) -> str:
-        """What is left at the end: "" or U+FFFD for a character that was never finished. Ready for a new text afterwards."""
+        """The rest at the end: "", or U+FFFD for an incomplete character. Resets the decoder for a new text."""
         return self.decoder.decode(b"", final=True)

@@ -1,15 +1,14 @@
-"""Unigram: every piece has a probability, and a word is segmented in the most probable of all ways.
+"""Unigram tokenizer: every piece has a probability, and a word gets its most probable segmentation (Kudo 2018).
 
     P(x) = product of p(piece) over the pieces of segmentation x        P(word) = sum of P(x) over all segmentations x
 
-Training starts from too many pieces, the frequent substrings, and alternates two things: expectation-maximization, which fits
-p to the words when nobody says how they are segmented (p(piece) proportional to its expected count, by forward-backward), and
-pruning of the pieces whose loss costs the least likelihood. To encode: Viterbi. To let a model see a word in several spellings:
-draw a segmentation with probability proportional to P(x)^alpha, forwards summing, backwards drawing ("subword regularization").
-Kudo 2018, "Subword Regularization: Improving Neural Network Translation Models with Multiple Subword Candidates".
-
-Here pieces are byte strings and the 256 bytes are always among them, so every string has a segmentation; learned pieces consist
-of whole characters and stay within a word (read `pretokenize` before). Ids: the bytes, then pieces by falling probability, END last.
+Training starts from too many pieces, the frequent substrings, and alternates two steps: expectation-maximization fits p
+to unsegmented words (p(piece) is proportional to its expected count, by forward-backward), and pruning removes the
+pieces whose loss costs the least likelihood. `encode` is Viterbi. `sample` draws a segmentation with probability
+proportional to P(x)^alpha (forward sums, backward draws), so that a model sees a word in several spellings (subword
+regularization). Pieces are byte strings; the 256 bytes are always among them, so every string has a segmentation.
+Learned pieces consist of whole characters within a word. Ids: the bytes, pieces by falling probability, END last. Read
+before: `pretokenize`.
 """
 
 import base64
@@ -26,28 +25,33 @@ from minillm.tokenizers.tokenizer import END, Tokenizer, join_pieces, to_utf8
 
 BYTES = [bytes([byte]) for byte in range(256)]
 LONGEST = 16  # characters of a learned piece
-SEEDS = 8  # times as many pieces at the start as are wanted
-KEEP = 0.75  # of the pieces that survive a pruning
+SEEDS = 8  # pieces at the start for each final one
+KEEP = 0.75  # share of the pieces that remain after a pruning
 EM_STEPS = 2  # between prunings
-FLOOR = math.log(1e-9)  # of a byte: it stays possible, as a last resort
+FLOOR = math.log(1e-9)  # least log probability of a byte, so that it remains possible
 
 
 class PieceModel:
-    """logprobs: piece -> log p(piece). All that can be asked about one word."""
+    """Segmentations of one word. logprobs: piece -> log p(piece).
+
+    >>> model = PieceModel({b"a": -2.0, b"b": -2.0, b"ab": -3.0})
+    >>> model.viterbi(b"abb")
+    ([b'ab', b'b'], -5.0)
+    """
 
     def __init__(self, logprobs: dict[bytes, float]):
         self.logprobs = logprobs
         self.longest = max(map(len, logprobs))
 
     def arcs_into(self, word: bytes, end: int) -> Iterator[tuple[int, float]]:
-        """(start, log p) of every piece that ends at `end`, the longest first."""
+        """Yield (start, log p) of every piece that ends at `end`, the longest first."""
         for start in range(max(0, end - self.longest), end):
             logprob = self.logprobs.get(word[start:end])
             if logprob is not None:
                 yield start, logprob
 
     def viterbi(self, word: bytes) -> tuple[list[bytes], float]:
-        """The most probable segmentation and log P of it. Of equals, the one whose last piece is longest."""
+        """The most probable segmentation and its log P; among equals, the one with the longest last piece."""
         best, back = [0.0], [0]
         for end in range(1, len(word) + 1):
             score, start = max(
@@ -63,7 +67,7 @@ class PieceModel:
         return pieces[::-1], best[-1]
 
     def forward(self, word: bytes, alpha: float = 1.0) -> list[float]:
-        """For each place, log of the sum of P(x)^alpha over the segmentations x of what is before it; the last is the word's."""
+        """For each place: the log of the sum of P(x)^alpha over all segmentations x of the bytes before it."""
         sums = [0.0]
         for end in range(1, len(word) + 1):
             sums.append(
@@ -72,7 +76,7 @@ class PieceModel:
         return sums
 
     def sample(self, word: bytes, alpha: float, generator: torch.Generator) -> list[bytes]:
-        """A segmentation x with probability P(x)^alpha / sum: the last piece first, each with its share of the sum up to there."""
+        """A segmentation x with probability P(x)^alpha / sum, drawn from the last piece to the first."""
         sums = self.forward(word, alpha)
         pieces, end = [], len(word)
         while end:
@@ -87,10 +91,10 @@ class PieceModel:
 
 
 class Lattice:
-    """All segmentations of all training words at once, as arrays of arcs: what one EM step sums over.
+    """All segmentations of all training words at once, as arrays of arcs: the input of one EM step.
 
-    Places of all words are numbered through. Arc i is the piece `piece[i]` from place `start[i]` to place `end[i]`. Sums over
-    paths go place by place within the word, for all words together.
+    Places are numbered through all words. Arc i is the piece `piece[i]` from place `start[i]` to place `end[i]`. Sums
+    over paths go place by place within the word, for all words together.
     """
 
     def __init__(self, word_counts: dict[bytes, int], pieces: list[bytes]):
@@ -99,7 +103,7 @@ class Lattice:
         words = list(word_counts)
         self.weights = np.array(list(word_counts.values()), dtype=np.float64)  # (words,)
         lengths = np.array([len(word) for word in words])
-        self.last = np.cumsum(lengths + 1) - 1  # place after the end of each word
+        self.last = np.cumsum(lengths + 1) - 1  # the place after each word
         self.first = self.last - lengths
         arcs = [
             (first + i, first + j, index, w)
@@ -113,7 +117,7 @@ class Lattice:
         self._order()
 
     def _order(self) -> None:
-        """Groups of arcs that end (start) at the same distance from the beginning of their word."""
+        """Group arcs by the distance of their end (start) from the beginning of their word."""
         self.by_end, self.by_start = (
             np.split(
                 order := np.argsort(depth, kind="stable"), np.searchsorted(depth[order], range(1, self.length + 1))
@@ -122,20 +126,16 @@ class Lattice:
         )
 
     def keep(self, alive: np.ndarray) -> None:
-        """Drop the arcs of pruned pieces; alive is a mask (n_pieces,)."""
+        """Drop the arcs of pruned pieces; `alive` is a mask (n_pieces,)."""
         mask = alive[self.piece]
-        self.start, self.end, self.piece, self.word = (
-            self.start[mask],
-            self.end[mask],
-            self.piece[mask],
-            self.word[mask],
-        )
+        self.start, self.end = self.start[mask], self.end[mask]
+        self.piece, self.word = self.piece[mask], self.word[mask]
         self._order()
 
     def expected_counts(self, logprobs: np.ndarray) -> tuple[np.ndarray, float]:
-        """How often each piece is used, weighted over all segmentations, (n_pieces,); and log P of the training words.
+        """Expected count of each piece over all segmentations, (n_pieces,), and log P of the training words.
 
-        A piece from i to j is used by the share  forward(i) p(piece) backward(j) / P(word)  of the segmentations of its word.
+        The share  forward(i) p(piece) backward(j) / P(word)  of a word's segmentations has the piece from i to j.
         """
         scores = logprobs[self.piece]
         forward = np.full(int(self.last[-1]) + 1, -np.inf)
@@ -152,13 +152,13 @@ class Lattice:
 
 
 def normalize(counts: np.ndarray) -> np.ndarray:
-    """The M step: log of each count's share. A piece never used gets -inf."""
+    """The M step: log of each count's share. An unused piece gets -inf."""
     with np.errstate(divide="ignore"):
         return np.log(counts / counts.sum())
 
 
 def seed_pieces(word_counts: Counter[str], n_pieces: int) -> list[bytes]:
-    """The `n_pieces` substrings, longer than a byte, that cover most of the text, count * length, of those that occur twice."""
+    """The `n_pieces` substrings with the largest count * length, among those longer than a byte that occur twice."""
     counts: Counter[str] = Counter()
     for word, count in word_counts.items():
         for i in range(len(word)):
@@ -196,21 +196,22 @@ def learn_pieces(word_counts: Counter[str], n_pieces: int) -> dict[bytes, float]
 
 
 def logprob_without(model: PieceModel, piece: bytes) -> float:
-    """log P of the best that could stand in for a piece if it were pruned; times its count, about the likelihood it is worth."""
+    """log P of the best replacement of a piece, if it is pruned; its loss times its count is about its likelihood."""
     logprob = model.logprobs.pop(piece)
-    _, instead = model.viterbi(piece)
+    _, replacement = model.viterbi(piece)
     model.logprobs[piece] = logprob
-    return instead
+    return replacement
 
 
 class UnigramTokenizer(Tokenizer):
-    """`logprobs`: natural logarithm of each piece's probability, all 256 bytes among them, in the order of ids."""
+    """`logprobs`: log probability of each piece in the order of ids, the 256 bytes among them. Raises ValueError."""
 
     def __init__(self, logprobs: dict[bytes, float]):
         missing = [byte for byte in BYTES if byte not in logprobs]
         if missing:
             raise ValueError(
-                f"logprobs lack {missing[0]!r}: expected every byte among the pieces; build it with UnigramTokenizer.train"
+                f"logprobs lack {missing[0]!r}: expected every byte among the pieces; "
+                "build it with UnigramTokenizer.train"
             )
         self.model = PieceModel(logprobs)
         self.pieces = [*logprobs, b""]
@@ -221,7 +222,7 @@ class UnigramTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Self:
-        """Learn at most `vocab_size` ids, bytes and END included."""
+        """Learn at most `vocab_size` ids, bytes and END included. Raises ValueError below 257."""
         if vocab_size < 257:
             raise ValueError(f"vocab_size = {vocab_size}: expected at least 257, the bytes and END; ask for more")
         logprobs = learn_pieces(count_words(texts), vocab_size - 257)
@@ -232,13 +233,14 @@ class UnigramTokenizer(Tokenizer):
         return self.cache.encode(text)
 
     def sample(self, text: str, alpha: float, generator: torch.Generator) -> list[int]:
-        """Ids of a random segmentation, each x with probability proportional to P(x)^alpha.
+        """Ids of a random segmentation, each x with probability proportional to P(x)^alpha. Raises ValueError.
 
-        alpha = 0 takes all segmentations for equals, 1 is the model's own distribution, and a large alpha is `encode`.
+        alpha = 0 gives all segmentations the same probability, 1 is the model's own distribution, a large alpha is
+        `encode`.
         """
         if not 0 <= alpha < math.inf:
             raise ValueError(f"alpha = {alpha}: expected a number from 0 on; for the best segmentation take encode")
-        to_utf8(text)  # refuses what is not text
+        to_utf8(text)  # raises ValueError for a lone surrogate
         return [
             self.token_of[piece]
             for word in split_words(text)

@@ -137,6 +137,6 @@ def _thousands(bar: tqdm, tokens_per_step: float) -> str:
 
 def _bar(config: TrainConfig, progress: Progress) -> tqdm:
     how: dict[str, Any] = {"total": config.max_steps, "initial": progress.step, "unit": "step", "smoothing": 0.05}
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() or "ipykernel" in sys.modules:  # a notebook, too, draws over a line
         return tqdm(**how, dynamic_ncols=True, mininterval=0.5)
     return tqdm(**how, file=PlainLines(sys.stderr), bar_format=PLAIN, mininterval=SECONDS_BETWEEN_LINES)

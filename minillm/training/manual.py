@@ -5,6 +5,7 @@ come from is another. They are autograd's up to rounding, so a run follows the r
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -29,7 +30,7 @@ class ManualStep(GradientStep):
     def __init__(self, model: nn.Module, objective: Objective, *rest: Any, precision: str = "fp32", **how: Any):
         """As `GradientStep`. Raises ValueError for a model, an objective or a precision without derivatives by hand."""
         if objective is not next_token:
-            name = getattr(objective, "__name__", "a smoothed one")
+            name = "a smoothed one" if isinstance(objective, partial) else objective.__name__
             raise ValueError(f"task.backward = manual: expected next-token prediction, not {name}; use autograd")
         if precision == "bf16":
             raise ValueError(

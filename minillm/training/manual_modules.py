@@ -6,6 +6,7 @@ these two calls; see `manual_decoder`.
 """
 
 from collections.abc import Callable, Iterable
+from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -83,4 +84,6 @@ def _both(module: nn.Linear) -> tuple[Tensor, Tensor | None]:
 
 def _name_of(activation: Callable[[Tensor], Tensor]) -> str:
     named = (name for name, function in ACTIVATIONS.items() if function is activation)
-    return next(named, getattr(activation, "__name__", repr(activation)))
+    return next(
+        named, activation.__name__ if isinstance(activation, FunctionType | BuiltinFunctionType) else repr(activation)
+    )

@@ -1,4 +1,4 @@
-"""Finding layers by name, and putting others in their place."""
+"""Linear layers are found by name and replaced by other modules."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from tests.tiny import SHAPES, decoder, tokens
         (["to_q"], ["blocks.0.attention.to_q", "blocks.1.attention.to_q"]),
         (["attention.to_q", "to_q"], ["blocks.0.attention.to_q", "blocks.1.attention.to_q"]),
         (["blocks.1.attention.to_?"], [f"blocks.1.attention.to_{x}" for x in "qkv"]),
-        (["blocks.0.*"], [f"blocks.0.{x}" for x in ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out")]
+        (["blocks.0.*"], [f"blocks.0.attention.to_{x}" for x in ("q", "k", "v", "out")]
             + ["blocks.0.feedforward.up", "blocks.0.feedforward.down"]),
         (["head"], ["head"]),
         (["down", "head"], ["blocks.0.feedforward.down", "blocks.1.feedforward.down", "head"]),

@@ -1,4 +1,4 @@
-"""LoRA against the published equation, and what must hold whatever is adapted: merging, freezing, saving."""
+"""LoRA equals the published equation; laws of merging, freezing and saving hold for every choice of targets."""
 
 import copy
 import itertools
@@ -235,7 +235,7 @@ def test_a_layer_that_is_used_twice_is_merged_in_both_places():
 
 @pytest.mark.parametrize("size", [1.0, 1e-3])
 def test_a_merge_in_bfloat16_is_rounded_once(size):
-    """The sum in float32 leaves half a unit in the last of 8 binary places; corrections smaller than that are rounded away by any merge."""
+    """The float32 sum errs by half a unit in the last of 8 bits; any merge rounds smaller corrections away."""
     layer = LoRA(nn.Linear(31, 29, bias=False).double(), 3, 1.0)
     nn.init.normal_(layer.B.weight, std=size)
     layer = layer.bfloat16()

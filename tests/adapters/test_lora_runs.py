@@ -1,4 +1,4 @@
-"""Adapters as a user trains, resumes and samples them: the folder of a run, its base, and every wrong thing that one may type."""
+"""Adapters by the scripts: training, resuming, sampling, the base run, and every invalid use."""
 
 import json
 import shutil

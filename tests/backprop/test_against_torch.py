@@ -1,4 +1,4 @@
-"""The forwards are those of torch's own layers, and of the project's where torch has none."""
+"""The forwards equal torch's own layers, and the library's where torch has none."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Every backward against differences of its own forward, and against autograd through that forward."""
+"""Every backward equals numerical differences of its forward, and autograd through that forward."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from minillm.backprop.softmax import softmax, softmax_backward
 from minillm.backprop.textbook import numerically
 
 N_GATES = {"rnn": 1, "lstm": 4, "gru": 3}
-CASES = {}  # name -> function without arguments that gives (forward, backward, inputs); backward gives one derivative an input
+CASES = {}  # name -> function () -> (forward, backward, inputs); backward returns one derivative for each input
 
 
 def random(*shape: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The network of three inputs and two neurons, number by number."""
+"""The worked example of three inputs and two neurons, number by number."""
 
 import math
 
@@ -76,7 +76,7 @@ def test_the_printed_walk_shows_every_number_in_columns(capsys):
     assert ["rug", "2.1972", "0.9000", "0.1054"] in tables
     assert ["rug", "0.0000", "0.0900", "-0.0900", "0.9000"] in tables
     assert ["mat", "-10.0000", "-0.0900", "0.0900", "-0.9000"] in tables
-    assert "The loss of this guess is L = -ln 0.1 = 2.303." in lines
+    assert "The loss is L = -ln 0.1 = 2.303." in lines
     derivatives = [row for row in tables if row[1:2] == ["of"] and len(row) == 8]
     assert [row[3:7] for row in derivatives] == [
         ["0.9000", "2.0000", "1.8000", "1.8000"],

@@ -1,4 +1,4 @@
-"""What every cache that forgets nothing must keep: a state is worth exactly a fresh reading of the tokens that it holds."""
+"""Laws of every exact cache: a state equals a fresh read of the tokens that it holds."""
 
 from functools import partial
 from itertools import pairwise, product

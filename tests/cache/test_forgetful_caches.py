@@ -1,4 +1,4 @@
-"""Caches that round or forget: with room for everything they are exact, without it they hold what their papers say, and no more bytes."""
+"""Lossy caches: exact with room for everything; with less, they hold what their papers say, in no more bytes."""
 
 from functools import partial
 
@@ -199,7 +199,7 @@ def weights_of(layer, q, k, v, at_q, at_k, positions_kind, window):
 
 
 def held_by_oracle(name, layer, qkv, n_prompt, kind, window):
-    """Answers (T, H, K) to the queries of a row that is read token by token (streaming, h2o) or prompt first (snapkv), by plain lists."""
+    """Outputs (T, H, K) of a row read token by token (streaming, h2o) or prompt first (snapkv), by plain lists."""
     (q, k, v), G = qkv, qkv[1].shape[1]
     held, scores, answers = [[] for _ in range(G)], [{} for _ in range(G)], []
     for t in range(len(q)):
@@ -243,7 +243,7 @@ def test_a_forgetful_cache_answers_as_its_paper_does_on_lists(name, shape, seed,
 
 
 def answers_of(name, shape, seed, n_prompt, T=19):
-    """An attention layer, its queries, keys and values (T, heads, K) of a random text, and its answers (T, H, K) over a cache."""
+    """An attention layer; queries, keys and values (T, heads, K) of a random text; outputs (T, H, K) over a cache."""
     layer, g = decoder(**shape).requires_grad_(False).blocks[0].attention, torch.Generator().manual_seed(seed)
     x, cache = torch.randn(1, T, 10, generator=g, dtype=torch.float64), TIGHT[name]()
     reads = [n_prompt] + [1] * (T - n_prompt) if name == "snapkv" else [1] * T

@@ -1,4 +1,4 @@
-"""Pages against lists: whatever rows do, each holds its own text, no page is lost, and nobody writes where another looks."""
+"""Pages equal lists: after any operations every row has its own text, no page is lost, no shared page is written."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Pages that are found by their text: which ones, for how long, and what they are worth after everything that happened to them."""
+"""Prefix caching: which pages are found by their text, for how long, and that their content is right."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Rounded keys and values: the error is bounded, the bytes are really fewer, and every token is still there."""
+"""Quantized caches: the error is bounded, the bytes are really fewer, and no token is lost."""
 
 from functools import partial
 from itertools import pairwise, product
@@ -100,9 +100,8 @@ def test_the_bytes_held_are_those_of_the_codes_the_scales_and_the_last_tokens(bi
     read(cache, k, v, 32)
     read(plain, k, v, 32)
     codes = 2 * 2 * 3 * 128 * 16 * bits // 8
-    scales = (
-        2 * 4 * (2 * 3 * 16 * 4 + 2 * 3 * 128)
-    )  # scale and zero point: of four groups of keys, of each token's values
+    # scale and zero point, for four groups of keys and for each token's values
+    scales = 2 * 4 * (2 * 3 * 16 * 4 + 2 * 3 * 128)
     last = 2 * 3 * 32 * (2 * 16 * 4 + 8)
     assert cache.nbytes() == codes + scales + last + 2 * 8
     assert len(cache.slots.positions[0, 0]) == 32

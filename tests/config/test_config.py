@@ -1,4 +1,4 @@
-"""Configs: strict, complete, and the same after a trip through TOML or the command line."""
+"""Configs are strict, complete, and unchanged by a round trip through TOML or the command line."""
 
 import dataclasses
 import importlib
@@ -18,6 +18,7 @@ from minillm.config.fields import (
     AtLeast,
     AtMost,
     Between,
+    Choice,
     Count,
     Fraction,
     Positive,
@@ -30,6 +31,8 @@ from minillm.config.loading import brief, from_dict, keys, load, to_toml
 from minillm.runs.config import RunConfig
 from minillm.system.folders import version
 
+ROUND, EDGED = {"circle": 0}, {"triangle": 3, "square": 4}
+
 
 @dataclass(frozen=True)
 class Some:
@@ -40,6 +43,7 @@ class Some:
     x: float = 0.5  # any fraction
     yes: bool = True  # or no
     kind: Literal["one", "two", "three"] = "one"  # one of three
+    shape: Annotated[str, Choice(ROUND, EDGED)] = "circle"  # one of the keys of two dictionaries
     ids: tuple[int, ...] = ()  # many numbers
     names: tuple[str, ...] = ()  # many texts
     positive: Positive = 1  # at least 1
@@ -104,6 +108,7 @@ somes = st.builds(
     x=floats,
     yes=st.booleans(),
     kind=st.sampled_from(["one", "two", "three"]),
+    shape=st.sampled_from([*ROUND, *EDGED]),
     ids=st.lists(ints, max_size=3).map(tuple),
     names=st.lists(texts, max_size=3).map(tuple),
     positive=st.integers(1, 2**40),
@@ -199,6 +204,8 @@ def test_a_file_that_is_no_toml_is_refused_by_name(text, tmp_path):
         ({"some": {"text": 1}}, r"^some\.text = 1: expected text$"),
         ({"some": {"kind": "tow"}}, r"^some\.kind = 'tow': expected .*did you mean two"),
         ({"some": {"kind": 1}}, r"^some\.kind = 1: expected one of one, two, three$"),
+        ({"some": {"shape": "squrae"}}, r"^some\.shape = 'squrae': expected .*did you mean square"),
+        ({"some": {"shape": 4}}, r"^some\.shape = 4: expected one of circle, triangle, square$"),
         ({"some": {"ids": 1}}, r"^some\.ids = 1: expected comma-separated int$"),
         ({"some": {"ids": [1, "2"]}}, r"^some\.ids = '2': expected int$"),
         ({"some": {"positive": 0}}, r"^some\.positive = 0: expected int >= 1$"),
@@ -228,6 +235,7 @@ def test_what_does_not_fit_is_refused_with_its_full_name(tree, sentence):
         ("some.yes", "True", r"^--some\.yes = 'True': expected true or false$"),
         ("some.yes", "1", r"^--some\.yes = '1': expected true or false$"),
         ("some.kind", "four", r"^--some\.kind = 'four': expected one of one, two, three$"),
+        ("some.shape", "cube", r"^--some\.shape = 'cube': expected one of circle, triangle, square$"),
         ("some.ids", "1,x", r"^--some\.ids = 'x': expected int$"),
         ("some.positive", "0", r"^--some\.positive = 0: expected int >= 1$"),
         ("some.share", "2", r"^--some\.share = 2\.0: expected float 0 \.\.\. 1$"),
@@ -279,6 +287,14 @@ def test_flags_with_dashes_are_named_with_dashes_in_errors():
         override(RunConfig().sampling, {"no_repeat_ngram": "x"}, dashes=True)
 
 
+def test_a_new_key_of_a_dictionary_is_a_new_choice(monkeypatch):
+    with pytest.raises(ValueError, match=r"Some\.shape = 'hexagon': expected one of circle, triangle, square$"):
+        Some(shape="hexagon")
+    monkeypatch.setitem(EDGED, "hexagon", 6)
+    assert from_dict(Whole, tomllib.loads(to_toml(Whole(Some(shape="hexagon"))))).some.shape == "hexagon"
+    assert "one of circle, triangle, square, hexagon; default" in " ".join(parser_of(Whole).format_help().split())
+
+
 def test_a_dataclass_built_in_python_is_checked_as_strictly():
     with pytest.raises(ValueError, match=r"Some\.n = True: expected int"):
         Some(n=True)
@@ -312,6 +328,7 @@ def test_every_key_of_a_run_has_a_comment_of_its_own():
         "x": "any fraction",
         "yes": "or no",
         "kind": "one of three",
+        "shape": "one of the keys of two dictionaries",
         "ids": "many numbers",
         "names": "many texts",
         "positive": "at least 1",

@@ -1,4 +1,4 @@
-"""The verdict on a story: whole, a beginning, or no story from a given character on."""
+"""The verdict on a story: whole, a beginning, or invalid from a given character on."""
 
 import pytest
 

@@ -1,7 +1,7 @@
-"""All roads give the same tokens: whatever remembers, guesses, shares or waits, greedy decoding in float64 writes one text.
+"""All ways of decoding agree: with any cache, draft, sharing or batching, greedy decoding in float64 gives one text.
 
-The reference reads the whole text anew for every token and takes the largest logit. A road that a model cannot take says so. The reads
-of a road may be ragged in any way: EMPTY may stand first, last and in the middle, and rows may be level in the end.
+The reference reads the whole text anew for every token and takes the largest logit. A way that a model cannot take
+raises an error. Reads may be ragged in any form: EMPTY may be first, last and in the middle, and rows may end level.
 """
 
 from functools import partial
@@ -202,7 +202,7 @@ def test_every_road_gives_the_same_tokens_or_says_why_not(name, road, expected):
 
 @st.composite
 def level_prompts(draw):
-    """Prompts of one length, most of which begin alike, so that rows with more and with less to read end in the same place."""
+    """Prompts of one length, mostly with a common beginning, so that rows with more and less to read end together."""
     length = draw(st.integers(1, 9))
     texts = st.lists(st.integers(0, VOCAB - 1), min_size=length, max_size=length)
     first, shared = draw(texts), st.integers(0, length)

@@ -1,4 +1,4 @@
-"""A grammar that writes a text in two ways is refused, and no other is; what is accepted has as many texts as it says."""
+"""Exactly the ambiguous grammars are refused; an accepted one has as many texts as it says."""
 
 import math
 import tempfile
@@ -117,8 +117,8 @@ def test_what_is_written_in_two_ways_is_shown(text, found):
 
 def test_a_large_grammar_is_tried_by_reading_texts_back(monkeypatch):
     text = STORIES.read_text().replace("rule luck\n", "rule luck\n  - It ended well because\n")
-    monkeypatch.setattr(ambiguity, "MOST_PAIRS", 10)
+    monkeypatch.setattr(ambiguity, "MAX_PAIRS", 10)
     with pytest.raises(ValueError, match="expected one way to write it, found two"):
         world_of(text)
-    monkeypatch.setattr(ambiguity, "N_READ", 0)
+    monkeypatch.setattr(ambiguity, "N_SAMPLES", 0)
     world_of(text)

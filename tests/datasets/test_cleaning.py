@@ -1,4 +1,4 @@
-"""Laws of cleaning: its account adds up, it never repeats itself, and MinHash finds what comparing all pairs finds."""
+"""Laws of cleaning: its report adds up, it is idempotent, and MinHash finds the pairs that a full comparison finds."""
 
 import random
 import re

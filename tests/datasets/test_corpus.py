@@ -1,4 +1,4 @@
-"""Reading texts: exactly what is in the file, or a sentence that says what is wrong with it."""
+"""Corpora: the documents are exactly the files' contents, or an error says what is wrong."""
 
 import json
 import os
@@ -12,6 +12,8 @@ from minillm.config.loading import keys
 from minillm.datasets import corpus
 from minillm.datasets.corpus import Corpus, DataConfig, corpus_of, load_corpus, load_pairs
 from minillm.datasets.files import read_documents
+
+KNOWN = "stories, diary, python-docs, shakespeare, french, translation"
 
 
 def load(path) -> list[str]:
@@ -126,15 +128,9 @@ def test_a_folder_or_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        (
-            "storeis",
-            "expected stories, diary, python-docs, shakespeare, french, translation, or a file or folder that exists; did you mean st",
-        ),
+        ("storeis", f"expected {KNOWN}, or a file or folder that exists; did you mean st"),
         ("Shakespear", "did you mean shakespeare?"),
-        (
-            "nowhere/my.txt",
-            "expected stories, diary, python-docs, shakespeare, french, translation, or a file or folder that exists; check the",
-        ),
+        ("nowhere/my.txt", f"expected {KNOWN}, or a file or folder that exists; check the"),
         ("", "data.corpus = '': expected stories"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The diary: the stories told by the hero, a grammar that is another one and a few changes."""
+"""The diary: stories in the first person, a grammar that includes another one and changes a part of it."""
 
 import itertools
 import re

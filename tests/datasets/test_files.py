@@ -1,4 +1,4 @@
-"""Files of every kind: read for what they are, and said; or refused in a sentence, and never waited for."""
+"""Files of every kind are read correctly and reported, or refused with a clear error; reading never blocks."""
 
 import gzip
 import json
@@ -33,7 +33,7 @@ def test_a_packed_file_is_of_the_kind_that_it_packs(tmp_path):
 def test_a_packed_file_that_is_damaged_is_refused(tmp_path, cut):
     path = tmp_path / "my.txt.gz"
     path.write_bytes(gzip.compress(b"a text that is long enough" * 9)[:cut])
-    with pytest.raises(ValueError, match=r"my.txt.gz: expected a file packed by gzip, got an error"):
+    with pytest.raises(ValueError, match=r"my.txt.gz: expected a file compressed by gzip, got an error"):
         read_documents(path)
 
 

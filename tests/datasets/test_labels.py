@@ -1,4 +1,4 @@
-"""Labelled texts: the answer is a fact, is not written in the text, and batches lose nothing that matters."""
+"""Labelled texts: labels are exact and do not occur in the text, and batches keep the end of every text."""
 
 import itertools
 import string

@@ -1,4 +1,4 @@
-"""Laws of lanes: rows go on from step to step or say that they do not, and each epoch deals its rows once."""
+"""Laws of lanes: rows continue from step to step or are marked as not continuing, and an epoch has each row once."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Blanks: how many, of which sort, whole words, and never twice the same by accident."""
+"""Masked tokens: number, kinds, whole words, and independent draws."""
 
 import math
 
@@ -15,7 +15,10 @@ from minillm.tokenizers.char import CharTokenizer
 from minillm.tokenizers.sentencepiece import SentencePieceTokenizer
 from minillm.tokenizers.unigram import UnigramTokenizer
 
-TEXT = 'The cat\'s hat sat on the mat. "Why, on the mat?" asked Bella, who was 12 and naïve.\nThe cat went home to think about that.'
+TEXT = (
+    'The cat\'s hat sat on the mat. "Why, on the mat?" asked Bella, who was 12 and naïve.\n'
+    "The cat went home to think about that."
+)
 TOKENIZERS = {
     "byte": ByteTokenizer(),
     "char": CharTokenizer.train([TEXT]),

@@ -1,4 +1,4 @@
-"""Pairs: the second half is the row's own or another's, and the answer says which."""
+"""Next-sentence pairs: the second half is the row's own or another row's, and the target says which."""
 
 import math
 

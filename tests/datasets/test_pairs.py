@@ -1,4 +1,4 @@
-"""Pairs as batches: framed by END, dealt out once an epoch, a pure function of the step; and pairs from a file."""
+"""Pairs as batches: framed by END, each once an epoch, a pure function of the step; and pairs from a file."""
 
 from functools import partial
 

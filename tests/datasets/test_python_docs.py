@@ -1,4 +1,4 @@
-"""Documents out of Python itself: the same on each run, and nothing is run to get them."""
+"""Python's documentation as a corpus: the same on each run, collected without running the documented code."""
 
 import hashlib
 import subprocess
@@ -57,7 +57,8 @@ def test_a_second_process_finds_the_same_documents_and_imports_no_module_that_ac
     code = (
         "import sys, hashlib\nfrom minillm.datasets.python_docs import python_docs\n"
         "print(hashlib.sha256(repr(python_docs()).encode()).hexdigest())\n"
-        "print(*({'antigravity', 'this', 'tkinter', 'turtle', 'idlelib', 'test', 'unittest', 'site-packages'} & set(sys.modules)))"
+        "acting = {'antigravity', 'this', 'tkinter', 'turtle', 'idlelib', 'test', 'unittest', 'site-packages'}\n"
+        "print(*(acting & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     digest, acted = done.stdout.split("\n")[:2]

@@ -1,4 +1,4 @@
-"""The download, without a network: whole and right, or a sentence and no file."""
+"""The download of Shakespeare, without a network: complete and correct, or an error and no file."""
 
 import hashlib
 import http.client

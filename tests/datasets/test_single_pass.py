@@ -1,4 +1,4 @@
-"""Every token is a target once, with all the context that its document and the overlap give it."""
+"""A single pass: every token is a target once, with all the context that its document and the overlap allow."""
 
 import numpy as np
 import pytest

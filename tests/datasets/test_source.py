@@ -1,4 +1,4 @@
-"""The source's own loss is that of the stories that were kept: no model can beat it, and the best one reaches it."""
+"""The source's own loss is that of the stories kept: no model beats it, and the best model reaches it."""
 
 import math
 import tempfile
@@ -62,9 +62,8 @@ def test_the_source_of_what_was_kept_is_the_conditional_distribution(least, most
     share = math.fsum(probabilities()[story] for story in clean(list(probabilities()), config)[0])  # by brute force
     true = -math.fsum(math.log(probabilities()[story] / share) for story in kept[:101])
     n = len(kept[:101])
-    assert abs(source.nats(kept[:101]) - true) <= n * (
-        5 * source.error + 0.01
-    )  # 0.01: ten in 1000 were there to be removed
+    tolerance = 5 * source.error + 0.01  # 0.01: ten of 1000 stories could be removed
+    assert abs(source.nats(kept[:101]) - true) <= n * tolerance
     assert (source.error == 0) == (remark == "") == (len(kept) == 1000)
     assert source.error == pytest.approx(math.sqrt(max(0, 1 - share) / share / 1000), rel=0.5, abs=0.01)
 
@@ -90,7 +89,7 @@ def test_without_cleaning_the_source_is_the_world(world):
 def test_nothing_is_claimed_where_stories_were_compared(world, config, reason):
     written = world.generate(400, seed=1)
     source, remark = find_source(world, written, *clean(written, config))
-    assert source is None and reason in remark and "no leak is noticed" in remark
+    assert source is None and reason in remark and "no leak is detected" in remark
 
 
 def test_rules_that_compare_and_remove_nothing_change_nothing(world):

@@ -1,4 +1,4 @@
-"""Laws of the split: nothing leaks, and nobody else decides where a document goes."""
+"""Laws of the split: no leak, and a document's part depends on its content alone."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The world of stories: what it writes it can read, its probabilities are exact, and every broken promise is found."""
+"""Stories: every generated text is parsed, probabilities are exact, and every inconsistency is found."""
 
 import itertools
 import math
@@ -79,7 +79,8 @@ def tiny_stories() -> dict[str, float]:
             start, p = f"{name} has {a_thing} and {NUMBERS[n]} {color} {friends}. ", 1 / 2 / 3 / 3 / 3 / 3 / 2 / 2
             stories[f"{start}{NUMBERS[n + n]} legs."] = p
             for k in [1, 2]:
-                end = f"{he.capitalize()} gives {NUMBERS[k]} away. {NUMBERS[n - k].capitalize()} stay, {he} likes {his} {thing}."
+                end = f"{he.capitalize()} gives {NUMBERS[k]} away. "
+                end += f"{NUMBERS[n - k].capitalize()} stay, {he} likes {his} {thing}."
                 stories[start + end] = p / 2
     return stories
 
@@ -310,13 +311,13 @@ def test_the_article_goes_by_the_sound(word, article):
         ("rule tale\n  - Once", r"rule = story: expected a rule of this name"),
         (
             "rule story\n  - {story}",
-            r"line 2: rule = story: expected a rule that does not lead back to itself \(story > story\)",
+            r"line 2: rule = story: expected a rule that does not contain itself \(story > story\)",
         ),
         ("rule story\n  - Once\nrule tale\n  - x", r"line 4: rule = tale: expected a rule that some other rule uses"),
         ("rule story\n  - x\nrule story\n  - y", r"line 3: name = story: expected a new one"),
         (
             "rule story\n  - {n}, {n:1..2}",
-            r"line 2: slot = \{n\}: expected a name that has been remembered on every way",
+            r"line 2: slot = \{n\}: expected a name that has been remembered on every path",
         ),
         (
             "rule story\n  - {a} {n}\nrule a\n  - {n:1..2}\n  - x",
@@ -327,7 +328,7 @@ def test_the_article_goes_by_the_sound(word, article):
         ("rule story\n  - {n:5..2}", r"line 2: range = 5..2: expected two numbers in order, up to 20"),
         (
             "rule story\n  - {n:1..2} {n:mood}\nwords mood\n  sad",
-            r"line 2: name = n: expected one class for all that is called so",
+            r"line 2: name = n: expected one class for each name",
         ),
         ("rule story\n  - {x=1} {x}", r"line 2: slot = \{x\}: expected a word or a number, but x is a fact"),
         ("rule story\n  - {x", r"line 2: text = '\{x': expected braces in pairs"),

@@ -1,4 +1,4 @@
-"""The French-English world: correct by rule, one translation for each sentence, and combinations that training never sees."""
+"""The French-English corpus: correct by rule, one translation a sentence, and held-out combinations."""
 
 import re
 from collections import defaultdict

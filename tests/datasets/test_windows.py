@@ -1,4 +1,4 @@
-"""Laws of windows: rows are dealt once an epoch, batches depend on the step alone, evaluation counts every target once."""
+"""Laws of windows: each row once an epoch, batches depend on the step alone, evaluation has each target once."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from minillm.datasets.windows import Windows, evaluation_batches, row_starts
 
 
 def stream_of(lengths: list[int]) -> TokenStream:
-    """A stream in which every id tells its place (the last one is the first again); `lengths` count each document with its END."""
+    """A stream whose ids are their own places (the last one equals the first); `lengths`: documents with their END."""
     ring = sum(lengths)
     ids = np.append(np.arange(ring), 0).astype(np.uint16)
     return TokenStream(ids, np.cumsum([0, *lengths])[:-1].astype(np.int64), n_bytes=ring)

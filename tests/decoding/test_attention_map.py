@@ -1,4 +1,4 @@
-"""Attention maps are the weights that the layers used, for every model that attends."""
+"""Attention maps equal the weights that the layers used, for every model with attention."""
 
 import pytest
 import torch

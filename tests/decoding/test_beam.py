@@ -1,6 +1,7 @@
-"""Beam search: against all texts there are, a slow one over single rows, transformers', and greedy; for every model with a state."""
+"""Beam search: against all possible texts, the lesson, transformers and greedy decoding, for every model with a state."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -12,13 +13,13 @@ from minillm.datasets.batch import Batch
 from minillm.decoding.beam import BeamConfig, beam_search, best
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
+from minillm.lessons import beam_search as lesson
 from minillm.models.decoder import Decoder, DecoderConfig
 from minillm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from minillm.models.ngram import Ngram, NgramConfig
 from minillm.models.rnn import CELLS, RNN, RNNConfig
 from tests.decoding.toys import Markov, Remembers
 from tests.models.test_decoder_against_transformers import copy, randomized
-from tests.oracles import beam as oracle
 
 law = settings(max_examples=10, deadline=None, derandomize=True)
 V = 7
@@ -66,6 +67,45 @@ MODELS = {
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
+EXPECTED = {  # of each early_stopping: the score that a beginning is expected to reach
+    "always": lambda logprob, length, longest, alpha: -math.inf,
+    "likely": lesson.likely,
+    "never": lambda logprob, length, longest, alpha: logprob / (longest if alpha > 0 else length) ** alpha,
+}
+
+
+@torch.inference_mode()
+def found_by_the_lesson(model, prompt, n_beams, alpha, stopping, n_most, end_id, forbidden=lambda text: ()):
+    """(score, tokens, ended) of at most n_beams texts, the best first; no token of forbidden(text) follows a text."""
+
+    def logprobs(text):
+        after = model(torch.tensor([text]))[0][0, -1].double().log_softmax(-1).tolist()
+        banned = set(forbidden(text))
+        return [-math.inf if token in banned else x for token, x in enumerate(after)]
+
+    found = lesson.beam_search(logprobs, prompt, n_beams, alpha, n_most, end_id, EXPECTED[stopping])
+    return [(score, new[: len(new) - (new[-1] == end_id)], new[-1] == end_id) for score, new in found]
+
+
+@torch.inference_mode()
+def logprob_of(model, prompt, new):
+    """The log probability of the tokens `new` after the prompt, read at once."""
+    text = torch.tensor([[*prompt, *new]])
+    logprobs = model(text[:, :-1])[0][0].double().log_softmax(-1)
+    return float(logprobs[len(prompt) - 1 :].gather(1, text[0, len(prompt) :, None]).sum())
+
+
+def every_text(model, prompt, alpha, n_most, end_id):
+    """(score, tokens, ended) of each possible text, the best first: those that end, and those of full length."""
+    found = []
+    for n in range(1, n_most + 1):
+        for new in itertools.product(range(model.vocab_size), repeat=n):
+            ended = new[-1] == end_id
+            if end_id not in new[:-1] and (ended or n == n_most):
+                found.append((logprob_of(model, prompt, new) / n**alpha, list(new[: n - ended]), ended))
+    return sorted(found, key=lambda text: -text[0])
+
+
 def assert_found(hypotheses, expected):
     """The same texts in the same order with the same scores; of those that tie any order."""
     assert [h.score for h in hypotheses] == pytest.approx([score for score, *_ in expected], abs=1e-9)
@@ -83,7 +123,7 @@ def test_wide_beams_find_every_text_in_the_order_of_its_score(end_id, alpha, n_m
     model = Remembers(4, seed=3).eval()
     config = BeamConfig(4**n_most, alpha, "never", num_return=4**n_most)
     [found] = beam_search(model, [[2, 0]], config, max_new_tokens=n_most, end_id=end_id)
-    assert_found(found, oracle.every_text(model, [2, 0], alpha, n_most, end_id))
+    assert_found(found, every_text(model, [2, 0], alpha, n_most, end_id))
 
 
 @every_model
@@ -96,7 +136,7 @@ def test_wide_beams_find_every_text_in_the_order_of_its_score(end_id, alpha, n_m
     stopping=stoppings,
     use_cache=st.booleans(),
 )
-def test_a_ragged_batch_finds_what_a_slow_search_finds_for_each_prompt(
+def test_a_ragged_batch_finds_what_the_lesson_finds_for_each_prompt(
     name, prompts, n, n_beams, alpha, stopping, use_cache
 ):
     model = MODELS[name]
@@ -104,7 +144,7 @@ def test_a_ragged_batch_finds_what_a_slow_search_finds_for_each_prompt(
     found = beam_search(model, prompts, config, max_new_tokens=n, end_id=2, use_cache=use_cache)
     for prompt, hypotheses in zip(prompts, found, strict=True):
         n_most = min(n, (model.context_length or 99) - len(prompt))
-        assert_found(hypotheses, oracle.beam_search(model, prompt, n_beams, alpha, stopping, n_most, 2))
+        assert_found(hypotheses, found_by_the_lesson(model, prompt, n_beams, alpha, stopping, n_most, 2))
 
 
 @every_model
@@ -122,7 +162,7 @@ def test_scores_are_those_of_a_full_reading_and_each_text_ends_once(name, prompt
             new = [*h.tokens, *([2] if h.reason == "end" else [])]
             assert h.length == len(new)
             if new:
-                assert h.logprob == pytest.approx(oracle.logprob_of(model, prompt, new), abs=1e-9)
+                assert h.logprob == pytest.approx(logprob_of(model, prompt, new), abs=1e-9)
                 assert h.score == h.logprob / h.length**alpha
 
 
@@ -174,7 +214,7 @@ def test_no_hypothesis_repeats_an_n_gram_of_its_own(prompts, n, n_beams, size, n
     sampler = Sampler(build_pipeline(SamplingConfig(no_repeat_ngram=size)))
     config = BeamConfig(n_beams, num_return=n_beams)
     for prompt in prompts:
-        expected = oracle.beam_search(MODELS[name], prompt, n_beams, 1.0, "likely", n, 2, repeats)
+        expected = found_by_the_lesson(MODELS[name], prompt, n_beams, 1.0, "likely", n, 2, repeats)
         if expected:
             assert_found(beam_search(MODELS[name], [prompt], config, sampler, max_new_tokens=n, end_id=2)[0], expected)
 
@@ -197,7 +237,7 @@ def test_a_translator_finds_for_each_source_what_it_finds_for_it_alone(sources, 
         return beam_search(model, [[2]] * len(rows), config, max_new_tokens=n, end_id=2, start=start)
 
     class Alone:
-        """The target's model for one source, for the slow search."""
+        """The target's model for one source, for the lesson."""
 
         vocab_size = V
 
@@ -209,13 +249,13 @@ def test_a_translator_finds_for_each_source_what_it_finds_for_it_alone(sources, 
 
     for row, (found, source) in enumerate(zip(search(list(range(len(sources)))), sources, strict=True)):
         assert [h.tokens for h in found] == [h.tokens for h in search([row])[0]]
-        assert_found(found, oracle.beam_search(Alone(source), [2], n_beams, 1.0, "likely", n, 2))
+        assert_found(found, found_by_the_lesson(Alone(source), [2], n_beams, 1.0, "likely", n, 2))
 
 
 @law
 @given(st.lists(st.sampled_from([1, 3, 14, 15, 16]), min_size=1, max_size=4), st.integers(0, 4), st.integers(1, 3))
 def test_a_translator_finds_the_best_texts_where_some_prompts_fill_the_context(sizes, n, n_beams):
-    """Against a slow search for each prompt and its source; a full prompt has the empty text, as `generate` has it."""
+    """Against the lesson for each prompt and its source; a full prompt has the empty text, as `generate` has it."""
     torch.manual_seed(0)
     model = (
         EncoderDecoder(EncoderDecoderConfig(n_layers=1, d_model=12, n_heads=3, d_ff=10, context_length=16), V)
@@ -239,7 +279,7 @@ def test_a_translator_finds_the_best_texts_where_some_prompts_fill_the_context(s
             def __call__(self, tokens, source=sources[i : i + 1]):
                 return model(tokens, source=source.expand(len(tokens), -1))
 
-        assert_found(found, oracle.beam_search(Alone(), prompts[i], n_beams, 1.0, "likely", n_most, 3))
+        assert_found(found, found_by_the_lesson(Alone(), prompts[i], n_beams, 1.0, "likely", n_most, 3))
 
 
 def gpt_2(vocab, context_length, n_layers, d_model, n_heads):
@@ -277,7 +317,7 @@ def twins():
 @pytest.mark.parametrize("alpha", [-0.5, 0.0, 1.0, 2.0])
 @pytest.mark.parametrize(("stopping", "theirs_called"), [("always", True), ("likely", False), ("never", "never")])
 def test_transformers_finds_the_same(twins, stopping, theirs_called, alpha, ngrams):
-    """Their length is that of the new tokens too, END included; their banned tokens are skipped and not renormalized either."""
+    """transformers also counts new tokens with END as the length, and skips banned tokens without renormalizing."""
     theirs, mine = twins
     prompts, ended = torch.randint(11, (6, 5), generator=torch.Generator().manual_seed(1)), []
     free = beam_search(mine, prompts.tolist(), BeamConfig(1), max_new_tokens=5)

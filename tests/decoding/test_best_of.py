@@ -1,4 +1,4 @@
-"""The best of N is the best, whatever order they come in, and nothing competes with its own twin."""
+"""Best-of-N returns the best of N in any order, and equal texts count once."""
 
 import math
 
@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.decoding.best_of import BestOfConfig, mean_logprob, overlap, rank
-from minillm.decoding.generate import Completion, generate
+from minillm.decoding.generate import generate
+from minillm.decoding.rows import Completion
 from minillm.decoding.sampler import Sampler, seeded
 from tests.decoding.toys import Remembers
 

@@ -1,4 +1,4 @@
-"""Draft length: what pays by counts and costs, and that no clock has a part in what is written."""
+"""Draft length: the best one for given counts and costs; the clock never affects the text."""
 
 import random
 
@@ -51,7 +51,7 @@ def test_drafts_grow_with_acceptance_and_shrink_with_cost(accepted, rejected, co
 
 
 def written(rule, a, cost, n, chance):
-    """A text of n tokens whose guesses are accepted with probability a: its tally, and how much faster it is than a plain one."""
+    """A text of n tokens with acceptance probability a: its tally, and its speed-up over plain decoding."""
     tally, time = Tally(), 0.0
     while tally.n_tokens < n:
         k = rule.choose(tally)

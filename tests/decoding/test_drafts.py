@@ -1,4 +1,4 @@
-"""Drafters: what they say they drew from is what they drew from, and they read on from where the text really is."""
+"""Drafters draw from the distributions that they report, and continue from the accepted text."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def test_a_draft_ends_where_everything_is_banned():
 @settings(max_examples=7, deadline=None, derandomize=True)
 @given(st.data())
 def test_after_any_drafts_and_rejections_a_reader_is_a_fresh_one_that_read_the_text(name, data):
-    """Rows keep different numbers of tokens, and leave; logits of every place that is read are those of the whole text, read alone."""
+    """Rows accept different numbers of tokens, and leave; all logits equal those of the whole text, read alone."""
     model = tiny.decoder(**tiny.SHAPES["experts"]) if name == "experts" else MODELS[name]
     token, text = st.integers(0, V - 1), lambda low, high: st.lists(st.integers(0, V - 1), min_size=low, max_size=high)
     rows = [data.draw(text(1, 3)) for _ in range(data.draw(st.integers(1, 3)))]

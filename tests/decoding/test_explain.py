@@ -1,4 +1,4 @@
-"""The reasons for a draw are true, change nothing, and replay bit for bit."""
+"""Explanations of draws are true, change nothing, and can be replayed bit for bit."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The loop: against a slow one over single rows, with and without a state, ragged or alone, and for every way to end."""
+"""`generate` equals a slow loop over single rows: with and without state, ragged or alone, for every way to stop."""
 
 import functools
 import itertools
@@ -18,6 +18,7 @@ from minillm.decoding.presets import PRESETS
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.speculative import speculate
 from minillm.decoding.stopping import StopText
+from minillm.lessons import generation as lesson
 from minillm.models.decoder import Decoder, DecoderConfig
 from minillm.models.ngram import Ngram, NgramConfig
 from minillm.models.rnn import CELLS, RNN, RNNConfig
@@ -106,6 +107,21 @@ def test_a_ragged_batch_is_its_rows_alone_and_slow(name, use_cache, prompts, sam
         tokens, logprobs, reason = slowly(model, prompt, sampling, s, n, end_id=2)
         assert (completion.tokens, completion.reason) == (tokens, reason)
         assert completion.logprobs == pytest.approx(logprobs, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(prompts=all_prompts, seed=st.integers(0, 99), n=st.integers(0, 12), is_greedy=st.booleans())
+def test_a_ragged_batch_writes_what_the_lesson_writes_after_each_prompt(name, prompts, seed, n, is_greedy):
+    model, seeds = MODELS[name], [seed + i for i in range(len(prompts))]
+    how = {"max_new_tokens": n, "end_id": 2, "generators": seeded(seeds)}
+    completions = generate(model, prompts, GREEDY if is_greedy else Sampler(), **how)
+    for prompt, generator, completion in zip(prompts, seeded(seeds), completions, strict=True):
+        choose = lesson.greedy if is_greedy else partial(lesson.draw, generator=generator)
+        n_most = min(n, (model.context_length or 99) - len(prompt))
+        with torch.inference_mode():
+            new = lesson.generate(lambda text: model(torch.tensor([text]))[0][0, -1], prompt, choose, n_most, end_id=2)
+        assert completion.tokens == new
 
 
 @law

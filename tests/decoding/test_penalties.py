@@ -1,4 +1,4 @@
-"""Penalties and bans: laws over random histories, slow twins in plain Python, and transformers as a second opinion."""
+"""Penalties and bans: laws over random histories, slow versions in plain Python, and transformers."""
 
 import math
 
@@ -18,6 +18,7 @@ from minillm.decoding.penalties import (
     RepetitionPenalty,
 )
 from minillm.decoding.transforms import BANNED
+from minillm.lessons.sampling import repetition_penalty
 
 law = settings(max_examples=60, deadline=None, derandomize=True)
 V = 7
@@ -53,7 +54,7 @@ def by_hand(transform, x, text):
     """The slow twin: one row, plain Python."""
     match transform:
         case RepetitionPenalty(theta):
-            return [(v / theta if v > 0 else v * theta) if i in text else v for i, v in enumerate(x)]
+            return repetition_penalty(x, text, theta)
         case PresencePenalty(a):
             return [v - a if i in text else v for i, v in enumerate(x)]
         case FrequencyPenalty(a):
@@ -160,9 +161,14 @@ def test_transformers_agrees():
             assert torch.equal(MinNewTokens(n, 4, (1,))(logits, history), theirs)
 
 
-@pytest.mark.parametrize("make", [lambda: RepetitionPenalty(0), lambda: RepetitionPenalty(math.inf), lambda: PresencePenalty(math.nan),
-                                  lambda: FrequencyPenalty(math.inf), lambda: NoRepeatNGram(0), lambda: BannedTokens((3, -1)),
-                                  lambda: OnlyFirst(0), lambda: MinNewTokens(-1, 0, (1,)), lambda: MinNewTokens(1, -1, (1,))])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(lambda: RepetitionPenalty(0), lambda: RepetitionPenalty(math.inf), lambda: PresencePenalty(math.nan)),
+        *(lambda: FrequencyPenalty(math.inf), lambda: NoRepeatNGram(0), lambda: BannedTokens((3, -1))),
+        *(lambda: OnlyFirst(0), lambda: MinNewTokens(-1, 0, (1,)), lambda: MinNewTokens(1, -1, (1,))),
+    ],
+)
 def test_settings_out_of_range_are_refused(make):
     with pytest.raises(ValueError, match="expected"):
         make()

@@ -1,4 +1,4 @@
-"""The draw and the pipeline: frequencies against enumerated distributions, and streams that know no neighbors."""
+"""The sampler: frequencies equal enumerated distributions, and a row's stream does not depend on other rows."""
 
 import itertools
 import math
@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from minillm.constants import EMPTY
 from minillm.decoding.presets import PRESETS
-from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, describe, draw, invert, seeded
+from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, describe, invert, seeded
 from minillm.decoding.transforms import BANNED, TopK
-from tests.oracles.sampling import reference
+from tests.decoding.filters import filtered
 
 law = settings(max_examples=60, deadline=None, derandomize=True)
 TOP = 1 - 2**-53  # the largest uniform number that is drawn
@@ -45,6 +45,11 @@ def p_value(counts, probs):
     return float(torch.special.gammaincc(degrees / 2, chi2 / 2)) if degrees > 0 else 1.0
 
 
+def draw(logits, generators):
+    """One token a row from softmax(logits), by a sampler that shapes nothing."""
+    return Sampler()(logits, torch.full((len(logits), 1), EMPTY), generators)
+
+
 def frequencies(logits, n, seed=0):
     """Counts (V,) of n draws from logits (V,)."""
     uniforms = torch.rand(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -57,13 +62,13 @@ def test_tokens_come_as_often_as_the_enumerated_distribution_says(names):
     logits = torch.tensor([LOGITS], dtype=torch.float64)
     shaped = Sampler(build_pipeline(SamplingConfig(**wanted))).shape(logits, torch.tensor([[3]]))
     counts = frequencies(shaped[0], 20_000, seed=len(names))
-    assert p_value(counts, torch.tensor(reference(LOGITS, **wanted), dtype=torch.float64)) > 1e-4
+    assert p_value(counts, torch.tensor(filtered(LOGITS, **wanted), dtype=torch.float64)) > 1e-4
 
 
 def test_the_chi_square_test_notices_a_difference():
     counts = frequencies(torch.tensor(LOGITS, dtype=torch.float64), 20_000)
     assert p_value(counts, torch.tensor(PROBS, dtype=torch.float64)) > 1e-4
-    assert p_value(counts, torch.tensor(reference(LOGITS, temperature=1.1), dtype=torch.float64)) < 1e-4
+    assert p_value(counts, torch.tensor(filtered(LOGITS, temperature=1.1), dtype=torch.float64)) < 1e-4
     assert p_value(torch.tensor([10.0, 30.0, 60.0]), torch.tensor([0.2, 0.3, 0.5])) == pytest.approx(
         math.exp(-3.5), rel=1e-5
     )
@@ -101,7 +106,7 @@ def test_a_million_draws_never_hit_a_banned_token(dtype):
 def test_the_draw_is_the_inverse_of_the_cumulative_distribution(x, u):
     if max(x) == BANNED:
         x[0] = 0.0
-    probs = reference(x)
+    probs = filtered(x)
     token = int(invert(torch.tensor([x], dtype=torch.float64), torch.tensor([u], dtype=torch.float64)))
     assert probs[token] > 0, "an impossible token was drawn"
     assert sum(probs[:token]) <= u + 1e-12 and u <= sum(probs[: token + 1]) + 1e-12
@@ -193,15 +198,35 @@ def test_a_row_without_a_distribution_is_refused(row, config):
 
 
 @given(
-    st.lists(st.lists(st.integers(-3, 3), min_size=4, max_size=4), min_size=1, max_size=3), st.sampled_from([1.0, 1.5])
+    st.lists(st.lists(st.integers(-3, 3), min_size=4, max_size=4), min_size=1, max_size=3),
+    st.sampled_from(
+        [{"temperature": 0, "top_p": 0.9}, {"top_k": 1, "temperature": 0.5}, {"top_p": 0, "typical_p": 0.5}]
+    ),
+    st.sampled_from([1.0, 1.5]),
+    st.floats(0, TOP),
 )
-def test_greedy_takes_what_a_draw_from_its_distribution_would(rows, penalty):
+def test_greedy_takes_what_a_draw_from_its_distribution_would_and_leaves_the_generators_alone(rows, how, penalty, u):
     logits, history = torch.tensor(rows, dtype=torch.float32), torch.tensor([[0, 2, EMPTY]] * len(rows))
-    sampler = Sampler(
-        build_pipeline(SamplingConfig(temperature=0, repetition_penalty=penalty, banned_tokens=(3,), top_p=0.9))
-    )
-    generators = seeded(range(len(rows)))
-    assert torch.equal(sampler(logits, history, generators), draw(sampler.shape(logits, history), generators))
+    sampler = Sampler(build_pipeline(SamplingConfig(repetition_penalty=penalty, banned_tokens=(3,), **how)))
+    generators, uniforms = seeded(range(len(rows))), torch.full((len(rows),), u, dtype=torch.float64)
+    expected = invert(sampler.shape(logits, history), uniforms)
+    assert sampler.greedy and torch.equal(sampler(logits, history, generators), expected)
+    probs, tokens, possible = sampler.guess(logits, history, uniforms)
+    assert torch.equal(tokens, expected) and possible.all()
+    assert torch.equal(probs, sampler.distribution(logits, history))
+    assert [float(torch.rand((), generator=g)) for g in generators] == [
+        float(torch.rand((), generator=g)) for g in seeded(range(len(rows)))
+    ]
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"temperature": 1e-9}, {"top_k": 2}, {"top_p": 1e-9}, {"min_p": 1.0}, {"typical_p": 0.0}], ids=str
+)
+def test_what_may_leave_several_tokens_is_drawn_from(how):
+    sampler, generators = Sampler(build_pipeline(SamplingConfig(**how))), seeded([3])
+    assert sampler.decisive is None
+    sampler(torch.tensor([LOGITS]), torch.tensor([[1]]), generators)
+    assert float(torch.rand((), generator=generators[0])) != float(torch.rand((), generator=seeded([3])[0]))
 
 
 def test_a_generator_for_every_row_is_demanded():
@@ -226,8 +251,9 @@ EVERYTHING = SamplingConfig(
 def test_the_pipeline_has_one_order_and_prints_it():
     pipeline = build_pipeline(EVERYTHING, vocab_size=1000, end_id=0, prompt_lengths=[3, 5])
     assert describe(pipeline) == (
-        "ids below 1000 -> 2 banned -> at least 2 new -> no repeated 3-gram -> repetition penalty 1.1 -> presence penalty 0.2"
-        " -> frequency penalty 0.3 -> temperature 0.7 -> top-k 50 -> top-p 0.9 -> min-p 0.05 -> typical 0.8 -> draw"
+        "ids below 1000 -> 2 banned -> at least 2 new -> no repeated 3-gram -> repetition penalty 1.1"
+        " -> presence penalty 0.2 -> frequency penalty 0.3 -> temperature 0.7"
+        " -> top-k 50 -> top-p 0.9 -> min-p 0.05 -> typical 0.8 -> draw"
     )
     assert str(Sampler(pipeline)) == describe(pipeline)
 
@@ -250,15 +276,25 @@ def test_presets_are_what_their_names_promise():
     }
 
 
-@pytest.mark.parametrize("name", ["temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "presence_penalty",
-                                  "frequency_penalty", "no_repeat_ngram", "min_new_tokens", "banned_tokens"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "presence_penalty"),
+        *("frequency_penalty", "no_repeat_ngram", "min_new_tokens", "banned_tokens"),
+    ],
+)
 def test_every_setting_reaches_the_pipeline(name):
     config = SamplingConfig(**{name: getattr(EVERYTHING, name)})
     assert len(build_pipeline(config, end_id=0, prompt_lengths=[1])) == 1
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": -0.1}, {"top_p": 1.5}, {"top_k": -1}, {"repetition_penalty": 0.0}, {"top_k": 2.5},
-                                   {"typical_p": math.nan}, {"min_p": 2.0}])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"temperature": -0.1}, {"top_p": 1.5}, {"top_k": -1}, {"repetition_penalty": 0.0}, {"top_k": 2.5}),
+        *({"typical_p": math.nan}, {"min_p": 2.0}),
+    ],
+)
 def test_a_setting_out_of_range_is_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SamplingConfig(**wrong)

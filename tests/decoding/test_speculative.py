@@ -1,4 +1,4 @@
-"""Speculation loses nothing: against a slow one, against every text that plain decoding may write, and for every way to end."""
+"""Speculative decoding is lossless: equal to a slow version, to every text of plain decoding, for every way to stop."""
 
 import itertools
 import math
@@ -126,7 +126,7 @@ DRAFTERS = {name: ModelDrafter(MODELS[name]) for name in ("ngram", "markov", "ro
     k=st.sampled_from([0, 0, 1, 3, MOST]),
 )
 def test_greedy_texts_are_the_plain_ones_with_every_drafter(target, prompts, name, n, k):
-    """Adaptive or fixed, ragged prompts, every budget, END and the context's limit included: tokens, reasons and logprobs."""
+    """Tokens, reasons and logprobs for adaptive or fixed drafts, ragged prompts, every budget, END, and the limit."""
     model, prompts = MODELS[target], [p[:4] for p in prompts] if DRAFTERS[name].context_length else prompts
     how = {"max_new_tokens": n, "end_id": 2, "generators": seeded([0] * len(prompts))}
     plain = generate(model, prompts, GREEDY, **how)
@@ -208,7 +208,7 @@ def frequencies(drafter, sampler, n, k=2, prompt=(3, 1), end_id=1, max_new_token
 @pytest.mark.parametrize("transforms", TRANSFORMS)
 @pytest.mark.parametrize("name", ADVERSARIES)
 def test_texts_of_four_tokens_are_as_frequent_as_in_plain_sampling(name, transforms):
-    """First, second and later tokens together, with the history as it is at each: END, which is id 1, ends some early."""
+    """First, second and later tokens together, each with its own history; END (id 1) ends some texts early."""
     sampler = Sampler(build_pipeline(SamplingConfig(**TRANSFORMS[transforms]), end_id=1, prompt_lengths=[2]))
     counts = frequencies(ADVERSARIES[name], sampler, 1000)
     assert p_value(counts, possible_texts(SMALL, (3, 1), sampler, 4, 1)) > 1e-4
@@ -304,7 +304,7 @@ def test_a_row_writes_the_same_in_any_company_and_order(prompts, random, samplin
 
 @pytest.mark.parametrize("end_id", range(V))
 def test_an_end_inside_a_draft_truncates_for_every_choice_of_it_and_every_budget(end_id):
-    """Run without an end, then declare a token of the text to be the end; the draft is the target, so that all of it is accepted."""
+    """Run without END, then make a token of the text END; the draft is the target, so that all is accepted."""
     model, prompts = Remembers(V).eval(), [[1], [2, 3], [4, 5, 6]]
     free = generate(model, prompts, GREEDY, max_new_tokens=10, generators=seeded([0] * 3))
     for n in (0, 1, 4, 5, 6, 10):
@@ -359,7 +359,7 @@ def test_a_draft_that_is_the_target_is_always_accepted(name, k):
     ids=lambda penalties: next(iter(penalties)),
 )
 def test_a_greedy_draft_obeys_the_penalties_of_the_target(name, penalties):
-    """So it is always accepted where it is the target, although penalties change what is most probable in each of these texts."""
+    """So a draft that is the target is always accepted, although penalties change the argmax in each of these texts."""
     model, tallies, how = MODELS[name], [Tally(), Tally()], {"max_new_tokens": 11, "end_id": None}
     sampler = Sampler(build_pipeline(SamplingConfig(temperature=0, **penalties)))
     told = {"tallies": tallies, "n_draft": 4, "drafter": ModelDrafter(model)}

@@ -1,4 +1,4 @@
-"""Stop strings: what is shown is the text before the first of them, however the text was cut into tokens."""
+"""Stop strings: the output is the text before the first of them, however tokens cut the text."""
 
 import pytest
 from hypothesis import given, settings

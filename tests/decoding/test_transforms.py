@@ -1,4 +1,4 @@
-"""Temperature, top-k, top-p, min-p and typical: laws, a plain Python oracle, and transformers as a second opinion."""
+"""Temperature, top-k, top-p, min-p and typical: laws, the lesson on sampling, and transformers as a second opinion."""
 
 import itertools
 import math
@@ -19,7 +19,7 @@ from minillm.decoding.penalties import (
     RepetitionPenalty,
 )
 from minillm.decoding.transforms import BANNED, MinP, Temperature, TopK, TopP, Typical
-from tests.oracles.sampling import reference
+from tests.decoding.filters import filtered
 
 LN2 = math.log(2)
 
@@ -46,7 +46,7 @@ def kept(logits):
 
 @st.composite
 def batches(draw, ties=True):
-    """Logits (B, V): normal, scaled up or down, sometimes rounded so that many tie, sometimes with bans, of any dtype."""
+    """Logits (B, V) of any dtype: normal, scaled, sometimes rounded so that many tie, sometimes with bans."""
     b, v = draw(st.integers(1, 3)), draw(st.integers(1, 17))
     g = torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1)))
     x = torch.randn(b, v, generator=g, dtype=torch.float64) * draw(st.sampled_from([0.1, 1.0, 30.0]))
@@ -225,21 +225,21 @@ def test_min_p_where_a_token_is_exactly_at_the_threshold(min_p, expected):
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(batches(), temperatures, counts, fractions, fractions)
-def test_the_pipeline_is_the_plain_python_one(logits, t, k, p, min_p):
+def test_the_filters_are_those_of_the_lesson(logits, t, k, p, min_p):
     logits = logits.double()
     ours = probs_of([Temperature(t), TopK(k), TopP(p), MinP(min_p)], logits)
     for x, q in zip(logits.tolist(), ours.tolist(), strict=True):
-        theirs = reference(x, t or 0, k, p, min_p)
+        theirs = filtered(x, t or 0, k, p, min_p)
         assert [v > 0 for v in q] == [v > 0 for v in theirs]
         assert sum(abs(a - b) for a, b in zip(q, theirs, strict=True)) / 2 < 1e-12
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(batches(ties=False), st.floats(0.1, 3), counts, st.floats(0, 1))
-def test_with_typical_it_is_the_plain_python_one_too(logits, t, k, p):
+def test_typical_is_that_of_the_lesson_too(logits, t, k, p):
     ours = probs_of([Temperature(t), TopK(k), Typical(p)], logits)
     for x, q in zip(logits.tolist(), ours.tolist(), strict=True):
-        theirs = reference(x, t, k, typical_p=p)
+        theirs = filtered(x, t, k, typical_p=p)
         assert sum(abs(a - b) for a, b in zip(q, theirs, strict=True)) / 2 < 1e-12
 
 
@@ -326,7 +326,7 @@ EVERY = [
 @law
 @given(st.lists(st.integers(1, 4), max_size=4), st.lists(st.integers(1, 4), max_size=3))
 def test_logits_and_histories_of_other_shapes_are_refused_in_a_sentence(transform, shape, history):
-    """Only logits (B, V) beside a history (B, T) are shaped; no other shape is taken for one, or fails in the middle of things."""
+    """Only logits (B, V) with a history (B, T) are accepted; every other shape raises a clear error."""
     shape = [*shape[:-1], 5] if shape else []
     logits = torch.zeros(shape)
     tokens = torch.zeros(history, dtype=torch.long)
@@ -372,8 +372,13 @@ def test_a_token_that_is_exactly_min_p_as_probable_as_the_best_is_kept(logits, d
     assert token not in kept(apply(MinP(min(1.0, min_p * (1 + 1e-9))), logits)) or min_p > 1 - 1e-8
 
 
-@pytest.mark.parametrize("make", [lambda: Temperature(-1), lambda: Temperature(math.nan), lambda: Temperature(math.inf), lambda: TopK(-1),
-                                  lambda: TopP(1.1), lambda: TopP(math.nan), lambda: MinP(-0.1), lambda: Typical(2)])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(lambda: Temperature(-1), lambda: Temperature(math.nan), lambda: Temperature(math.inf), lambda: TopK(-1)),
+        *(lambda: TopP(1.1), lambda: TopP(math.nan), lambda: MinP(-0.1), lambda: Typical(2)),
+    ],
+)
 def test_settings_out_of_range_are_refused(make):
     with pytest.raises(ValueError, match="expected"):
         make()

@@ -1,4 +1,4 @@
-"""Small language models whose every probability can be computed by hand, and every text that one may write."""
+"""Small language models whose probabilities are computed by hand, and enumeration of all their texts."""
 
 import copy
 
@@ -33,6 +33,8 @@ class Markov:
     """The next token depends on the last one: `table` (V, V) of logits. Not an nn.Module, as an n-gram need not be."""
 
     context_length = None
+    start_options = frozenset()
+    head = None
 
     def __init__(self, table):
         self.table, self.vocab_size = table, len(table)
@@ -51,7 +53,9 @@ class Markov:
 
 
 class Remembers(nn.Module):
-    """h = tanh(h W + embed(token)): the next token depends on all that was read, in order. Dropout shows whether it trains."""
+    """h = tanh(h W + embed(token)): the next token depends on all tokens in order. Dropout reveals training mode."""
+
+    start_options = frozenset()
 
     def __init__(self, vocab_size, context_length=None, seed=0):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A model without weights that remembers only through its cache, so cheap that ten thousand scripts can be served by it."""
+"""A model without weights whose only memory is its cache, fast enough for ten thousand scripts."""
 
 import torch
 from torch import Tensor
@@ -11,9 +11,10 @@ V = 5
 
 
 class Sums:
-    """The next token depends on every token read and its place: a sum over all that may be seen, in integers, exact in float64."""
+    """The next token depends on every visible token and its place: a sum of integers, exact in float64."""
 
     context_length, vocab_size, training = 16, V, False
+    start_options = frozenset({"cache"})
     table = torch.randn(1009, V, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2
 
     def __init__(self):
@@ -31,9 +32,8 @@ class Sums:
         k, sums = (tokens + 1).double()[:, None, :, None].expand(-1, 1, -1, 2), 0
         for cache in state.caches:
             view = cache.extend(k, 3 * k, Positions(positions, bool(filled.all())), lambda x, _: x)
-            seen = (view.positions[:, :, None] >= 0) & (
-                view.positions[:, :, None] <= positions[:, None, :, None]
-            )  # (B, 1, T, S)
+            slots = view.positions[:, :, None]
+            seen = (slots >= 0) & (slots <= positions[:, None, :, None])  # (B, 1, T, S)
             places = (7 * view.positions**2 + 3 * view.positions + 5).double()
             sums = sums + torch.where(seen, (places * (view.k[..., 0] + view.v[..., 1]))[:, :, None], 0.0).sum(-1)[:, 0]
         return (sums % 1009)[..., None], state

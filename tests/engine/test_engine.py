@@ -1,4 +1,4 @@
-"""Scripts of requests: whatever comes and goes, everyone gets what it would get alone, in its turn, and every page comes back."""
+"""Scripts of requests: each gets the text that it gets alone, in its turn, and every page is freed."""
 
 from collections import Counter, defaultdict
 from dataclasses import replace
@@ -360,9 +360,8 @@ def test_a_step_in_which_the_model_raises_changes_no_text_and_can_be_repeated(fa
         def hidden(self, tokens, state):
             self.n_calls += 1
             if self.n_calls in fails:
-                super().hidden(
-                    tokens, SimpleNamespace(lengths=state.lengths, caches=state.caches[:1])
-                )  # the first of two layers reads
+                first = SimpleNamespace(lengths=state.lengths, caches=state.caches[:1])  # of two layers
+                super().hidden(tokens, first)
                 raise RuntimeError("out of memory")
             return super().hidden(tokens, state)
 

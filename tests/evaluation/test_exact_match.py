@@ -1,4 +1,4 @@
-"""The translator's validation: an instrument that is checked on translators whose score is known."""
+"""The translator's validation, tested on translators whose score is known."""
 
 from functools import partial
 

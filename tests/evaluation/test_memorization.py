@@ -1,4 +1,4 @@
-"""A model that knows its text by heart is told from one that knows what the text follows from."""
+"""A model that memorized its text is distinguished from one that learned its rule."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,14 @@ from torch import nn
 from minillm.datasets.tokens import TokenStream
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
-from minillm.evaluation.memorization import LEAST, WINDOW, Recital, overfitted, recite, recited
+from minillm.evaluation.memorization import (
+    LEAST,
+    WINDOW,
+    Memorized,
+    count_memorized,
+    memorization_remark,
+    overfitting_remark,
+)
 from tests.tiny import VOCAB, decoder
 
 GREEDY = Sampler(build_pipeline(SamplingConfig(temperature=0.0)))
@@ -53,15 +60,17 @@ def test_a_window_is_known_where_greedy_decoding_writes_its_second_half(seed, T)
                 model, [row[:n_given]], GREEDY, max_new_tokens=len(row) - n_given, generators=seeded([0]), end_id=None
             )
             known, tried = known + (list(rest.tokens) == row[n_given:]), tried + 1
-        assert recite(model, stream, T, False) == (known, tried)
+        assert count_memorized(model, stream, T, False) == (known, tried)
 
 
 def test_a_rule_is_recited_from_text_that_was_never_seen_and_one_wrong_token_is_none():
     rule = [i % VOCAB for i in range(1, 27 * VOCAB)]  # the END after it follows from the rule too
-    assert recite(Next(), stream_of(rule), 999, False).share == 1.0
-    assert recite(Next(), stream_of(rule[: WINDOW - 2]), 999, False) == (0, 1), "after the last token stands END"
-    assert recite(Next(), stream_of([7] * 10 * WINDOW), 999, False).known == 0
-    assert recite(Next(), stream_of(rule[: LEAST - 2]), 999, False) == (0, 0)
+    assert count_memorized(Next(), stream_of(rule), 999, False).share == 1.0
+    assert count_memorized(Next(), stream_of(rule[: WINDOW - 2]), 999, False) == (0, 1), (
+        "after the last token stands END"
+    )
+    assert count_memorized(Next(), stream_of([7] * 10 * WINDOW), 999, False).known == 0
+    assert count_memorized(Next(), stream_of(rule[: LEAST - 2]), 999, False) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +85,7 @@ def test_a_rule_is_recited_from_text_that_was_never_seen_and_one_wrong_token_is_
     ],
 )
 def test_by_heart_is_half_of_the_training_text_and_much_less_of_other_text(train, val, known):
-    said = recited(Recital(*train), Recital(*val))
+    said = memorization_remark(Memorized(*train), Memorized(*val))
     assert ("it has learned the text by heart" in said) == known and (said == "") != known
     assert not known or (f"{train[0]} of {train[1]}" in said and f"{val[0]} of {val[1]}" in said)
 
@@ -90,8 +99,8 @@ def rows(val: dict[int, float], train: float) -> list[dict]:
 
 
 def test_what_followed_the_best_validation_is_told_by_both_losses():
-    assert overfitted(rows({10: 3.0, 20: 2.0, 30: 1.5}, 0.1), 30) == "", "the best was the last"
-    worse = overfitted(rows({10: 3.0, 20: 2.0, 30: 2.1}, 2.0), 20)
+    assert overfitting_remark(rows({10: 3.0, 20: 2.0, 30: 1.5}, 0.1), 30) == "", "the best was the last"
+    worse = overfitting_remark(rows({10: 3.0, 20: 2.0, 30: 2.1}, 2.0), 20)
     assert "best with 2.000 at step 20" in worse and "step 30 had 2.100" in worse and "heart" not in worse
     for train, said in (
         (2.1, "validation was"),
@@ -99,11 +108,11 @@ def test_what_followed_the_best_validation_is_told_by_both_losses():
         (0.5, "it has begun"),
         (0.3, "it has learned"),
     ):
-        assert overfitted(rows({10: 3.0, 20: 2.0, 30: 4.0}, train), 20).startswith(said)
-    heart = overfitted(rows({10: 3.0, 20: 2.0, 30: 4.0}, 0.3), 20)
+        assert overfitting_remark(rows({10: 3.0, 20: 2.0, 30: 4.0}, train), 20).startswith(said)
+    heart = overfitting_remark(rows({10: 3.0, 20: 2.0, 30: 4.0}, 0.3), 20)
     assert "at step 30 its loss was 0.300 on the training text and 4.000" in heart
     assert "best was 2.000 at step 20, whose weights are kept" in heart
-    assert overfitted([], 0) == ""
+    assert overfitting_remark([], 0) == ""
 
 
 @pytest.mark.parametrize(
@@ -112,4 +121,4 @@ def test_what_followed_the_best_validation_is_told_by_both_losses():
 )
 def test_the_first_half_is_given_and_every_token_of_the_second_must_follow(n, jump, known):
     ids = np.array([(i + 5 * (i > jump)) % VOCAB for i in range(n + 1)], np.uint8)
-    assert recite(Next(), TokenStream(ids, np.array([0]), n_bytes=n), 999, False) == (known, 1)
+    assert count_memorized(Next(), TokenStream(ids, np.array([0]), n_bytes=n), 999, False) == (known, 1)

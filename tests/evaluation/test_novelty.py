@@ -1,4 +1,4 @@
-"""A text of another world is told from one that is like the training text, and how much is usual is measured on held-out text."""
+"""Unfamiliar texts are distinguished from texts like the training text; the usual level comes from held-out text."""
 
 import random
 

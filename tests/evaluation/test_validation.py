@@ -1,4 +1,4 @@
-"""Validation: an instrument that is checked on models whose loss is known."""
+"""Validation, tested on models whose loss is known."""
 
 import math
 from contextlib import nullcontext

@@ -1,4 +1,4 @@
-"""What attention can be asked: every kind of view, sharing of heads and window, with dimensions that nobody can mix up."""
+"""Inputs of attention: every kind of view, sharing of heads, and window, with dimensions that all differ."""
 
 import torch
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Attention by hand, by the written-out equation, in tiles, by the fused kernel and by torch's own layers: all the same."""
+"""Attention agrees in all versions: by hand, the equation, tiles, the fused kernel, and torch's own layers."""
 
 import itertools
 import math
@@ -17,6 +17,8 @@ from minillm.constants import EMPTY
 from minillm.layers.attention import Attention, attend, attend_plainly, attend_with_bias
 from minillm.layers.flash import attend_in_tiles
 from minillm.layers.positions import Alibi, Rotary, no_rotation
+from minillm.lessons import attention as lesson
+from minillm.lessons.positions import alibi
 from tests.layers.questions import RAGGED, VIEWS, H, K, questions
 from tests.tiny import assert_equal
 
@@ -179,6 +181,22 @@ def test_scores_of_112_and_96_before_scaling_give_weights_of_88_and_12_percent(r
     assert not out[2:].any()
 
 
+@pytest.mark.parametrize("road", [attend_plainly, attend, partial(attend_in_tiles, tile=3)])
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_equation_is_that_of_the_lesson(road, causal, float64):
+    q, k, v = torch.randn(3, 2, H, 7, K)
+    view = KVView(k, v, torch.arange(7)[None, None], True)
+    assert_equal(road(q, view, torch.arange(7)[None], causal), lesson.attention(q, k, v, causal)[0])
+
+
+def test_scores_with_a_bias_are_those_of_the_lessons_on_attention_and_positions(float64):
+    q, k, v, positions = torch.randn(2, 4, 7, K), torch.randn(2, 4, 7, K), torch.randn(2, 4, 7, K), torch.arange(7)
+    view = KVView(k, v, positions[None, None], True)
+    future = torch.full((7, 7), -torch.inf).triu(1)
+    expected = (q @ k.mT / math.sqrt(K) + alibi(4, 7) + future).softmax(-1) @ v
+    assert_equal(attend_with_bias(q, view, positions[None], True, bias=Alibi(4)), expected)
+
+
 def layer(n_kv_heads: int, d_model: int = H * K, **options) -> Attention:
     torch.manual_seed(0)
     return Attention(d_model, H, n_kv_heads, K, bias=True, **options).double()
@@ -191,6 +209,48 @@ def theirs_with_the_weights_of(mine: Attention) -> nn.MultiheadAttention:
     theirs.in_proj_bias.data = torch.cat([part.bias for part in parts])
     theirs.out_proj.load_state_dict(mine.to_out.state_dict())
     return theirs
+
+
+def assert_equal_with_gradients(outs: tuple[torch.Tensor, torch.Tensor], *layers: nn.Module) -> None:
+    assert_equal(*outs)
+    direction = torch.randn_like(outs[0])
+    for out in outs:
+        (out * direction).sum().backward()
+    others = dict(layers[1].named_parameters())
+    for name, parameter in layers[0].named_parameters():
+        assert_equal(parameter.grad, others[name].grad)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_self_attention_is_that_of_the_lesson_in_values_and_gradients(causal):
+    mine, x = layer(H, causal=causal), torch.randn(3, 7, H * K, dtype=torch.float64)
+    theirs = lesson.MultiHeadAttention(H * K, H).double()
+    theirs.load_state_dict(mine.state_dict())
+    assert_equal_with_gradients((mine(x), theirs(x, x, causal)), mine, theirs)
+
+
+def test_cross_attention_is_that_of_the_lesson_in_values_and_gradients():
+    mine = layer(H, causal=False)
+    x, memory = torch.randn(3, 7, H * K, dtype=torch.float64), torch.randn(3, 11, H * K, dtype=torch.float64)
+    theirs = lesson.MultiHeadAttention(H * K, H).double()
+    theirs.load_state_dict(mine.state_dict())
+    shown = mine.show(memory, Positions(torch.arange(11)[None], True))
+    out = mine.look(x, Positions(torch.arange(7)[None], True), shown)
+    assert_equal_with_gradients((out, theirs(x, memory, causal=False)), mine, theirs)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"causal": False}, {"window": 3}, {"rotate": Rotary(6, 99)}, {"score_bias": Alibi(H)}]
+)
+def test_one_line_of_attention_needs_neither_positions_nor_a_cache(options):
+    attention, x = Attention(13, H, 2, 6, **options).double(), torch.randn(3, 7, 13, dtype=torch.float64)
+    places, out = torch.arange(7)[None], attention(x)
+    assert_equal(out, attention(x, Positions(places, dense=True), NO_CACHE))
+    q, k, v = (to(x).unflatten(2, (-1, 6)).transpose(1, 2) for to in (attention.to_q, attention.to_k, attention.to_v))
+    view = KVView(attention.rotate(k, places), v, places[:, None], dense=True)
+    how = attention.causal, attention.window, attention.score_bias
+    expected = attend_plainly(attention.rotate(q, places), view, places, *how)
+    assert_equal(out, attention.to_out(expected.transpose(1, 2).flatten(2)))
 
 
 def test_self_attention_is_torchs_multi_head_attention():

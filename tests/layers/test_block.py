@@ -1,4 +1,4 @@
-"""Blocks against torch's encoder layer, with the same weights."""
+"""Blocks against those of the lesson and against torch's encoder layer, with the same weights."""
 
 import pytest
 import torch
@@ -10,9 +10,32 @@ from minillm.layers.attention import Attention
 from minillm.layers.block import PostNormBlock, PreNormBlock
 from minillm.layers.feedforward import ACTIVATIONS, MLP
 from minillm.layers.norm import LayerNorm
+from minillm.lessons import transformer_block as lesson
 from tests.tiny import assert_equal
 
 D, H, F = 15, 3, 29
+
+
+@pytest.mark.parametrize(
+    ("kind", "theirs"), [(PreNormBlock, lesson.PreNormBlock), (PostNormBlock, lesson.PostNormBlock)]
+)
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_block_is_that_of_the_lesson_in_values_and_gradients(kind, theirs, causal):
+    torch.manual_seed(0)
+    attention = Attention(D, H, H, D // H, bias=True, causal=causal)
+    block = kind(attention, MLP(D, F, ACTIVATIONS["gelu"], bias=True), LayerNorm(D), LayerNorm(D)).double()
+    for parameter in block.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    theirs = theirs(D, H, F).double()
+    theirs.load_state_dict(block.state_dict())
+    x, direction = torch.randn(2, 4, 7, D, dtype=torch.float64)
+    outs = block(x, Positions(torch.arange(7)[None], True), NO_CACHE), theirs(x, causal)
+    assert_equal(*outs)
+    for out in outs:
+        (out * direction).sum().backward()
+    others = dict(theirs.named_parameters())
+    for name, parameter in block.named_parameters():
+        assert_equal(parameter.grad, others[name].grad)
 
 
 @pytest.mark.parametrize(("kind", "norm_first"), [(PostNormBlock, False), (PreNormBlock, True)])

@@ -1,4 +1,4 @@
-"""Feed-forward layers, written out with sums and products."""
+"""Feed-forward layers equal written-out sums and products."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Attention in tiles: exact against the equation, with less memory, less work, and nothing for queries that see nothing."""
+"""Tiled attention: equal to the equation, with less memory and work, and zeros for fully masked queries."""
 
 from functools import partial
 from itertools import product

@@ -1,4 +1,4 @@
-"""The one mask rule against three nested loops."""
+"""The mask rule equals three nested loops."""
 
 import torch
 from hypothesis import given

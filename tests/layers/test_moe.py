@@ -1,4 +1,4 @@
-"""Experts: what a router decides, and that a sorted, sliced product is the same as asking every chosen expert in turn."""
+"""Mixture of experts: routing rules, and the sorted, sliced product equals a loop over chosen experts."""
 
 import math
 
@@ -12,6 +12,7 @@ from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, 
 
 from minillm.layers.feedforward import ACTIVATIONS, MLP, SwiGLU
 from minillm.layers.moe import ExpertMLPs, ExpertSwiGLUs, MoE, NoSharedExpert, Router, balance_loss, z_loss
+from minillm.lessons import mixture_of_experts as lesson
 from tests.tiny import assert_equal
 
 D, F, E = 7, 13, 5
@@ -57,6 +58,25 @@ def test_every_token_gets_the_weighed_answers_of_the_experts_that_it_chose(kind,
     moe, x = moe_of(kind, k, shared), inputs(11, D)
     moe.router.bias += 0.1 * inputs(E)
     assert_equal(moe(x), one_token_at_a_time(moe, x))
+
+
+@pytest.mark.parametrize("k", range(2, E + 1))
+def test_answers_gradients_and_balance_loss_are_those_of_the_lesson(k):
+    """Of two choices or more: for a single one the lesson's weight is 1."""
+    moe, theirs, x = moe_of(k=k), lesson.MoE(D, F, E, k).double(), inputs(11, D)
+    weights = {"router": moe.router.weight, "up": moe.experts.up.weight, "down": moe.experts.down.weight}
+    theirs.load_state_dict(weights)
+    routing, (y, probs, chosen) = moe.router(x), theirs(x)
+    assert torch.equal(routing.experts.T, chosen)
+    outs, balances = (moe(x), y), (balance_loss(routing.probs, routing.counts), lesson.balance_loss(probs, chosen))
+    assert_equal(*outs)
+    assert_equal(*balances)
+    direction = inputs(11, D, seed=1)
+    for out, balance in zip(outs, balances, strict=True):
+        ((out * direction).sum() + balance).backward()
+    assert_equal(moe.router.weight.grad, theirs.router.grad)
+    assert_equal(moe.experts.up.weight.grad, theirs.up.grad)
+    assert_equal(moe.experts.down.weight.grad, theirs.down.grad)
 
 
 @pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16])

@@ -1,4 +1,4 @@
-"""N-gram embeddings: the tokens before each, found in any arrangement of positions; one row of the table for each pair and triple."""
+"""N-gram embeddings: the preceding tokens are found for any positions; each pair and triple has its own row."""
 
 import torch
 from hypothesis import given, settings
@@ -40,9 +40,8 @@ def test_every_pair_and_every_triple_has_a_vector_of_its_own_where_there_are_row
     layer._row = lambda number: (rows.update(number.flatten().tolist()), kept(number))[1]
     every = torch.cartesian_prod(*[torch.arange(V)] * 3)
     layer(every, Positions(torch.arange(3)[None], True), NO_CACHE)
-    assert (
-        len(rows) == V + V**2 + V + V**2 + V**3
-    )  # pairs and triples: at the beginning of a text, one after it, and inside
+    # pairs and triples: at the beginning of a text, one token after it, and inside
+    assert len(rows) == V + V**2 + V + V**2 + V**3
     assert len({int(kept(torch.tensor(row))) for row in rows}) == len(rows)
 
 

@@ -1,4 +1,4 @@
-"""Norms: the written formula, torch's own layers, and what they leave unchanged."""
+"""Norms: the lesson, torch's own layers, and what they leave unchanged."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from minillm.layers.norm import LayerNorm, RMSNorm
+from minillm.lessons import normalization as lesson
 from tests.tiny import assert_equal
 
 D = 13
@@ -38,16 +39,21 @@ def test_norms_are_torchs_in_values_and_gradients(pair):
         assert_equal(a, b)
 
 
-def test_norms_are_the_formulas_that_they_are_introduced_by():
-    x, weight, bias = torch.randn(7, D, dtype=torch.float64), torch.randn(D), torch.randn(D)
-    layer, rms = LayerNorm(D, eps=0.1), RMSNorm(D, eps=0.1)
-    layer.weight.data, layer.bias.data, rms.weight.data = weight, bias, weight
-    centered = x - x.mean(-1, keepdim=True)
-    assert_equal(
-        layer.double()(x),
-        centered / (centered.square().mean(-1, keepdim=True) + 0.1).sqrt() * weight.double() + bias.double(),
-    )
-    assert_equal(rms.double()(x), x / (x.square().mean(-1, keepdim=True) + 0.1).sqrt() * weight.double())
+@pytest.mark.parametrize(("mine", "theirs"), [(RMSNorm, lesson.RMSNorm), (LayerNorm, lesson.LayerNorm)])
+@pytest.mark.parametrize("size", [1.0, 1e-3])
+def test_norms_are_those_of_the_lesson_in_values_and_gradients(mine, theirs, size):
+    """Also for vectors so short that their variance is less than eps."""
+    norms = mine(D, eps=lesson.EPS).double(), theirs(D).double()
+    for parameter in norms[0].parameters():
+        nn.init.normal_(parameter)
+    norms[1].load_state_dict(norms[0].state_dict())
+    x, direction, results = size * torch.randn(7, D, dtype=torch.float64), torch.randn(7, D, dtype=torch.float64), []
+    for norm in norms:
+        x = x.detach().requires_grad_()
+        out = norm(x)
+        results.append([out, *torch.autograd.grad((out * direction).sum(), [x, *norm.parameters()])])
+    for a, b in zip(*results, strict=True):
+        assert_equal(a, b)
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 100), st.floats(-100, 100))
@@ -61,10 +67,8 @@ def test_the_size_of_a_vector_does_not_matter_and_for_layer_norm_nor_does_its_me
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("build", [RMSNorm, LayerNorm])
 def test_means_are_taken_in_float32_and_given_back_in_the_dtype_that_came(dtype, build):
-    norm, x = (
-        build(257),
-        (500 * torch.randn(5, 257)).to(dtype),
-    )  # squares overflow float16, sums overrun bfloat16's digits
+    # squares overflow float16, and sums exceed the precision of bfloat16
+    norm, x = build(257), (500 * torch.randn(5, 257)).to(dtype)
     out = norm.to(dtype)(x)
     assert out.dtype == dtype
     torch.testing.assert_close(

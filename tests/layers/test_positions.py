@@ -1,4 +1,4 @@
-"""Positions: the formulas by hand, what rotation leaves unchanged, and precision far out."""
+"""Positions: formulas by hand, invariances of rotation, and precision at large positions."""
 
 import cmath
 import itertools
@@ -18,6 +18,7 @@ from minillm.layers.positions import (
     no_bias,
     no_rotation,
 )
+from minillm.lessons import positions as lesson
 from minillm.models.decoder import Decoder, DecoderConfig
 from tests.tiny import assert_equal
 
@@ -33,6 +34,23 @@ places = st.integers(0, 99)
 
 def turned(x: torch.Tensor, position: int, rotary: Rotary = ROTARY) -> torch.Tensor:
     return rotary(x, torch.tensor([[position]]))
+
+
+def test_queries_are_turned_as_in_the_lesson():
+    x, positions = torch.randn(2, 3, 7, 6, dtype=torch.float64), torch.randint(11, 40, (7,))
+    assert_equal(Rotary(6, context_length=40)(x, positions[None]), lesson.rotary(x, positions))
+
+
+@pytest.mark.parametrize("d_model", [9, 10])
+def test_sinusoidal_positions_are_those_of_the_lesson_in_float32(d_model):
+    out = SinusoidalPositions(31, d_model)(torch.arange(31)[None])[0]
+    torch.testing.assert_close(out, lesson.sinusoidal(31, d_model).float(), rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize("n_heads", [1, 4, 16])
+def test_the_bias_is_that_of_the_lesson(n_heads):
+    places = torch.arange(7)
+    assert_equal(Alibi(n_heads)(places[None], places[None, None], torch.float64)[0], lesson.alibi(n_heads, 7))
 
 
 def test_rotation_is_multiplication_by_a_complex_number_of_length_one():

@@ -1,4 +1,4 @@
-"""The three layers against torch's and the lessons with copied weights, their derivatives against differences, and how they start."""
+"""The recurrent layers equal torch's and the lessons'; derivatives equal differences; initialization."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ every_cell = pytest.mark.parametrize("cell", PAIRS)
 
 
 def pair(cell: str) -> tuple[nn.Module, nn.Module]:
-    """Ours with random biases, and torch's with the same weights; its second bias is zero but for what the GRU's r multiplies."""
+    """Ours with random biases, and torch's with the same weights; its second bias is 0 except under the GRU's r."""
     torch.manual_seed(0)
     ours, theirs = (kind(D, H).double() for kind in PAIRS[cell])
     for parameter in ours.parameters():

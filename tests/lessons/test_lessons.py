@@ -25,7 +25,7 @@ def source_of(name: str) -> str:
 
 
 def change(name: str) -> tuple[str, str]:
-    """The source before and after the edit: lines that begin with - are taken out, and those that begin with + put in."""
+    """The source before and after the edit: lines that begin with - are removed, lines that begin with + added."""
     taken: list[str] = []
     put: list[str] = []
     for line in field(name, "Change it:").splitlines():

@@ -1,4 +1,4 @@
-"""GPT-2 and Llama as others wrote them: with the same weights, the same logits."""
+"""The decoder equals the GPT-2 and Llama of transformers: same weights, same logits."""
 
 import pytest
 import torch
@@ -117,7 +117,7 @@ def test_llama_gives_the_same_logits(sizes):
     text = torch.randint(VOCAB, (3, 47))
     logits, expected = mine(text)[0], theirs(text).logits.double()
     assert expected.std() > 0.3
-    # subtle: transformers takes norms and rotary angles in float32 whatever the weights are, so float32's digits are all there are
+    # subtle: transformers computes norms and rotary angles in float32 for any weights, so only float32 digits agree
     torch.testing.assert_close(logits, expected, rtol=0, atol=2e-6)
 
 

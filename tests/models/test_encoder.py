@@ -1,10 +1,12 @@
-"""The laws that an encoder keeps whatever its parts: both sides are seen, padding is not."""
+"""The encoder against the BERT of the lesson, and the laws that it keeps whatever its parts: both sides are seen, padding is not."""
 
 import math
 
 import pytest
 import torch
 
+from minillm.lessons.bert import BERT
+from minillm.lessons.normalization import EPS
 from minillm.models.encoder import Encoder, EncoderConfig
 from minillm.models.heads import Classifier, nearest, sentence_vectors
 from minillm.training.optim import OptimConfig, build_optimizer
@@ -37,6 +39,25 @@ def encoder(seed: int = 0, **changes) -> Encoder:
         if parameter.ndim == 1:
             parameter.data += 0.3 * torch.randn_like(parameter)
     return model
+
+
+def test_the_encoder_is_the_bert_of_the_lesson_weight_for_weight():
+    mine = encoder(n_layers=3, context_length=13, feedforward="gelu", norm_eps=EPS)
+    theirs = BERT(mine.vocab_size, context_length=13, d_model=20, n_heads=5, d_ff=17, n_layers=3).double()
+
+    def renamed(name: str) -> str:
+        return name.replace(".table", "").removeprefix("head.")
+
+    theirs.load_state_dict({renamed(name): weight for name, weight in mine.named_parameters()})
+    text, segments = tokens(3, 11), tokens(3, 11, seed=1) % 2
+    logits = mine(text, segments), theirs(text, segments)
+    assert_equal(*logits)
+    direction = torch.randn_like(logits[0])
+    for x in logits:
+        (x * direction).sum().backward()
+    others = dict(theirs.named_parameters())
+    for name, parameter in mine.named_parameters():
+        assert_equal(parameter.grad, others[renamed(name)].grad)
 
 
 @every_shape
@@ -182,7 +203,7 @@ def test_sentence_vectors_are_the_mean_over_real_tokens_at_length_one_and_the_ne
         ({"n_heads": 3}, r"model\.d_model = 20: expected a multiple of n_heads = 3"),
         ({"d_model": 15, "positions": "rotary"}, r"d_head = 3: expected an even number"),
         ({"next_sentence": 1, "context_length": 5}, r"context_length = 5: expected at least 6"),
-        ({"positions": "sinusoidal"}, r"positions = 'sinusoidal': expected"),
+        ({"positions": "alibi"}, r"positions = 'alibi': expected one of learned, rotary$"),
     ],
 )
 def test_a_shape_that_cannot_be_built_is_refused_with_a_sentence(changes, sentence):

@@ -1,4 +1,4 @@
-"""BERT as others wrote it: with the same weights, the same logits, pooled vectors and gradients."""
+"""The encoder equals the BERT of transformers: same weights, same logits, pooled vectors and gradients."""
 
 import pytest
 import torch

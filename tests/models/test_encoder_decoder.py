@@ -1,4 +1,4 @@
-"""The encoder-decoder against the paper on one page, against torch's own, and the laws that it shares with every model."""
+"""The encoder-decoder against the transformer of the lesson, against torch's own, and the laws that it shares with every model."""
 
 import math
 from functools import partial
@@ -9,8 +9,9 @@ from torch import nn
 
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
+from minillm.lessons.encoder_decoder import Transformer
+from minillm.lessons.positions import sinusoidal
 from minillm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from tests.oracles.transformer import Transformer, positions
 from tests.tiny import VOCAB, assert_equal, tokens
 
 SHAPES = {
@@ -57,12 +58,13 @@ def greedy(model: EncoderDecoder, source: torch.Tensor, n: int, end_id: int | No
     return [completion.tokens for completion in generate(model, [[0]] * len(source), sampler, **how)]
 
 
-def test_the_composed_model_is_the_paper_on_one_page_weight_for_weight():
-    mine, theirs = encoder_decoder(n_layers=3), Transformer(VOCAB, d_model=15, n_heads=5, d_ff=17, n_layers=3).double()
-    mine.embed_positions.table = positions(13, 15)
+def test_the_composed_model_is_the_transformer_of_the_lesson_weight_for_weight():
+    mine = encoder_decoder(n_layers=3, feedforward="gelu")
+    theirs = Transformer(VOCAB, d_model=15, n_heads=5, d_ff=17, n_layers=3).double()
+    mine.embed_positions.table = sinusoidal(13, 15)
     theirs.load_state_dict({name: weight for name, weight in mine.state_dict().items() if name != "head.weight"})
     source, text = tokens(3, 7), tokens(3, 11, seed=1)
-    logits = mine(text, source=source)[0], torch.stack([theirs(s, t) for s, t in zip(source, text, strict=True)])
+    logits = mine(text, source=source)[0], theirs(source, text)
     assert_equal(*logits)
     direction = torch.randn_like(logits[0])
     for x in logits:
@@ -70,10 +72,6 @@ def test_the_composed_model_is_the_paper_on_one_page_weight_for_weight():
     others = dict(theirs.named_parameters())
     for name, parameter in mine.named_parameters():
         assert_equal(parameter.grad, others[name].grad)
-
-
-def test_positions_are_the_papers_up_to_float32():
-    torch.testing.assert_close(encoder_decoder().embed_positions.table, positions(13, 15), rtol=0, atol=1e-6)
 
 
 def as_torchs(model: EncoderDecoder) -> nn.Transformer:
@@ -283,9 +281,8 @@ def test_dropout_is_off_in_evaluation_and_acts_everywhere_in_training(monkeypatc
 
     monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", spy)
     model.train()(text, source=source)
-    assert seen == [0.25] * (
-        2 + 2 * (2 + 1) + 2 * (3 + 2)
-    )  # embeddings; sublayers and attentions of the encoder, of the decoder
+    # embeddings; sublayers and attentions of the encoder; those of the decoder
+    assert seen == [0.25] * (2 + 2 * (2 + 1) + 2 * (3 + 2))
 
 
 def test_one_matrix_reads_the_source_reads_the_target_and_writes():

@@ -1,4 +1,4 @@
-"""The n-gram model against the lessons, and the laws of a distribution: it sums to one after every context, seen or not."""
+"""The n-gram model equals the lessons; its distributions sum to one after every context, seen or not."""
 
 import itertools
 import math

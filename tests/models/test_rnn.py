@@ -1,4 +1,4 @@
-"""Recurrent models against torch's stacks, and the laws of a state that sums up what it has read."""
+"""Recurrent models equal torch's stacks; their state summarizes all tokens read."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Masked-token prediction: only blanks count, and nothing depends on how a batch is cut."""
+"""Masked-token prediction: only masked tokens count, and results do not depend on how a batch is cut."""
 
 import math
 

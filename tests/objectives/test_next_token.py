@@ -1,4 +1,4 @@
-"""Next-token prediction: nothing is shifted here, and nothing depends on how a batch is cut."""
+"""Next-token prediction: no shift here, and results do not depend on how a batch is cut."""
 
 from itertools import pairwise
 
@@ -19,6 +19,8 @@ from tests.tiny import VOCAB, assert_equal, decoder, tokens
 
 class Answers(nn.Module):
     """Is sure that what follows is `answer(tokens)`."""
+
+    head = None
 
     def __init__(self, answer):
         super().__init__()

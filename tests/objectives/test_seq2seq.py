@@ -1,4 +1,4 @@
-"""The translator's objective: teacher-forced, summed over counted targets, smoothed only if asked."""
+"""The translator's objective: teacher-forced, summed over counted targets, smoothed only on request."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Whole models with packed weights: what is packed, what is shared, what is saved, what is refused."""
+"""Whole models with packed weights: packing, sharing, saving, and refused models."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Packed weights as a user saves and samples them, and every wrong thing that one may type."""
+"""Packed weights by the commands: saving, sampling, and every invalid use."""
 
 import pytest
 import torch

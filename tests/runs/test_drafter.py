@@ -1,4 +1,4 @@
-"""Who may draft for a run, and from which text."""
+"""Which runs may draft for a run, and from which text."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ SMALL = {
 
 
 def trained(folder, name, letters):
-    """A run on a text of its own: every pair of letters, in an order of chance, so that parts differ in their n-grams."""
+    """A run on its own text: every pair of letters, in random order, so that parts differ in their n-grams."""
     order = torch.randperm(400, generator=torch.Generator().manual_seed(ord(letters[0]))).tolist()
     text = folder / f"{name}.txt"
     text.write_text("".join(letters[i % 20] + letters[i // 20] for i in order), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a config says of itself is said only of the training that it was measured on."""
+"""A config's expected results are shown only for the training that they were measured on."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The folder of a run: who may write there, which is the newest, and what is refused about a place or a disk."""
+"""The folder of a run: permission to write, the newest run, and errors of paths and disks."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import train
-from minillm.runs import folder
+from minillm.runs import folder, training
 from minillm.training import checkpoint
 from tests.small_runs import flags, progress, said, started
 
@@ -41,13 +41,13 @@ def test_a_second_training_of_a_run_is_refused_and_a_new_run_takes_the_next_numb
 
 
 def test_a_run_is_held_while_it_trains_and_while_it_is_resumed(tmp_path, finished, monkeypatch, capsys):
-    original, refused = train.train, []
+    original, refused = training.train, []
 
     def look(*how):
         refused.append(said(capsys, "--resume", tmp_path / "run"))
         return original(*how)
 
-    monkeypatch.setattr(train, "train", look)
+    monkeypatch.setattr(training, "train", look)
     path = started(tmp_path)
     assert train.main(["--resume", str(path), "--train.max_steps", "7"]) == 0
     assert len(refused) == 2 and all("expected no other training of this run" in err for err in refused)
@@ -119,8 +119,8 @@ def test_a_disk_that_is_full_says_how_to_go_on_or_that_nothing_is_there_yet(
     assert "there is none before it: the disk is full; free some space, and start again" in new
     again = said(capsys, "--resume", mine, "--train.max_steps", "9")
     assert (
-        f"the one before it is whole: the disk is full; free some space, and go on with: python train.py --resume {mine}"
-        in again
+        "the one before it is whole: the disk is full; free some space, "
+        f"and go on with: python train.py --resume {mine}" in again
     )
     monkeypatch.undo()
     words = ["--config", "gpt-tiny", *flags(data__corpus=finished.parent / "my.txt", train__run=tmp_path / "new")]

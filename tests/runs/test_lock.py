@@ -1,4 +1,4 @@
-"""The lock on a run: one training at a time, and none once its process is gone, however it went."""
+"""The lock of a run: one training at a time, and none after its process has ended in any way."""
 
 import os
 import signal

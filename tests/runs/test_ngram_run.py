@@ -1,4 +1,4 @@
-"""An n-gram model through the same scripts as every other: train, stop, resume, sample, and what it refuses."""
+"""An n-gram model by the scripts: train, stop, resume, sample, and refused uses."""
 
 import json
 from functools import partial

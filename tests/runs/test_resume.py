@@ -1,4 +1,4 @@
-"""Going on with a run: what survives, which flags may change, and which text and config it must be."""
+"""Resuming a run: what is kept, which flags may change, and that text and config must match."""
 
 import json
 import signal
@@ -8,14 +8,14 @@ import pytest
 
 import train
 from minillm.config.loading import keys
-from minillm.runs import folder
+from minillm.runs import folder, training
 from minillm.runs.config import RunConfig, load_config
 from minillm.training import checkpoint
 from minillm.training.step import GradientStep
 from tests.interruption import ctrl_c_after
 from tests.small_runs import TEXT, edit, flags, progress, rows, said, started
 
-LOOP = train.train
+LOOP = training.train
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 4])
@@ -38,7 +38,7 @@ def losses(monkeypatch, values: list[float]) -> None:
     def with_losses(config, step, batch, evaluate, *rest):
         return LOOP(config, step, batch, lambda: evaluate() | {"val_loss": next(left)}, *rest)
 
-    monkeypatch.setattr(train, "train", with_losses)
+    monkeypatch.setattr(training, "train", with_losses)
 
 
 def test_best_loss_and_patience_survive_and_a_worse_model_never_replaces_the_best(tmp_path, monkeypatch):
@@ -96,7 +96,7 @@ def test_the_test_figures_are_those_of_the_test_part_by_the_best_model(tmp_path,
 
 
 def test_a_resume_writes_its_changes_into_the_config_at_once(mine, monkeypatch):
-    monkeypatch.setattr(train, "train", lambda *_: (_ for _ in ()).throw(train.Interrupted(signal.SIGINT)))
+    monkeypatch.setattr(training, "train", lambda *_: (_ for _ in ()).throw(train.Interrupted(signal.SIGINT)))
     for n in (9, 11):
         assert train.main(["--resume", str(mine), "--train.max_steps", str(n), "--train.save_every", "7"]) == 130
         assert f"max_steps = {n} " in (mine / "config.toml").read_text()

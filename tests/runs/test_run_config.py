@@ -1,4 +1,4 @@
-"""What [task] and the other sections of a run's config must agree about is refused before anything is read."""
+"""Contradictions between [task] and the other sections of a config are refused before anything is read."""
 
 import dataclasses
 import importlib
@@ -161,7 +161,8 @@ def test_a_part_of_a_batch_has_a_row_at_least():
         ({"task.question": "ending"}, r"^--task\.question: unknown key of task\.kind = next_token; .*labels beside it"),
         (
             {"task.label_smoothing": "0.1", "task.kind": "blanks", "model.kind": "encoder"},
-            r"^--task\.label_smoothing: unknown key of task\.kind = blanks; expected task\.kind = next_token or translate",
+            r"^--task\.label_smoothing: unknown key of task\.kind = blanks; "
+            r"expected task\.kind = next_token or translate",
         ),
         (
             {"task.order": "contiguous"},

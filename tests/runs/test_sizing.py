@@ -1,4 +1,4 @@
-"""Sizes that follow from the text: laws about every text, and what a flag has said is never changed."""
+"""Sizes derived from the text: laws for every text; a size set by a flag never changes."""
 
 from dataclasses import replace
 from functools import partial

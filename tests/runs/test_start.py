@@ -1,4 +1,4 @@
-"""Starting a new run from the weights or the config of another: what is taken over, and what must agree."""
+"""Starting a run from the weights or the config of another: what is copied, and what must agree."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Freed memory is kept where the C library can, and nobody minds where it cannot."""
+"""Freed memory is kept where the C library allows it; elsewhere nothing happens."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 from minillm.speed import allocator
 
-# subtle: where the system hands out pages of 2 MB, few faults tell of much memory; prctl(41) = PR_SET_THP_DISABLE asks for pages of 4 KB.
+# subtle: with pages of 2 MB, few faults stand for much memory; prctl(41) = PR_SET_THP_DISABLE selects pages of 4 KB
 STEPS = """
 import ctypes, resource, torch
 ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)
@@ -15,7 +15,8 @@ from torch import nn
 from minillm.speed.allocator import keep_freed_memory
 if {keep}: assert keep_freed_memory()
 torch.set_num_threads(1)
-net, x = nn.Sequential(nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 256), nn.GELU(), nn.Linear(256, 64)), torch.randn(1024, 64)
+net = nn.Sequential(nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 256), nn.GELU(), nn.Linear(256, 64))
+x = torch.randn(1024, 64)
 for i in range(64):
     if i == 16: before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     net(x).square().sum().backward()

@@ -1,4 +1,4 @@
-"""Single tokens by a step that is made once: the same tokens, without a question to the device, and as a CUDA graph where there is one."""
+"""Recorded decoding steps give the same tokens without synchronization, and as a CUDA graph where there is one."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Compiled training: the same losses and weights, and one line where there is no compiler."""
+"""Compiled training: the same losses and weights; without a compiler, one line and plain training."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""The fast step: the same training as the plain one, and no twin of what was edited, replaced or hooked."""
+"""The fast step trains as the plain one does, and uses no twin of code that is not as signed."""
 
 import logging
 from functools import partial

@@ -1,4 +1,4 @@
-"""Head and loss in one change nothing but memory, for every model that has both."""
+"""Fusing head and loss changes memory only: equal next-token losses for every model that has both ways."""
 
 from functools import partial
 

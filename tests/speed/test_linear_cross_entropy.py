@@ -1,4 +1,4 @@
-"""Head and loss in one are the head and the loss, however they are cut, and never hold all logits."""
+"""The fused head and loss equals head and loss for every tiling, and never holds all logits."""
 
 import pytest
 import torch

@@ -192,7 +192,8 @@ from minillm.decoding.sampler import Sampler, SamplingConfig, seeded
 from minillm.speed.accelerate import accelerate
 from tests.tiny import SHAPES, decoder, tokens
 model = decoder(**SHAPES["llama"] | {"feedforward": "relu2"})
-texts = [generate(road, [[1, 2]], Sampler(), max_new_tokens=20, generators=seeded([3]))[0].tokens for road in (accelerate(model), model)]
+def text(way): return generate(way, [[1, 2]], Sampler(), max_new_tokens=20, generators=seeded([3]))[0].tokens
+texts = [text(accelerate(model)), text(model)]
 print(json.dumps([minillm.layers.norm.__file__, *texts]))
 """
 

@@ -1,4 +1,4 @@
-"""The contract of all twins: in float64 they are the plain code, forward and backward, and everything that they skip is signed."""
+"""The contract of all twins: in float64 they equal the plain code, forward and backward; what they bypass is signed."""
 
 from collections.abc import Iterator
 from functools import partial

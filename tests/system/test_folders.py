@@ -1,4 +1,4 @@
-"""The files that ship are found, and the cache folder is the user's and stays bounded."""
+"""Shipped files are found; the cache folder is the user's and its size is bounded."""
 
 import importlib.metadata
 import os

@@ -1,4 +1,4 @@
-"""Errors of the operating system are sentences."""
+"""Errors of the operating system become sentences."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Too much memory is a sentence with the bytes that were needed, in every way that an allocator says it, and no kill."""
+"""Out of memory: a sentence with the bytes needed for every allocator's message, and no killed process."""
 
 import resource
 import sys
@@ -9,11 +9,12 @@ import torch
 
 import sample
 import train
-from minillm.system.out_of_memory import bytes_asked, free_bytes, told_in_a_sentence
+from minillm.system.out_of_memory import bytes_asked, free_bytes, memory_errors_as_value_errors
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="limits are those of Linux")
 MESSAGES = {
-    "[enforce fail at alloc_cpu.cpp:128] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 64000 bytes.": 64000,
+    "[enforce fail at alloc_cpu.cpp:128] err == 0. DefaultCPUAllocator: can't allocate memory: "
+    "you tried to allocate 64000 bytes.": 64000,
     "DefaultCPUAllocator: not enough memory: you tried to allocate 7 bytes.": 7,
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.10 GiB": 5 * 2**29,
     "MPS backend out of memory (MPS allocated: 9.00 GiB). Tried to allocate 256 bytes on private pool.": 256,
@@ -29,7 +30,7 @@ def test_the_bytes_that_an_allocator_was_asked_for_are_told(message, n_bytes, er
     needed = f"{n_bytes:,} bytes were needed at once" if n_bytes else "more was needed"
     with (
         pytest.raises(ValueError, match=f"^out of memory: {needed}; ask for less$"),
-        told_in_a_sentence("ask for less", limited=False),
+        memory_errors_as_value_errors("ask for less", limited=False),
     ):
         raise error(message)
     assert bytes_asked(message) == n_bytes
@@ -39,7 +40,7 @@ def test_the_bytes_that_an_allocator_was_asked_for_are_told(message, n_bytes, er
     "error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), KeyError("x"), ValueError("y")]
 )
 def test_other_errors_pass_as_they_are(error):
-    with pytest.raises(type(error)) as raised, told_in_a_sentence("", limited=False):
+    with pytest.raises(type(error)) as raised, memory_errors_as_value_errors("", limited=False):
         raise error
     assert raised.value is error
 
@@ -51,10 +52,10 @@ WAYS = {"torch": lambda n: torch.empty(n // 4), "numpy": lambda n: np.empty(n, d
 @pytest.mark.parametrize("ask", WAYS.values(), ids=WAYS)
 def test_what_is_more_than_there_is_fails_where_it_is_asked_for_before_a_page_is_touched(ask):
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    with told_in_a_sentence("", limited=True):
+    with memory_errors_as_value_errors("", limited=True):
         ask(2**20)
     said = r"^out of memory: .* and [\d,]+ were free; ask for less"
-    with pytest.raises(ValueError, match=said), told_in_a_sentence("ask for less", limited=True):
+    with pytest.raises(ValueError, match=said), memory_errors_as_value_errors("ask for less", limited=True):
         ask(free_bytes() + 2**28)
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
 

@@ -1,4 +1,4 @@
-"""Batches of every task: training ones depend on seed and step, each for itself, and hold training text alone; validation never changes."""
+"""Batches of every task: pure functions of seed and step, training text only; validation never changes."""
 
 from functools import cache
 from itertools import pairwise
@@ -38,9 +38,8 @@ def settings(name: str) -> RunConfig:
         "data.n_stories": "80",
     }
     changes |= {"data.test_fraction": "0.1", "model.context_length": "128", "data.n_pairs": "300"}
-    changes |= (
-        {"model.context_length": "64"} if order == "contiguous" else {}
-    )  # more rows, or seeds would meet by chance
+    # contiguous: more rows, or two seeds could give the same batch by chance
+    changes |= {"model.context_length": "64"} if order == "contiguous" else {}
     changes |= {"model.next_sentence": "1"} if name == "pairs" else {}
     return override(load_config("encoder-tiny" if name == "pairs" else name), changes)
 

@@ -1,4 +1,4 @@
-"""From a corpus to token streams: what is said of the source, and who sees which part."""
+"""From a corpus to token streams: remarks about the source, and the text of each part."""
 
 import math
 from dataclasses import replace
@@ -89,7 +89,7 @@ def test_where_the_source_is_no_measure_none_is_stated_and_nothing_is_called_a_l
     config = tiny(**changes)
     data = built(config, lines.append)
     assert data.val_nats is None and data.test_nats is None
-    assert sum("regret is not measured and no leak is noticed" in line for line in lines) == 1
+    assert sum("regret is not measured and no leak is detected" in line for line in lines) == 1
     metrics = wiring.build_validation(config, data)(Guess(data.tokenizer.vocab_size))
     assert metrics.keys() == {"val_loss", "bits_per_byte"} and math.isfinite(metrics["val_loss"])
 

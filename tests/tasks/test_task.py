@@ -80,7 +80,7 @@ def batches() -> list[Batch]:
 def trained(
     config: RunConfig, dtype: torch.dtype = torch.float32
 ) -> tuple[list[dict], list[torch.Tensor], list[int], tuple]:
-    """What five steps of the task's own step log, where the weights end, how many rows each part had, and the kind of step."""
+    """Logs of five steps, final weights, number of rows in each part, and the kind of step."""
     step, rows = wiring.build_step(config, wiring.build_model(config, VOCAB).to(dtype)), []
     inner = step.objective
     step.objective = lambda model, batch: rows.append(len(batch.tokens)) or inner(model, batch)

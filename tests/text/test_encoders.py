@@ -1,4 +1,4 @@
-"""Encoders as things to talk to: blanks, labels and nearest sentences, on models whose answers are known."""
+"""Texts of encoders: masked tokens, labels and nearest sentences, on models with known outputs."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A text is written with any cache, and a model that keeps no keys and values takes none."""
+"""Text is generated with any cache; a model without keys and values refuses one."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Byte-level BPE against the lesson, against the `tokenizers` package, and by its laws."""
+"""Byte-level BPE equals the lesson and the `tokenizers` package, and fulfils its laws."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The two tokenizers without learning, and text that arrives byte by byte."""
+"""The character and byte tokenizers, and the streaming decoder."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The cut into words, against Unicode's own categories and the `tokenizers` package."""
+"""Pre-tokenization equals Unicode's own categories and the `tokenizers` package."""
 
 import unicodedata
 

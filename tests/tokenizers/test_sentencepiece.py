@@ -1,4 +1,4 @@
-"""What the sentencepiece package must not do to a text, and what must not depend on its habits."""
+"""The sentencepiece package must not change a text, and results must not depend on its defaults."""
 
 import pytest
 from hypothesis import given, settings

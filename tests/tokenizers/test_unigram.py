@@ -1,4 +1,4 @@
-"""The Unigram model against the lesson, which lists all segmentations of short words."""
+"""The Unigram model equals the lesson, which lists all segmentations of short words."""
 
 import math
 from collections import Counter
@@ -145,7 +145,7 @@ def test_seeds_are_the_substrings_that_cover_most():
 
 
 def test_pruning_keeps_what_is_hard_to_replace_rather_than_what_is_frequent():
-    """ "ab" is frequent, but "a" and "b" are likely enough to stand in for it; "wxyz" would need four unlikely bytes."""
+    """Pruning: "ab" is frequent, but "a" and "b" are likely enough to replace it; "wxyz" needs four unlikely bytes."""
     counts = Counter({"a": 1000, "b": 1000, "ab": 600, "wxyz": 20})
     assert [piece for piece in learn_pieces(counts, 1) if len(piece) > 1] == [b"wxyz"]
 

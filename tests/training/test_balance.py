@@ -1,4 +1,4 @@
-"""Experts in training: what is added to the gradient, what is not counted, what is nudged, and what is left behind (nothing)."""
+"""Experts in training: the balancing gradient, ignored tokens, biases, and no remaining hooks."""
 
 import copy
 

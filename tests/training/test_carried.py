@@ -1,4 +1,4 @@
-"""Truncated backpropagation: the state crosses the border between two steps, the gradient does not, and a resumed run has both."""
+"""Truncated backpropagation: the state passes between two steps, the gradient does not; resuming keeps both."""
 
 import math
 
@@ -120,7 +120,7 @@ def test_a_step_goes_on_from_its_state_to_the_same_bits_also_at_an_epochs_border
 
 @every_cell
 def test_what_must_be_remembered_across_the_border_is_learned_only_where_it_is_carried(cell):
-    """The text 0 1 0 2 in rows of two: what follows 0 is known from the row before alone, and is a coin toss for who forgot it."""
+    """The text 0 1 0 2 in rows of two: the token after 0 follows from the row before; without it, it is a coin toss."""
     text, losses = torch.tensor([0, 1, 0, 2]).repeat(100), {}
     for name, kind in {"carried": CarriedStep, "forgotten": GradientStep}.items():
         torch.manual_seed(1)

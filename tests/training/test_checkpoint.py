@@ -1,4 +1,4 @@
-"""Checkpoints: what is read is what was written, to the bit, and all else is refused in a sentence."""
+"""Checkpoints: a round trip is exact to the bit, and invalid files raise a clear error."""
 
 import errno
 import io

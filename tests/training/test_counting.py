@@ -1,4 +1,4 @@
-"""Counting as a step of the loop: each token once, whatever the rows, and each batch guessed before it is known."""
+"""Counting as a training step: each token once, for any rows, and each batch scored before it is counted."""
 
 import math
 from collections import Counter

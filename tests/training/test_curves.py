@@ -1,6 +1,5 @@
 """Loss curves as text and as a picture."""
 
-import doctest
 import math
 import sys
 
@@ -8,12 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm.training import curves
 from minillm.training.curves import curves_of, marks, save_plot, source_loss, terminal_plot
-
-
-def test_the_examples_in_the_docstrings_hold():
-    assert doctest.testmod(curves).failed == 0 and doctest.testmod(curves).attempted == 2
 
 
 def test_rows_become_one_curve_for_each_kind_of_loss_without_what_is_not_finite():

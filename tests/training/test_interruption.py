@@ -1,4 +1,4 @@
-"""Signals: the first is a request, the second is obeyed at once, an ignored one stays ignored, and a closed terminal is no error."""
+"""Signals: the first stops gently, the second at once, ignored ones stay ignored, a closed terminal is no error."""
 
 import os
 import pty

@@ -1,4 +1,4 @@
-"""The loop owns cadence: what it evaluates, logs and saves at which step, when it stops, and that stopping changes none of it."""
+"""The training loop: when it evaluates, logs, saves and stops; interruption changes none of it."""
 
 import math
 import signal
@@ -19,7 +19,7 @@ STEP, EVALUATION, PAUSE = 2.0, 7.0, 1000.0  # seconds
 
 
 class Training:
-    """A training of nothing that writes down what the loop asks for; `losses` are what its evaluations find, in order."""
+    """A training without a model that records the loop's calls; `losses`: results of its evaluations, in order."""
 
     def __init__(self, config: TrainConfig, losses: list[float], stops: dict[tuple[str, int], signal.Signals]):
         """`stops`: (what, step) -> the signal that arrives in the middle of it."""

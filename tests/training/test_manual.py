@@ -1,4 +1,4 @@
-"""Training without autograd: the same gradients, the same losses, the same cadence, and a sentence where a derivative is missing."""
+"""Training without autograd: equal gradients and losses, and a clear error if a derivative is missing."""
 
 import copy
 import typing

@@ -1,4 +1,4 @@
-"""AdamW against torch's and the lesson's, Muon against the lesson's, and who is stepped by whom."""
+"""AdamW equals torch's and the lesson's, Muon the lesson's; every parameter has the right optimizer."""
 
 import copy
 

@@ -31,10 +31,8 @@ def test_both_precisions_are_timed_and_the_model_stays_as_it_was():
 
 @pytest.mark.parametrize(("slow", "fast"), [("fp32", "bf16"), ("bf16", "fp32")])
 def test_the_probe_tells_each_precision_its_own_median_and_auto_takes_the_faster(slow, fast, monkeypatch):
-    now, costs = (
-        [0.0],
-        {DTYPES[slow]: [9.0, 3.0, 5.0, 4.0], DTYPES[fast]: [99.0, 2.0, 60.0, 1.0]},
-    )  # the first is a warm-up
+    costs = {DTYPES[slow]: [9.0, 3.0, 5.0, 4.0], DTYPES[fast]: [99.0, 2.0, 60.0, 1.0]}  # the first is a warm-up
+    now = [0.0]
 
     def objective(model, batch):
         now[0] += costs[next(model.parameters()).dtype].pop(0)

@@ -1,4 +1,4 @@
-"""A profile counts what can be counted by hand, and its parts are the whole."""
+"""A profile equals counts by hand, and its parts add up to the whole."""
 
 import subprocess
 import sys

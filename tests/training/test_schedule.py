@@ -34,9 +34,8 @@ def test_every_rate_is_above_zero_and_at_most_the_peak(curve):
 def test_rates_rise_in_warm_up_and_fall_after_it(curve):
     config, _, rates = curve
     top = min(config.warmup_steps, len(rates) - 1)
-    falling = (
-        rates[max(top - 1, 0) :] if config.warmup_steps < len(rates) else rates[top:]
-    )  # the peak too, where it is reached
+    start = max(top - 1, 0) if config.warmup_steps < len(rates) else top  # includes the peak, if it is reached
+    falling = rates[start:]
     assert rates[:top] == sorted(rates[:top])
     assert falling == sorted(falling, reverse=True)
 

@@ -1,4 +1,4 @@
-"""One update: what it divides by, what it clips, what it reports, and what it leaves alone."""
+"""One update: division, clipping, reported metrics, and untouched parameters."""
 
 import pytest
 import torch

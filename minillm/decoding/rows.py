@@ -1,0 +1,156 @@
+"""The rows of a batch: what a drawn token means for its text, and how texts that ended leave the batch.
+
+`generate` and `speculative` write several texts side by side. Row i of every tensor and of every state belongs to the prompt
+`numbers[i]`. A text ends at END, at a stop string, at its number of new tokens or where the context is full; then its row leaves, and
+all that is kept about the others moves together, so that nobody computes for a text that is over. The engine, whose rows come
+and go by themselves, judges its tokens by the same rule. Read `sampler` and `stopping` before; next: `generate`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from minillm.decoding.sampler import Sampler
+from minillm.decoding.stopping import Stop
+
+Reason = Literal["end", "stop", "length", "context", "cancelled", "failed"]  # the last two by the engine alone
+Limit = tuple[int, Reason]  # how many tokens a row may add, and the reason why it ends there
+
+
+@dataclass
+class Completion:
+    """The new tokens of one row, and why it ended."""
+
+    tokens: list[int] = field(default_factory=list)  # END not among them
+    logprobs: list[float] = field(
+        default_factory=list
+    )  # nats of each draw under the untransformed model, END's included
+    reason: Reason | None = None  # END drawn | a stop string | max_new_tokens | the model's context is full
+
+
+class Event(NamedTuple):
+    """What happened to one row in this step."""
+
+    row: int  # of the prompts
+    token: int | None  # None where the row ended without a new one: at END, or before it began
+    logprob: float | None  # None where nothing was drawn
+    reason: Reason | None  # None: the row goes on
+
+
+class Memory(Protocol):
+    """Anything that keeps something for each row of a batch: a state, a `Reader`, a drafter at work."""
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row i becomes what row `rows[i]` was."""
+        ...
+
+
+def collect(n_rows: int, steps: Iterable[list[Event]]) -> list[Completion]:
+    """The completion of each row, from the events of all steps."""
+    completions = [Completion() for _ in range(n_rows)]
+    for events in steps:
+        for row, token, logprob, reason in events:
+            if token is not None:
+                completions[row].tokens.append(token)
+            if logprob is not None:
+                completions[row].logprobs.append(logprob)
+            completions[row].reason = reason
+    return completions
+
+
+def judge(
+    row: int, token: int, logprob: float, end_id: int | None, stop: Stop | None, limit: Limit, n_new: int
+) -> Event:
+    """The event of a drawn token: it is the `n_new`-th new token of its row."""
+    if token == end_id:
+        stopped = stop is not None and stop.finish()
+        return Event(row, None, logprob, "stop" if stopped else "end")
+    stopped = stop is not None and stop.push(token)
+    if not stopped and n_new == limit[0]:
+        stopped = stop is not None and stop.finish()
+        return Event(row, token, logprob, "stop" if stopped else limit[1])
+    return Event(row, token, logprob, "stop" if stopped else None)
+
+
+class Rows:
+    """The rows of a batch whose texts still grow."""
+
+    def __init__(
+        self,
+        limits: Sequence[Limit],
+        sampler: Sampler,
+        generators: Sequence[torch.Generator],
+        end_id: int | None,
+        stops: Sequence[Stop] | None,
+        device: torch.device,
+    ):
+        """One limit, one generator and one stop for each prompt. Rows that may not add a token stay until the first `retire`."""
+        self.limits, self.end_id, self.device = limits, end_id, device
+        self.stops = stops or [None] * len(limits)
+        self.n_new = [0] * len(limits)  # tokens drawn for each prompt, END among them
+        self.full = [Event(row, None, None, reason) for row, (n, reason) in enumerate(limits) if n == 0]
+        self.ended = {event.row for event in self.full}
+        self.numbers = list(range(len(limits)))  # of the rows that are in the batch, as are these two:
+        self.generators, self.sampler = list(generators), sampler
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def growing(self) -> bool:
+        """Whether any text goes on."""
+        return any(number not in self.ended for number in self.numbers)
+
+    def room(self, number: int) -> int:
+        """Tokens that a row may still add."""
+        return self.limits[number][0] - self.n_new[number]
+
+    def draw(self, logits: Tensor, history: Tensor) -> Tensor:
+        """A token for each row, (B,) long, from logits (B, V) and history (B, T). Raises ValueError as `Sampler`."""
+        return self.sampler(logits, history, self.generators)
+
+    def add(self, number: int, token: int, logprob: float) -> Event:
+        """The event of a token that was drawn for a row."""
+        self.n_new[number] += 1
+        limit, n_new = self.limits[number], self.n_new[number]
+        event = judge(number, token, logprob, self.end_id, self.stops[number], limit, n_new)
+        if event.reason is not None:
+            self.ended.add(number)
+        return event
+
+    def add_all(self, drawn: Tensor, logits: Tensor) -> list[Event]:
+        """The events of one token for each row, (B,), drawn from logits (B, V)."""
+        told = torch.stack([drawn.double(), logprobs_of(logits, drawn)]).tolist()  # one transfer from the device
+        return [
+            self.add(number, int(token), logprob) for number, token, logprob in zip(self.numbers, *told, strict=True)
+        ]
+
+    def retire(self, *memories: Memory | None) -> Tensor | None:
+        """Let the rows that ended leave the batch and these memories; where the others stood, (B',) long. None if all go on."""
+        going = [i for i, number in enumerate(self.numbers) if number not in self.ended]
+        if len(going) == len(self.numbers):
+            return None
+        kept = torch.tensor(going, dtype=torch.long, device=self.device)
+        self.numbers = [self.numbers[i] for i in going]
+        self.generators = [self.generators[i] for i in going]
+        if going:
+            self.sampler = self.sampler.for_rows(going)
+            for memory in memories:
+                if memory is not None:
+                    memory.reorder(kept)
+        return kept
+
+
+def limit_of(context_length: int | None, prompt_length: int, max_new_tokens: int) -> Limit:
+    """How many tokens a row may add, and what stops it there."""
+    if context_length is not None and context_length - prompt_length < max_new_tokens:
+        return context_length - prompt_length, "context"
+    return max_new_tokens, "length"
+
+
+def logprobs_of(logits: Tensor, tokens: Tensor) -> Tensor:
+    """ln p of each token (...) under logits (..., V), in nats: (...) float64; some number where the token is EMPTY."""
+    return logits.double().log_softmax(-1).gather(-1, tokens.clamp(min=0)[..., None]).squeeze(-1)

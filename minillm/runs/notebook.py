@@ -1,0 +1,128 @@
+"""Runs in a notebook: open one or train one in a line, and get a model to talk to.
+
+`minillm.load` and `minillm.train` are these functions. Errors are ValueErrors with the sentences of the command line.
+Read `folder` and `training` before.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from minillm.config.fields import suggest
+from minillm.config.loading import literal
+from minillm.datasets.corpus import corpus_of
+from minillm.decoding.sampler import SamplingConfig
+from minillm.runs import folder, start, training, wiring
+from minillm.runs.folder import OpenRun
+from minillm.system.atomic import write_atomically
+from minillm.text.model import TextModel
+from minillm.training.allocator import keep_freed_memory
+
+CORPUS = "corpus.jsonl"  # in the folder of a run: the texts that were given as a list
+
+
+class Model:
+    """The best model of a run, with its tokenizer: text in, text out."""
+
+    def __init__(self, opened: OpenRun):
+        """Raises ValueError for a run that does not write."""
+        if not isinstance(opened.text, TextModel):
+            kind = opened.config.task.kind
+            raise ValueError(
+                f"{opened.path}: expected a run that writes, found task.kind = {kind}; use sample.py for it"
+            )
+        self.opened, self.text = opened, opened.text
+
+    def __repr__(self) -> str:
+        return f"Model({str(self.opened.path)!r}, step {self.opened.step:,})"
+
+    def generate(
+        self,
+        prompt: str | Sequence[str] = "",
+        *,
+        max_new_tokens: int = 0,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        show: Callable[[str], object] | None = None,
+        **sampling: Any,
+    ) -> Any:
+        """The completion of a prompt, or a list of them for a list of prompts, the prompts themselves left out.
+
+        `sampling` replaces single settings of the run, such as `top_p=0.9` or `temperature=0`. max_new_tokens: 0 for what the run
+        says. seed: of the first text; those of the others count up. `show` receives the text of the first prompt as it comes.
+        Raises ValueError for unknown settings and for a prompt that cannot be read.
+        """
+        known = [field.name for field in dataclasses.fields(SamplingConfig)]
+        for name in sampling:
+            if name not in known:
+                raise ValueError(f"{name}: unknown setting; expected {suggest(name, known)}")
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        found = self.text.generate(
+            prompts,
+            dataclasses.replace(self.opened.config.sampling, **sampling),
+            max_new_tokens=max_new_tokens or self.opened.config.text.max_new_tokens,
+            seeds=range(seed, seed + len(prompts)),
+            stop=stop,
+            show=show,
+        )
+        return found[0].text if isinstance(prompt, str) else [each.text for each in found]
+
+    def score(self, context: str | Sequence[str], continuation: str | Sequence[str]) -> Any:
+        """The log-probability in nats of a continuation given its context, or a list of them for two lists."""
+        if isinstance(context, str) != isinstance(continuation, str):
+            raise ValueError("score: expected two texts or two lists of texts; give both in the same form")
+        if isinstance(context, str):
+            return self.text.score([context], [continuation])[0]
+        return self.text.score(context, continuation)
+
+    def logprobs(self, text: str) -> list[tuple[str, float]]:
+        """Each token of a text with its log-probability in nats, given what stands before it."""
+        [found] = self.text.logprobs([text])
+        return [(token.text, token.logprob) for token in found]
+
+
+def load(run: str | Path | None = None, device: str = "auto") -> Model:
+    """Open the run in a folder; None: the newest one in runs/. Raises ValueError."""
+    path = folder.newest_run() if run is None else Path(run)
+    return Model(folder.open_run(path, wiring.find_device(device)))
+
+
+def train(
+    config: str | Path, corpus: Sequence[str] | str | Path | None = None, device: str = "auto", **overrides: Any
+) -> Model:
+    """Train a config in a run folder of its own, and open the run.
+
+    config: its name, or a .toml file. corpus: a list of texts, a file or folder, or None for that of the config; a list is kept in the
+    folder of the run, so that the run can be resumed. `overrides`: keys of the config, as `**{"train.max_steps": 200}`.
+    Raises ValueError for what cannot work.
+    """
+    flags = {name: _flag(value) for name, value in overrides.items()}
+    with ExitStack() as held:
+        path = folder.new_folder(flags.get("train.run", ""), start.new_name(str(config)), held)
+        if isinstance(corpus, str | Path):
+            flags["data.corpus"] = str(corpus)
+        elif corpus is not None:
+            flags["data.corpus"] = str(_keep(corpus, path))
+        begun = start.resolve(str(config), None, None, flags)
+        if begun.config.train.keep_memory:
+            keep_freed_memory()
+        fitted, data = start.read_data(begun, flags)
+        training.run(training.prepare(begun, fitted, data, wiring.find_device(device)), path)
+    return load(path, device)
+
+
+def _keep(texts: Sequence[str], path: Path) -> Path:
+    """Write the texts into the folder of a run, one document a line. Raises ValueError for what is no list of texts."""
+    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in corpus_of(texts).documents]
+    write_atomically(path / CORPUS, ("\n".join(lines) + "\n").encode())
+    return path / CORPUS
+
+
+def _flag(value: Any) -> str:
+    """A value as it is written behind a flag."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(_flag, value))
+    return value if isinstance(value, str) else literal(value)

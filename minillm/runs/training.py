@@ -1,0 +1,61 @@
+"""A training, from what it starts with to its last checkpoint: what train.py and `minillm.train` have in common.
+
+Read `start` and `training/loop.py` before.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from minillm.evaluation.validation import Validation
+from minillm.runs import folder, start, wiring
+from minillm.runs.config import RunConfig
+from minillm.runs.folder import Base
+from minillm.runs.start import Start
+from minillm.tasks.task import Batches, Data
+from minillm.training.counting import CountingStep
+from minillm.training.loop import Progress, train
+from minillm.training.metrics import MetricsLog
+from minillm.training.step import GradientStep
+
+
+class Prepared(NamedTuple):
+    """A training that is ready to begin, or to go on."""
+
+    config: RunConfig  # with every "auto" decided
+    data: Data
+    batch: Batches
+    model: nn.Module
+    step: GradientStep | CountingStep
+    validation: Callable[[str], Validation]
+    progress: Progress
+    base: Base | None  # the run whose weights an adapter corrects
+
+
+def prepare(begun: Start, config: RunConfig, data: Data, device: str, init_from: Path | None = None) -> Prepared:
+    """Build the model, with the weights that it begins with, and its step. Raises ValueError for settings that cannot work."""
+    batch = wiring.build_batches(config, data)
+    weights, base = start.starting_point(begun.resumed, init_from, config, begun.saved)
+    model = wiring.build_model(config, data.tokenizer.vocab_size, device, weights)
+    config, step, validation = wiring.build_training(config, data, model)
+    progress = Progress()
+    if begun.resumed:
+        step.load_state_dict(begun.saved["step"])
+        progress = Progress(**begun.saved["progress"])
+    return Prepared(config, data, batch, model, step, validation, progress, base)
+
+
+def run(prepared: Prepared, path: Path) -> None:
+    """Train to the end or to an early stop, with checkpoints and metrics in the folder `path`; raises as `loop.train`."""
+    config, data, batch, model, step, validation, progress, base = prepared
+    sampled = validation("val").sampled(config.train.eval_tokens)
+    log, corpus = MetricsLog(path / "metrics.jsonl", progress.step), start.corpus_hash(data)
+    folder.write_readable(path, config, data.tokenizer)
+
+    def save(name: str, progress: Progress) -> None:
+        folder.save_run(path, name, config, data, corpus, step, progress, base)
+
+    save("latest", progress)
+    train(config.train, step, batch, lambda: sampled(model), save, log.write, progress)
