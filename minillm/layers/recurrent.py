@@ -1,12 +1,12 @@
 """Recurrence: a layer reads token after token, and rewrites a few vectors, its state, at each of them.
 
-    Elman    h' = tanh(W x + U h + b)                                                       Elman 1990
-    LSTM     c' = f * c + i * g,   h' = o * tanh(c'),   a second vector c behind gates       Hochreiter and Schmidhuber 1997
-    GRU      h' = (1 - z) * n + z * h,   the same idea with two gates and one vector         Cho et al. 2014
+    Elman    h' = tanh(W x + U h + b)                                                   Elman 1990
+    LSTM     c' = f * c + i * g,   h' = o * tanh(c'),   a second vector c behind gates  Hochreiter and Schmidhuber 1997
+    GRU      h' = (1 - z) * n + z * h,   the same idea with one vector                  Cho et al. 2014
 
-Only U h has to wait for the step before, so W x + b of a whole window is one product. Time is the first dimension, (T, B, H). The layers
-are torch.nn's RNN, LSTM and GRU, gate for gate, with one bias where torch adds two. Read before: `lessons/rnn.py`, `lessons/lstm.py`,
-`lessons/gru.py`. Faster with derivatives by hand: `speed/recurrent.py`.
+Only U h has to wait for the step before, so W x + b of a whole window is one product. Time is the first dimension,
+(T, B, H). The layers are torch.nn's RNN, LSTM and GRU, gate for gate, with one bias where torch adds two. Read
+before: `lessons/rnn.py`, `lessons/lstm.py`, `lessons/gru.py`. The same, differentiated by hand: `speed/recurrent.py`.
 """
 
 import torch
@@ -17,8 +17,9 @@ from torch.nn.functional import linear
 class Recurrent(nn.Module):
     """One layer: x (T, B, D) read after a state, a tuple of (B, H) -> the state after each step, a tuple of (T, B, H).
 
-    The first member of a state is the layer's output. weight_x (G H, D), weight_h (G H, H) and bias (G H) hold the G gates one below
-    the other. Each gate's weight_h starts orthogonal: it turns a state without stretching it (Saxe et al. 2014).
+    The first member of a state is the layer's output. weight_x (G H, D), weight_h (G H, H) and bias (G H) hold the G
+    gates one below the other. Each gate's weight_h starts orthogonal: it turns a state without stretching it (Saxe et
+    al. 2014).
     """
 
     n_gates = 1
@@ -56,7 +57,7 @@ class LSTM(Recurrent):
     """Long short-term memory: c is only scaled and added to, so that what is written stays, and its gradient too.
 
         i = sigmoid(W_i x + U_i h + b_i)    how much is written
-        f = sigmoid(W_f x + U_f h + b_f)    how much is kept (Gers et al. 2000); b_f starts at 1: keep (Jozefowicz et al. 2015)
+        f = sigmoid(W_f x + U_f h + b_f)    how much is kept; b_f starts at 1: keep (Jozefowicz et al. 2015)
         g = tanh(W_g x + U_g h + b_g)       what is written
         o = sigmoid(W_o x + U_o h + b_o)    how much is shown
         c' = f * c + i * g                  h' = o * tanh(c')
@@ -86,8 +87,8 @@ class GRU(Recurrent):
         n = tanh(W_n x + b_n + r * (U_n h + b_h))     what is new
         h' = (1 - z) * n + z * h
 
-    Gates stand in torch's order: r, z, n. As in torch, r multiplies U_n h, one product for all gates; Cho et al. multiply h before
-    the product.
+    Gates stand in torch's order: r, z, n. As in torch, r multiplies U_n h, one product for all gates; Cho et al.
+    multiply h before the product.
     """
 
     n_gates = 3

@@ -2,10 +2,10 @@
 
     loss = -log softmax(logits)[target] = logsumexp(logits) - logits[target]
 
-With label smoothing e (Szegedy et al. 2016) the target distribution gives 1 - e to the target and e / V more to each of the V tokens,
-so that no logit gains by growing without end. All of it is computed in float32 at least. The loss is a sum and comes with the number
-of targets in it: whoever sees the whole batch divides once. Read before: `lessons/cross_entropy.py`; the derivative is written out in
-`backprop/cross_entropy.py`.
+With label smoothing e (Szegedy et al. 2016) the target distribution gives 1 - e to the target and e / V more to
+each of the V tokens, so that no logit gains by growing without end. All of it is computed in float32 at least. The
+loss is a sum and comes with the number of targets in it: whoever sees the whole batch divides once. Read before:
+`lessons/cross_entropy.py`; the derivative is written out in `backprop/cross_entropy.py`.
 """
 
 import torch
@@ -15,9 +15,9 @@ from minillm.constants import IGNORE
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Sum the nats of all counted targets: logits (..., V), targets (...) long -> (sum of nats, number counted), both scalar.
+    """Sum the nats of all counted targets: logits (..., V), targets (...) long -> sum of nats and number counted.
 
-    A target of IGNORE is not counted. Raises ValueError for a target outside the vocabulary.
+    Both are scalars. A target of IGNORE is not counted. Raises ValueError for a target outside the vocabulary.
 
     >>> import math, torch
     >>> total, count = cross_entropy(torch.zeros(3, 4), torch.tensor([2, IGNORE, 0]))
@@ -39,7 +39,7 @@ def log_probabilities(logits: Tensor) -> Tensor:
 
 
 def target_logprobs(logprobs: Tensor, targets: Tensor) -> Tensor:
-    """Pick the log-probability of each target: logprobs (..., V), targets (...) long -> (...); 0 where a target is IGNORE."""
+    """Pick the log-probability of each target: logprobs (..., V), targets (...) -> (...); 0 for IGNORE."""
     counted = targets != IGNORE
     return logprobs.gather(-1, targets.where(counted, 0)[..., None])[..., 0].masked_fill(~counted, 0.0)
 

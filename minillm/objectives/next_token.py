@@ -2,7 +2,8 @@
 
     loss = - sum over t of log p(token t + 1 | tokens 0 ... t)
 
-The targets are already the next tokens: `datasets/windows.py` shifts them once, and nothing is shifted here. Read `cross_entropy` before.
+The targets are already the next tokens: `datasets/windows.py` shifts them once, and nothing is shifted here. Read
+`cross_entropy` before.
 """
 
 from torch import nn

@@ -1,4 +1,6 @@
-"""Sequence to sequence: predict the next word of a translation, given the whole source and the words before (Sutskever et al. 2014).
+"""Sequence to sequence: predict the next word of a translation, given the source and the words before.
+
+    loss = - sum over t of log p(word t + 1 | source, words 0 ... t)                        Sutskever et al. 2014
 
 The decoder reads the true words before, never its own (teacher forcing), so it learns all places of a sentence at once.
 """

@@ -2,12 +2,14 @@
 
     d loss / d logits = softmax(logits) - target distribution
 
-The plain function makes log-probabilities, and autograd keeps them and makes two more tensors of their size. Here the logsumexp runs
-over the vocabulary in chunks and rescales its sum when a larger logit turns up (the online softmax, Milakov and Gimelshein 2018); each
-tile of `ROWS` tokens and one chunk of columns stays in a core's cache. The plain function is `cross_entropy` in
-`objectives/cross_entropy.py`, the derivative that of `backprop/cross_entropy.py`.
+The plain function makes log-probabilities, and autograd keeps them and makes two more tensors of their size. Here
+the logsumexp runs over the vocabulary in chunks and rescales its sum when a larger logit turns up (the online
+softmax, Milakov and Gimelshein 2018); each tile of `ROWS` tokens and one chunk of columns stays in a core's cache.
+The plain function is `cross_entropy` in `objectives/cross_entropy.py`, the derivative that of
+`backprop/cross_entropy.py`.
 
-Gain: in tiles, forward and backward are 1.84 times as fast as by hand with all rows at once (`python -m benchmarks.kernels`).
+Gain: in tiles, forward and backward are 1.84 times as fast as by hand with all rows at once (`python -m
+benchmarks.kernels`).
 """
 
 import torch
@@ -30,19 +32,19 @@ def chunked_cross_entropy(
 
 
 def sum_of_nats(logits: Tensor, targets: Tensor, smoothing: float = 0.0, chunk: int = CHUNK) -> Tensor:
-    """Sum the nats of counted targets: logits (N, V), targets (N,), all of them known to be in the vocabulary -> scalar."""
+    """Sum the nats of counted targets: logits (N, V), targets (N,) that need no check -> scalar."""
     counted = targets != IGNORE
     return _CrossEntropy.apply(logits, targets.where(counted, 0), counted, chunk, smoothing)
 
 
 def is_one(upstream: Tensor) -> bool:
-    """Whether a gradient need not be multiplied by `upstream`. Asks on the CPU only: a GPU would have to finish all its work."""
+    """Whether `upstream` is known to be 1. Asks on the CPU only: a GPU would have to finish all its work."""
     return upstream.device.type == "cpu" and bool(upstream == 1)
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits: Tensor, targets: Tensor, counted: Tensor, chunk: int, smoothing: float) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx, logits, targets, counted, chunk, smoothing):  # type: ignore[no-untyped-def]
         tile = _tile(logits, chunk)
         normalizer = torch.cat([_logsumexp(rows, chunk, tile) for rows in logits.split(ROWS)])  # (N,)
         right = logits.gather(1, targets[:, None])[:, 0].to(tile.dtype)
@@ -53,7 +55,7 @@ class _CrossEntropy(torch.autograd.Function):
         return (normalizer - right).masked_fill(~counted, 0.0).sum()
 
     @staticmethod
-    def backward(ctx, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[no-untyped-def]
+    def backward(ctx, upstream):  # type: ignore[no-untyped-def]
         logits, targets, counted, normalizer = ctx.saved_tensors
         tile, gradient = _tile(logits, ctx.chunk), torch.empty_like(logits)
         shift = normalizer.masked_fill(~counted, torch.inf)[
@@ -75,7 +77,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _tile(logits: Tensor, chunk: int) -> Tensor:
-    """Room for one tile in float32 at least. Every tile uses it in turn: fresh memory for each would cost more than the sums."""
+    """Room for one tile in float32 at least, used by all in turn: fresh memory for each would cost more than the sums."""
     size = min(ROWS, logits.shape[0]), min(chunk, logits.shape[1])
     return logits.new_empty(size, dtype=torch.promote_types(logits.dtype, torch.float32))
 

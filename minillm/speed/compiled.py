@@ -1,12 +1,13 @@
 """torch.compile: translate a model once into fewer and larger kernels (train.py --train.compile true).
 
-Eager PyTorch starts a kernel for every operation, and each reads and writes memory. A compiler that has seen the whole forward and its
-backward fuses operations that go element by element into one pass (Ansel et al. 2024). The results are the same up to rounding.
-Translating takes a minute or more, so it pays for long trainings, on GPUs above all. It needs a C++ compiler, or Triton on CUDA. Only a
-trial shows whether that is there, since nothing is translated before the first call: the trial comes before training, and a failure
-leaves the model as it is.
+Eager PyTorch starts a kernel for every operation, and each reads and writes memory. A compiler that has seen the
+whole forward and its backward fuses operations that go element by element into one pass (Ansel et al. 2024). The
+results are the same up to rounding. Translating takes a minute or more, so it pays for long trainings, on GPUs
+above all. It needs a C++ compiler, or Triton on CUDA. Only a trial shows whether that is there, since nothing is
+translated before the first call: the trial comes before training, and a failure leaves the model as it is.
 
-Gain: 1.15 times the speed at 0.8 million parameters, 0.9 to 1.1 at 10.7 million, two threads of a CPU (benchmarks/NOTES.md).
+Gain: 1.15 times the speed at 0.8 million parameters, 0.9 to 1.1 at 10.7 million, two threads of a CPU
+(benchmarks/NOTES.md).
 """
 
 import copy
@@ -21,7 +22,7 @@ from minillm.models.language_model import device_of
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    """Copy a model, sharing all of its parts, with `hidden` compiled, or `forward` in a model without it; the model stays as it is."""
+    """Copy a model with `hidden` compiled, or `forward` in a model without it. The two share all parts."""
     twin, name = copy.copy(model), "forward" if model.head is None else "hidden"
     setattr(twin, name, torch.compile(getattr(twin, name)))
     return twin
@@ -32,7 +33,7 @@ def try_compiled(model: nn.Module, work: Callable[[nn.Module], object]) -> tuple
 
     Random generators stay as they were. Raises what the work raises without being compiled.
     """
-    # subtle: whether a text is dense is asked before the layers, outside of what is compiled, and warned of as if it were a mistake
+    # subtle: torch warns that the question whether a text is dense, asked before the layers, is not compiled
     logging.getLogger("torch._dynamo.variables.tensor").setLevel(logging.ERROR)
     device, began = device_of(model), time.monotonic()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

@@ -1,9 +1,10 @@
-"""Flat gradient: one long vector, of which every parameter's `.grad` is a view, so that zero, divide and clip are one operation each.
+"""Flat gradient: one long tensor, of which each `.grad` is a view, is zeroed, divided and clipped by one operation each.
 
-The plain methods are those of `Gradients` in `training/gradients.py`, which loop over parameters. The larger the step, the smaller the
-gain.
+The plain methods are those of `Gradients` in `training/gradients.py`, which loop over parameters. The larger the
+step, the smaller the gain.
 
-Gain: with joined projections, a step of 8 tokens through 0.8 million parameters takes 0.9 of the time (benchmarks/NOTES.md).
+Gain: with joined projections, a step of 8 tokens through 0.8 million parameters takes 0.9 of the time
+(benchmarks/NOTES.md).
 """
 
 from typing import Any

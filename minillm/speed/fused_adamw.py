@@ -1,9 +1,10 @@
 """Fused AdamW: torch's kernel reads and writes every number once, where an operation for every symbol does so for each.
 
-The equation is that of `AdamW` in `training/optim.py`, whose parameters and running means it uses. On a GPU it also never waits for the
-number of updates, which the plain loop asks of each parameter.
+The equation is that of `AdamW` in `training/optim.py`, whose parameters and running means it uses. On a GPU it also
+never waits for the number of updates, which the plain loop asks of each parameter.
 
-Gain: 1.5 ms for 0.8 million parameters, where a loop takes 5.7 ms and operations on one flat vector 7.7 ms (benchmarks/NOTES.md).
+Gain: 1.5 ms for 0.8 million parameters, where a loop takes 5.7 ms and operations on one flat vector 7.7 ms
+(benchmarks/NOTES.md).
 """
 
 from typing import Any

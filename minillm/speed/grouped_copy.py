@@ -1,10 +1,11 @@
 """Grouped copy: the bfloat16 copy of a model reads all weights, and gives all gradients back, in one operation each.
 
-The copy itself is part of the mathematics of training in bf16: `WorkingCopy` in `training/precision.py` makes it and moves its tensors
-one by one. Here lists of tensors move together (`torch._foreach_copy_`, `torch._foreach_add_`), which saves the start of an operation
-for every parameter.
+The copy itself is part of the mathematics of training in bf16: `WorkingCopy` in `training/precision.py` makes it
+and moves its tensors one by one. Here lists of tensors move together (`torch._foreach_copy_`,
+`torch._foreach_add_`), which saves the start of an operation for every parameter.
 
-Gain: GAIN_COPY
+Gain: none on a CPU (0.9 to 1.1 of the time, two busy cores); a GPU starts two operations a step instead of two for
+each parameter.
 """
 
 from typing import Any

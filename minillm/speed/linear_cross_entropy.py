@@ -2,12 +2,13 @@
 
     logits = h W^T        d loss / d h = G W        d loss / d W = G^T h        with G = d loss / d logits, (N, V)
 
-For a large vocabulary, logits and G are by far the largest tensors of a training step. But the loss is a sum over tokens, so a slab
-of a few rows has its share of the loss and of both gradients as soon as its own logits are known: the forward computes all three,
-slab by slab, and the backward only scales. Memory falls from O(N V) to O(rows V + V D). The same idea: Hsu et al. 2024 (Liger
-kernels), Wijmans et al. 2024 (cut cross-entropy). Read `chunked_cross_entropy` before, which computes each slab; `next_token` says when
-this is used. The plain functions are a model's `head`, then `cross_entropy` in `objectives/cross_entropy.py`; the derivatives are those
-of `backprop/cross_entropy.py` and `backprop/linear.py`.
+For a large vocabulary, logits and G are by far the largest tensors of a training step. But the loss is a sum over
+tokens, so a slab of a few rows has its share of the loss and of both gradients as soon as its own logits are known:
+the forward computes all three, slab by slab, and the backward only scales. Memory falls from O(N V) to O(rows V + V
+D). The same idea: Hsu et al. 2024 (Liger kernels), Wijmans et al. 2024 (cut cross-entropy). Read
+`chunked_cross_entropy` before, which computes each slab; `next_token` says when this is used. The plain functions
+are a model's `head`, then `cross_entropy` in `objectives/cross_entropy.py`; the derivatives are those of
+`backprop/cross_entropy.py` and `backprop/linear.py`.
 
 Gain: 0.24 of the memory of torch's head and cross-entropy at a vocabulary of 50,000 (`python -m benchmarks.head`).
 """
@@ -38,7 +39,7 @@ def linear_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Compute `cross_entropy(hidden @ weight.T, targets, smoothing)` for hidden (..., D), weight (V, D), targets (...).
 
-    `slab` is how many logits exist at a time, rounded up to a whole row. Raises ValueError for a target outside the vocabulary.
+    `slab` is how many logits exist at a time, rounded up to a whole row. Raises ValueError as `cross_entropy` does.
     """
     hidden, targets = hidden.flatten(0, -2), targets.flatten()
     refuse_strangers(targets, weight.shape[0])
@@ -51,7 +52,7 @@ def linear_cross_entropy(
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, smoothing: float, n_rows: int) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx, hidden, weight, targets, smoothing, n_rows):  # type: ignore[no-untyped-def]
         d_hidden, total = torch.empty_like(hidden), 0.0
         d_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
         for h, t, d in _slabs(n_rows, hidden, targets, d_hidden):
@@ -67,7 +68,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[no-untyped-def]
+    def backward(ctx, upstream):  # type: ignore[no-untyped-def]
         d_hidden, d_weight = ctx.saved_tensors
         if not is_one(upstream):
             d_hidden, d_weight = d_hidden * upstream.to(d_hidden.dtype), d_weight * upstream.to(d_weight.dtype)

@@ -1,8 +1,9 @@
 """Fast losses of tokens: the objectives with the fast cross-entropy that fits the size of their logits.
 
-A batch of up to `LARGE` logits is given to `chunked_cross_entropy`. Where there would be more, and they are nothing but the last hidden
-vectors times one matrix, `linear_cross_entropy` computes head and loss together, slab by slab. That leaves the model's own forward and
-its head out, so it happens only for an accelerated tree in which both have a twin, and so no hook, no adapter and no edit.
+A batch of up to `LARGE` logits is given to `chunked_cross_entropy`. Where there would be more, and they are nothing
+but the last hidden vectors times one matrix, `linear_cross_entropy` computes head and loss together, slab by slab.
+That leaves the model's own forward and its head out, so it happens only for an accelerated tree in which both have
+a twin, and so no hook, no adapter and no edit.
 
 Gain: that of the two.
 """

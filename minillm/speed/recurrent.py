@@ -1,11 +1,12 @@
 """Recurrent cells differentiated by hand: a loop with one small product and a few operations in place at each step.
 
-Autograd keeps every intermediate tensor of every step, and walks back through all of them. Here the forward writes each step into one
-tensor of all steps; the backward computes for all steps at once what does not depend on later ones, finds the gradient of every gate in
-a loop, and then those of all weights with two large products. The plain classes are in `layers/recurrent.py`, the derivatives are those
-of `backprop/recurrent.py`.
+Autograd keeps every intermediate tensor of every step, and walks back through all of them. Here the forward writes
+each step into one tensor of all steps; the backward computes for all steps at once what does not depend on later
+ones, finds the gradient of every gate in a loop, and then those of all weights with two large products. The plain
+classes are in `layers/recurrent.py`, the derivatives are those of `backprop/recurrent.py`.
 
-Gain: an LSTM of two layers of 256 reaches 0.82 to 0.9 of the speed of `torch.nn.LSTM` (`python -m benchmarks.recurrent`).
+Gain: an LSTM of two layers of 256 reaches 0.82 to 0.9 of the speed of `torch.nn.LSTM` (`python -m
+benchmarks.recurrent`).
 """
 
 import torch
@@ -166,7 +167,7 @@ def _split(gates: Tensor, n_gates: int) -> tuple[Tensor, ...]:
 
 
 def _above(gradient: Tensor | None, states: Tensor) -> list[Tensor]:
-    """The gradient from above of the state before the first step, zeros, and of those after each step: T + 1 of (B, H)."""
+    """The gradients from above of the state before the first step, zeros, and after each: T + 1 of (B, H)."""
     gradient = torch.zeros_like(states[1:]) if gradient is None else gradient
     return [torch.zeros_like(states[0]), *gradient.unbind()]
 
@@ -182,7 +183,7 @@ def _back(da: Tensor, weight_x: Tensor) -> Tensor:
 
 
 def _weights(da: Tensor, *read: Tensor) -> tuple[Tensor, ...]:
-    """The gradient of the weights of each part that the gates read, (T, B, D), and of the bias: sums over all steps, in one product."""
+    """The gradients of the weights of each part that the gates read, (T, B, D), and of the bias, in one product."""
     parts = [*read, da.new_ones(*da.shape[:2], 1)]
     gradients = da.flatten(0, 1).T @ torch.cat(parts, dim=2).flatten(0, 1)
     *weights, bias = gradients.split([part.shape[2] for part in parts], dim=1)

@@ -1,8 +1,9 @@
-"""Truncated backpropagation through time: the state goes on from step to step, the gradient does not (Williams and Peng 1990).
+"""Truncated backpropagation through time: the state goes on from step to step, the gradient does not.
 
-A row of T tokens is read with the state that the row before it in the text has left behind, so that the model learns to use what lies
-further back than T, although no gradient reaches there. The state is detached at the border, and forgotten in rows that do not
-continue (see `datasets/lanes.py`). It is a part of what a resumed run needs.
+Williams and Peng 1990. A row of T tokens is read with the state that the row before it in the text has left behind,
+so that the model learns to use what lies further back than T, although no gradient reaches there. The state is
+detached at the border, and forgotten in rows that do not continue (see `datasets/lanes.py`). It is a part of what a
+resumed run needs.
 """
 
 from minillm.datasets.lanes import ContiguousBatch

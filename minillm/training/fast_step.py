@@ -6,9 +6,9 @@
     gradients          one flat vector (`speed/flat_gradient.py`)
     optimizer          the fused kernel, and matrices in groups (`speed/fused_adamw.py`, `speed/grouped_muon.py`)
 
-The plain parts keep all state: weights, running means, the copy. So checkpoints are the same with and without twins, and a run may go
-on with the other setting. Before each step every twin is asked for again: what was edited, replaced or hooked since runs as it is
-written, and one line says why. Read `step` and `speed/signing.py` before.
+The plain parts keep all state: weights, running means, the copy. So checkpoints are the same with and without
+twins, and a run may go on with the other setting. Before each step every twin is asked for again: what was edited,
+replaced or hooked since runs as it is written, and one line says why. Read `step` and `speed/signing.py` before.
 """
 
 from typing import Any
@@ -50,7 +50,7 @@ def accelerate_pass(model: nn.Module, objective: Objective) -> tuple[nn.Module, 
 
 
 def compile_step(step: GradientStep, batch: Batch) -> str:
-    """Let a fast step compute by compiled code, if a trial on this batch succeeds; returns the line that says so, or why not."""
+    """Let a step compute by compiled code if a trial on this batch succeeds; returns the line that says so, or not."""
     first = moved(step.micro_batches(batch)[0], step.device)
     tree, objective = accelerate_pass(step.working.train(), step.objective)
     twin, said = try_compiled(tree, lambda model: objective(model, first).total.backward())
@@ -93,7 +93,7 @@ class Fast:
         )
 
     def twin(self, plain: Any) -> Any:
-        """The twin of an object, or the object itself where it has none, has methods of its own, or its class was changed."""
+        """The twin of an object; the object itself without one, with a method of its own, or of a changed class."""
         kind = type(plain)
         replaced = sorted(vars(plain).keys() & methods(kind))
         if kind not in TWINS or replaced or not in_force(kind, TWINS[kind]):

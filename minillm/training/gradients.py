@@ -19,7 +19,7 @@ class Gradients:
         self.parameters = list(parameters)
 
     def zero(self) -> None:
-        """Set every gradient to zeros. subtle: zeros and not None, so that a parameter which a batch does not use decays too."""
+        """Set every gradient to zeros. With None, a parameter that a batch does not use would not decay."""
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
 

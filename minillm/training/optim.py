@@ -1,18 +1,19 @@
-"""Optimizers: from gradients to steps. AdamW for everything, or Muon for the matrices inside the stack and AdamW for the rest.
+"""Optimizers: AdamW for everything, or Muon for the matrices inside the stack and AdamW for the rest.
 
 AdamW (Kingma and Ba 2015; Loshchilov and Hutter 2019), with m and v running means of the gradient g and of g^2:
 
     m = beta1 m + (1 - beta1) g              v = beta2 v + (1 - beta2) g^2
     p = p - lr * weight_decay * p - lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
-Muon (Jordan et al. 2024) steps along the nearest orthogonal matrix to the momentum, so that every direction moves as far:
+Muon (Jordan et al. 2024) steps along the nearest orthogonal matrix to the momentum, so that every direction moves
+as far:
 
     m = momentum m + (1 - momentum) g        p = p - lr * weight_decay * p
     p = p - lr * sqrt(max(1, rows / columns)) * orthogonal((1 - momentum) g + momentum m)
 
-Five Newton-Schulz steps of matrix products push all singular values towards 1; no decomposition is needed. Only parameters of two or
-more dimensions decay: norms and biases have nothing to shrink. Both work on any module: `AdamW(module.parameters(), lr=1e-3)`.
-`speed/fused_adamw.py` and `speed/grouped_muon.py` compute the same faster.
+Five Newton-Schulz steps of matrix products push all singular values towards 1; no decomposition is needed. Only
+parameters of two or more dimensions decay: norms and biases have nothing to shrink. Both work on any module:
+`AdamW(module.parameters(), lr=1e-3)`. `speed/fused_adamw.py` and `speed/grouped_muon.py` compute the same faster.
 """
 
 from collections.abc import Iterable
@@ -69,7 +70,7 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, fraction: float = 1.0) -> None:
-        """Update every parameter from its .grad, at `fraction` of the peak learning rate; one without a .grad stays as it is."""
+        """Update every parameter that has a .grad, at `fraction` of the peak learning rate."""
         lr = self.lr * fraction
         for p, m, v, t in zip(self.parameters, self.m, self.v, self.t, strict=True):
             if p.grad is None:
@@ -97,7 +98,7 @@ class AdamW:
 
 
 class Muon:
-    """Muon (see the module), for matrices (R, C) and stacks of them (E, R, C), of which each matrix is updated by itself."""
+    """Muon (see the module), for matrices (R, C) and stacks (E, R, C) of them, each updated by itself."""
 
     def __init__(
         self, parameters: Iterable[Tensor], lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.1
@@ -109,12 +110,13 @@ class Muon:
         for p in self.parameters:
             if p.ndim < 2:
                 raise ValueError(
-                    f"a parameter of shape {tuple(p.shape)}: expected two dimensions at least for Muon; give it to AdamW"
+                    f"a parameter of shape {tuple(p.shape)}: expected two dimensions at least for Muon; "
+                    "give it to AdamW"
                 )
 
     @torch.no_grad()
     def step(self, fraction: float = 1.0) -> None:
-        """Update every parameter from its .grad, at `fraction` of the peak learning rate; one without a .grad stays as it is."""
+        """Update every parameter that has a .grad, at `fraction` of the peak learning rate."""
         lr = self.lr * fraction
         for p, m in zip(self.parameters, self.m, strict=True):
             if p.grad is None:
@@ -168,7 +170,7 @@ Optimizer = AdamW | Muon | Together
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
-    """The optimizer of all that is to be trained: embeddings, the head, routers and recurrent gates always belong to AdamW.
+    """The optimizer of all that is trained: embeddings, the head, routers and recurrent gates belong to AdamW.
 
     Raises ValueError where nothing is left for Muon, though the config asks for it.
     """
@@ -182,7 +184,8 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
     if c.kind == "muon" and not matrices:
         name = type(model).__name__
         raise ValueError(
-            f"optim.kind = muon: expected linear layers to train inside of the {name}, found none; use --optim.kind adamw"
+            f"optim.kind = muon: expected linear layers to train inside of the {name}, found none; "
+            "use --optim.kind adamw"
         )
     rest = [p for name, p in parameters.items() if name not in matrices]
     members = [Muon(matrices.values(), c.muon_lr, c.momentum, c.weight_decay)] if matrices else []
@@ -193,9 +196,10 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
 def orthogonal(x: Tensor, steps: int = 5) -> Tensor:
     """Bring the singular values of matrices near 1: x (..., R, C) -> (..., R, C), singular values 0.68 ... 1.21.
 
-    Each Newton-Schulz step applies the quintic a s + b s^3 + c s^5 to every singular value s. Its slope at 0 is 3.4, so that small
-    values grow quickly: all above 1/500 of the norm of x get there, smaller ones remain smaller. The products are in bfloat16, which
-    is exact enough for a direction; in float64 for float64, and in float32 on a processor that only emulates bfloat16.
+    Each Newton-Schulz step applies the quintic a s + b s^3 + c s^5 to every singular value s. Its slope at 0 is 3.4, so
+    that small values grow quickly: all above 1/500 of the norm of x get there, smaller ones remain smaller. The products
+    are in bfloat16, which is exact enough for a direction; in float64 for float64, and in float32 on a processor that
+    only emulates bfloat16.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     y = x if x.dtype == torch.float64 or not has_bfloat16(x.device) else x.bfloat16()

@@ -1,9 +1,10 @@
 """Precision: in which numbers a step computes, and a short trial that finds the faster ones.
 
-In bf16 a working copy of the model, all of it in bfloat16, computes loss and gradients. The weights themselves stay in float32 and add
-up updates that bfloat16 would round away (Micikevicius et al. 2018). Norms and losses compute in float32 by themselves. bfloat16 halves
-the bytes and, where the processor multiplies it natively (AVX512-BF16, AMX, tensor cores), doubles the rate of matrix products;
-elsewhere it is emulated and slower. So the trial measures both, on the real model and a real batch.
+In bf16 a working copy of the model, all of it in bfloat16, computes loss and gradients. The weights themselves stay
+in float32 and add up updates that bfloat16 would round away (Micikevicius et al. 2018). Norms and losses compute in
+float32 by themselves. bfloat16 halves the bytes and, where the processor multiplies it natively (AVX512-BF16, AMX,
+tensor cores), doubles the rate of matrix products; elsewhere it is emulated and slower. So the trial measures both,
+on the real model and a real batch.
 """
 
 import copy
@@ -34,7 +35,7 @@ class FullPrecision:
 
 
 class WorkingCopy:
-    """A copy of a model in bfloat16, which computes: it reads the weights before a step, and gives its gradients back."""
+    """A copy of a model in bfloat16 computes: it reads the weights before a step and gives gradients back."""
 
     def __init__(self, model: nn.Module):
         self.model = copy.deepcopy(model).bfloat16()

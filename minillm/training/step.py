@@ -2,8 +2,9 @@
 
     zero the gradients;   forward and backward of each micro-batch;   divide once;   clip;   step
 
-Losses are sums, and the division by all that was counted comes at the end, so the gradient is the same however the batch is cut. The
-norm in the log is that of the gradient before it is clipped. Read `gradients`, `precision` and `optim` for the parts.
+Losses are sums, and the division by all that was counted comes at the end, so the gradient is the same however the
+batch is cut. The norm in the log is that of the gradient before it is clipped. Read `gradients`, `precision` and
+`optim` for the parts.
 """
 
 import math
@@ -55,7 +56,7 @@ class GradientStep:
         n_micro_batches: int = 1,
         precision: str = "fp32",
     ):
-        """`rate(step)` is the fraction of the peak learning rate `lr`; grad_clip 0 clips nothing; precision "fp32" or "bf16"."""
+        """`rate(step)` is the fraction of the peak rate `lr`; grad_clip 0 clips nothing; precision "fp32" or "bf16"."""
         self.model, self.objective, self.optimizer, self.rate, self.lr = model, objective, optimizer, rate, lr
         self.grad_clip, self.n_micro_batches = grad_clip, n_micro_batches
         self.parameters = [p for p in model.parameters() if p.requires_grad]

@@ -109,6 +109,7 @@ ALLOWED = {
     "train.save_every",
     "train.log_every",
     "train.patience",
+    "train.fast",
     "data.corpus",
 }
 
@@ -121,14 +122,14 @@ def test_every_flag_but_the_allowed_ones_is_refused(key, finished, capsys):
 
 @pytest.mark.parametrize("key", sorted(ALLOWED - {"data.corpus", "train.max_steps"}))
 def test_the_allowed_flags_are_obeyed(key, mine, monkeypatch):
-    seen = []
+    seen, value = [], "false" if key == "train.fast" else "3"
     monkeypatch.setattr(
         train,
         "train",
         lambda config, *_: seen.append(config) or (_ for _ in ()).throw(train.Interrupted(signal.SIGINT)),
     )
-    assert train.main(["--resume", str(mine), "--train.max_steps", "9", f"--{key}", "3"]) == 130
-    assert getattr(seen[0], key.split(".")[1]) == 3 and seen[0].max_steps == 9
+    assert train.main(["--resume", str(mine), "--train.max_steps", "9", f"--{key}", value]) == 130
+    assert str(getattr(seen[0], key.split(".")[1])).lower() == value and seen[0].max_steps == 9
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ OUTSIDE = {  # of the step: tested there
         "batch_size",
         "compile",
         "keep_memory",
+        "fast",
         "log_every",
         "eval_every",
         "eval_tokens",

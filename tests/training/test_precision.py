@@ -9,6 +9,7 @@ from minillm.datasets.batch import Batch
 from minillm.objectives.next_token import next_token
 from minillm.tasks import gradients
 from minillm.training import precision
+from minillm.training.fast_step import accelerate_pass
 from minillm.training.precision import DTYPES, seconds_per_pass
 from tests.tiny import decoder, tokens
 
@@ -40,14 +41,16 @@ def test_the_probe_tells_each_precision_its_own_median_and_auto_takes_the_faster
     monkeypatch.setattr(precision, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     batch = Batch(tokens(3, 7), tokens(3, 7))
     assert seconds_per_pass(decoder().float(), objective, batch) == {slow: 4.0, fast: 2.0}
-    monkeypatch.setattr(gradients, "seconds_per_pass", lambda *_: {slow: 4.0, fast: 2.0})
-    said = []
-    assert gradients.faster_precision(decoder(), next_token, batch, said.append) == fast
+    monkeypatch.setattr(gradients, "seconds_per_pass", lambda *_, **how: asked.append(how) or {slow: 4.0, fast: 2.0})
+    said, asked = [], []
+    for twins in (False, True):
+        assert gradients.faster_precision(decoder(), next_token, batch, said.append, twins) == fast
+    assert asked == [{}, {"prepare": accelerate_pass}], "the trial times what will run"
     assert said[0].endswith(f"taking {fast}") and "fp32 " in said[0] and "bf16 " in said[0]
 
 
 def test_the_probe_draws_nothing_from_the_generator_that_training_goes_on_with():
     model, batch = decoder(dropout=0.5).float().train(), Batch(tokens(3, 7), tokens(3, 7))
     before = torch.get_rng_state()
-    gradients.faster_precision(model, next_token, batch, lambda line: None)
+    gradients.faster_precision(model, next_token, batch, lambda line: None, fast=True)
     assert torch.equal(before, torch.get_rng_state())
