@@ -124,7 +124,7 @@ def test_every_flag_but_the_allowed_ones_is_refused(key, finished, capsys):
 def test_the_allowed_flags_are_obeyed(key, mine, monkeypatch):
     seen, value = [], "false" if key == "train.fast" else "3"
     monkeypatch.setattr(
-        train,
+        training,
         "train",
         lambda config, *_: seen.append(config) or (_ for _ in ()).throw(train.Interrupted(signal.SIGINT)),
     )
