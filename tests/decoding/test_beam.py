@@ -147,6 +147,16 @@ def test_a_ragged_batch_finds_what_the_lesson_finds_for_each_prompt(
         assert_found(hypotheses, found_by_the_lesson(model, prompt, n_beams, alpha, stopping, n_most, 2))
 
 
+def test_each_early_stopping_is_that_of_the_lesson_and_each_stops_elsewhere():
+    found = {stopping: [] for stopping in EXPECTED}
+    for seed, (stopping, texts) in itertools.product(range(17), found.items()):
+        model = Remembers(5, seed=seed).eval()
+        [hypotheses] = beam_search(model, [[3]], BeamConfig(2, 2.0, stopping, num_return=2), max_new_tokens=7, end_id=1)
+        assert_found(hypotheses, found_by_the_lesson(model, [3], 2, 2.0, stopping, 7, 1))
+        texts.append(hypotheses)
+    assert found["always"] != found["likely"] != found["never"] != found["always"]
+
+
 @every_model
 @law
 @given(prompts=all_prompts, n=st.integers(0, 12), n_beams=st.integers(1, 4), alpha=alphas, stopping=stoppings)
