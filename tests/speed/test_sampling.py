@@ -1,4 +1,4 @@
-"""sample.py writes with the accelerated model, and with --plain without any twin; an edited line is what it writes by."""
+"""sample.py writes with the accelerated model, with --plain without any twin, and always by the lines as they are."""
 
 import pytest
 import torch
