@@ -77,10 +77,8 @@ ASKS_PYTHON = {  # files that look at objects of Python itself, or at source cod
     "config/flags.py",
     "config/loading.py",
     "datasets/python_docs.py",
-    "speed/accelerate.py",
     "speed/allocator.py",
     "speed/signing.py",
-    "training/fast_step.py",
 }
 
 
