@@ -19,6 +19,7 @@ from benchmarks.timing import in_turns, rates, ratios
 from minillm.config.flags import Parser
 from minillm.decoding.beam import BeamConfig, beam_search
 from minillm.models.decoder import Decoder
+from minillm.speed.accelerate import accelerate
 
 VOCAB = 1700
 # sharper distributions than with the usual weights, because transformers adds log probabilities in float32
@@ -42,7 +43,7 @@ def main() -> None:
     other = twin(model)
 
     def ours(batch: Prompts) -> list[list[int]]:
-        return [found[0].tokens for found in beam_search(model, batch, BEAMS, max_new_tokens=args.n_new)]
+        return [found[0].tokens for found in beam_search(accelerate(model), batch, BEAMS, max_new_tokens=args.n_new)]
 
     def theirs(batch: Prompts) -> list[list[int]]:
         return write(other, batch, args.n_new, **THEIRS)

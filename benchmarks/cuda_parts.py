@@ -25,6 +25,7 @@ from minillm.runs import wiring
 from minillm.runs.config import RunConfig, load_config
 from minillm.runs.drafter import build_drafter
 from minillm.runs.folder import open_run
+from minillm.speed.accelerate import accelerate
 from minillm.speed.captured import Captured
 from minillm.text.model import TextModel
 from minillm.training.precision import DTYPES, finish
@@ -141,7 +142,8 @@ def decoding(job: Job) -> Figures:
             model = wiring.build_model(config, VOCAB, job.device).to(DTYPES[precision]).eval()
             ask = {"max_new_tokens": n_new, "generators": seeded([0])}
             sampler = Sampler(build_pipeline(GREEDY))
-            roads = {"plain": model, "graph": Captured(model)}
+            tree = accelerate(model)
+            roads = {"plain": tree, "graph": Captured(tree)}
             written: dict[str, list[int]] = {}
 
             def write(name: str, model=None, prompt=prompt, sampler=sampler, ask=ask, written=written) -> None:

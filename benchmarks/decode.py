@@ -25,6 +25,7 @@ from minillm.decoding.generate import generate, stream
 from minillm.decoding.rows import Event
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.models.decoder import Decoder
+from minillm.speed.accelerate import accelerate
 
 VOCAB = 65
 GREEDY = Sampler(build_pipeline(SamplingConfig(temperature=0)))
@@ -41,7 +42,7 @@ def against_transformers(n_prompt: int, n_new: int, repeats: int) -> list[dict[s
     other, prompts = twin(model), [prompt(n_prompt)]
     roads: dict[str, Callable[[], list[list[int]]]] = {
         "ours": lambda: [
-            c.tokens for c in generate(model, prompts, GREEDY, max_new_tokens=n_new, generators=seeded([0]))
+            c.tokens for c in generate(accelerate(model), prompts, GREEDY, max_new_tokens=n_new, generators=seeded([0]))
         ],
         "transformers": lambda: write(other, prompts, n_new),
     }
@@ -57,7 +58,9 @@ def against_no_cache(length: int, n_new: int) -> list[dict[str, float]]:
     prompts = [prompt(length - n_new)]
 
     def begin(use_cache: bool) -> Iterator[list[Event]]:
-        return stream(model, prompts, GREEDY, max_new_tokens=n_new, generators=seeded([0]), use_cache=use_cache)
+        return stream(
+            accelerate(model), prompts, GREEDY, max_new_tokens=n_new, generators=seeded([0]), use_cache=use_cache
+        )
 
     ways = {"cached": True, "uncached": False}
     check_equal(

@@ -20,13 +20,14 @@ from minillm.decoding.sampler import SamplingConfig
 from minillm.engine.engine import Engine
 from minillm.engine.request import Request
 from minillm.models.decoder import Decoder
+from minillm.speed.accelerate import accelerate
 
 VOCAB = 1700
 
 
 def serve(model: Decoder, prompts: Prompts, n_new: int, at_once: int) -> list[list[int]]:
     """Run all requests through the engine, `at_once` of them at a time."""
-    engine = Engine(model, n_pages=512, max_running=at_once, chunk=2048 if at_once > 1 else 64)
+    engine = Engine(accelerate(model), n_pages=512, max_running=at_once, chunk=2048 if at_once > 1 else 64)
     return [c.tokens for c in engine.run([Request(prompt, n_new, SamplingConfig(temperature=0)) for prompt in prompts])]
 
 

@@ -25,6 +25,7 @@ from minillm.quantization.kernels import arrange_for_kernels
 from minillm.quantization.pack import WEIGHTS, pack
 from minillm.quantization.packed import nbytes
 from minillm.runs import folder, wiring
+from minillm.speed.accelerate import accelerate
 
 PROMPT = list(range(100, 116))
 SMALL = replace(GPT2, n_layers=12, d_model=768, n_heads=12, context_length=1024)  # the smallest published size
@@ -43,7 +44,7 @@ def ours(weights: str, n_tokens: int) -> tuple[Callable[[], object], int, str]:
     kernels = ", ".join(arrange_for_kernels(model))
     sampler, generators = Sampler(build_pipeline(SamplingConfig(temperature=0))), seeded([0])
     return (
-        lambda: generate(model, [PROMPT], sampler, max_new_tokens=n_tokens, generators=generators),
+        lambda: generate(accelerate(model), [PROMPT], sampler, max_new_tokens=n_tokens, generators=generators),
         nbytes(model),
         kernels,
     )

@@ -8,7 +8,6 @@ those that meet in a row are told apart by all else that the model knows. The to
 the KV cache holds ids. Compare `python train.py --config gpt-shakespeare` with the same and `--model.ngram_rows 0`.
 """
 
-import torch
 from torch import Tensor, nn
 
 from minillm.cache.kv_cache import KVCache, KVView, Positions
@@ -52,5 +51,4 @@ def token_before(view: KVView, positions: Tensor, n: int) -> Tensor:
     """The token n places before each of `positions` (B or 1, T), of a view of ids: (B, T), NONE where the text had not begun."""
     read, places = view.k[:, 0, :, 0], view.positions[:, 0]  # (B, S) and (B or 1, S)
     found = (places[:, None] == positions[..., None] - n) & (places >= 0)[:, None]  # (B, T, S)
-    found = found.expand(len(read), -1, -1)
-    return read.gather(1, found.byte().argmax(-1)).where(found.any(-1), torch.full_like(read[:, :1], NONE))
+    return ((read - NONE)[:, None] * found).sum(-1) + NONE  # one slot at most is found

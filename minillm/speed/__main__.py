@@ -1,7 +1,7 @@
 """The fast twins, each with its measured gain and whether it is in force (python -m minillm.speed).
 
-`python -m minillm.speed sign` runs the tests that hold each twin equal to what it stands in for, and signs all of them if they pass: to
-be run in a clone, after a change to the plain source that is meant.
+`python -m minillm.speed sign` runs the tests that hold each twin equal to what it stands in for, and signs all of them
+if they pass: to be run in a clone, after a change to the plain source that is meant.
 """
 
 import importlib

@@ -1,10 +1,11 @@
-"""Acceleration: a second tree of modules with the parameters and buffers of a model, in which fast twins stand in for plain modules.
+"""Acceleration: a second tree of modules with the parameters of a model, in which fast twins stand in for plain ones.
 
-Optimizers, checkpoints, fingerprints and hooks know the plain model alone. The tree is kept beside the model and made anew as soon as
-the model is not what it was: a parameter or a part was replaced, a hook was registered, an attribute was set, a layer was adapted or
-packed, the source of a class was changed. A twin stands in for a module only if the module is exactly of the plain class, its methods
-are the class's own, neither it nor a part that the twin bypasses carries a hook, and the twin is in force (see `signing`). Otherwise
-the module itself is in the tree, with all of its parts, and one line says why. Read `signing` and `twins` before.
+Optimizers, checkpoints, fingerprints and hooks know the plain model alone. The tree is kept beside the model and made
+anew as soon as the model is not what it was: a parameter or a part was replaced, a hook was registered, an attribute
+was set, a layer was adapted or packed, the source of a class was changed. A twin stands in for a module only if the
+module is exactly of the plain class, its methods are the class's own, neither it nor a part that the twin bypasses
+carries a hook, and the twin is in force (see `signing`). Otherwise the module itself is in the tree, with all of its
+parts, and one line says why. Read `signing` and `twins` before.
 """
 
 import functools
@@ -35,8 +36,9 @@ _for_training: "WeakKeyDictionary[nn.Module, Tree]" = WeakKeyDictionary()
 def accelerate(model: LanguageModel, *, training: bool = False) -> LanguageModel:
     """The accelerated tree of a model, or the model itself where it has no twin.
 
-    Ask for it at the start of each use, which costs some microseconds a layer while the model is what it was. The tree reads and
-    writes, and its twins are always in eval mode; with `training` it is for a step that trains the model, and in the model's mode.
+    Ask for it at the start of each use, which costs some microseconds a layer while the model is what it was. The tree
+    reads and writes, and its twins are always in eval mode; with `training` it is for a step that trains the model, and
+    in the model's mode.
     """
     if not isinstance(model, nn.Module):
         return model
@@ -52,8 +54,8 @@ def accelerate(model: LanguageModel, *, training: bool = False) -> LanguageModel
 def accelerate_writing(model: LanguageModel) -> LanguageModel:
     """`accelerate`; on a GPU a decoder's single tokens are captured too (see `captured`), with a cache of its own.
 
-    Experts choose on the host and cannot be captured. Nor is a model in which a module is left as it is for a hook or an edit, or is of
-    another package: a replay would not call its forward.
+    Experts choose on the host and cannot be captured. Nor is a model in which a module is left as it is for a hook or
+    an edit, or is of another package: a replay would not call its forward.
     """
     tree = accelerate(model)
     if type(model) is not Decoder or device_of(model).type != "cuda" or model.config.n_experts:

@@ -1,9 +1,10 @@
 """CUDA graphs: on a GPU, the step of a decoder for a single token a row is recorded once and then replayed.
 
-A small model's token is some hundred kernels, each of which takes the processor longer to launch than the GPU to run. A CUDA graph
-launches all of them with one call. It repeats what was recorded, address by address: so what goes in is copied to where it was, keys and
-values stay where they are (`cache/fixed.py`), and no step may ask the device for anything, such as whether a token is EMPTY. Prompts are
-read as ever. Where a model cannot be recorded, it computes as before, and one warning says so. Read `decoding/generate` before.
+A small model's token is some hundred kernels, each of which takes the processor longer to launch than the GPU to run. A
+CUDA graph launches all of them with one call. It repeats what was recorded, address by address: so what goes in is
+copied to where it was, keys and values stay where they are (`cache/fixed.py`), and no step may ask the device for
+anything, such as whether a token is EMPTY. Prompts are read as ever. Where a model cannot be recorded, it computes as
+before, and one warning says so. Read `decoding/generate` before.
 
 Gain: not measured on a GPU yet (`python -m benchmarks.cuda`).
 """
@@ -44,7 +45,7 @@ class Captured(nn.Module):
         return CapturedState(batch_size, state.caches, state.lengths.device, self.context_length, relative=True)
 
     def forward(self, tokens: Tensor, state: CapturedState | None = None) -> tuple[Tensor, CapturedState | None]:
-        """See `LanguageModel.__call__`. Where a token is read alone, the caller sees to it that no row outgrows the context."""
+        """See `LanguageModel.__call__`. For a single token the caller checks that no row outgrows the context."""
         if (
             state is None
             or tokens.shape[1] != 1
@@ -84,7 +85,8 @@ class OneToken:
         """The step itself: nothing in it depends on what the tensors hold, and to repeat it changes nothing."""
         with torch.inference_mode(False):  # subtle: as in `positions_of`
             ids = self.lengths[:, None].where(self.tokens >= 0, EMPTY)
-        # subtle: called dense although rows may be EMPTY, since to look would ask the device; `FixedCache` does not rely on it
+        # subtle: called dense although rows may be EMPTY, since to look would ask the device; `FixedCache` does not
+        # rely on it
         return self.model.head(self.model.read(self.tokens.clamp(min=0), Positions(ids, dense=True), self.caches))
 
     def _record(self) -> None:

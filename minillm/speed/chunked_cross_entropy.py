@@ -77,7 +77,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _tile(logits: Tensor, chunk: int) -> Tensor:
-    """Room for one tile in float32 at least, used by all in turn: fresh memory for each would cost more than the sums."""
+    """Room for one tile in float32 at least, used by all in turn: new memory for each costs more than the sums."""
     size = min(ROWS, logits.shape[0]), min(chunk, logits.shape[1])
     return logits.new_empty(size, dtype=torch.promote_types(logits.dtype, torch.float32))
 

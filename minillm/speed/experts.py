@@ -1,10 +1,12 @@
 """Experts: tokens are handed out and answers collected by gathering, and every product is written to its place.
 
-The gradient of a token that several experts were asked about is a sum over its choices. Autograd adds it up row by row, which is slow;
-here it is gathered choice by choice. Answers are weighed and added up without a copy for each choice. In bfloat16 on a processor, where
-products compile a kernel for every new height, slices are filled up with zeros to a multiple of 64 rows.
+The gradient of a token that several experts were asked about is a sum over its choices. Autograd adds it up row by row,
+which is slow; here it is gathered choice by choice. Answers are weighed and added up without a copy for each choice. In
+bfloat16 on a processor, where products compile a kernel for every new height, slices are filled up with zeros to a
+multiple of 64 rows.
 
-Gain: a step of `benchmarks.moe` with 8 experts, 2 a token, takes 1.51 times that of the dense model, whose feed-forward it runs twice.
+Gain: a step of `benchmarks.moe` with 8 experts, 2 a token, takes 1.51 times that of the dense model, whose feed-forward
+it runs twice.
 """
 
 import torch
@@ -57,7 +59,9 @@ class _Combine(torch.autograd.Function):
     """The answers to a token's choices (k N, D), times their weights (k, N), added up -> (N, D)."""
 
     @staticmethod
-    def forward(ctx, answers: Tensor, weights: Tensor, order: Tensor, places: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(  # type: ignore[no-untyped-def]
+        ctx, answers: Tensor, weights: Tensor, order: Tensor, places: Tensor
+    ) -> Tensor:
         rows = answers.index_select(0, places.flatten()).unflatten(0, places.shape)  # (k, N, D)
         ctx.save_for_backward(rows, weights, order)
         total = rows[0] * weights[0, :, None]

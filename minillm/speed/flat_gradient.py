@@ -1,4 +1,4 @@
-"""Flat gradient: one long tensor, of which each `.grad` is a view, is zeroed, divided and clipped by one operation each.
+"""Flat gradient: one long tensor, of which each `.grad` is a view; to zero, divide or clip it is one operation.
 
 The plain methods are those of `Gradients` in `training/gradients.py`, which loop over parameters. The larger the
 step, the smaller the gain.

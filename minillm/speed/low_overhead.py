@@ -1,9 +1,9 @@
 """Low overhead: the same forward with less Python around its small products.
 
-A model of a million parameters computes a token in less time than Python needs to call its hundred layers. `nn.Module` keeps weights
-and parts in dictionaries of its own, which Python asks last, by a function, and more than a hundred times a token. A module of the
-accelerated tree has them where Python looks first, in its own `__dict__`. Dropout, which does nothing while a model writes, is not
-called at all. The forward that runs is the plain class's own.
+A model of a million parameters computes a token in less time than Python needs to call its hundred layers. `nn.Module`
+keeps weights and parts in dictionaries of its own, which Python asks last, by a function, and more than a hundred times
+a token. A module of the accelerated tree has them where Python looks first, in its own `__dict__`. Dropout, which does
+nothing while a model writes, is not called at all. The forward that runs is the plain class's own.
 
 Gain: see `joined_projections`; both together take a greedy token from 2.2 ms to 1.3 to 1.6 ms (benchmarks/NOTES.md).
 """
@@ -17,7 +17,8 @@ from torch import nn
 def lean(plain: nn.Module, kind: type[nn.Module], parts: Mapping[str, Any], attributes: Mapping[str, Any]) -> nn.Module:
     """A module of class `kind` with the parameters and buffers of a plain one, other parts, and some other attributes.
 
-    The two share the dictionaries in which `nn.Module` keeps parameters and buffers. A part that is a function is no module any more.
+    The two share the dictionaries in which `nn.Module` keeps parameters and buffers. A part that is a function is no
+    module any more.
     """
     twin = object.__new__(kind)
     held = vars(twin)

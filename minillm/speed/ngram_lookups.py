@@ -1,7 +1,7 @@
 """N-gram look-ups in whole texts: the token before each is found by a shift.
 
-In general the token n places before is searched for among all slots of a view, wherever it stands. In a dense view slot i holds position
-i, so it stands n slots before.
+In general the token n places before is searched for among all slots of a view, wherever it stands. In a dense view slot
+i holds position i, so it stands n slots before.
 
 Gain: a shift of T ids instead of T x S comparisons; not measured by itself.
 """

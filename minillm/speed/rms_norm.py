@@ -2,8 +2,8 @@
 
 With y = x / rms and h = gradient * weight:   dx = (h - y mean(h y)) / rms      dweight = sum of gradient * y
 
-Autograd keeps the result of every operation, a copy in float32 among them where x is in bfloat16, and passes over each again. The
-equation is that of `minillm/layers/norm.py`, the derivative that of `minillm/backprop/norm.py`.
+Autograd keeps the result of every operation, a copy in float32 among them where x is in bfloat16, and passes over each
+again. The equation is that of `minillm/layers/norm.py`, the derivative that of `minillm/backprop/norm.py`.
 
 Gain: 1.49 times the speed of autograd, forward and backward (`python -m benchmarks.kernels`).
 """

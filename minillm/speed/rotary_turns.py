@@ -1,7 +1,7 @@
 """Rotary positions turned by hand: one pass each way, and one look-up for all layers.
 
-The derivative of a rotation is the rotation back. Autograd keeps and multiplies every part of it. All layers of a model turn queries and
-keys to the same positions, so their cosines and sines are looked up once a call of the model.
+The derivative of a rotation is the rotation back. Autograd keeps and multiplies every part of it. All layers of a model
+turn queries and keys to the same positions, so their cosines and sines are looked up once a call of the model.
 
 Gain: other operations than these three in place take 1.25 to 2 times as long (benchmarks/NOTES.md).
 """
@@ -21,8 +21,8 @@ class FastRotary:
         self.last = torch.empty(0), 0, torch.float64, torch.empty(0), torch.empty(0)
 
     def __call__(self, x: Tensor, positions: Tensor) -> Tensor:
-        # subtle: positions are known again by identity and version. Inference tensors count no versions, so they are looked up anew;
-        # what was found in inference mode cannot serve a gradient
+        # subtle: positions are known again by identity and version. Inference tensors count no versions, so they are
+        # looked up anew; what was found in inference mode cannot serve a gradient
         last, seen, dtype, cos, sin = self.last
         version = -1 if positions.is_inference() else positions._version
         same = last is positions and version == seen >= 0 and dtype is x.dtype

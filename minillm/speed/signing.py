@@ -1,10 +1,10 @@
 """Signatures: a fast twin is used only while the plain source is the one for which its equality tests passed.
 
-A twin (`Twin`) names its plain class or function and every function of minillm that this calls. Its signature holds the SHA-256 of the
-source of each, as its file has it, line ends normalized; all signatures are in `signatures.json`. A part also counts as changed where
-the code in this process is not what its file compiles to: a class attribute or a module's function that was replaced (monkeypatched),
-or a file that was edited after it was imported. `python -m minillm.speed sign` runs the equality tests and rewrites the file only if
-they pass. Read `rms_norm` for a twin; next: `accelerate`.
+A twin (`Twin`) names its plain class or function and every function of minillm that this calls. Its signature holds the
+SHA-256 of the source of each, as its file has it, line ends normalized; all signatures are in `signatures.json`. A part
+also counts as changed where the code in this process is not what its file compiles to: a class attribute or a module's
+function that was replaced (monkeypatched), or a file that was edited after it was imported. `python -m minillm.speed
+sign` runs the equality tests and rewrites the file only if they pass. Read `rms_norm` for a twin; next: `accelerate`.
 """
 
 import ast
@@ -27,13 +27,13 @@ _log = logging.getLogger("minillm.speed")
 class Twin(NamedTuple):
     """A fast version of a plain class or function."""
 
-    fast: Any  # a subclass or a function that is called the same way; of a class that is no module, what is called with a plain object
-    signed: tuple[
-        Any, ...
-    ]  # the plain class, or its methods, or the plain function; and all functions of minillm that it calls
-    bypassed: Mapping[
-        str, type
-    ] = {}  # parts that a fast module does not call, and the class that it takes each to be of exactly
+    # a subclass, or a function that is called the same way; of a class that is no module, what is called with a plain
+    # object
+    fast: Any
+    # the plain class, or its methods, or the plain function; and all functions of minillm that it calls
+    signed: tuple[Any, ...]
+    # parts that a fast module does not call, each with the class of which it must be exactly
+    bypassed: Mapping[str, type] = {}
 
 
 class Part(NamedTuple):
@@ -179,7 +179,9 @@ class Source(NamedTuple):
         return all(value is vars(sys.modules[module]).get(there) for value, module, there in seen)
 
     def imported_by(self, function: FunctionType) -> list[str]:
-        """Names in a function that its module imports from minillm: where one is replaced, the function does something else."""
+        """Names in a function that its module imports from minillm: where one is replaced, the function does something
+        else.
+        """
         return [name for code in _all_code(function.__code__) for name in code.co_names if name in self.imports]
 
 
@@ -224,7 +226,9 @@ def _all_code(code: CodeType) -> Iterator[CodeType]:
 
 
 def _function(value: Any) -> FunctionType | None:
-    """The function in what a namespace holds: in a method, a property, and under decorators of torch; None where there is none."""
+    """The function in what a namespace holds: in a method, a property, and under decorators of torch; None where there
+    is none.
+    """
     if isinstance(value, property):
         value = value.fget
     value = getattr(value, "__func__", value)

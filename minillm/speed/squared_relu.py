@@ -1,7 +1,7 @@
 """Squared ReLU differentiated by hand: it keeps max(0, x) and takes one pass back.
 
-The derivative of max(0, x)^2 is 2 max(0, x), which the forward has computed already. Autograd takes three more passes over the widest
-tensor of the model. The derivative is that of `minillm/backprop/feedforward.py`.
+The derivative of max(0, x)^2 is 2 max(0, x), which the forward has computed already. Autograd takes three more passes
+over the widest tensor of the model. The derivative is that of `minillm/backprop/feedforward.py`.
 
 Gain: two passes of three in the backward of an activation; not measured by itself.
 """

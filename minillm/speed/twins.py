@@ -1,8 +1,9 @@
 """The registry of twins: plain class or function -> its fast twin and what is signed for it.
 
-A class whose twin is itself runs its own forward with low overhead (see `low_overhead`), and so do its parts. What is not in here, such
-as routers, which training watches, adapters, packed layers and layers of the user's own, is left as it is. To add a twin, write a file
-with its trick and its gain, enter it here, test that both are equal in `tests/speed/`, and run `python -m minillm.speed sign`.
+A class whose twin is itself runs its own forward with low overhead (see `low_overhead`), and so do its parts. What is
+not in here, such as routers, which training watches, adapters, packed layers and layers of the user's own, is left as
+it is. To add a twin, write a file with its trick and its gain, enter it here, test that both are equal in
+`tests/speed/`, and run `python -m minillm.speed sign`.
 """
 
 from typing import Any

@@ -1,10 +1,10 @@
 """Attention written out: causal attention that holds its T x S weights, for training in bfloat16 on a processor.
 
-There the backward of torch's fused kernel is slow. Where no gradient is wanted nothing is slow, and for long texts the weights move too
-much memory; both are left to the fused kernel.
+There the backward of torch's fused kernel is slow. Where no gradient is wanted nothing is slow, and for long texts the
+weights move too much memory; both are left to the fused kernel.
 
-Gain: in bfloat16 on one thread, forward and backward, 3.5 times the speed of the fused kernel at 64 tokens, 1.3 times at 512, and 0.8
-times at 1,024 (`python -m benchmarks.kernels`).
+Gain: in bfloat16 on one thread, forward and backward, 3.5 times the speed of the fused kernel at 64 tokens, 1.3 times
+at 512, and 0.8 times at 1,024 (`python -m benchmarks.kernels`).
 """
 
 import math
@@ -22,10 +22,8 @@ def attend_in_training(
     q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, dropout: float = 0.0
 ) -> Tensor:
     """`attend`: q (B, H, T, K) over a view of S slots -> (B, H, T, K)."""
-    slow = q.dtype == torch.bfloat16 and q.device.type == "cpu" and torch.is_grad_enabled()
-    n_slots = view.k.shape[2]
-    whole = causal and view.dense and 1 < q.shape[2] == n_slots <= LONGEST and (not window or n_slots <= window)
-    if slow and whole and not dropout:
+    slow = q.dtype is torch.bfloat16 and q.device.type == "cpu" and torch.is_grad_enabled() and not dropout
+    if slow and causal and view.dense and 1 < q.shape[2] == view.k.shape[2] <= min(LONGEST, window or LONGEST):
         return attend_written_out(q, view.k, view.v)
     return attend(q, view, q_positions, causal, window, dropout)
 
