@@ -105,7 +105,7 @@ def test_a_line_that_is_no_pair_is_refused_with_its_number(tmp_path, line):
         ),
         (
             lambda: load_corpus(DataConfig(corpus="translation")),
-            r"data\.corpus = 'translation': expected texts, .*--model\.kind",
+            r"data\.corpus = 'translation': expected texts, .*--config translate-tiny",
         ),
         (
             lambda: load_pairs(DataConfig(corpus="nothing.tsv")),
