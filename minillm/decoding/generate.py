@@ -1,10 +1,10 @@
 """Autoregressive generation: read the prompt, draw a token, read it, draw the next.
 
-One loop serves every language model, because each is a step with a state: logits, state = model(tokens, state). A batch may be
-ragged: prompts are padded on the left with EMPTY, so that all of them end in the same column and the last logits predict the next
-token of every row. A row that has ended leaves the batch with its state, history and generator; the others do not notice. Without a
-state (`use_cache=False`) the model reads the whole text again for every token: O(n^2) reads instead of O(n), and the same tokens.
-Read `rows` before.
+One loop serves every language model, because each is a step with a state: logits, state = model(tokens, state). A batch
+may be ragged: prompts are padded on the left with EMPTY, so that all of them end in the same column and the last logits
+predict the next token of every row. A row that has ended leaves the batch with its state, history and generator; the
+others do not notice. Without a state (`use_cache=False`) the model reads the whole text again for every token: O(n^2)
+reads instead of O(n), and the same tokens. Read `rows` before.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -38,10 +38,10 @@ def stream(
 ) -> Iterator[list[Event]]:
     """Generate, one list of events a step, as the tokens are drawn.
 
-    generators, stops: one a row; their state moves on. end_id: the token that ends a text, if any. start: makes the first
-    state of a batch, `model.start` unless given (a choice of cache, the memory of an encoder). A prompt and its completion
-    never hold more tokens than the `context_length` of the state, or without one of the model. The model is in eval mode until the
-    last event, then as it was.
+    generators, stops: one a row; their state moves on. end_id: the token that ends a text, if any. start: makes the
+    first state of a batch, `model.start` unless given (a choice of cache, the memory of an encoder). A prompt and its
+    completion never hold more tokens than the `context_length` of the state, or without one of the model. The model is
+    in eval mode until the last event, then as it was.
     Raises ValueError, before anything is read, for prompts that are empty, too long or not of the model's vocabulary.
     """
     check(model, prompts, sampler, max_new_tokens, generators, end_id, stops)
@@ -95,8 +95,8 @@ def begin(
 ) -> tuple[State | None, list[Limit]]:
     """The first state of a batch, None where none is kept, and the limit of each row.
 
-    subtle: rows that may not add a token have a state too. Whatever makes it, from the sources of an encoder for example, has one for
-    each prompt; the state is reordered afterwards to the rows that go on.
+    subtle: rows that may not add a token have a state too. Whatever makes it, from the sources of an encoder for
+    example, has one for each prompt; the state is reordered afterwards to the rows that go on.
     """
     state = make_state(len(prompts)) if make_state else None
     context_length = state.context_length if state is not None else model.context_length
@@ -134,7 +134,8 @@ def check(
             )
         if model.context_length is not None and len(prompt) > model.context_length:
             raise ValueError(
-                f"prompt {row} has {len(prompt)} tokens: expected at most context_length = {model.context_length}; keep its last ones"
+                f"prompt {row} has {len(prompt)} tokens: expected at most context_length = {model.context_length}; "
+                "keep its last ones"
             )
         if min(prompt) < 0 or max(prompt) >= model.vocab_size:
             raise ValueError(

@@ -1,7 +1,8 @@
 """Padding: texts of different lengths as one tensor, EMPTY where a text has no token.
 
-No model reads EMPTY, so that a text means the same with and without it. Prompts are padded on the left, so that all of them end in
-the same column, where the next token is predicted; texts that grow at different paces are padded on the right.
+No model reads EMPTY, so that a text means the same with and without it. Prompts are padded on the left, so that all of
+them end in the same column, where the next token is predicted; texts that grow at different paces are padded on the
+right.
 """
 
 from collections.abc import Sequence

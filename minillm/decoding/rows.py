@@ -1,9 +1,10 @@
 """The rows of a batch: what a drawn token means for its text, and how texts that ended leave the batch.
 
-`generate` and `speculative` write several texts side by side. Row i of every tensor and of every state belongs to the prompt
-`numbers[i]`. A text ends at END, at a stop string, at its number of new tokens or where the context is full; then its row leaves, and
-all that is kept about the others moves together, so that nobody computes for a text that is over. The engine, whose rows come
-and go by themselves, judges its tokens by the same rule. Read `sampler` and `stopping` before; next: `generate`.
+`generate` and `speculative` write several texts side by side. Row i of every tensor and of every state belongs to the
+prompt `numbers[i]`. A text ends at END, at a stop string, at its number of new tokens or where the context is full;
+then its row leaves, and all that is kept about the others moves together, so that nobody computes for a text that is
+over. The engine, whose rows come and go by themselves, judges its tokens by the same rule. Read `sampler` and
+`stopping` before; next: `generate`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -87,7 +88,7 @@ class Rows:
         stops: Sequence[Stop] | None,
         device: torch.device,
     ):
-        """One limit, one generator and one stop for each prompt. Rows that may not add a token stay until the first `retire`."""
+        """One limit, generator and stop a prompt. Rows that may not add a token stay until the first `retire`."""
         self.limits, self.end_id, self.device = limits, end_id, device
         self.stops = stops or [None] * len(limits)
         self.n_new = [0] * len(limits)  # tokens drawn for each prompt, END among them
@@ -129,7 +130,7 @@ class Rows:
         ]
 
     def retire(self, *memories: Memory | None) -> Tensor | None:
-        """Let the rows that ended leave the batch and these memories; where the others stood, (B',) long. None if all go on."""
+        """Drop the rows that ended, also from these memories; the former places of the others, None if all go on."""
         going = [i for i, number in enumerate(self.numbers) if number not in self.ended]
         if len(going) == len(self.numbers):
             return None

@@ -1,9 +1,10 @@
 """Sampling is a visible, ordered, pure list of transforms, and one draw.
 
-The order is fixed: what is forbidden, penalties, temperature, top-k, top-p, min-p, typical, draw. Each step sees a distribution
-that the one before has renormalised, so the order matters: temperature before top-p flattens what top-p then measures. The draw
-inverts the cumulative distribution, token = the first whose cumulative probability exceeds u, with u uniform on [0, 1), all in
-float64. One generator a row and one u a draw: a row draws the same alone and in any company.
+The order is fixed: what is forbidden, penalties, temperature, top-k, top-p, min-p, typical, draw. Each step sees a
+distribution that the one before has renormalised, so the order matters: temperature before top-p flattens what top-p
+then measures. The draw inverts the cumulative distribution, token = the first whose cumulative probability exceeds u,
+with u uniform on [0, 1), all in float64. One generator a row and one u a draw: a row draws the same alone and in any
+company.
 """
 
 import dataclasses
@@ -104,7 +105,8 @@ def _refuse_half_an_addition() -> None:
         raise ValueError(f"sampling.{name}: expected a transform; add it to PIPELINE in minillm/decoding/sampler.py")
     for name in PIPELINE.keys() - settings:
         raise ValueError(
-            f'PIPELINE["{name}"]: expected a setting of this name; add it to SamplingConfig in minillm/decoding/sampler.py'
+            f'PIPELINE["{name}"]: expected a setting of this name; '
+            "add it to SamplingConfig in minillm/decoding/sampler.py"
         )
 
 
@@ -139,7 +141,7 @@ def invert(logits: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def possible_in(probs: Tensor) -> Tensor:
-    """Whether each row of probabilities (B, V) is a distribution, (B,) bool: the softmax of logits of which none is finite is not."""
+    """Whether each row of probabilities (B, V) is a distribution, (B,) bool; not where every logit was banned."""
     return probs.sum(-1).isfinite()  # subtle: a finite sum has none but finite terms
 
 
@@ -147,15 +149,16 @@ def refuse_impossible(possible: Tensor) -> None:
     """Raise ValueError where a row, of (B,) bool, has no token to take."""
     if not bool(possible.all()):
         raise ValueError(
-            "logits: expected a finite one in every row; the model diverged, or every token is banned (loosen the penalties)"
+            "logits: expected a finite one in every row; the model diverged, "
+            "or every token is banned (loosen the penalties)"
         )
 
 
 def pass_at(probs: Tensor, uniforms: Tensor) -> Tensor:
-    """The tokens (B,) at which the sums of probabilities (B, V), float64, pass uniforms (B,); some token where none is possible."""
+    """The tokens (B,) at which the sums of probs (B, V), float64, pass uniforms (B,); any where none is possible."""
     possible, passed = probs > 0, probs.cumsum(-1) > uniforms[:, None]
-    # subtle: a sum may end below 1, and one that is computed in parallel may rise at a zero; so the last possible token always
-    # counts as passed, and an impossible one never does
+    # subtle: a sum may end below 1, and one that is computed in parallel may rise at a zero; so the last possible token
+    # always counts as passed, and an impossible one never does
     last = probs.shape[1] - 1 - possible.flip(-1).byte().argmax(-1, keepdim=True)
     return (passed.scatter(-1, last, True) & possible).byte().argmax(-1)
 
@@ -167,7 +170,7 @@ class Sampler:
     pipeline: Sequence[Transform] = ()
 
     def shape(self, logits: Tensor, history: Tensor) -> Tensor:
-        """The logits (B, V) of the distribution that is drawn from, in float32 at least. history: (B, T), EMPTY where no token stands."""
+        """The logits (B, V) of the distribution to draw from, in float32 at least; history (B, T) may hold EMPTY."""
         logits = rows_of(logits, history)
         for transform in self.pipeline:
             logits = transform(logits, history)
@@ -178,7 +181,7 @@ class Sampler:
         return self.shape(logits, history).double().softmax(-1)
 
     def __call__(self, logits: Tensor, history: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """One token a row, (B,) long; each row takes one uniform number from its own generator, a greedy sampler takes none.
+        """One token a row, (B,) long; each row draws one uniform number from its own generator, a greedy sampler none.
 
         Raises ValueError for a row without a distribution: every token banned, or logits that are not finite.
         """
@@ -190,9 +193,9 @@ class Sampler:
         return tokens
 
     def choose(self, logits: Tensor, history: Tensor, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The token of each row, where its distribution passes `uniforms` (B,), and whether any is possible: (B,) long, (B,) bool.
+        """The token of each row, (B,), where its distribution passes `uniforms` (B,); whether any is possible, (B,).
 
-        A greedy sampler needs no numbers: it takes the most probable token as it finds it, without a distribution to draw it from.
+        A greedy sampler needs no numbers: it takes the most probable token, without a distribution to draw it from.
         """
         if self.greedy:
             best = self._before_greedy.shape(logits, history).max(-1)

@@ -1,10 +1,11 @@
-"""Speculative decoding: a cheap draft guesses a few tokens, the target reads them all in one call, and keeps those it could have said.
+"""Speculative decoding: a cheap draft guesses some tokens, and the target checks them all in one call.
 
-    accept x with probability min(1, p(x) / q(x));   at the first rejection draw from max(0, p - q) / sum;   if all are accepted, from p
+    accept x with probability min(1, p(x) / q(x));   draw from max(0, p - q) / sum at the first rejection, else from p
 
-What is written has the distribution p of the target alone, whatever q is: p(x) = min(p, q) + max(0, p - q), and the second part has
-the mass that is rejected. So a bad draft costs time and nothing else. With each guess accepted with probability a, a call gives
-(1 - a^(k+1)) / (1 - a) tokens for k guesses, and costs 1 + c k (Leviathan et al. 2023; Chen et al. 2023). Read `generate` and `drafts`.
+What is written has the distribution p of the target alone, whatever q is: p(x) = min(p, q) + max(0, p - q), and the
+second part has the mass that is rejected. So a bad draft costs time and nothing else. With each guess accepted with
+probability a, a call gives (1 - a^(k+1)) / (1 - a) tokens for k guesses, and costs 1 + c k (Leviathan et al. 2023; Chen
+et al. 2023). Read `generate` and `drafts`.
 """
 
 import time
@@ -31,8 +32,8 @@ from minillm.models.language_model import LanguageModel, State, device_of
 def verify(p: Tensor, draft: Draft, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """How many drafted tokens each row keeps, and the one that the target adds: (B,) and (B,) long.
 
-    p: (B, K + 1, V) float64, what the target says at each drafted place and after the last; uniforms: (B, K + 1), K to accept with and
-    one to draw with. Raises ValueError for a row without a distribution at the place where it draws.
+    p: (B, K + 1, V) float64, what the target says at each drafted place and after the last; uniforms: (B, K + 1), K to
+    accept with and one to draw with. Raises ValueError for a row without a distribution at the place where it draws.
     """
     tokens, q = draft
     p_of, q_of = (x[:, : tokens.shape[1]].gather(2, tokens.clamp(min=0)[..., None]).squeeze(2) for x in (p, q))
@@ -47,7 +48,7 @@ def verify(p: Tensor, draft: Draft, uniforms: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def left_over(p: Tensor, q: Tensor) -> Tensor:
-    """What a rejected draft has not had its chance to say: max(0, p - q) (..., V), not normalized; p where the two agree."""
+    """What p has beyond q: max(0, p - q) (..., V), not normalized; p itself where the two agree."""
     left = (p - q).clamp(min=0)
     return left.where(left.sum(-1, keepdim=True) > 0, p)  # where p and q differ by rounding alone
 
@@ -94,10 +95,12 @@ def stream(
 ) -> Iterator[list[Event]]:
     """Generate as `generate.stream` does, and from the same distribution, one list of events a call of the target.
 
-    n_draft: tokens that are drafted at once; 0: as many as pay, by `draft_length`. tallies: new ones, one a row, to be filled in.
-    watch: is told of every call. clock: tells the seconds by which greedy drafting is judged; no token depends on it.
-    Raises ValueError, before anything is read, for what `generate.stream` refuses, for a drafter of another vocabulary or a shorter
-    context, for a state that cannot go back (see `Reader`), and for use_cache=False, which leaves nothing to go back in.
+    n_draft: tokens that are drafted at once; 0: as many as pay, by `draft_length`. tallies: new ones, one a row, to be
+    filled in. watch: is told of every call. clock: tells the seconds by which greedy drafting is judged; no token
+    depends on it.
+    Raises ValueError, before anything is read, for what `generate.stream` refuses, for a drafter of another vocabulary
+    or a shorter context, for a state that cannot go back (see `Reader`), and for use_cache=False, which leaves nothing
+    to go back in.
     """
     check(model, prompts, sampler, max_new_tokens, generators, end_id, stops)
     if not use_cache:
@@ -108,14 +111,15 @@ def stream(
         raise ValueError(f"n_draft = {n_draft}: expected 1 ... {MOST}, or 0 for as many as pay")
     if drafter.vocab_size != model.vocab_size:
         raise ValueError(
-            f"draft of vocab_size = {drafter.vocab_size}: expected {model.vocab_size}, that of the target; take one with the same tokenizer"
+            f"draft of vocab_size = {drafter.vocab_size}: expected {model.vocab_size}, that of the target; "
+            "take one with the same tokenizer"
         )
     limits = [limit_of(model.context_length, len(prompt), max_new_tokens) for prompt in prompts]
     longest = max((len(prompt) + n for prompt, (n, _) in zip(prompts, limits, strict=True)), default=0)
     if drafter.context_length is not None and longest > drafter.context_length:
         raise ValueError(
-            f"draft of context_length = {drafter.context_length}: expected at least {longest}, a prompt and its new tokens; "
-            "lower max_new_tokens, shorten the prompt, or take another draft"
+            f"draft of context_length = {drafter.context_length}: expected at least {longest}, "
+            "a prompt and its new tokens; lower max_new_tokens, shorten the prompt, or take another draft"
         )
     tallies = [Tally() for _ in prompts] if tallies is None else tallies
     if list(tallies) != [Tally()] * len(prompts):
@@ -242,7 +246,7 @@ class _Speculation:
         return _Call(new, logits, (draft.tokens >= 0).sum(1).tolist(), n_accepted.tolist())
 
     def _judge(self, said: _Call) -> list[Event]:
-        """The events of every token that was said, row by row; what was drafted behind the end of a text was never said."""
+        """The events of every accepted token, row by row; what was drafted behind the end of a text is dropped."""
         told = torch.stack([said.new.double(), logprobs_of(said.logits, said.new)]).tolist()  # (2, B, J)
         events = []
         for row, tokens, nats, n_drafted, n_accepted in zip(
@@ -271,7 +275,7 @@ def _shaped(sampler: Sampler, logits: Tensor, history: Tensor) -> Tensor:
 
 
 def _uniforms(generators: Sequence[torch.Generator], wanted: Sequence[int]) -> Tensor:
-    """K uniform numbers to draft with, K to accept with and one to draw with, (B, 2K + 1): each row draws as many as it wants alone."""
+    """K uniform numbers to draft, K to accept and one to draw with, (B, 2K + 1); a row draws as many as alone."""
     K = max(wanted)
     uniforms = torch.zeros(len(wanted), 2 * K + 1, dtype=torch.float64)
     for row, generator, k in zip(uniforms, generators, wanted, strict=True):

@@ -1,7 +1,8 @@
 """Everything that predicts text is a step with a state.
 
-The state of an n-gram is its last tokens, of an LSTM its hidden vectors, of a transformer its keys and values. One `generate`,
-one beam search and one speculative decoder serve them all. The state is handed in and returned, never kept on the model.
+The state of an n-gram is its last tokens, of an LSTM its hidden vectors, of a transformer its keys and values. One
+`generate`, one beam search and one speculative decoder serve them all. The state is handed in and returned, never kept
+on the model.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,8 @@ class State(Protocol):
     def reorder(self, rows: Tensor, since: int = 0) -> None:
         """Row i becomes what row `rows[i]` was; the batch may shrink or grow. rows: (B',) long.
 
-        `since` promises that the first so many places that were read, EMPTY ones included, hold the same in row i as in row `rows[i]`.
+        `since` promises that the first so many places that were read, EMPTY ones included, hold the same in row i as in
+        row `rows[i]`.
         """
         ...
 
@@ -57,14 +59,15 @@ class LanguageModel(Protocol):
     def __call__(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State | None]:
         """Read tokens (B, T) after what `state` remembers; logits (B, T, V) and the state that has read them too.
 
-        An id of EMPTY (-1), anywhere in a row, is a place where no token stands: it is not read, counts for nothing, and its
-        logits mean nothing. Without a state the model starts from nothing, remembers nothing, and returns None for it.
+        An id of EMPTY (-1), anywhere in a row, is a place where no token stands: it is not read, counts for nothing,
+        and its logits mean nothing. Without a state the model starts from nothing, remembers nothing, and returns None
+        for it.
         """
         ...
 
 
 class HiddenModel(LanguageModel, Protocol):
-    """A language model that computes a vector for every token: all but the n-gram. Logits are `head(hidden(tokens))`."""
+    """A language model with a vector for every token, so all but the n-gram: logits are `head(hidden(tokens))`."""
 
     head: nn.Module
     embed: Callable[[Tensor], Tensor]  # tokens (B, T), none of them EMPTY -> (B, T, D); an `nn.Embedding` is one
@@ -74,8 +77,8 @@ class HiddenModel(LanguageModel, Protocol):
     ) -> tuple[Tensor, State | None]:
         """The vectors that the head reads, (B, T) -> (B, T, D), and the state, as `__call__`.
 
-        `vectors` (B, T, D) stand in for `embed(tokens)`, so that a prompt may be learned or computed; the tokens still say where nothing
-        stands, and serve models that look something else up by them.
+        `vectors` (B, T, D) stand in for `embed(tokens)`, so that a prompt may be learned or computed; the tokens still
+        say where nothing stands, and serve models that look something else up by them.
         """
         ...
 

@@ -1,7 +1,7 @@
 """A model and its tokenizer: something you can talk to.
 
-Training on many documents begins every document with END, so every prompt does too. Training on one long text never shows an
-END, so a prompt there opens with a new line, as a paragraph does.
+Training on many documents begins every document with END, so every prompt does too. Training on one long text never
+shows an END, so a prompt there opens with a new line, as a paragraph does.
 """
 
 import math
@@ -63,7 +63,7 @@ class TextModel:
     joint = ""  # what stands between a prompt and its completion where both are shown
 
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer, documents: bool, fast: bool = True):
-        """`documents`: whether training text was many documents, or one long text. `fast`: write with the twins of `speed`."""
+        """`documents`: whether training text was many documents or one long text. `fast`: write with fast twins."""
         self.model, self.tokenizer, self.documents, self.fast = model, tokenizer, documents, fast
 
     @property
@@ -98,9 +98,9 @@ class TextModel:
     ) -> list[TextCompletion]:
         """Complete every prompt, in order, one seed each; each text is cut before the first of the `stop` strings.
 
-        `show` receives the text of the first prompt's completion as it comes. `write` is the loop: `generate`, or `speculate` with a
-        drafter. `start` is what `self.start` made for these prompts, where another cache is wanted. Raises ValueError for a prompt
-        that cannot be read.
+        `show` receives the text of the first prompt's completion as it comes. `write` is the loop: `generate`, or
+        `speculate` with a drafter. `start` is what `self.start` made for these prompts, where another cache is wanted.
+        Raises ValueError for a prompt that cannot be read.
         """
         watchers = [StopText(self.tokenizer, stop, show if row == 0 else None) for row in range(len(prompts))]
         start = start or self.start(prompts)
@@ -150,9 +150,9 @@ class TextModel:
     def logprobs(self, texts: Sequence[str], contexts: Sequence[str] | None = None) -> list[list[ScoredToken]]:
         """Every token of each text with its log-probability in nats, given its context and the tokens before it.
 
-        Without contexts a text is one of its own, as a document is in training. Context and text are tokenized together; a token that
-        reaches across the border belongs to the text (see `scoring`). Raises ValueError for an empty text, and for one that is
-        longer, with its context, than the model reads at once: nothing is cut off.
+        Without contexts a text is one of its own, as a document is in training. Context and text are tokenized
+        together; a token that reaches across the border belongs to the text (see `scoring`). Raises ValueError for an
+        empty text, and for one that is longer, with its context, than the model reads at once: nothing is cut off.
         """
         contexts = [""] * len(texts) if contexts is None else contexts
         for name, given in (("texts", texts), ("contexts", contexts)):
@@ -204,7 +204,7 @@ class TextModel:
         return partial(self.writer.start, cache=cache)
 
     def attention(self, prompt: str, written: str) -> AttentionMap:
-        """Where each token of a text, with what stands before it, looked while it was read. Raises ValueError for a long text."""
+        """The attention of each token of a text and of what stands before it. Raises ValueError for a long text."""
         return read_attention(self.model, self.tokenizer, self.encode(prompt + written))
 
 

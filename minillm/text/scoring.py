@@ -1,10 +1,11 @@
 """Scoring: the log-probability of a text that is given, token by token, instead of one that is drawn.
 
-    ln p(y | x) = sum over tokens t of y of ln p(y_t | x, y_1 ... y_(t-1))                                     chain rule
+    ln p(y | x) = sum over tokens t of y of ln p(y_t | x, y_1 ... y_(t-1))                           the chain rule
 
-So the score of a whole is the sum of the scores of its parts, each given what stands before it. A model reads tokens and a score is
-asked of characters, so the border between context and text matters: both are tokenized as one text, as in training, and a token
-that begins in the context and ends behind it belongs to the text. So at least one token is always scored. Read `model` before.
+So the score of a whole is the sum of the scores of its parts, each given what stands before it. A model reads tokens
+and a score is asked of characters, so the border between context and text matters: both are tokenized as one text, as
+in training, and a token that begins in the context and ends behind it belongs to the text. So at least one token is
+always scored. Read `model` before.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,14 +57,16 @@ def score_tokens(
 ) -> list[list[float]]:
     """The log-probability in nats of every token that is asked for, in the order of the questions.
 
-    `read` (tokens (B, T), what the rows are about) gives logits (B, T, V) of the model, which is in eval mode meanwhile. Rows are read
-    side by side, as many at once as AT_ONCE allows; no score depends on the others. Raises ValueError for too long a text.
+    `read` (tokens (B, T), what the rows are about) gives logits (B, T, V) of the model, which is in eval mode
+    meanwhile. Rows are read side by side, as many at once as AT_ONCE allows; no score depends on the others. Raises
+    ValueError for too long a text.
     """
     for i, question in enumerate(questions):
         n_read, most = len(question.ids) - 1, model.context_length  # the last token is not read
         if most is not None and n_read > most:
             raise ValueError(
-                f"text {i} and its context: {n_read} tokens to read, expected at most context_length = {most}; shorten one of the two"
+                f"text {i} and its context: {n_read} tokens to read, expected at most context_length = {most}; "
+                "shorten one of the two"
             )
     scores: list[list[float]] = [[] for _ in questions]
     waiting = sorted(range(len(questions)), key=lambda i: len(questions[i].ids))
@@ -90,6 +93,6 @@ def _score(
 
 
 def refuse_bare(name: str, given: Sequence[str]) -> None:
-    """Raise ValueError for a single string where a list of texts is expected: it would be taken for a list of characters."""
+    """Raise ValueError for a single string in place of a list of texts: its characters would pass for texts."""
     if isinstance(given, str):
         raise ValueError(f"{name} = {given[:40]!r}: expected a list of texts; write [{given[:40]!r}]")

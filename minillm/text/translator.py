@@ -16,7 +16,7 @@ from minillm.text.scoring import Question, ScoredToken
 
 
 class Translator(TextModel):
-    """Text in one language in, text in another out: the prompt is what the encoder reads, and the decoder begins with END."""
+    """Text in one language in, text in another out: the encoder reads the prompt, and the decoder begins with END."""
 
     joint = " ->"  # a translation begins with its space
 
@@ -25,7 +25,7 @@ class Translator(TextModel):
         return [self.tokenizer.end_id]
 
     def encode_source(self, prompt: str) -> list[int]:
-        """The ids that the encoder reads. Raises ValueError where there is nothing to read, and as `TextModel.encode`."""
+        """The ids that the encoder reads. Raises ValueError for an empty sentence, and as `TextModel.encode`."""
         if not prompt.strip():
             raise ValueError(f"prompt = {prompt!r}: expected a sentence to translate; give one with --prompt")
         return [*self.tokenizer.encode(spaced(prompt)), self.tokenizer.end_id]
@@ -35,7 +35,7 @@ class Translator(TextModel):
         return partial(super().start(prompts, cache) or self.writer.start, source=self._sources(prompts))
 
     def logprobs(self, texts: Sequence[str], contexts: Sequence[str] | None = None) -> list[list[ScoredToken]]:
-        """Every token of each translation, END behind the last, given its source, which is its context. Errors as `TextModel.logprobs`."""
+        """Every token of each translation, END behind the last, given its source. Errors as `TextModel.logprobs`."""
         if contexts is None:
             raise ValueError(
                 "contexts = None: expected the sources; a translation has a probability only beside its own"
