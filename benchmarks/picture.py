@@ -4,6 +4,7 @@ Three views of one run, in benchmarks/picture.png: its losses above the entropy 
 and the choice of one of its tokens, the one at which the model was least certain. Needs matplotlib.
 """
 
+import json
 import textwrap
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from minillm.decoding.explain import Choice, ExplainingSampler
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import SamplingConfig
 from minillm.runs.folder import OpenRun, open_run
-from minillm.training.curves import curves_of, source_loss
+from minillm.training.curves import curves_of
 from minillm.training.metrics import read_metrics
 
 PICTURE = ROOT / "benchmarks" / "picture.png"
@@ -39,8 +40,8 @@ def main() -> None:
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1.15, 0.9))
     draw_losses(left, args.run)
     draw_story(middle, f"python sample.py --top-p 0.9 --seed {args.seed}", story)
-    at = max(range(len(choices)), key=lambda i: choices[i].stages[0].entropy)
-    draw_choice(right, choices[at], opened.text.tokenizer.decode)
+    shown = [choice for choice in choices if choice.token in dict(choice.stages[0].best)]
+    draw_choice(right, max(shown, key=lambda choice: choice.stages[0].entropy), opened.text.tokenizer.decode)
     figure.savefig(PICTURE, dpi=100)
     print(f"picture in {PICTURE}")
 
@@ -62,7 +63,7 @@ def draw_losses(axes: Axes, run: Path) -> None:
     rows = read_metrics(run / "metrics.jsonl")
     for name, curve in curves_of(rows).items():
         axes.plot(*zip(*curve, strict=True), label=name, color=COLORS[name], marker="o" if len(curve) <= 40 else "")
-    floor = source_loss(rows)
+    floor = json.loads((run / "summary.json").read_text(encoding="utf-8"))["source_loss"]
     axes.axhline(floor, color=DRAWN, linestyle="--", label=f"entropy of the source, {floor:.3f}")
     axes.set(title="It learns", xlabel="step", ylabel="nats per token", yscale="log")
     axes.grid(alpha=0.3, which="both")
@@ -85,10 +86,11 @@ def draw_choice(axes: Axes, choice: Choice, decode) -> None:
     kept = dict(after.best)
     colors = [DRAWN if token == choice.token else KEPT if token in kept else DROPPED for token, _ in best]
     axes.barh(names, [p for _, p in best], color=colors)
-    axes.set(title="It chooses", xlabel="probability of the next token")
-    left = f"{after.n_possible} of {before.n_possible} tokens are left by top-p"
-    drawn = f"u = {choice.uniform:.3f} draws {decode([choice.token])!r}"
-    axes.text(0.98, 0.03, f"{left};\n{drawn}", ha="right", fontsize=8, transform=axes.transAxes)
+    drawn = repr(decode([choice.token]))
+    told = (
+        f"{after.n_possible} of {before.n_possible:,} tokens are left by top-p;\nu = {choice.uniform:.3f} draws {drawn}"
+    )
+    axes.set(title="It chooses", xlabel=f"probability of the next token\n{told}")
 
 
 if __name__ == "__main__":
