@@ -12,7 +12,7 @@ from benchmarks.record import record
 from benchmarks.throughput import faster
 from benchmarks.timing import ratios, timed
 from minillm.config.flags import Parser, override
-from minillm.models.decoder import DecoderConfig
+from minillm.models.decoder import ROUTING, DecoderConfig
 from minillm.runs import wiring
 from minillm.runs.config import RunConfig, load_config
 
@@ -21,15 +21,7 @@ def pair(config: RunConfig) -> dict[str, RunConfig]:
     """The mixture and its dense counterpart."""
     model = config.model
     width = model.d_ff * (model.n_experts_per_token + model.n_shared_experts)
-    routing = (
-        "n_experts_per_token",
-        "n_shared_experts",
-        "capacity_factor",
-        "balance_loss",
-        "balance_rate",
-        "router_z_loss",
-    )
-    defaults = {f"model.{name}": str(getattr(DecoderConfig, name)) for name in routing}
+    defaults = {f"model.{name}": str(getattr(DecoderConfig, name)) for name in ROUTING}
     return {"experts": config, "dense": override(config, defaults | {"model.n_experts": "0", "model.d_ff": str(width)})}
 
 

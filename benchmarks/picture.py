@@ -4,7 +4,6 @@ Three views of one run, in benchmarks/picture.png: its losses above the entropy 
 and the choice of one of its tokens, the one at which the model was least certain. Needs matplotlib.
 """
 
-import json
 import textwrap
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from minillm.decoding.generate import generate
 from minillm.decoding.sampler import SamplingConfig
 from minillm.runs.folder import OpenRun, open_run
 from minillm.training.curves import curves_of
-from minillm.training.metrics import read_metrics
+from minillm.training.metrics import read_metrics, read_summary
 
 PICTURE = ROOT / "benchmarks" / "picture.png"
 COLUMNS = 62  # width of the story
@@ -63,7 +62,7 @@ def draw_losses(axes: Axes, run: Path) -> None:
     rows = read_metrics(run / "metrics.jsonl")
     for name, curve in curves_of(rows).items():
         axes.plot(*zip(*curve, strict=True), label=name, color=COLORS[name], marker="o" if len(curve) <= 40 else "")
-    floor = json.loads((run / "summary.json").read_text(encoding="utf-8"))["source_loss"]
+    floor = read_summary(run)["source_loss"]
     axes.axhline(floor, color=DRAWN, linestyle="--", label=f"entropy of the source, {floor:.3f}")
     axes.set(title="It learns", xlabel="step", ylabel="nats per token", yscale="log")
     axes.grid(alpha=0.3, which="both")

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from minillm.config.flags import Parser
-from minillm.training.curves import TITLES, Curve, curves_of, save_plot, source_loss, terminal_plot
-from minillm.training.metrics import read_metrics
+from minillm.training.curves import TITLES, Curve, curves_of, save_plot, terminal_plot
+from minillm.training.metrics import read_metrics, read_summary
 
 TRAINING, VALIDATION = TITLES["loss"], TITLES["val_loss"]
 
@@ -37,13 +37,14 @@ def draw(runs: list[Path], out: Path | None = None) -> str:
         names = [str(run) for run in runs]
     rows = {name: read_rows(run) for name, run in zip(names, runs, strict=True)}
     curves = {name: curves_of(each) for name, each in rows.items()}
-    floors = {source_loss(each) for each in rows.values()}
+    summaries = {name: read_summary(run) for name, run in zip(names, runs, strict=True)}
+    floors = {summary.get("source_loss") for summary in summaries.values()}
     if len(runs) == 1:
         [shown], table, place = curves.values(), [], out or runs[0] / "loss.png"
         pictured = shown
     else:
         shown = {name: each[TRAINING] for name, each in curves.items() if TRAINING in each}
-        table, place = [compare(rows)], out or Path("losses.png")
+        table, place = [compare(rows, summaries)], out or Path("losses.png")
         pictured = {f"{name}, {title}": curve for name, each in curves.items() for title, curve in each.items()}
     floor = floors.pop() if len(floors) == 1 else None
     saved = save_plot(pictured, place, floor)
@@ -63,8 +64,8 @@ def read_rows(run: Path) -> list[dict]:
     return rows
 
 
-def compare(rows: dict[str, list[dict]]) -> str:
-    """One line a run: steps, seconds of training, last training loss, best validation loss, and bits per byte beside it.
+def compare(rows: dict[str, list[dict]], summaries: dict[str, dict]) -> str:
+    """One line a run: steps, seconds of training, last training loss, best validation loss, and bits per byte at the end.
 
     Losses per token compare only between runs of one tokenizer; bits per byte compare between all on the same text.
     """
@@ -74,7 +75,11 @@ def compare(rows: dict[str, list[dict]]) -> str:
         curves = curves_of(each)
         best = min((row for row in each if "val_loss" in row), key=lambda row: row["val_loss"], default={})
         seconds = max((row["seconds"] for row in each if "seconds" in row), default=0.0)
-        cells = [last(curves.get(TRAINING, [])), number(best.get("val_loss")), number(best.get("bits_per_byte"))]
+        cells = [
+            last(curves.get(TRAINING, [])),
+            number(best.get("val_loss")),
+            number(summaries[name].get("bits_per_byte")),
+        ]
         lines.append(
             f"{name:<{width}}  {each[-1]['step']:>7}  {seconds:>8.1f}  {cells[0]:>9}  {cells[1]:>10}  {cells[2]:>9}"
         )

@@ -10,7 +10,11 @@ from minillm.plot import main
 def make_run(path, losses, val):
     path.mkdir()
     rows = [{"step": i + 1, "seconds": 2.0 * (i + 1), "loss": loss} for i, loss in enumerate(losses)]
-    rows += [{"step": step, "val_loss": loss, "bits_per_byte": loss / 2, "source_loss": 0.25} for step, loss in val]
+    rows += [{"step": step, "val_loss": loss} for step, loss in val]
+    if val:
+        (path / "summary.json").write_text(
+            json.dumps({"steps": len(losses), "bits_per_byte": 0.625, "source_loss": 0.25})
+        )
     (path / "metrics.jsonl").write_text(
         "".join(json.dumps(row) + "\n" for row in sorted(rows, key=lambda row: row["step"]))
     )
@@ -49,3 +53,13 @@ def test_a_folder_without_a_log_is_refused_in_a_sentence(tmp_path, capsys, there
         run.mkdir()
     assert main([str(run)]) == 2
     assert "expected the folder of a run" in capsys.readouterr().err
+
+
+def test_the_floor_is_the_entropy_of_the_source_where_all_runs_have_the_same(tmp_path, monkeypatch):
+    floors = []
+    monkeypatch.setattr("minillm.plot.save_plot", lambda curves, path, floor: floors.append(floor))
+    known = [make_run(tmp_path / name, [3.0, 2.0], [(2, 1.5)]) for name in ("a", "b")]
+    unknown = make_run(tmp_path / "c", [3.0, 2.0], [])
+    for runs in (known[:1], known, [known[0], unknown], [unknown]):
+        assert main([*map(str, runs)]) == 0
+    assert floors == [0.25, 0.25, None, None]

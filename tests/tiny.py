@@ -1,6 +1,9 @@
 """Decoders small enough for exact comparison: float64, weights far from zero, all dimensions different."""
 
+from collections.abc import Callable
+
 import torch
+from torch import nn
 
 from minillm.models.decoder import Decoder, DecoderConfig
 
@@ -72,6 +75,22 @@ def tokens(B: int, T: int, seed: int = 0) -> torch.Tensor:
 def assert_equal(a: torch.Tensor, b: torch.Tensor) -> None:
     """The same up to the last digits of float64."""
     torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def assert_equal_with_gradients(
+    outs: tuple[torch.Tensor, torch.Tensor],
+    mine: nn.Module,
+    theirs: nn.Module,
+    renamed: Callable[[str], str] = lambda name: name,
+) -> None:
+    """The two outputs are equal, and so are the gradients of a random sum of them; `renamed` turns my names into theirs."""
+    assert_equal(*outs)
+    direction = torch.randn_like(outs[0])
+    for out in outs:
+        (out * direction).sum().backward()
+    others = dict(theirs.named_parameters())
+    for name, parameter in mine.named_parameters():
+        assert_equal(parameter.grad, others[renamed(name)].grad)
 
 
 def assert_reads_on(model, state, rows: list[list[int]], chunk: torch.Tensor) -> None:

@@ -26,7 +26,7 @@ from minillm.system.atomic import write_atomically
 from minillm.tasks.settings import AboutConfig
 from minillm.tasks.task import Data
 from minillm.text.model import TextModel
-from minillm.training.curves import curves_of, save_plot, source_loss, terminal_plot
+from minillm.training.curves import curves_of, save_plot, terminal_plot
 from minillm.training.loop import Progress
 from minillm.training.metrics import read_metrics, told
 
@@ -70,7 +70,6 @@ def finish(
     """Print curves, the last figures, an example and where everything is; keep the figures in summary.json."""
     rows = read_metrics(path / "metrics.jsonl")
     curves = curves_of(rows)
-    plotted = save_plot(curves, path / "loss.png", source_loss(rows))
     opened = folder.open_run(path, device)
     if isinstance(opened.text, TextModel):
         opened.text.fast = config.train.fast
@@ -82,6 +81,7 @@ def finish(
         summary |= {f"test_{name.removeprefix('val_')}": value for name, value in test.items()}
     summary |= {"train_seconds": round(progress.seconds, 1), "total_seconds": round(time.monotonic() - began, 1)}
     write_atomically(path / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    plotted = save_plot(curves, path / "loss.png", val.get("source_loss"))
     print(terminal_plot(curves))
     for name, value in told(summary).items():
         print(f"{name:>18}  {value}")

@@ -43,6 +43,11 @@ class Gated(NamedTuple):
 
 GATED = {"swiglu": Gated(SwiGLU, ExpertSwiGLUs)}
 
+ROUTING = (  # keys that mean something only beside n_experts
+    *("n_experts_per_token", "n_shared_experts", "capacity_factor"),
+    *("balance_loss", "balance_rate", "router_z_loss"),
+)
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
@@ -96,15 +101,7 @@ class DecoderConfig:
             raise ValueError(
                 "model.bias = true: expected false where there are n_experts, which have no biases; leave one of the two out"
             )
-        routing = (
-            "n_experts_per_token",
-            "n_shared_experts",
-            "capacity_factor",
-            "balance_loss",
-            "balance_rate",
-            "router_z_loss",
-        )
-        for name in routing:
+        for name in ROUTING:
             if not self.n_experts and getattr(self, name) != getattr(DecoderConfig, name):
                 raise ValueError(
                     f"model.{name} = {getattr(self, name)}: expected only beside n_experts; set n_experts or leave it out"

@@ -30,6 +30,7 @@ from minillm.training import checkpoint
 from minillm.training.checkpoint import fingerprint, load_trained_state, trained_state
 from minillm.training.counting import CountingStep
 from minillm.training.loop import Progress
+from minillm.training.metrics import read_summary
 from minillm.training.step import GradientStep
 
 RUNS = Path("runs")  # in the folder that one works in
@@ -210,5 +211,4 @@ def whole_weights(path: Path, contents: dict) -> dict[str, Tensor]:
 
 def is_summed_up(path: Path, step: int) -> bool:
     """Whether the run has the summary of this step; one that was killed between its last save and its summary has not."""
-    summary = path / "summary.json"
-    return summary.is_file() and json.loads(summary.read_text(encoding="utf-8"))["steps"] == step
+    return read_summary(path).get("steps") == step

@@ -24,11 +24,6 @@ def curves_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
     return {title: curve for title, curve in curves.items() if curve}
 
 
-def source_loss(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """The known entropy of the validation text, nats per token; None where the source is not known."""
-    return next((row["source_loss"] for row in reversed(rows) if "source_loss" in row), None)
-
-
 def terminal_plot(curves: Mapping[str, Curve], width: int = 72, height: int = 12) -> str:
     """Curves as text: one mark a curve, the range of values on the left, the steps below.
 

@@ -37,8 +37,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_summary(run: Path) -> dict[str, Any]:
+    """The summary.json of a run: its final figures on all held-out text. Empty before the run has ended."""
+    path = run / "summary.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
 def told(metrics: dict[str, float]) -> dict[str, str]:
-    """Metrics as people read them: the regret in percent of the source's own loss, which nothing can take away."""
+    """Metrics as people read them: the regret in percent of the source's own loss, the irreducible entropy."""
     texts = {name: f"{value:.4f}" if isinstance(value, float) else str(value) for name, value in metrics.items()}
     for name in metrics:
         if name.endswith("regret"):

@@ -18,7 +18,7 @@ from minillm.models.decoder import Decoder, DecoderConfig
 from minillm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from minillm.models.ngram import Ngram, NgramConfig
 from minillm.models.rnn import CELLS, RNN, RNNConfig
-from tests.decoding.toys import Markov, Remembers
+from tests.decoding.toys import AT_THE_END_OF_A_CONTEXT_OF_12, Markov, Remembers
 from tests.models.test_decoder_against_transformers import copy, randomized
 
 law = settings(max_examples=10, deadline=None, derandomize=True)
@@ -356,17 +356,7 @@ def test_transformers_finds_the_same(twins, stopping, theirs_called, alpha, ngra
     assert any(ended)
 
 
-@pytest.mark.parametrize(
-    ("length", "n", "written", "reason"),
-    [
-        (5, 6, 6, "length"),
-        (5, 7, 7, "length"),
-        (5, 8, 7, "context"),
-        (11, 3, 1, "context"),
-        (12, 3, 0, "context"),
-        (12, 0, 0, "length"),
-    ],
-)
+@pytest.mark.parametrize(("length", "n", "written", "reason"), AT_THE_END_OF_A_CONTEXT_OF_12)
 def test_a_row_never_outgrows_the_context(length, n, written, reason):
     model = Remembers(V, context_length=12).eval()
     first, second = beam_search(model, [[1] * length, [2]], BeamConfig(3, num_return=3), max_new_tokens=n)

@@ -23,7 +23,7 @@ from minillm.models.decoder import Decoder, DecoderConfig
 from minillm.models.ngram import Ngram, NgramConfig
 from minillm.models.rnn import CELLS, RNN, RNNConfig
 from minillm.tokenizers.char import CharTokenizer
-from tests.decoding.toys import Markov, Remembers
+from tests.decoding.toys import AT_THE_END_OF_A_CONTEXT_OF_12, Markov, Remembers
 
 law = settings(max_examples=40, deadline=None, derandomize=True)
 V = 7
@@ -168,17 +168,7 @@ def test_the_end_token_truncates_for_every_choice_of_it_and_every_budget(end_id)
             assert completion.logprobs == free[row].logprobs[: place + ends], "the end's own is the last"
 
 
-@pytest.mark.parametrize(
-    ("length", "n", "written", "reason"),
-    [
-        (5, 6, 6, "length"),
-        (5, 7, 7, "length"),
-        (5, 8, 7, "context"),
-        (11, 3, 1, "context"),
-        (12, 3, 0, "context"),
-        (12, 0, 0, "length"),
-    ],
-)
+@pytest.mark.parametrize(("length", "n", "written", "reason"), AT_THE_END_OF_A_CONTEXT_OF_12)
 def test_a_row_never_outgrows_the_context(length, n, written, reason):
     model = Remembers(V, context_length=12).eval()
     for use_cache in (True, False):

@@ -5,6 +5,16 @@ import copy
 import torch
 from torch import nn
 
+# tokens of a prompt, tokens to write at most -> tokens written, and the reason for the end
+AT_THE_END_OF_A_CONTEXT_OF_12 = [
+    (5, 6, 6, "length"),
+    (5, 7, 7, "length"),
+    (5, 8, 7, "context"),
+    (11, 3, 1, "context"),
+    (12, 3, 0, "context"),
+    (12, 0, 0, "length"),
+]
+
 
 class Reading:
     """State: the tokens read by each row and one vector a row."""

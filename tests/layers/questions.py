@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from minillm.cache.kv_cache import KVView
 from minillm.constants import EMPTY
+from minillm.layers.attention import attend_plainly
 
 H, K = 6, 5
 
@@ -14,6 +15,20 @@ RAGGED = ["slots of a row", "slots of a group", "nothing"]
 VIEWS = [
     (kind, causal) for kind in DENSE + RAGGED for causal in (True, False) if (kind, causal) != ("other text", True)
 ]
+
+
+def assert_rounded(road, question: tuple) -> None:
+    """In bfloat16 a road gives the equation's values and gradients up to rounding."""
+    q, view, *rest = question
+    rounded = [x.detach().bfloat16() for x in (q, view.k, view.v)]
+    direction, results = torch.randn_like(q).bfloat16(), []
+    for dtype, way in ((torch.bfloat16, road), (torch.float64, attend_plainly)):
+        parts = [x.to(dtype).requires_grad_() for x in rounded]
+        out = way(parts[0], KVView(*parts[1:], view.positions, view.dense), *rest)
+        assert out.dtype == dtype
+        results.append((out, *torch.autograd.grad((out * direction).sum(), parts)))
+    for fast, slow in zip(*results, strict=True):
+        assert (fast.double() - slow).abs().max() <= 0.04 * slow.abs().max().clamp(min=1)
 
 
 @st.composite

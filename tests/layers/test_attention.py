@@ -19,8 +19,8 @@ from minillm.layers.flash import attend_in_tiles
 from minillm.layers.positions import Alibi, Rotary, no_rotation
 from minillm.lessons import attention as lesson
 from minillm.lessons.positions import alibi
-from tests.layers.questions import RAGGED, VIEWS, H, K, questions
-from tests.tiny import assert_equal
+from tests.layers.questions import RAGGED, VIEWS, H, K, assert_rounded, questions
+from tests.tiny import assert_equal, assert_equal_with_gradients
 
 every_view = pytest.mark.parametrize(("kind", "causal"), VIEWS)
 every_ragged_view = pytest.mark.parametrize(("kind", "causal"), [view for view in VIEWS if view[0] in RAGGED])
@@ -63,17 +63,7 @@ def test_with_a_bias_the_fused_kernel_is_the_equation_in_values_and_gradients(ki
 @few
 @given(data=st.data())
 def test_in_bfloat16_it_is_the_equation_up_to_rounding(kind, causal, data):
-    question = data.draw(questions(kind, causal))
-    q, view, *rest = question
-    rounded = [x.detach().bfloat16() for x in (q, view.k, view.v)]
-    direction, results = torch.randn_like(q).bfloat16(), []
-    for dtype, road in ((torch.bfloat16, attend), (torch.float64, attend_plainly)):
-        parts = [x.to(dtype).requires_grad_() for x in rounded]
-        out = road(parts[0], KVView(*parts[1:], view.positions, view.dense), *rest)
-        assert out.dtype == dtype
-        results.append((out, *torch.autograd.grad((out * direction).sum(), parts)))
-    for fast, slow in zip(*results, strict=True):
-        assert (fast.double() - slow).abs().max() <= 0.04 * slow.abs().max().clamp(min=1)
+    assert_rounded(attend, data.draw(questions(kind, causal)))
 
 
 @every_ragged_view
@@ -209,16 +199,6 @@ def theirs_with_the_weights_of(mine: Attention) -> nn.MultiheadAttention:
     theirs.in_proj_bias.data = torch.cat([part.bias for part in parts])
     theirs.out_proj.load_state_dict(mine.to_out.state_dict())
     return theirs
-
-
-def assert_equal_with_gradients(outs: tuple[torch.Tensor, torch.Tensor], *layers: nn.Module) -> None:
-    assert_equal(*outs)
-    direction = torch.randn_like(outs[0])
-    for out in outs:
-        (out * direction).sum().backward()
-    others = dict(layers[1].named_parameters())
-    for name, parameter in layers[0].named_parameters():
-        assert_equal(parameter.grad, others[name].grad)
 
 
 @pytest.mark.parametrize("causal", [True, False])

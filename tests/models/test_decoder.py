@@ -9,7 +9,7 @@ import torch
 from minillm.lessons.gpt import GPT
 from minillm.models.decoder import Decoder, DecoderConfig
 from minillm.runs.config import load_config
-from tests.tiny import SHAPES, VOCAB, assert_equal, config, decoder, tokens
+from tests.tiny import SHAPES, VOCAB, assert_equal, assert_equal_with_gradients, config, decoder, tokens
 
 every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
@@ -24,13 +24,7 @@ def test_the_composed_model_is_the_gpt_of_the_lesson_weight_for_weight():
 
     text = tokens(3, 13)
     logits = mine(text)[0], theirs(text)
-    assert_equal(*logits)
-    direction = torch.randn_like(logits[0])
-    for x in logits:
-        (x * direction).sum().backward()
-    others = dict(theirs.named_parameters())
-    for name, parameter in mine.named_parameters():
-        assert_equal(parameter.grad, others[name.replace(".table", "")].grad)
+    assert_equal_with_gradients(logits, mine, theirs, lambda name: name.replace(".table", ""))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from minillm.lessons.normalization import EPS
 from minillm.models.encoder import Encoder, EncoderConfig
 from minillm.models.heads import Classifier, nearest, sentence_vectors
 from minillm.training.optim import OptimConfig, build_optimizer
-from tests.tiny import VOCAB, assert_equal, tokens
+from tests.tiny import VOCAB, assert_equal, assert_equal_with_gradients, tokens
 
 SHAPES = {
     "bert": {},
@@ -51,13 +51,7 @@ def test_the_encoder_is_the_bert_of_the_lesson_weight_for_weight():
     theirs.load_state_dict({renamed(name): weight for name, weight in mine.named_parameters()})
     text, segments = tokens(3, 11), tokens(3, 11, seed=1) % 2
     logits = mine(text, segments), theirs(text, segments)
-    assert_equal(*logits)
-    direction = torch.randn_like(logits[0])
-    for x in logits:
-        (x * direction).sum().backward()
-    others = dict(theirs.named_parameters())
-    for name, parameter in mine.named_parameters():
-        assert_equal(parameter.grad, others[renamed(name)].grad)
+    assert_equal_with_gradients(logits, mine, theirs, renamed)
 
 
 @every_shape

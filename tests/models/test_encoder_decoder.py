@@ -12,7 +12,7 @@ from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, se
 from minillm.lessons.encoder_decoder import Transformer
 from minillm.lessons.positions import sinusoidal
 from minillm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from tests.tiny import VOCAB, assert_equal, tokens
+from tests.tiny import VOCAB, assert_equal, assert_equal_with_gradients, tokens
 
 SHAPES = {
     "post-norm": {},
@@ -65,13 +65,7 @@ def test_the_composed_model_is_the_transformer_of_the_lesson_weight_for_weight()
     theirs.load_state_dict({name: weight for name, weight in mine.state_dict().items() if name != "head.weight"})
     source, text = tokens(3, 7), tokens(3, 11, seed=1)
     logits = mine(text, source=source)[0], theirs(source, text)
-    assert_equal(*logits)
-    direction = torch.randn_like(logits[0])
-    for x in logits:
-        (x * direction).sum().backward()
-    others = dict(theirs.named_parameters())
-    for name, parameter in mine.named_parameters():
-        assert_equal(parameter.grad, others[name].grad)
+    assert_equal_with_gradients(logits, mine, theirs)
 
 
 def as_torchs(model: EncoderDecoder) -> nn.Transformer:

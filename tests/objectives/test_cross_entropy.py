@@ -1,6 +1,7 @@
 """Cross-entropy equals torch's and the lesson's, gradient included; its edges; and its derivative in `backprop/`."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from minillm.backprop import cross_entropy as formulas
 from minillm.constants import IGNORE
 from minillm.lessons import cross_entropy as lesson
 from minillm.objectives.cross_entropy import cross_entropy, log_probabilities, target_logprobs
+from minillm.speed.chunked_cross_entropy import chunked_cross_entropy
 from tests.tiny import assert_equal
 
 V = 17
@@ -99,11 +101,12 @@ def renumbered(targets: torch.Tensor, banned: torch.Tensor) -> torch.Tensor:
     return (~banned).cumsum(0).sub(1)[targets.clamp(min=0)].where(targets != IGNORE, IGNORE).flatten()
 
 
+@pytest.mark.parametrize("summed", [cross_entropy, partial(chunked_cross_entropy, chunk=100)], ids=["plain", "chunked"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_logits_are_summed_in_float32(dtype):
+def test_half_precision_logits_are_summed_in_float32(dtype, summed):
     torch.manual_seed(0)
     logits, targets = torch.randn(2003, 501).to(dtype).requires_grad_(), torch.randint(501, (2003,))
-    total, _ = cross_entropy(logits, targets)
+    total, _ = summed(logits, targets)
     exact = F.cross_entropy(logits.double(), targets, reduction="sum")
     assert total.dtype == torch.float32
     assert total.item() == pytest.approx(exact.item(), rel=1e-6)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm.training.curves import curves_of, marks, save_plot, source_loss, terminal_plot
+from minillm.training.curves import curves_of, marks, save_plot, terminal_plot
 
 
 def test_rows_become_one_curve_for_each_kind_of_loss_without_what_is_not_finite():
@@ -19,11 +19,6 @@ def test_rows_become_one_curve_for_each_kind_of_loss_without_what_is_not_finite(
     ]
     assert curves_of(rows) == {"training loss": [(1, 3.0)], "validation loss": [(2, 2.5)]}
     assert curves_of([]) == {}
-
-
-def test_the_entropy_of_the_source_is_the_one_that_was_logged_last():
-    assert source_loss([{"step": 1}]) is None
-    assert source_loss([{"step": 1, "source_loss": 0.5}, {"step": 2, "source_loss": 0.6}, {"step": 3}]) == 0.6
 
 
 def test_a_curve_runs_from_its_highest_value_at_the_top_to_its_lowest_at_the_bottom():
