@@ -129,7 +129,7 @@ def build_parser() -> Parser:
 
 
 def go(args: argparse.Namespace) -> None:
-    """Everything between the command line and the text."""
+    """Write from the parsed command line: open the run, check the flags, print the text."""
     given = {
         name: value for name, value in vars(args).items() if value is not None and value is not False and value != []
     }

@@ -1,7 +1,7 @@
 """Train a model from a config. Any key of the config can be set by a flag, --section.key value.
 
---resume goes on with a run that was stopped; --init-from starts a new run with the weights of another, or trains an adapter
-on them (--adapter.rank 8).
+--resume goes on with a run that was stopped; --init-from starts a new run with the weights of another, or trains an
+adapter on them (--adapter.rank 8).
 """
 
 import argparse
@@ -111,7 +111,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
-    """Everything between the command line and the summary; meanwhile no other process may train the run."""
+    """Train from the parsed command line to the summary, and hold the lock on the run meanwhile."""
     with ExitStack() as held:
         work(args, flags, held)
 

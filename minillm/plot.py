@@ -1,7 +1,8 @@
 """Draw the losses of runs, or compare them (python -m minillm.plot RUN [RUN ...] [--out FILE]).
 
-One run shows its training and validation loss; several show the training loss of each, and a table with one line a run. With
-matplotlib installed (pip install -e ".[plots]") the same goes into a picture, with the validation losses of all runs.
+One run shows its training and validation loss; several show the training loss of each, and a table with one line a run.
+With matplotlib installed (pip install -e ".[plots]") the same goes into a picture, with the validation losses of all
+runs.
 """
 
 import sys

@@ -1,7 +1,8 @@
 """Save a run with its weights packed (python -m minillm.quantize RUN --weights int4 --out DIR).
 
-The new folder is a run to write with (sample.py --run DIR): a checkpoint as large as its weights are now, which cannot be trained
-on. An adapter is merged into its base first. --calibrate looks at some training text and scales weights before they are rounded.
+The new folder is a run to write with (sample.py --run DIR): a checkpoint as large as its weights are now, which cannot
+be trained on. An adapter is merged into its base first. --calibrate looks at some training text and scales weights
+before they are rounded.
 """
 
 import sys

@@ -152,7 +152,7 @@ def override(config: C, flags: Mapping[str, str], dashes: bool = False) -> C:
 
 
 def _of_another_kind(cls: type, tree: Mapping[str, Any], name: str) -> str:
-    """What is wrong with a key that only other kinds of its section have; empty for any other key."""
+    """The sentence for a key that only other kinds of its section have; empty for any other key."""
     section, _, leaf = name.rpartition(".")
     kinds = kinds_of(typing.get_type_hints(cls).get(section))
     owners = [kind for kind, member in kinds.items() if leaf in {field.name for field in dataclasses.fields(member)}]

@@ -1,7 +1,7 @@
 """Story check: whether a text is a whole, consistent story of the world that a run has learned, or where it stops being one.
 
-Names, pronouns, owners, counts and reasons must agree from the first word to the last; a parser of the grammar decides, so the verdict
-is a fact and no opinion. Read `datasets/stories.py` before.
+Names, pronouns, owners, counts and reasons must agree from the first word to the last; a parser of the grammar decides,
+so the verdict is a fact and no opinion. Read `datasets/stories.py` before.
 """
 
 from collections.abc import Callable

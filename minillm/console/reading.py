@@ -110,7 +110,7 @@ N_STORIES = 4000  # made-up texts to compare with; more only take longer
 
 
 def build_novelty(config: RunConfig) -> Novelty:
-    """That of the text that a run was trained on. Raises ValueError where the corpus is not there any more."""
+    """Compute the novelty measure of a run's training text. Raises ValueError for a corpus that is gone."""
     data = replace(config.data, n_stories=min(config.data.n_stories, N_STORIES))
     splits = read_texts(replace(config, data=data), lambda line: None).splits
     return Novelty(splits.train, [*splits.val, *splits.test])

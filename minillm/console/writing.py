@@ -38,7 +38,7 @@ MAX_SEED = 2**63 - 1
 
 @dataclass(frozen=True)
 class Request:
-    """How much to write, and how much to show of it."""
+    """Numbers of a request: texts, tokens, drafted tokens, and the attention to show."""
 
     num_samples: Positive = 1  # texts to write, each with a seed of its own
     max_new_tokens: Count = 0  # tokens to write at most; 0: as the run's config says
@@ -79,7 +79,7 @@ class Memory:
         return start
 
     def nbytes(self) -> int:
-        """What the newest state holds."""
+        """Bytes of the newest state."""
         return self.states[-1].nbytes()
 
     @torch.inference_mode()
@@ -104,7 +104,7 @@ class Memory:
 
 
 class Order(NamedTuple):
-    """What is to be written."""
+    """A request to write: the run, the prompt, the sampling settings, seeds and limits."""
 
     opened: OpenRun
     prompt: str
@@ -183,7 +183,7 @@ def with_draft(order: Order, stream: bool, draft: str, n_draft: int, cost: float
     began = time.perf_counter()
     plainly(order, stream, write=write)
     seconds, tally = time.perf_counter() - began, sum(tallies, Tally())
-    # subtle: of several texts the last ones are written in a smaller batch, so only whole texts compare with whole texts
+    # subtle: the last of several texts are written in a smaller batch, so whole texts are compared with whole texts
     n_plain = min(order.max_new_tokens, N_PLAIN) if n_rows == 1 else order.max_new_tokens
     began = time.perf_counter()
     how = order.how(n_rows) | {"max_new_tokens": n_plain, "seeds": order.seeds[:n_rows]}

@@ -1,8 +1,9 @@
 """Attention maps: how much each token took of each token that it could look at, as text and as a picture.
 
-Each row is a token that looks, each column one that is looked at; the weights of a row sum to 1. `self_attention` reads them from any
-model with attention. In a translator the dark cells are an alignment of the two languages that nobody taught it (Bahdanau et al.
-2015): where the order of words differs, they leave the diagonal. Read `layers/attention.py` before.
+Each row is a token that looks, each column one that is looked at; the weights of a row sum to 1. `self_attention` reads
+them from any model with attention. In a translator the dark cells are an alignment of the two languages that nobody
+taught it (Bahdanau et al. 2015): where the order of words differs, they leave the diagonal. Read `layers/attention.py`
+before.
 """
 
 from collections.abc import Sequence

@@ -2,12 +2,13 @@
 
     score = logprob / length^alpha          logprob: the sum over the new tokens, END included, and length: how many those are
 
-Greedy takes the best next token and may miss the best text; N hypotheses go on side by side, and of their N V continuations the
-2N best are looked at: at most N of them end, so N at least can go on. One that ends among the N best is kept apart, with its score,
-and is never continued. alpha 0 compares sums, which favors short texts; 1 compares means; more favors long ones. The prompt counts
-neither in logprob nor in length, as in transformers 5. Scores are the model's own log probabilities: a sampler may forbid
-tokens, which are skipped and not renormalized, and nothing else. Lowerre 1976; length penalty: Wu et al. 2016; when to stop: Kasai et
-al. 2022. Read `generate` before; `minillm/lessons/beam_search.py` is the same without state and batch.
+Greedy takes the best next token and may miss the best text; N hypotheses go on side by side, and of their N V
+continuations the 2N best are looked at: at most N of them end, so N at least can go on. One that ends among the N best
+is kept apart, with its score, and is never continued. alpha 0 compares sums, which favors short texts; 1 compares
+means; more favors long ones. The prompt counts neither in logprob nor in length, as in transformers 5. Scores are the
+model's own log probabilities: a sampler may forbid tokens, which are skipped and not renormalized, and nothing else.
+Lowerre 1976; length penalty: Wu et al. 2016; when to stop: Kasai et al. 2022. Read `generate` before;
+`minillm/lessons/beam_search.py` is the same without state and batch.
 """
 
 import math
@@ -61,7 +62,7 @@ class Hypothesis(NamedTuple):
 
     @property
     def length(self) -> int:
-        """What the score was divided by: the tokens that were written, END included."""
+        """Length that normalizes the score: the tokens that were written, END included."""
         return len(self.tokens) + (self.reason == "end")
 
 
@@ -77,11 +78,11 @@ def beam_search(
     use_cache: bool = True,
     start: Callable[[int], State] | None = None,
 ) -> list[list[Hypothesis]]:
-    """Of every prompt, in order, at most `config.num_return` hypotheses, the best first.
+    """Search for each prompt: at most `config.num_return` hypotheses, the best first.
 
-    Fewer come back where fewer texts are possible. Of hypotheses that tie, one that ended earlier, whose beginning was better or whose
-    last id is lower comes first. sampler: a token that it gives probability 0 is not written; what it thinks of others does not
-    count. The other parameters and errors are those of `generate.stream`.
+    Fewer come back where fewer texts are possible. Of hypotheses that tie, one that ended earlier, whose beginning was
+    better or whose last id is lower comes first. sampler: a token that it gives probability 0 is not written; what it
+    thinks of others does not count. The other parameters and errors are those of `generate.stream`.
     """
     if not config.beams:
         raise ValueError("beams = 0: expected a number >= 1; keep 4, for example")

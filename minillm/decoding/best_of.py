@@ -1,7 +1,8 @@
 """Best of N: write several texts and keep the best, as some scorer judges (Stiennon et al. 2020, with a reward model).
 
-The score by default is the mean log-probability of a text's tokens, END among them, under the untransformed model; the sum would
-prefer whatever is short. Texts that say nearly the same are one candidate: of those that share enough of their n-grams,
+The score by default is the mean log-probability of a text's tokens, END among them, under the untransformed model; the
+sum would prefer whatever is short. Texts that say nearly the same are one candidate: of those that share enough of
+their n-grams,
 
     overlap(a, b) = |n-grams of both| / |n-grams of either|                                                          Jaccard 1901
 
@@ -21,7 +22,7 @@ Scorer = Callable[[Completion], float]  # the higher, the better
 
 @dataclass(frozen=True)
 class BestOfConfig:
-    """How many texts compete, and which are the same."""
+    """Best of N: the number of candidates, and the overlap at which two count as the same."""
 
     best_of: Count = 0  # write so many texts and show the best, by log-probability per token; 0: off
     same_overlap: Fraction = (

@@ -2,10 +2,11 @@
 
     speed-up = tokens of a call / its cost = (1 - a^(k+1)) / (1 - a) / (1 + o + c k)        plain decoding: k = 0, speed-up 1
 
-a is the probability that a guess is accepted, counted as the text is written; c the cost of a drafted token and o that of checking
-a draft at all, in calls of the target. Greedy text is the same for any k, so c and o are measured there, by a clock. A sampled text
-is another one of the same distribution for another k, so that the same seed writes the same text on a busy machine as on an idle
-one only where counts decide alone: there c and o are stated beforehand. Leviathan et al. 2023, section 3.5.
+a is the probability that a guess is accepted, counted as the text is written; c the cost of a drafted token and o that
+of checking a draft at all, in calls of the target. Greedy text is the same for any k, so c and o are measured there, by
+a clock. A sampled text is another one of the same distribution for another k, so that the same seed writes the same
+text on a busy machine as on an idle one only where counts decide alone: there c and o are stated beforehand. Leviathan
+et al. 2023, section 3.5.
 """
 
 from dataclasses import dataclass
@@ -76,8 +77,8 @@ def expected_speed_up(acceptance: float, k: float, cost: Cost) -> float:
 def best_length(tally: Tally, cost: Cost) -> int:
     """The number of tokens to draft, 0 ... MOST, that promises most for its cost, judged by those tested so far.
 
-    One acceptance and one rejection are taken for granted to begin with. Where nothing is promised, a token is drafted now and then
-    all the same, since what is accepted may change; never where not even a perfect draft would pay.
+    One acceptance and one rejection are taken for granted to begin with. Where nothing is promised, a token is drafted
+    now and then all the same, since what is accepted may change; never where not even a perfect draft would pay.
     """
     acceptance = (tally.n_accepted + 1) / (tally.n_tested + 2)
     best = max(range(MOST + 1), key=lambda k: expected_speed_up(acceptance, k, cost))

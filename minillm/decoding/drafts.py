@@ -1,10 +1,10 @@
-"""Who guesses the next tokens: a smaller model, an n-gram table, or the text itself.
+"""Drafters: a smaller model, an n-gram table, or the text itself proposes the next tokens.
 
-A drafter names for each token that it guesses the distribution q that it was drawn from; that is all that `speculative` needs to
-know to make good any guess, so a drafter may be anything. A model drafts through the sampler of the target, with the history that
-each place would have, so that q is cut and bent as p is (Leviathan et al. 2023). The text itself is a drafter where it repeats
-itself: what followed the last few tokens when they stood there before is likely to follow again (prompt lookup, Saxena 2023);
-its q is certain of one token. Read `reader` first.
+A drafter names for each token that it guesses the distribution q that it was drawn from; that is all that `speculative`
+needs to know to make good any guess, so a drafter may be anything. A model drafts through the sampler of the target,
+with the history that each place would have, so that q is cut and bent as p is (Leviathan et al. 2023). The text itself
+is a drafter where it repeats itself: what followed the last few tokens when they stood there before is likely to follow
+again (prompt lookup, Saxena 2023); its q is certain of one token. Read `reader` first.
 """
 
 from collections.abc import Callable, Iterator
@@ -56,7 +56,7 @@ class Drafting(Protocol):
 
 
 class Drafter(Protocol):
-    """What can guess."""
+    """A source of drafted tokens."""
 
     vocab_size: int  # that of the target
     context_length: int | None  # most tokens of a text that it can go on with; None is no limit
@@ -143,9 +143,9 @@ class PromptLookup:
 def relative_cost(draft: LanguageModel, target: LanguageModel) -> float:
     """The cost of a drafted token in calls of the target: the ratio of their efforts, LEAST_COST at least.
 
-    An effort is a count and no clock, since sampled text depends on it (see `draft_length`): a weight is read once, but of
-    an embedding hardly any, and to call a layer takes as long as to read LAYER weights. An n-gram table is looked up once
-    for each of its lengths, and each look-up takes as long as LOOK_UP layers.
+    An effort is a count and no clock, since sampled text depends on it (see `draft_length`): a weight is read once, but
+    of an embedding hardly any, and to call a layer takes as long as to read LAYER weights. An n-gram table is looked up
+    once for each of its lengths, and each look-up takes as long as LOOK_UP layers.
     """
     return max(LEAST_COST, _effort(draft) / max(_effort(target), 1))
 

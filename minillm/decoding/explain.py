@@ -1,12 +1,14 @@
 """Why this token: every distribution on the way from the model's logits to one draw, in numbers.
 
-A `Sampler` reshapes a belief p step by step and draws from what is left. Each step is a `Stage` here: how many tokens are still
-possible, the probability of those that it removed (under the belief that it was given), and the entropy that remains,
+A `Sampler` reshapes a belief p step by step and draws from what is left. Each step is a `Stage` here: how many tokens
+are still possible, the probability of those that it removed (under the belief that it was given), and the entropy that
+remains,
 
     H(p) = -sum p log p, in nats;   exp(H) tokens that are equally probable would leave one as uncertain         Shannon 1948
 
-The explanation of a text is JSON that replays bit for bit: from the recorded logits and the recorded uniform number the same token
-is drawn again. Where tokens were drafted, the verdict on each guess is a part of it. Read `sampler` and `speculative` before this.
+The explanation of a text is JSON that replays bit for bit: from the recorded logits and the recorded uniform number the
+same token is drawn again. Where tokens were drafted, the verdict on each guess is a part of it. Read `sampler` and
+`speculative` before this.
 
     python -m minillm.decoding.explain nucleus         how top-p adapts to peaked and to flat beliefs
     python -m minillm.decoding.explain replay FILE     draw every token of an explanation again
@@ -51,7 +53,7 @@ class Stage(NamedTuple):
 
 
 class DraftVerdict(NamedTuple):
-    """What became of a drafted token: it is accepted where uniform * q < p."""
+    """The verdict on a drafted token: accepted where uniform * q < p."""
 
     token: int
     q: float  # its probability by the draft
@@ -149,7 +151,7 @@ class ExplainingSampler(Sampler):
         )
 
     def for_rows(self, rows: Sequence[int]) -> "ExplainingSampler":
-        """Itself: there is one row."""
+        """Return the sampler itself: there is one row."""
         return self
 
 

@@ -1,9 +1,10 @@
 """Discourage what was already said, and forbid what must not be.
 
-These transforms look at the history (B, T): every real token that a row has read, the prompt included; EMPTY counts for nothing.
-They act on the model's own logits, before temperature and cuts. Repetition: x / theta for a positive logit of a seen token,
-x * theta for a negative one (CTRL, Keskar et al. 2019), however often it was seen. Presence and frequency: x - a and
-x - a * count (OpenAI's API, 2020). No repeated n-gram: Paulus et al. 2017. A token that is forbidden has probability exactly 0.
+These transforms look at the history (B, T): every real token that a row has read, the prompt included; EMPTY counts for
+nothing. They act on the model's own logits, before temperature and cuts. Repetition: x / theta for a positive logit of
+a seen token, x * theta for a negative one (CTRL, Keskar et al. 2019), however often it was seen. Presence and
+frequency: x - a and x - a * count (OpenAI's API, 2020). No repeated n-gram: Paulus et al. 2017. A token that is
+forbidden has probability exactly 0.
 """
 
 import math
@@ -99,7 +100,7 @@ class NoRepeatNGram:
         history = history.gather(1, order)
         ngrams = history.unfold(1, self.n, 1)  # (B, T - n + 1, n)
         beginning = history[:, history.shape[1] - self.n + 1 :]  # (B, n - 1)
-        # subtle: a beginning that holds EMPTY is the whole text: no token follows it anywhere, and EMPTY after EMPTY bans nothing
+        # subtle: a beginning that holds EMPTY is the whole text: no token follows it, and EMPTY bans nothing
         repeats = (ngrams[..., :-1] == beginning[:, None]).all(-1)
         banned = counts(ngrams[..., -1].masked_fill(~repeats, EMPTY), logits.shape[1]) > 0
         return logits.masked_fill(banned, BANNED)
@@ -153,8 +154,8 @@ class OnlyFirst:
 class MinNewTokens:
     """Forbid END while a row has fewer than n tokens beyond its prompt; every other id is left alone.
 
-    `prompt_lengths` are those of the rows of the batch, in order (a single one holds for all), so this is the only transform
-    that knows its rows: `for_rows` gives the one that serves a reordered batch.
+    `prompt_lengths` are those of the rows of the batch, in order (a single one holds for all), so this is the only
+    transform that knows its rows: `for_rows` gives the one that serves a reordered batch.
     """
 
     n: int
@@ -186,7 +187,7 @@ class MinNewTokens:
 
 
 def counts(history: Tensor, vocab_size: int) -> Tensor:
-    """How often each row has read each token, (B, V) long; EMPTY counts for nothing."""
+    """Count how often each row has read each token, (B, V) long; EMPTY is not counted."""
     real = history != EMPTY
     return torch.zeros(len(history), vocab_size, dtype=torch.long, device=history.device).scatter_add(
         1, history * real, real.long()

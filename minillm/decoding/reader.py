@@ -1,7 +1,7 @@
 """A model that follows texts which may lose their last tokens again, as those that were only guessed do.
 
-Where the state can take tokens back (a KV cache, the tokens of an n-gram), that is what happens. A recurrent state cannot: it is
-copied before guesses are read, and where one was wrong the copy reads on from there, over what was right.
+Where the state can take tokens back (a KV cache, the tokens of an n-gram), that is what happens. A recurrent state
+cannot: it is copied before guesses are read, and where one was wrong the copy reads on from there, over what was right.
 Read `models/language_model.py` first.
 """
 

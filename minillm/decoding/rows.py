@@ -146,7 +146,7 @@ class Rows:
 
 
 def limit_of(context_length: int | None, prompt_length: int, max_new_tokens: int) -> Limit:
-    """How many tokens a row may add, and what stops it there."""
+    """The number of tokens that a row may add, and the reason for its end there."""
     if context_length is not None and context_length - prompt_length < max_new_tokens:
         return context_length - prompt_length, "context"
     return max_new_tokens, "length"

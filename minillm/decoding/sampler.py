@@ -31,7 +31,7 @@ from minillm.decoding.transforms import GREEDY, MinP, Temperature, TopK, TopP, T
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How the next token is chosen; the defaults draw from the model's own distribution."""
+    """Sampling settings; the defaults draw from the model's own distribution."""
 
     temperature: Annotated[float, AtLeast(0)] = 1.0  # divides the logits; below 1 sharper, 0 greedy
     top_k: Count = 0  # keep the k most probable tokens; 0: off, 1: greedy
@@ -224,7 +224,7 @@ class Sampler:
 
     @cached_property
     def _before_greedy(self) -> "Sampler":
-        """What shapes the logits before the largest of them is taken."""
+        """The transforms that can change which logit is the largest."""
         return Sampler(self.pipeline[: self.pipeline.index(self.decisive)])
 
     @property

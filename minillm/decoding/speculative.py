@@ -30,7 +30,7 @@ from minillm.models.language_model import LanguageModel, State, device_of
 
 
 def verify(p: Tensor, draft: Draft, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """How many drafted tokens each row keeps, and the one that the target adds: (B,) and (B,) long.
+    """Accept or reject: the drafted tokens that each row keeps, and the one that the target adds, (B,) and (B,) long.
 
     p: (B, K + 1, V) float64, what the target says at each drafted place and after the last; uniforms: (B, K + 1), K to
     accept with and one to draw with. Raises ValueError for a row without a distribution at the place where it draws.
@@ -48,7 +48,7 @@ def verify(p: Tensor, draft: Draft, uniforms: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def left_over(p: Tensor, q: Tensor) -> Tensor:
-    """What p has beyond q: max(0, p - q) (..., V), not normalized; p itself where the two agree."""
+    """The residual distribution max(0, p - q) (..., V), not normalized; p itself where the two agree."""
     left = (p - q).clamp(min=0)
     return left.where(left.sum(-1, keepdim=True) > 0, p)  # where p and q differ by rounding alone
 
@@ -198,7 +198,7 @@ class _Speculation:
         self.lengths = torch.tensor([len(prompt) for prompt in growing], device=rows.device)  # (B,)
 
     def wanted(self, how_many: Lengths) -> list[int]:
-        """How many tokens to draft for each row: a call gives one token more, and no more than may be written."""
+        """The number of tokens to draft for each row: one less than it may still write, since a call adds one."""
         rows = self.rows
         return [min(how_many.choose(self.tallies[number]), rows.room(number) - 1) for number in rows.numbers]
 
@@ -262,13 +262,13 @@ class _Speculation:
 
 
 def _histories(texts: Tensor, places: Tensor) -> Tensor:
-    """What stands before each of `places` (B, J) of texts (B, S): (B, J, S), EMPTY behind it."""
+    """The history before each of `places` (B, J) of texts (B, S): (B, J, S), EMPTY behind it."""
     before = torch.arange(texts.shape[1], device=texts.device) < places[..., None]  # (B, J, S)
     return texts[:, None].where(before, EMPTY)
 
 
 def _shaped(sampler: Sampler, logits: Tensor, history: Tensor) -> Tensor:
-    """What the target says through the sampler where each of (B, J) places sees its own history: (B, J, V) float64."""
+    """The target's probabilities after the sampler, each of (B, J) places with its own history: (B, J, V) float64."""
     B, J, _ = logits.shape
     sampler = sampler.for_rows([row for row in range(B) for _ in range(J)])
     return sampler.distribution(logits.flatten(0, 1), history.flatten(0, 1)).unflatten(0, (B, J))

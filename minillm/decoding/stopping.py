@@ -1,9 +1,9 @@
 """When a text ends: at a string that its reader waits for, wherever the borders of tokens fall.
 
-Length, END and the model's context are numbers that `generate` compares; a stop string needs memory, because it may begin in one
-token and end in another. What is shown is exactly text[:i], where i is the first place at which any stop string begins; so the
-last characters are held back for as long as they may still turn out to be the beginning of one. Read before:
-`tokenizers/stream.py`.
+Length, END and the model's context are numbers that `generate` compares; a stop string needs memory, because it may
+begin in one token and end in another. What is shown is exactly text[:i], where i is the first place at which any stop
+string begins; so the last characters are held back for as long as they may still turn out to be the beginning of one.
+Read before: `tokenizers/stream.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,12 +56,12 @@ class Cut:
         return self._show(found)
 
     def _found(self) -> int:
-        """Where the first complete stop string begins; the end where there is none."""
+        """The start of the first complete stop string; the end of the text where there is none."""
         places = [self.held.find(string) for string in self.strings]
         return min((place for place in places if place >= 0), default=len(self.held))
 
     def _hoped(self) -> int:
-        """Where the first stop string begins of which the end is yet to come; the end where there is none."""
+        """The start of the first stop string that is still incomplete; the end of the text where there is none."""
         longest = max(map(len, self.strings), default=0)
         for i in range(max(0, len(self.held) - longest + 1), len(self.held)):
             if any(string.startswith(self.held[i:]) for string in self.strings):

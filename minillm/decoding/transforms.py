@@ -1,11 +1,11 @@
 """Reshape the next-token distribution: temperature, top-k, top-p, min-p, typical.
 
-A model ends in logits x (B, V), and p = softmax(x) is what it believes. A transform is a pure function from logits to logits that
-makes the belief sharper or cuts its tail; a token that is cut gets -inf, so its probability is exactly 0 and softmax renormalises
-the others. Each takes the history (B, T), the tokens read so far with EMPTY where none stands, although none in this file looks
-at it (`penalties.py` does). Computed in float32 or wider. Adding a constant to the logits changes no distribution; tokens that
-tie are ranked by id, the lower first. Top-k: Fan et al. 2018; top-p: Holtzman et al. 2019; min-p: Nguyen et al. 2024; typical:
-Meister et al. 2022.
+A model ends in logits x (B, V), and p = softmax(x) is what it believes. A transform is a pure function from logits to
+logits that makes the belief sharper or cuts its tail; a token that is cut gets -inf, so its probability is exactly 0
+and softmax renormalises the others. Each takes the history (B, T), the tokens read so far with EMPTY where none stands,
+although none in this file looks at it (`penalties.py` does). Computed in float32 or wider. Adding a constant to the
+logits changes no distribution; tokens that tie are ranked by id, the lower first. Top-k: Fan et al. 2018; top-p:
+Holtzman et al. 2019; min-p: Nguyen et al. 2024; typical: Meister et al. 2022.
 """
 
 import math
@@ -42,7 +42,7 @@ class Temperature:
         logits = rows_of(logits, history)
         if self.t == 0:
             return keep(logits, F.one_hot(logits.argmax(-1), logits.shape[1]).bool())
-        # subtle: with the largest logit moved to 0, no temperature makes inf - inf; float64 holds any t that Python can write
+        # subtle: with the largest logit moved to 0, no temperature makes inf - inf; float64 holds every float t
         below = (logits - logits.amax(-1, keepdim=True)).double()
         return (below / self.t).to(logits.dtype)
 

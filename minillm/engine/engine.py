@@ -1,10 +1,11 @@
 """Continuous batching: requests come and go between two steps, and every step serves all that are there.
 
-A step calls the model once for all jobs that read a single token, (B, 1), and once for those that read chunks of their prompts, padded
-on the right. They are not mixed, because in one call every writer would be padded to the longest chunk. Keys and values live in pages
-that all jobs share; `plan` is made once a call and followed by every layer. Only the last vector of a row that has read all of its
-text goes to the head; rows with equal settings are shaped and drawn together. What a request gets depends
-on nothing but the request: it is what `generate` writes for it alone. Read `request`, `scheduler` and `cache/paged.py` before.
+A step calls the model once for all jobs that read a single token, (B, 1), and once for those that read chunks of their
+prompts, padded on the right. They are not mixed, because in one call every writer would be padded to the longest chunk.
+Keys and values live in pages that all jobs share; `plan` is made once a call and followed by every layer. Only the last
+vector of a row that has read all of its text goes to the head; rows with equal settings are shaped and drawn together.
+What a request gets depends on nothing but the request: it is what `generate` writes for it alone. Read `request`,
+`scheduler` and `cache/paged.py` before.
 """
 
 from collections import deque

@@ -1,8 +1,8 @@
 """A request: a prompt, and how it wants to be continued. A job: how far the engine has come with it.
 
-A request carries everything that its completion depends on: prompt, sampling, seed, limits. Its i-th new token is drawn with the i-th
-number of its own generator, whoever runs beside it and however often it had to wait. So a job that lost its memory needs nothing
-but its text to go on: it reads the text again and draws where it stopped.
+A request carries everything that its completion depends on: prompt, sampling, seed, limits. Its i-th new token is drawn
+with the i-th number of its own generator, whoever runs beside it and however often it had to wait. So a job that lost
+its memory needs nothing but its text to go on: it reads the text again and draws where it stopped.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from minillm.decoding.stopping import Stop
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of the engine."""
+    """A request to the engine: a prompt, sampling settings, limits and a seed."""
 
     prompt: Sequence[int]  # one token at least
     max_new_tokens: int
@@ -65,6 +65,6 @@ class Job:
         return self.n_text - len(self.request.prompt)
 
     def write(self, token: int) -> None:
-        """Its text is one token longer."""
+        """Append a token to the text."""
         self.text[self.n_text] = token
         self.n_text += 1

@@ -1,11 +1,11 @@
-"""Whose turn it is: first come, first served, in turns, in memory, and in keeping it.
+"""Scheduling: first come, first served, for turns and for memory; the last to arrive is preempted first.
 
-Every step, in the order of arrival: each running job reads what it has not read, one token if it is writing, or a chunk of its text
-out of a budget that all readers share. A job that needs a page where none is left takes the memory of the one that arrived last,
-which waits again and later reads its text anew (preemption). Then those who wait are let in, in the order of arrival, the first one
-that does not fit closing the door behind it. Because nobody overtakes and the oldest job can always take what it needs, the oldest
-unfinished job reads in every step; so everyone finishes. Continuous batching: Orca (Yu et al. 2022); chunks: Sarathi (Agrawal et al.
-2023). Tensors are no business of this file.
+Every step, in the order of arrival: each running job reads what it has not read, one token if it is writing, or a chunk
+of its text out of a budget that all readers share. A job that needs a page where none is left takes the memory of the
+one that arrived last, which waits again and later reads its text anew (preemption). Then those who wait are let in, in
+the order of arrival, the first one that does not fit closing the door behind it. Because nobody overtakes and the
+oldest job can always take what it needs, the oldest unfinished job reads in every step; so everyone finishes.
+Continuous batching: Orca (Yu et al. 2022); chunks: Sarathi (Agrawal et al. 2023). Tensors are no business of this file.
 """
 
 from bisect import insort

@@ -4,7 +4,8 @@
 
 Queries of H heads share the keys and values of G <= H groups (grouped-query attention, Ainslie et al. 2023; G = 1 is
 multi-query). `attend_plainly` is the equation, `attend` the same by fast kernels, and `Attention` the layer around it.
-Read `masks` before this, `positions` for `rotate` and `bias`, and `flash` after it, for what happens inside of a fused kernel.
+Read `masks` before this, `positions` for `rotate` and `bias`, and `flash` after it, for what happens inside of a fused
+kernel.
 """
 
 import math
@@ -32,7 +33,7 @@ def attend_plainly(
 
 
 def weigh(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, bias: Bias = no_bias) -> Tensor:
-    """Its first half: how much each query (B, H, T, K) takes of each slot, (B, H, T, S)."""
+    """Attention weights: the share of each slot in the output of each query (B, H, T, K), (B, H, T, S)."""
     k = repeat(view.k, "B G S K -> B (G h) S K", h=q.shape[1] // view.k.shape[1])
     mask = visible(q_positions, view.positions, causal, window)  # (B or 1, G or 1, T, S)
     mask = repeat(mask, "B G T S -> B (G h) T S", h=q.shape[1] // mask.shape[1])
@@ -43,10 +44,10 @@ def weigh(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: in
 
 
 def attend(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, dropout: float = 0.0) -> Tensor:
-    """The same by the fastest kernel that the case allows: q (B, H, T, K) -> (B, H, T, K).
+    """Attention by torch's fused kernel, with the simplest mask that the case allows: q (B, H, T, K) -> (B, H, T, K).
 
-    Dense views need no mask at all for a single query, and only a triangle for a whole text; every other arrangement gets the mask
-    that its positions say. Torch's fused kernel never holds the T x S weights.
+    Dense views need no mask at all for a single query, and only a triangle for a whole text; every other arrangement
+    gets the mask that its positions say. Torch's fused kernel never holds the T x S weights.
     """
     (_, n_heads, n_queries, _), (_, n_groups, n_slots, _) = q.shape, view.k.shape
     fused = partial(F.scaled_dot_product_attention, dropout_p=dropout, enable_gqa=n_groups != n_heads)
@@ -62,9 +63,10 @@ def attend(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: i
 def attend_with_bias(
     q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, dropout: float = 0.0, *, bias: Bias
 ) -> Tensor:
-    """The same by torch's fused kernel where scores have a bias, such as `Alibi`: q (B, H, T, K) -> (B, H, T, K).
+    """Attention by torch's fused kernel with a bias on the scores, such as `Alibi`: q (B, H, T, K) -> (B, H, T, K).
 
-    The kernel takes the bias as a tensor of (B or 1, H, T, S), where `attend` holds a mask at most and `attend_in_tiles` neither.
+    The kernel takes the bias as a tensor of (B or 1, H, T, S), where `attend` holds a mask at most and
+    `attend_in_tiles` neither.
     """
     mask, blind = _sight(q_positions, view, causal, window, q.shape[1])
     added = bias(q_positions, view.positions, q.dtype).masked_fill(~mask, -torch.inf)
@@ -75,7 +77,8 @@ def attend_with_bias(
 def _sight(q_positions: Tensor, view: KVView, causal: bool, window: int, n_heads: int) -> tuple[Tensor, Tensor]:
     """The mask for a fused kernel, (B or 1, H or 1, T, S), and the blind queries, (B or 1, H or 1, T, 1), whose output must become 0.
 
-    subtle: the softmax of a query that may see nothing is 0/0, which kernels treat differently; it looks at everything, for nothing.
+    subtle: the softmax of a query that may see nothing is 0/0, which kernels treat differently; it looks at everything,
+    for nothing.
     """
     mask = visible(q_positions, view.positions, causal, window)  # (B or 1, G or 1, T, S)
     mask = mask if mask.shape[1] == 1 else _for_every_head(mask, n_heads)
@@ -86,7 +89,7 @@ def _sight(q_positions: Tensor, view: KVView, causal: bool, window: int, n_heads
 class Attention(nn.Module):
     """Multi-head attention over what a cache shows. Self-attention is `forward`; for cross-attention, `look` at `show(memory)`.
 
-    >>> attention = Attention(d_model=12, n_heads=3, n_kv_heads=1, d_head=4)  # three heads of queries share one of keys and values
+    >>> attention = Attention(d_model=12, n_heads=3, n_kv_heads=1, d_head=4)  # all queries share one head of keys
     >>> attention(torch.randn(2, 5, 12)).shape
     torch.Size([2, 5, 12])
     """
@@ -150,7 +153,7 @@ class Attention(nn.Module):
         return self._look(q, positions.ids, cache.extend(self.k_norm(k), v, positions, self.rotate))
 
     def show(self, memory: Tensor, positions: Positions) -> KVView:
-        """What a query may look at in `memory` (B, S, D): computed once for a source text, used at every step."""
+        """Keys and values of `memory` (B, S, D): computed once for a source text, used at every step."""
         k, v = (_split(to(memory), self.n_kv_heads) for to in (self.to_k, self.to_v))
         return KVView(self.rotate(self.k_norm(k), positions.ids), v, positions.ids[:, None], positions.dense)
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 def dropout_layer(rate: float) -> Callable[[Tensor], Tensor]:
-    """What drops out, or nothing for a rate of 0: a small model that writes would feel the calls of layers that do nothing."""
+    """A dropout layer, or the identity for a rate of 0, which costs no module call."""
     return nn.Dropout(rate) if rate else no_dropout
 
 

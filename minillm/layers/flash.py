@@ -1,13 +1,14 @@
 """Attention taken apart: tile by tile, exact to rounding, and no T x S matrix is ever made.
 
-A tile of queries walks over tiles of keys; of all scores s = q k^T / sqrt(K) met so far, each query keeps the highest m, the sum l
-of e^(s - m), and o, the values weighted by e^(s - m). When the next tile brings a higher score m', what was kept shrinks:
+A tile of queries walks over tiles of keys; of all scores s = q k^T / sqrt(K) met so far, each query keeps the highest
+m, the sum l of e^(s - m), and o, the values weighted by e^(s - m). When the next tile brings a higher score m', what
+was kept shrinks:
 
     l = l e^(m - m') + sum e^(s - m')      o = o e^(m - m') + e^(s - m') v      at the end  o / l = softmax(s) v
 
-That is the online softmax (Milakov and Gimelshein 2018). For the backward pass L = m + log l of each query is enough to make the
-weights e^(s - L) again, tile by tile (FlashAttention, Dao et al. 2022). This file is to be read; `attend` calls torch's fused
-kernels, the same idea compiled. Read `attention` before this.
+That is the online softmax (Milakov and Gimelshein 2018). For the backward pass L = m + log l of each query is enough to
+make the weights e^(s - L) again, tile by tile (FlashAttention, Dao et al. 2022). This file is to be read; `attend`
+calls torch's fused kernels, the same idea compiled. Read `attention` before this.
 """
 
 import math
@@ -30,7 +31,8 @@ def attend_in_tiles(
 ) -> Tensor:
     """The same as `attend_plainly` for every view: q (B, H, T, K) over S slots -> (B, H, T, K); gradients for q, k and v.
 
-    Beside its arguments, its result and their gradients it holds a few tiles of (B, H, tile, tile) scores and one number a query.
+    Beside its arguments, its result and their gradients it holds a few tiles of (B, H, tile, tile) scores and one
+    number a query.
     """
     grouped = rearrange(q, "B (G h) T K -> B G h T K", G=view.k.shape[1])
     return _InTiles.apply(
@@ -39,7 +41,7 @@ def attend_in_tiles(
 
 
 class _Rule(NamedTuple):
-    """Who sees whom, and what distance costs, told from positions: of queries (B or 1, T), of slots (B or 1, G or 1, S)."""
+    """The mask and the bias of scores, from positions of queries (B or 1, T) and of slots (B or 1, G or 1, S)."""
 
     causal: bool
     window: int
@@ -47,7 +49,7 @@ class _Rule(NamedTuple):
     tile: int
 
     def scores(self, q: Tensor, k: Tensor, q_positions: Tensor, k_positions: Tensor) -> Tensor:
-        """Of one tile, -inf where a query may not look: q (B, G, h, t, K), k (B, G, s, K) -> (B, G, h, t, s)."""
+        """Scores of one tile, -inf where masked: q (B, G, h, t, K), k (B, G, s, K) -> (B, G, h, t, s)."""
         scores = torch.einsum("BGhTK,BGSK->BGhTS", q, k) / math.sqrt(q.shape[-1])
         scores = (scores.flatten(1, 2) + self.bias(q_positions, k_positions, scores.dtype)).unflatten(1, q.shape[1:3])
         return scores.masked_fill(~visible(q_positions, k_positions, self.causal, self.window)[:, :, None], -torch.inf)

@@ -1,8 +1,8 @@
-"""Who may see whom, told from positions and nothing else.
+"""Attention masks: which slots a query may attend to, from positions alone.
 
-A query at position i sees a key at position j if the slot is filled, if j <= i (causal), and if i - j < window. One rule covers
-prefill, chunks, single steps, padding, ragged batches, paged and evicted memory, because each of them is only a different
-arrangement of positions.
+A query at position i sees a key at position j if the slot is filled, if j <= i (causal), and if i - j < window. One
+rule covers prefill, chunks, single steps, padding, ragged batches, paged and evicted memory, because each of them is
+only a different arrangement of positions.
 """
 
 from torch import Tensor
@@ -11,8 +11,9 @@ from torch import Tensor
 def visible(q_positions: Tensor, k_positions: Tensor, causal: bool, window: int = 0) -> Tensor:
     """The mask, True where the query may look.
 
-    q_positions (B or 1, T), k_positions (B or 1, G or 1, S), both with -1 for empty; window 0 is no window.
-    Returns (B or 1, G or 1, T, S), with 1 for T where all queries see the same. An empty query has nothing to see under the causal rule.
+    q_positions (B or 1, T), k_positions (B or 1, G or 1, S), both with -1 for empty; window 0 is no window. Returns (B
+    or 1, G or 1, T, S), with 1 for T where all queries see the same. An empty query has nothing to see under the causal
+    rule.
 
     >>> import torch
     >>> places = torch.arange(4)[None]  # of one text: the query in row i sees the keys of columns 0 ... i

@@ -2,10 +2,11 @@
 
     probs = softmax(router x)      chosen = the k experts of highest prob      y = sum over chosen of weight_e * expert_e(x)
 
-The weights are the chosen probs over their sum, as in Mixtral (Jiang et al. 2024; Shazeer et al. 2017). A single choice is weighed
-by its prob itself, as in Switch (Fedus et al. 2022): divided by its sum it would be 1, and the router would learn nothing from it.
-Choices are sorted by expert, so each expert multiplies one contiguous slice, and compute grows with the chosen experts only.
-A router that is left alone sends everything to its favorites; three remedies, used in `training/balance.py`:
+The weights are the chosen probs over their sum, as in Mixtral (Jiang et al. 2024; Shazeer et al. 2017). A single choice
+is weighed by its prob itself, as in Switch (Fedus et al. 2022): divided by its sum it would be 1, and the router would
+learn nothing from it. Choices are sorted by expert, so each expert multiplies one contiguous slice, and compute grows
+with the chosen experts only. A router that is left alone sends everything to its favorites; three remedies, used in
+`training/balance.py`:
 
     balance = E * sum over e of (share of choices)_e * (mean prob)_e     1 when even; Shazeer et al. 2017, Fedus et al. 2022
     z       = mean of logsumexp(logits)^2                                logits stay small; Zoph et al. 2022 (ST-MoE)
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 
 class Routing(NamedTuple):
-    """What a router decided about N tokens, each of which makes k choices among E experts."""
+    """The decisions of a router for N tokens, each with k choices among E experts."""
 
     logits: Tensor  # (N, E), in float32 at least
     probs: Tensor  # (N, E), their softmax
@@ -56,8 +57,9 @@ class Router(nn.Module):
     ):
         """`balance_loss` and `z_loss` weigh the losses, `balance_rate` is a step of the bias; whoever trains applies them.
 
-        In training an expert serves at most `capacity_factor` times its fair share of a batch, first choices before second ones, early
-        tokens before late ones; 0 is no limit. In evaluation all are served, so that no answer depends on who else asks.
+        In training an expert serves at most `capacity_factor` times its fair share of a batch, first choices before
+        second ones, early tokens before late ones; 0 is no limit. In evaluation all are served, so that no answer
+        depends on who else asks.
         """
         super().__init__()
         if n_experts_per_token > n_experts:

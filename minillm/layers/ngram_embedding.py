@@ -2,10 +2,11 @@
 
     x = embed(token) + table[hash(token before, token)] + table[hash(two before, before, token)]      Huang et al. 2025
 
-The first thing that a model of characters has to learn is which characters follow which, and attention must be trained to look at
-the neighbors for it. A table knows from the first step on. It costs look-ups and no matrix product. There are more triples than rows;
-those that meet in a row are told apart by all else that the model knows. The tokens before are remembered like keys: one more layer of
-the KV cache holds ids. Compare `python train.py --config gpt-shakespeare` with the same and `--model.ngram_rows 0`.
+The first thing that a model of characters has to learn is which characters follow which, and attention must be trained
+to look at the neighbors for it. A table knows from the first step on. It costs look-ups and no matrix product. There
+are more triples than rows; those that meet in a row are told apart by all else that the model knows. The tokens before
+are remembered like keys: one more layer of the KV cache holds ids. Compare `python train.py --config gpt-shakespeare`
+with the same and `--model.ngram_rows 0`.
 """
 
 from torch import Tensor, nn

@@ -3,9 +3,9 @@
     LayerNorm(x) = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias      Ba et al. 2016
     RMSNorm(x)   =  x / sqrt(mean(x^2) + eps) * weight                     Zhang and Sennrich 2019
 
-Means run over the last dimension. RMSNorm drops the centering and the bias, which costs nothing in quality. Both are computed
-in float32 at least, whatever the input, and given back in the input's dtype. LayerNorm calls torch's fused kernel;
-`tests/layers/test_norm.py` holds both equal to the lines above, gradients included.
+Means run over the last dimension. RMSNorm drops the centering and the bias, which costs nothing in quality. Both are
+computed in float32 at least, whatever the input, and given back in the input's dtype. LayerNorm calls torch's fused
+kernel; `tests/layers/test_norm.py` holds both equal to the lines above, gradients included.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ class NoNorm:
     """(..., D) -> (..., D), the same vectors."""
 
     def __init__(self, d_model: int):
-        """Of any width."""
+        """Accept any width, as norms do."""
 
     def __call__(self, x: Tensor) -> Tensor:
         return x

@@ -1,4 +1,4 @@
-"""Where a token stands: attention alone sees a bag of tokens, so order has to be told.
+"""Positional encodings: attention alone sees a bag of tokens, so the order is added.
 
     learned      x + table[position]                                                  Radford et al. 2018
     sinusoidal   x + (sin(position / 10000^(2i/D)), cos(...))                          Vaswani et al. 2017
@@ -6,8 +6,8 @@
                  the score of two tokens then depends on their distance only
     ALiBi        score - slope of the head * distance                                  Press et al. 2022
 
-The first two are added once, below the stack. The last two act inside every attention: of rotary ones the cache decides when keys
-are turned; ALiBi is no part of the keys at all, so any cache will do.
+The first two are added once, below the stack. The last two act inside every attention: of rotary ones the cache decides
+when keys are turned; ALiBi is no part of the keys at all, so any cache will do.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from minillm.cache.kv_cache import Positions, Rotate
 from minillm.constants import EMPTY
 
-# (positions of queries (B or 1, T), of slots (B or 1, G or 1, S), dtype) -> what is added to the scores, (B or 1, H, T, S)
+# (positions of queries (B or 1, T), of slots (B or 1, G or 1, S), dtype) -> added to the scores, (B or 1, H, T, S)
 Bias = Callable[[Tensor, Tensor, torch.dtype], Tensor | float]
 
 
@@ -36,14 +36,15 @@ def positions_of(tokens: Tensor, limit: int, lengths: Tensor | None = None, what
     dense = bool(filled.all())
     count = torch.arange(tokens.shape[1], device=tokens.device)[None] if dense else filled.cumsum(1) - 1
     positions = count if lengths is None else lengths[:, None] + count
-    # subtle: a text no wider than the limit is not asked for its length, since to answer a GPU would have to finish all its work
+    # subtle: a text no wider than the limit is not asked for its length, since to answer a GPU would have to finish all
+    # its work
     fits = not positions.numel() or (lengths is None and tokens.shape[1] <= limit)
     longest = 0 if fits else int(positions.max()) + 1
     if longest > limit:
         raise ValueError(f"{what}{longest} tokens: expected at most model.context_length = {limit}; shorten the text")
     positions = positions if dense else positions.masked_fill(~filled, EMPTY)
     if positions.is_inference():
-        # subtle: who keeps what was looked up for positions knows them again by their version, which inference tensors do not count
+        # subtle: caches of look-ups recognize positions by their version, which inference tensors do not count
         with torch.inference_mode(False):
             positions = positions.clone()
     return Positions(positions, dense)
@@ -83,8 +84,9 @@ class NoPositions(nn.Module):
 class Rotary:
     """Turns the pairs (x_i, x_{i + K/2}) of every head, the layout of Llama's weights.
 
-    subtle: the angles are computed once, in float64, and kept outside of the module's buffers, so that `model.to(bfloat16)` cannot
-    round them: in bfloat16 positions beyond 256 already collide. Only their cosines and sines take the dtype of what they multiply.
+    subtle: the angles are computed once, in float64, and kept outside of the module's buffers, so that
+    `model.to(bfloat16)` cannot round them: in bfloat16 positions beyond 256 already collide. Only their cosines and
+    sines take the dtype of what they multiply.
 
     >>> turn, x = Rotary(d_head=2, context_length=99), torch.tensor([[[[1.0, 0.0]]]])
     >>> turn(x, torch.tensor([[1]]))[0, 0, 0]  # one place: by 1 radian
@@ -119,15 +121,16 @@ class Rotary:
 
 
 def no_rotation(x: Tensor, positions: Tensor) -> Tensor:
-    """What models without rotary positions hand to attention and caches."""
+    """Return x as it is: the rotation of models without rotary positions."""
     return x
 
 
 class Alibi:
     """A `Bias`: every step of distance costs a head its slope, which is steep in the first heads and next to nothing in the last.
 
-    Nothing is learned. The slopes of n heads are 2^(-8/n), 2^(-16/n), ..., 2^-8 where n is a power of two. Any other number takes those
-    of the power of two below it, and then every other one, from the first, of those of the power above.
+    Nothing is learned. The slopes of n heads are 2^(-8/n), 2^(-16/n), ..., 2^-8 where n is a power of two. Any other
+    number takes those of the power of two below it, and then every other one, from the first, of those of the power
+    above.
 
     >>> Alibi(4).slopes
     tensor([0.2500, 0.0625, 0.0156, 0.0039], dtype=torch.float64)

@@ -2,9 +2,9 @@
 
     v = to_v(x) + scale_of_layer * table[token]                            Zhou et al. 2024; Jordan et al. 2024 (modded-nanogpt)
 
-A deep layer's x has mixed in what other tokens said, and to_v must dig the token itself out of it again. The table hands it over
-directly, for a lookup and no matrix product. Heads that copy a name from far back then form earlier: compare the validation loss
-with that of `python train.py --config gpt-tiny --model.value_embeddings false`.
+A deep layer's x has mixed in what other tokens said, and to_v must dig the token itself out of it again. The table
+hands it over directly, for a lookup and no matrix product. Heads that copy a name from far back then form earlier:
+compare the validation loss with that of `python train.py --config gpt-tiny --model.value_embeddings false`.
 """
 
 import torch

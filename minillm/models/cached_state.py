@@ -1,7 +1,7 @@
 """The state of every model that attends: how much each row has read, and one KV cache a layer.
 
-All of it is in the caches but the lengths, so that rows are reordered and tokens are taken back layer by layer. Read `language_model` and
-`cache/kv_cache.py` before this.
+All of it is in the caches but the lengths, so that rows are reordered and tokens are taken back layer by layer. Read
+`language_model` and `cache/kv_cache.py` before this.
 """
 
 import torch
@@ -19,7 +19,8 @@ class CachedState:
     ):
         """context_length: positions that the model has. relative: whether it only compares them, so that a cache may count its own.
 
-        Raises ValueError for caches that count positions for a model that does not compare them, or more positions than it has.
+        Raises ValueError for caches that count positions for a model that does not compare them, or more positions than
+        it has.
         """
         self.span = caches[0].span
         if self.span is not None and not relative:
@@ -38,7 +39,7 @@ class CachedState:
 
     @property
     def places(self) -> Tensor:
-        """Where the next token of each row stands, (B,) long."""
+        """The position of the next token of each row, (B,) long."""
         return self.lengths if self.span is None else self.lengths.clamp(max=self.span)
 
     def reorder(self, rows: Tensor, since: int = 0) -> None:

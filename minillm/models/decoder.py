@@ -2,9 +2,10 @@
 
     x = embed(token) + position;   x = block(x) for every block;   logits = head(norm(x))
 
-GPT-2 (Radford et al. 2019): LayerNorm, learned positions, GELU, biases, tied head. Llama (Touvron et al. 2023): RMSNorm,
-rotary positions, SwiGLU, grouped queries, no biases. What differs is chosen in the constructor; `forward` is the same for all.
-Read `minillm/lessons/gpt.py` first: the same model on one page, without options, to which this one is held equal.
+GPT-2 (Radford et al. 2019): LayerNorm, learned positions, GELU, biases, tied head. Llama (Touvron et al. 2023):
+RMSNorm, rotary positions, SwiGLU, grouped queries, no biases. What differs is chosen in the constructor; `forward` is
+the same for all. Read `minillm/lessons/gpt.py` first: the same model on one page, without options, to which this one is
+held equal.
 """
 
 from collections.abc import Callable
@@ -185,8 +186,9 @@ class Decoder(nn.Module):
     def _initialize(self) -> None:
         """Normal weights, zero biases; what projects into the stream starts smaller, so that depth does not add variance.
 
-        A tied head scores a token by the embedding that it was read with. Large embeddings would make each token sure of
-        repeating itself, so the gain of the last norm then starts small: a token's own logit starts at `OWN_LOGIT` at most.
+        A tied head scores a token by the embedding that it was read with. Large embeddings would make each token sure
+        of repeating itself, so the gain of the last norm then starts small: a token's own logit starts at `OWN_LOGIT`
+        at most.
         """
         c = self.config
         for name, matrix in self.named_parameters():

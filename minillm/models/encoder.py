@@ -2,9 +2,10 @@
 
     x = norm(embed(token) + position + segment);   x = block(x) for every block;   logits = head(x)
 
-It cannot write, since what it predicts it must not see; it reads. It learns by filling in blanks: some tokens are replaced by
-[MASK] and guessed from what stands before and after them (see `datasets/masking.py`). [MASK] is an id of the model's own, the one
-after the tokenizer's last, so no text can contain it. Read `decoder` before: the parts are the same, with causal=False.
+It cannot write, since what it predicts it must not see; it reads. It learns by filling in blanks: some tokens are
+replaced by [MASK] and guessed from what stands before and after them (see `datasets/masking.py`). [MASK] is an id of
+the model's own, the one after the tokenizer's last, so no text can contain it. Read `decoder` before: the parts are the
+same, with causal=False.
 """
 
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ class Encoder(nn.Module):
         return self.head(self.hidden(tokens, segments))
 
     def hidden(self, tokens: Tensor, segments: Tensor | None = None) -> Tensor:
-        """What each token means where it stands: (B, T) -> (B, T, D). `segments` (B, T) are 0, or 1 in the second text of a pair."""
+        """Contextual vectors of the tokens: (B, T) -> (B, T, D). `segments` (B, T) are 0, or 1 in the second text of a pair."""
         positions = positions_of(tokens, self.context_length)  # (B or 1, T)
         segments = torch.zeros_like(tokens) if segments is None else segments
         x = self.embed(tokens.clamp(min=0)) + self.embed_positions(positions.ids) + self.embed_segments(segments)

@@ -4,9 +4,10 @@
     x = x + attention(x);   x = x + cross(x, memory);   x = x + feedforward(x)      once for every block of the decoder
     logits = x embed^T                                          one matrix reads the source, reads the target and writes it
 
-Vaswani et al. 2017, with dropout, LayerNorm after every addition (post-norm, theirs) or before every sublayer (pre-norm). The source
-is encoded once; the keys and values that each block of the decoder shows of it are kept in the state, beside its own cache.
-Read before: `decoder`, and `minillm/lessons/encoder_decoder.py`, the same model on one page, to which this one is held equal.
+Vaswani et al. 2017, with dropout, LayerNorm after every addition (post-norm, theirs) or before every sublayer
+(pre-norm). The source is encoded once; the keys and values that each block of the decoder shows of it are kept in the
+state, beside its own cache. Read before: `decoder`, and `minillm/lessons/encoder_decoder.py`, the same model on one
+page, to which this one is held equal.
 """
 
 import math
@@ -91,7 +92,7 @@ CROSS_BLOCKS = {"pre": PreNormCrossBlock, "post": PostNormCrossBlock}
 
 
 class EncoderDecoderState(CachedState):
-    """What the decoder may look at: beside what it has written, of each layer a view of the source, which never changes."""
+    """The state of the decoder: its KV caches, and a fixed view of the source for each layer."""
 
     def __init__(self, sources: list[KVView], caches: list[KVCache], context_length: int):
         super().__init__(len(sources[0].k), caches, sources[0].k.device, context_length, relative=False)
@@ -186,7 +187,7 @@ class EncoderDecoder(nn.Module):
         return self.encoder_norm(x), positions
 
     def show(self, source: Tensor | None) -> list[KVView]:
-        """What each block of the decoder may look at in a source (B, S)."""
+        """Keys and values of a source (B, S) for each block of the decoder."""
         if source is None or not source.numel():
             given = "None" if source is None else "no tokens"
             raise ValueError(f"source = {given}: expected the sentence to look at; give its tokens (B, S)")
@@ -220,7 +221,8 @@ class EncoderDecoder(nn.Module):
     def _initialize(self) -> None:
         """Matrices that keep the variance of what passes through (Glorot and Bengio 2010); embeddings of variance 1 once scaled.
 
-        The last norm starts with a small gain, so that logits start with a standard deviation of 0.2 and the first guess is near uniform.
+        The last norm starts with a small gain, so that logits start with a standard deviation of 0.2 and the first
+        guess is near uniform.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):

@@ -1,6 +1,7 @@
 """Evaluation mode: no dropout, for as long as somebody reads or writes with a model.
 
-Uses are counted: contexts may overlap and end in any order, as streams of one model do, and the last one restores every module's mode.
+Uses are counted: contexts may overlap and end in any order, as streams of one model do, and the last one restores every
+module's mode.
 """
 
 from collections.abc import Iterator

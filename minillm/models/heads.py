@@ -1,11 +1,11 @@
-"""What stands on top of an encoder: the same vectors, read for different questions.
+"""Heads of an encoder: layers that turn its vectors into answers to different questions.
 
     which token?        embed^T norm(f(dense(x))) + bias     at every place (Devlin et al. 2019)
     which class?        head(tanh(dense(x of the first token)))     of a text, or of a pair: does the second follow the first?
     what is it like?    mean of x over the tokens, scaled to length 1     cosines compare texts (Reimers and Gurevych 2019)
 
-Every text begins with END, so the first token is the same for all of them and has nothing else to tell than what it saw.
-Read `encoder` before.
+Every text begins with END, so the first token is the same for all of them and has nothing else to tell than what it
+saw. Read `encoder` before.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class PooledHead(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def pool(self, hidden: Tensor, tokens: Tensor) -> Tensor:
-        """What the first token has gathered, wherever padding lets it stand: (B, T, D) -> (B, D)."""
+        """Pooling: the transformed vector of each row's first token, behind any padding: (B, T, D) -> (B, D)."""
         first = (tokens >= 0).int().argmax(1)  # (B,)
         return torch.tanh(self.dense(hidden[torch.arange(len(tokens), device=tokens.device), first]))
 

@@ -1,4 +1,4 @@
-"""Everything that predicts text is a step with a state.
+"""Language models: each is a step with a state.
 
 The state of an n-gram is its last tokens, of an LSTM its hidden vectors, of a transformer its keys and values. One
 `generate`, one beam search and one speculative decoder serve them all. The state is handed in and returned, never kept
@@ -15,7 +15,7 @@ Rollback = Literal["truncate", "copy", "none"]  # how a state goes back to what 
 
 
 class State(Protocol):
-    """What a model remembers of what it has read."""
+    """The memory of a model: all that it keeps of the tokens read."""
 
     lengths: Tensor  # (B,) long: tokens read by each row
     # "truncate": `truncate` takes back any of the last 32 tokens of each row. "copy": `copy()` is a second state,
@@ -84,7 +84,7 @@ class HiddenModel(LanguageModel, Protocol):
 
 
 def device_of(model: LanguageModel) -> torch.device:
-    """Where the model's weights are, or its counts; the CPU for a model without either."""
+    """The device of a model's weights or counts; the CPU for a model without either."""
     held = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
     return held[0].device if held else torch.device("cpu")
 

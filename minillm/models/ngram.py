@@ -2,10 +2,10 @@
 
     P(w | h) = c(h w) / c(h), smoothed,     h = the last n - 1 tokens
 
-Nothing is learned but counts: no weights, no gradient, one reading of the text. Logits are log probabilities, and sum to one
-after every context, seen or not; before anything is counted they are uniform. END is a token like any other, but since no
-document is counted together with the one before it, a context that reaches across an END has never been seen and gives way
-to the part of it that begins with END. Read `ngram_counts` and `smoothing` first.
+Nothing is learned but counts: no weights, no gradient, one reading of the text. Logits are log probabilities, and sum
+to one after every context, seen or not; before anything is counted they are uniform. END is a token like any other, but
+since no document is counted together with the one before it, a context that reaches across an END has never been seen
+and gives way to the part of it that begins with END. Read `ngram_counts` and `smoothing` first.
 
     python -m minillm.models.ngram "I love machine learning. I love deep learning. You love machine learning."
 """
@@ -51,7 +51,7 @@ class NgramConfig:
 
 
 class NgramState:
-    """What each row has read. Only its last n - 1 tokens matter; the others are kept so that any number can be taken back."""
+    """The tokens that each row has read. The last n - 1 matter; the others are kept so that any number can be taken back."""
 
     context_length = None
     rollback: Rollback = "truncate"
@@ -107,7 +107,7 @@ class Ngram(nn.Module):
         self.register_buffer("like", torch.zeros(()), persistent=False)  # has the device and the dtype of the logits
 
     def start(self, batch_size: int) -> NgramState:
-        """Nothing read."""
+        """A state that has read nothing."""
         return NgramState(batch_size, self.config.order - 1, self.like.device)
 
     def forward(self, tokens: Tensor, state: NgramState | None = None) -> tuple[Tensor, NgramState | None]:
@@ -142,7 +142,7 @@ class Ngram(nn.Module):
 
 
 def _text(tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """What a batch (B, T) says, each row without its gaps, (B, T + 1) int, and which tokens of it are targets, (B, T + 1) bool."""
+    """The texts of a batch (B, T) without gaps, (B, T + 1) int, and which of their tokens are targets, (B, T + 1) bool."""
     filled, (B, T) = tokens >= 0, tokens.shape
     learned = filled & (targets != IGNORE)
     # a target stands one place after its token, and what is no token goes to the last column

@@ -1,12 +1,12 @@
-"""How often every sequence of up to n tokens has occurred, in sorted arrays.
+"""Counts of n-grams: every sequence of up to n tokens, in sorted arrays.
 
 An m-gram is one integer: the place of its first m - 1 tokens among all (m - 1)-grams, then its last token,
 
     key(w1 ... wm) = place(w1 ... wm-1) * 2^bits + wm        place(g) = index of key(g) among the sorted keys of its length
 
-So a key fits in 63 bits however long the n-gram and however large the vocabulary, a binary search leads from a sequence to a
-longer one, and all that ever followed a context lies side by side. Twelve bytes an n-gram. Pauls and Klein (2011), "Faster
-and smaller n-gram language models", compare this trie of sorted arrays with others.
+So a key fits in 63 bits however long the n-gram and however large the vocabulary, a binary search leads from a sequence
+to a longer one, and all that ever followed a context lies side by side. Twelve bytes an n-gram. Pauls and Klein (2011),
+"Faster and smaller n-gram language models", compare this trie of sorted arrays with others.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ PART = 2**20  # n-grams of a long array that are looked at together
 
 
 class Followers(NamedTuple):
-    """What followed each of N contexts, as a sparse (N, V) table with K entries."""
+    """Counts of the tokens after each of N contexts: a sparse (N, V) table with K entries."""
 
     rows: Tensor  # (K,) long
     tokens: Tensor  # (K,) long
@@ -44,7 +44,7 @@ def _order(numbers: Tensor) -> Tensor:
 
 
 def _below(numbers: Tensor, borders: Tensor) -> Tensor:
-    """How many of the ascending numbers are below each of the borders; numpy is faster where these ascend as well."""
+    """Count the ascending numbers below each border; numpy is faster where these ascend as well."""
     if numbers.device.type != "cpu":
         return torch.searchsorted(numbers, borders)
     return torch.from_numpy(numbers.numpy().searchsorted(borders.numpy()))
@@ -164,7 +164,7 @@ class NgramCounts(nn.Module):
         return places
 
     def followers(self, contexts: Tensor) -> Followers:
-        """What followed contexts (N, m), m < order; nothing followed one that has not occurred or has an EMPTY in it."""
+        """Look up the followers of contexts (N, m), m < order: none for one that has not occurred or has an EMPTY in it."""
         level, places = self.levels[contexts.shape[1]], self.find(contexts)
         first, end = (torch.searchsorted(level.keys, border << self.bits) for border in (places, places + 1))
         n = end - first
@@ -178,7 +178,7 @@ class NgramCounts(nn.Module):
         return Followers(rows, level.keys[entries] & ((1 << self.bits) - 1), counts, totals[:, None], kinds[:, None])
 
     def occurrences(self) -> list[Tensor]:
-        """How often each n-gram of each length has occurred."""
+        """Occurrences of each n-gram of each length."""
         return [level.counts for level in self.levels]
 
     def predecessors(self) -> list[Tensor]:

@@ -2,9 +2,9 @@
 
     x = embed(token);   x = layer(x, state) for every layer;   logits = head(x)              Mikolov et al. 2010; Zaremba et al. 2014
 
-What it has read is a vector or two a layer, however long the text: a token costs the same after ten as after a million. The price
-is that training must walk the text step by step, and that all of the past has to fit into those vectors.
-Read `layers/recurrent.py` first.
+What it has read is a vector or two a layer, however long the text: a token costs the same after ten as after a million.
+The price is that training must walk the text step by step, and that all of the past has to fit into those vectors. Read
+`layers/recurrent.py` first.
 """
 
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class RNNConfig:
 
 
 class RNNState:
-    """What a recurrent model has read: the state (B, H) of each layer, h alone or (h, c)."""
+    """The state of a recurrent model: (B, H) for each layer, h alone or (h, c)."""
 
     context_length = None
     rollback: Rollback = "copy"
@@ -124,7 +124,8 @@ class RNN(nn.Module):
                 f"tokens have {len(tokens)} rows: expected {len(state.lengths)}, as many as the state; start another"
             )
         filled = tokens >= 0
-        # subtle: padding moves behind each row's tokens. There it comes too late to change what is said of them or the state after them.
+        # subtle: padding moves behind each row's tokens. There it comes too late to change what is said of them or the
+        # state after them.
         order = None if bool(filled.all()) else (~filled).to(torch.uint8).argsort(dim=1, stable=True)  # (B, T)
         tokens = tokens if order is None else tokens.gather(1, order)
         lengths = filled.sum(1)

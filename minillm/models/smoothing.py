@@ -1,14 +1,15 @@
-"""What an n-gram model believes about words that it has not seen after a context.
+"""Smoothing: probabilities of tokens that an n-gram model has not seen after a context.
 
-Each rule turns the distribution after a shorter context, p(w | h'), into the one after a context h with one more token. The
-first p is uniform, so that no token is impossible. A context that nothing has followed leaves p as it is.
+Each rule turns the distribution after a shorter context, p(w | h'), into the one after a context h with one more token.
+The first p is uniform, so that no token is impossible. A context that nothing has followed leaves p as it is.
 
     add-k             (c(h w) + k) / (c(h) + k V)                                           Lidstone 1920; k = 1 is Laplace
     Kneser-Ney        (c(h w) - d) / c(h)  where seen,  + d n(h) / c(h) * p(w | h')         Kneser and Ney 1995, interpolated
     stupid back-off   c(h w) / c(h)  where seen,  else  b * p(w | h');  scores               Brants et al. 2007
 
-c(h) sums over what followed h, n(h) is how many different tokens did. Below the highest order the c of Kneser-Ney is the number
-of different tokens before h w: "Francisco" is frequent, but follows nothing but "San". Chen and Goodman (1998) compare them all.
+c(h) sums over what followed h, n(h) is how many different tokens did. Below the highest order the c of Kneser-Ney is
+the number of different tokens before h w: "Francisco" is frequent, but follows nothing but "San". Chen and Goodman
+(1998) compare them all.
 """
 
 from collections.abc import Callable
@@ -33,7 +34,7 @@ class Smoothing:
         raise NotImplementedError
 
     def normalize(self, p: Tensor) -> Tensor:
-        """What the rule ended with, (N, V), as probabilities."""
+        """Normalize the scores (N, V) of the rule to probabilities."""
         return p
 
 

@@ -1,1 +1,1 @@
-"""What training minimizes: each objective maps a model and a batch to a sum and the count that it sums over."""
+"""Objectives: the losses that training minimizes; each maps a model and a batch to a sum and a count."""

@@ -1,6 +1,7 @@
-"""What an objective returns: a sum and what it sums over.
+"""A loss: the value of an objective, as a sum and the number of terms.
 
-Means are taken once, by whoever sees the whole batch. A mean of means would weigh tokens by the micro-batch that they fell into.
+Means are taken once, by whoever sees the whole batch. A mean of means would weigh tokens by the micro-batch that they
+fell into.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -2,9 +2,9 @@
 
     loss = - sum over blanks of log p(token | the text with its blanks)
 
-Only blanks are counted, and only their vectors go through the head: with one blank in seven tokens, a seventh of the largest matrix
-product of a small model. Next-sentence prediction adds one question a row, "does the second text follow the first?".
-Read `datasets/masking.py` and `datasets/next_sentence.py` before.
+Only blanks are counted, and only their vectors go through the head: with one blank in seven tokens, a seventh of the
+largest matrix product of a small model. Next-sentence prediction adds one question a row, "does the second text follow
+the first?". Read `datasets/masking.py` and `datasets/next_sentence.py` before.
 """
 
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ def masked_token(model: nn.Module, batch: Batch) -> Loss:
 
 
 def masked_token_and_next_sentence(model: nn.Module, batch: SegmentBatch) -> Loss:
-    """The same, and the nats of each answered pair, which counts for as many blanks as `model.next_sentence` says."""
+    """`masked_token` plus next-sentence prediction; a pair counts as much as `model.next_sentence` blanks."""
     hidden, weight = model.hidden(batch.tokens, batch.segments), model.config.next_sentence
     total, count, correct = _blanks(model, hidden, batch.targets)
     answers = model.follows(hidden, batch.tokens)  # (B, 2)

@@ -32,7 +32,7 @@ AnyModel = functools.reduce(operator.or_, dict.fromkeys(model for task in TASKS 
 
 @dataclass(frozen=True)
 class Named:
-    """What is learned."""
+    """The part of a config that names its task."""
 
     task: AnyTask = field(default_factory=NextToken)
 

@@ -26,8 +26,8 @@ def build_drafter(name: str, opened: OpenRun, prompts: Sequence[str], cost: floa
     """The drafter for a run that is to go on from these prompts: the text itself, "prompt"; a table counted from the text that the run
     was trained on, "ngram"; or the model of the run in the folder NAME.
 
-    cost: of a drafted token, in calls of the target; 0: as a count of weights and layers states it (see `relative_cost`).
-    Raises ValueError for one that cannot draft for this run.
+    cost: of a drafted token, in calls of the target; 0: as a count of weights and layers states it (see
+    `relative_cost`). Raises ValueError for one that cannot draft for this run.
     """
     target = opened.text
     if name == "prompt":

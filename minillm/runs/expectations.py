@@ -49,8 +49,8 @@ def differences(config: RunConfig, other: RunConfig) -> list[str]:
 def as_expected(config: RunConfig, original: RunConfig, fresh: bool = True) -> RunConfig:
     """The config without the expectations that do not hold for it, where they were stated for `original`.
 
-    The figures are those of fresh weights. A run that is not `fresh` starts with the weights of another, whose model and tokenizer it
-    has: none applies.
+    The figures are those of fresh weights. A run that is not `fresh` starts with the weights of another, whose model
+    and tokenizer it has: none applies.
     """
     same = HARMLESS if fresh else (*HARMLESS, "model.", "tokenizer.")
     changed = [name for name in differences(config, original) if not name.startswith(same)]

@@ -1,9 +1,10 @@
 """A run is a folder: what training leaves there, and how it becomes a model to talk to again.
 
-It holds config.toml, tokenizer.json, metrics.jsonl, summary.json, loss.png and checkpoint/ with latest.pt (to go on from) and best.pt
-(to write with), and training.lock while it is trained. Each checkpoint also carries config and tokenizer, so the files
-beside it are for people; a config.toml that was edited is refused rather than ignored. The checkpoint of an
-adapter only names the run whose weights it corrects. Read `wiring` and `training/checkpoint.py` before.
+It holds config.toml, tokenizer.json, metrics.jsonl, summary.json, loss.png and checkpoint/ with latest.pt (to go on
+from) and best.pt (to write with), and training.lock while it is trained. Each checkpoint also carries config and
+tokenizer, so the files beside it are for people; a config.toml that was edited is refused rather than ignored. The
+checkpoint of an adapter only names the run whose weights it corrects. Read `wiring` and `training/checkpoint.py`
+before.
 """
 
 import itertools
@@ -53,7 +54,7 @@ class Base(NamedTuple):
 
 
 def new_folder(asked: str, name: str, held: ExitStack | None = None) -> Path:
-    """Where a new run goes: to the folder that was `asked` for, else to runs/NAME, numbered; never where another one lies.
+    """The folder of a new run: the one `asked` for, else runs/NAME, numbered. It never overwrites an existing run.
 
     With `held` the folder is made and kept from other processes until `held` is closed, so that two that start at once
     have two folders.
@@ -179,8 +180,8 @@ def open_run(path: Path, device: str = "cpu", base: Path | None = None) -> OpenR
 def base_weights(path: Path, contents: dict, base: Path | None = None) -> dict[str, Tensor] | None:
     """The weights that the adapter of a run corrects; None for a run without one.
 
-    They are those of the run `base`, or else of the one that the adapter was trained on, where it was then or beside the run of the
-    adapter. Raises ValueError where it is not there, and where its weights are others than they were.
+    They are those of the run `base`, or else of the one that the adapter was trained on, where it was then or beside
+    the run of the adapter. Raises ValueError where it is not there, and where its weights are others than they were.
     """
     if not contents["config"].adapter.rank:
         return None

@@ -1,8 +1,8 @@
 """One trainer a run: a lock that the operating system gives to a process and takes back however the process ends.
 
-Two processes that train one run would overwrite each other's checkpoints and mix their metrics. The lock is on a file in
-the folder of the run, which names the process. A process that is killed leaves the file behind and not the lock, so that
-the next one can go on.
+Two processes that train one run would overwrite each other's checkpoints and mix their metrics. The lock is on a file
+in the folder of the run, which names the process. A process that is killed leaves the file behind and not the lock, so
+that the next one can go on.
 """
 
 import contextlib

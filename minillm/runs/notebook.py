@@ -51,9 +51,9 @@ class Model:
     ) -> Any:
         """The completion of a prompt, or a list of them for a list of prompts, the prompts themselves left out.
 
-        `sampling` replaces single settings of the run, such as `top_p=0.9` or `temperature=0`. max_new_tokens: 0 for what the run
-        says. seed: of the first text; those of the others count up. `show` receives the text of the first prompt as it comes.
-        Raises ValueError for unknown settings and for a prompt that cannot be read.
+        `sampling` replaces single settings of the run, such as `top_p=0.9` or `temperature=0`. max_new_tokens: 0 for
+        what the run says. seed: of the first text; those of the others count up. `show` receives the text of the first
+        prompt as it comes. Raises ValueError for unknown settings and for a prompt that cannot be read.
         """
         known = [field.name for field in dataclasses.fields(SamplingConfig)]
         for name in sampling:
@@ -95,9 +95,9 @@ def train(
 ) -> Model:
     """Train a config in a run folder of its own, and open the run.
 
-    config: its name, or a .toml file. corpus: a list of texts, a file or folder, or None for that of the config; a list is kept in the
-    folder of the run, so that the run can be resumed. `overrides`: keys of the config, as `**{"train.max_steps": 200}`.
-    Raises ValueError for what cannot work.
+    config: its name, or a .toml file. corpus: a list of texts, a file or folder, or None for that of the config; a list
+    is kept in the folder of the run, so that the run can be resumed. `overrides`: keys of the config, as
+    `**{"train.max_steps": 200}`. Raises ValueError for what cannot work.
     """
     flags = {name: _flag(value) for name, value in overrides.items()}
     with ExitStack() as held:

@@ -32,7 +32,7 @@ TAKEN = ("model", "tokenizer")  # sections that a new run shares with the one wh
 
 
 class Start(NamedTuple):
-    """What a training starts from."""
+    """The start of a training: its config, and the checkpoint that it continues or takes weights from."""
 
     config: RunConfig  # under the flags
     original: RunConfig  # without the flags: what [about] was stated for

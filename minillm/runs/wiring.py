@@ -35,7 +35,7 @@ def build_batches(config: RunConfig, data: Data) -> Batches:
 
 
 def build_objective(config: RunConfig) -> Objective:
-    """What training minimizes."""
+    """The loss that training minimizes."""
     return config.task.objective(config)
 
 

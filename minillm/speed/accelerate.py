@@ -150,7 +150,7 @@ class Tree:
 
 
 def _look(module: nn.Module) -> list[Any]:
-    """What a module is made of but its mode; a twin that was made of the same things is still right."""
+    """The parts of a module except its mode; a twin made of the same parts is still valid."""
     held = vars(module)
     attributes = (value for name, value in held.items() if name != "training")
     return [type(module), _hooked(held), *attributes, *held["_parameters"].values(), *held["_modules"].values()]

@@ -111,5 +111,5 @@ class OneToken:
 
 
 def _addresses(model: nn.Module) -> list[int]:
-    """Where the weights lie."""
+    """Addresses of the weights."""
     return [parameter.data_ptr() for parameter in model.parameters()]

@@ -51,7 +51,7 @@ class Part(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What was found out about a twin, and the parts in this process for which that holds."""
+    """The verdict on a twin, and the parts of this process for which it holds."""
 
     why_not: str  # "": the twin is in force
     parts: list[Part]
@@ -94,7 +94,7 @@ def judge(plain: Any, twin: Twin, signatures: Mapping[str, Mapping[str, str]] | 
 
 
 def why_changed(thing: Any, sha256: str) -> str:
-    """What is not as it was signed in a class or function; "" where all is."""
+    """The part of a class or function that differs from its signature; "" where none does."""
     namespace, name = _place(thing)
     if not ours(thing):
         file, code = sys.modules[thing.__module__].__file__, thing.__code__
@@ -153,7 +153,7 @@ class Source(NamedTuple):
     imports: dict[str, tuple[str, str]]  # name -> module of minillm, and the name that it has there
 
     def sha256(self, thing: Any) -> str:
-        """Of the lines of a class or function, decorators included."""
+        """SHA-256 of the lines of a class or function, decorators included."""
         node = self.nodes[thing.__qualname__]
         first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
         return hashlib.sha256("".join(self.lines[first - 1 : node.end_lineno]).encode()).hexdigest()
@@ -251,7 +251,7 @@ def _place(thing: Any) -> tuple[Mapping[str, Any], str]:
 
 
 def _parts(thing: Any) -> list[Part]:
-    """What must stay in its place for a verdict on a class or function to hold."""
+    """The objects that must stay the same for a verdict on a class or function to hold."""
     namespace, name = _place(thing)
     held = [(namespace, name, namespace.get(name))]
     if isinstance(thing, type):

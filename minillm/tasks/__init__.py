@@ -1,1 +1,1 @@
-"""What is learned, one object a task: data, batches, validation, model, objective and step that belong together."""
+"""Tasks: what a run learns. Each joins data, batches, validation, model, objective and step."""

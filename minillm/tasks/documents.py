@@ -45,6 +45,6 @@ def read_texts(settings: Settings, say: Say, corpus: Corpus | None = None) -> Te
 
 
 def tokenized(settings: Settings, texts: Texts, tokenizer: Tokenizer | None) -> Data:
-    """These texts as ids of `tokenizer`, or of one that is trained on the training part."""
+    """Tokenize texts by `tokenizer`, or by one that is trained on the training part."""
     tokenizer = tokenizer or train_tokenizer(settings.tokenizer, texts.splits.train)
     return Data(tokenizer, texts.many, *(token_stream(part, tokenizer) if part else None for part in texts.splits))

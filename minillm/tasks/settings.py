@@ -23,7 +23,7 @@ from minillm.training.schedule import ScheduleConfig
 
 @dataclass(frozen=True)
 class AboutConfig:
-    """What to expect of a config, measured on two CPU cores."""
+    """Expectations of a config, measured on two CPU cores."""
 
     summary: str = ""  # what it trains, in a line
     expected_seconds: float = 0.0  # from command to prompt; 0: unknown
@@ -34,7 +34,7 @@ class AboutConfig:
 
 
 class ModelConfig(Protocol):
-    """What the configs of all models have in common."""
+    """Base of the configs of all models."""
 
     kind: str
     context_length: int

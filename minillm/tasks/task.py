@@ -63,7 +63,7 @@ class Extent(NamedTuple):
 
 
 class Demonstration(NamedTuple):
-    """What is shown of a trained model."""
+    """A demonstration: an output of a trained model, and the commands for more."""
 
     example: str  # an output of the model; "" for none
     more: str  # what a user may do next, ...
@@ -98,7 +98,7 @@ class Task(ABC):
 
     @abstractmethod
     def objective(self, settings: Settings) -> Objective:
-        """What training minimizes."""
+        """The loss that training minimizes."""
 
     def model(self, settings: Settings, vocab_size: int) -> nn.Module:
         """A fresh model, drawn from torch's global generator."""
@@ -120,7 +120,7 @@ class Task(ABC):
     def training(
         self, settings: Settings, data: Data, model: nn.Module, frozen: Mapping[str, nn.Module], say: Say = print
     ) -> Training:
-        """All that the training loop needs; "auto" is decided here, with a remark to `say`.
+        """Build the step and the validation; "auto" is decided here, with a remark to `say`.
 
         `frozen` holds models that help and are not trained, such as a reference, by the key of [task] that names them.
         """

@@ -1,6 +1,7 @@
 """An encoder and its tokenizer: it fills blanks, tells labels, and finds the sentences that are most alike.
 
-An encoder reads on both sides and writes nothing, so each class here answers questions about whole texts. Read `model` before.
+An encoder reads on both sides and writes nothing, so each class here answers questions about whole texts. Read `model`
+before.
 """
 
 import re
@@ -51,8 +52,9 @@ class Cloze:
     def fill(self, text: str, n: int) -> list[list[Candidate]]:
         """The n most probable tokens for each [MASK] in a text, given what stands around it. Raises ValueError where there is none.
 
-        Probabilities are over the tokens that can stand there: not END, not [MASK], and those that begin with a space only where one
-        stands before the blank. So a blank of its own takes a word, and one that is attached takes an ending or a mark.
+        Probabilities are over the tokens that can stand there: not END, not [MASK], and those that begin with a space
+        only where one stands before the blank. So a blank of its own takes a word, and one that is attached takes an
+        ending or a mark.
         """
         if MASK not in text:
             raise ValueError(
@@ -98,7 +100,7 @@ class Cloze:
         return [(among[row], cosine) for row, cosine in nearest(query, rows, n)]
 
     def attention(self, text: str) -> AttentionMap:
-        """Where each token of a text looked, on both sides. Raises ValueError for a long text."""
+        """Attention weights of each token of a text, on both sides. Raises ValueError for a long text."""
         return read_attention(self.model, self.tokenizer, self.encode(text))
 
     def _batch(self, texts: Sequence[str]) -> Tensor:

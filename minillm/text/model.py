@@ -30,7 +30,7 @@ from minillm.tokenizers.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class TextConfig:
-    """What to write, where nobody says otherwise."""
+    """Defaults of generation."""
 
     prompt: str = ""  # text to go on from
     max_new_tokens: Count = 200  # tokens to write at most
@@ -40,7 +40,7 @@ class TextConfig:
 
 
 class TextCompletion(NamedTuple):
-    """What was written after a prompt, and why it stopped."""
+    """A completion: the text written after a prompt, and the reason for its end."""
 
     prompt: str
     text: str
@@ -49,7 +49,7 @@ class TextCompletion(NamedTuple):
 
 
 class TextHypothesis(NamedTuple):
-    """What beam search found after a prompt."""
+    """A hypothesis of beam search: a completion and its score."""
 
     text: str
     score: float  # logprob / length^alpha
@@ -68,7 +68,7 @@ class TextModel:
 
     @property
     def writer(self) -> LanguageModel:
-        """What reads and writes: the accelerated model, or the model itself where it is not to be `fast`."""
+        """The model that is called: the accelerated one, or the plain one where `fast` is false."""
         return accelerate(self.model) if self.fast else self.model
 
     def encode(self, prompt: str) -> list[int]:
@@ -191,7 +191,7 @@ class TextModel:
     def start(
         self, prompts: Sequence[str], cache: Callable[[], KVCache] | None = None
     ) -> Callable[[int], State] | None:
-        """What makes the state that generation starts from, with `cache()` for each layer; None: the model alone.
+        """A builder of the state that generation starts from, with `cache()` for each layer; None: the model's own.
 
         Raises ValueError for the cache of a model that keeps no keys and values.
         """
@@ -217,7 +217,7 @@ def read_attention(model: nn.Module, tokenizer: Tokenizer, ids: list[int]) -> At
 
 
 def opening(tokenizer: Tokenizer, documents: bool) -> list[int]:
-    """What stands before the first token of a text."""
+    """The tokens before the first token of a text."""
     if not documents:
         try:
             return tokenizer.encode("\n")

@@ -52,7 +52,7 @@ class Translator(TextModel):
         return self.writer(tokens, source=pad_right(about).to(tokens.device))[0]
 
     def attention(self, prompt: str, written: str) -> AttentionMap:
-        """Where each token of a translation looked in its source when it was written. END stands for itself."""
+        """Cross-attention weights of each token of a translation over its source. END stands for itself."""
         source, tokens = self._sources([prompt]), [*self.tokenizer.encode(spaced(written)), self.tokenizer.end_id]
         read = torch.tensor([[self.tokenizer.end_id, *tokens[:-1]]], device=source.device)
         source_pieces, pieces = (

@@ -1,1 +1,1 @@
-"""How a model learns: one loop, one optimizer step, schedules, optimizers, checkpoints and what is logged."""
+"""Training: one loop, one optimizer step, schedules, optimizers, checkpoints and logs."""

@@ -1,10 +1,10 @@
 """Keeping experts busy: what routers decide during a step becomes a loss, a nudge of their biases, and figures for the log.
 
-Routers are watched by hooks while the objective runs, so nothing is left on a module and no model has to pass anything on. Their
-losses (see `layers/moe.py`) are means over the tokens of a micro-batch, added up over routers; times what the objective counted
-they become sums like its own, and the step divides both once. So the z-loss is the same however a batch is cut into parts that
-count in proportion to their tokens. The balance loss is a product of two means, so each part can only be balanced for itself.
-Biases are nudged once a step, by the counts of the whole batch.
+Routers are watched by hooks while the objective runs, so nothing is left on a module and no model has to pass anything
+on. Their losses (see `layers/moe.py`) are means over the tokens of a micro-batch, added up over routers; times what the
+objective counted they become sums like its own, and the step divides both once. So the z-loss is the same however a
+batch is cut into parts that count in proportion to their tokens. The balance loss is a product of two means, so each
+part can only be balanced for itself. Biases are nudged once a step, by the counts of the whole batch.
 """
 
 import math
@@ -56,7 +56,7 @@ class Balance:
         self._n_dropped = 0
 
     def loss(self, seen: list[list[Routing]]) -> Tensor | float:
-        """What routers add to the mean loss of the micro-batch in which they were seen to decide this; 0 in a dense model."""
+        """The routers' share of the mean loss of a micro-batch; 0 in a dense model."""
         if not any(seen):
             return 0.0
         probs, logits = ([torch.cat([getattr(r, part) for r in rs]) for rs in seen] for part in ("probs", "logits"))
@@ -86,7 +86,8 @@ class Balance:
 def load_metrics(counts: Tensor) -> dict[str, float]:
     """Choices by layer and expert (L, E) -> how evenly they fell, mean over layers.
 
-    load_max and load_min: the busiest and the idlest expert's load, in even shares; load_entropy: over ln E, 1 is even, 0 is all to one.
+    load_max and load_min: the busiest and the idlest expert's load, in even shares; load_entropy: over ln E, 1 is even,
+    0 is all to one.
     """
     n_experts, shares = counts.shape[1], counts / counts.sum(1, keepdim=True).clamp(min=1)  # (L, E)
     nats = -torch.special.xlogy(shares, shares).sum(1)

@@ -35,7 +35,7 @@ class CarriedStep(GradientStep):
         return loss
 
     def state_dict(self) -> dict:
-        """All that a resumed run needs, the state that is carried included."""
+        """The state that a resumed run needs, the state that is carried included."""
         carried = [
             {"layers": [list(layer) for layer in state.layers], "lengths": state.lengths} for state in self.states
         ]

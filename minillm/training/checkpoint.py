@@ -1,13 +1,14 @@
 """Checkpoints: written whole or not at all, read only if every bit is as it was, and without running anything inside.
 
-A checkpoint is written beside its place, flushed to the disk and then renamed over the old one, which is atomic: whatever happens
-in between, be it a kill, a full disk or a power cut, leaves the previous one whole. It carries weights, optimizer, progress, the
-resolved config and the tokenizer, so that a run needs nothing else to go on or to be sampled from; frozen weights alone stay where
-they came from, and their fingerprint tells whether they are still the same.
+A checkpoint is written beside its place, flushed to the disk and then renamed over the old one, which is atomic:
+whatever happens in between, be it a kill, a full disk or a power cut, leaves the previous one whole. It carries
+weights, optimizer, progress, the resolved config and the tokenizer, so that a run needs nothing else to go on or to be
+sampled from; frozen weights alone stay where they came from, and their fingerprint tells whether they are still the
+same.
 
-The file is the zip archive that torch.save writes, and torch.load reads it as it is. The comment of the archive, which is
-the end of the file, is a seal: it names the format and the SHA-256 of all bytes before the digest, by which `load` notices
-every flipped bit.
+The file is the zip archive that torch.save writes, and torch.load reads it as it is. The comment of the archive, which
+is the end of the file, is a seal: it names the format and the SHA-256 of all bytes before the digest, by which `load`
+notices every flipped bit.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Learning by counting: the step of a model that has no weights.
 
-The loss that is logged is that of a few rows before they are counted, under what was counted from all the text before them: each
-text is news to the model that is judged by it (Dawid 1984 calls this prequential).
+The loss that is logged is that of a few rows before they are counted, under what was counted from all the text before
+them: each text is news to the model that is judged by it (Dawid 1984 calls this prequential).
 """
 
 import torch
@@ -31,7 +31,7 @@ class CountingStep:
         return {"loss": float(loss.total) / max(int(loss.count), 1), "tokens": n_tokens}
 
     def state_dict(self) -> dict:
-        """All that a resumed run needs."""
+        """The state that a resumed run needs."""
         return {"model": self.model.state_dict(), "n_steps": self.n_steps}
 
     def load_state_dict(self, state: dict) -> None:

@@ -1,7 +1,8 @@
 """Stopping a training from outside: Ctrl-C (SIGINT), the end of a batch job (SIGTERM), a closed terminal (SIGHUP).
 
-The first signal is remembered and the loop asks for it between two steps, so that the step at hand is finished and saved. A second
-one does what it would do without this file: it ends the process at once. A signal that is ignored, as `nohup` has it, stays ignored.
+The first signal is remembered and the loop asks for it between two steps, so that the step at hand is finished and
+saved. A second one does what it would do without this file: it ends the process at once. A signal that is ignored, as
+`nohup` has it, stays ignored.
 """
 
 import os

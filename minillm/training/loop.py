@@ -1,7 +1,8 @@
 """The one training loop. It owns cadence: when to evaluate, to log, to save, to stop; the step owns learning.
 
-Pre-training, fine-tuning, distillation and preference learning run through this same function: they differ in the step's
-objective and in where batches come from. Batch i is a function of i, so a run that was stopped goes on with the next number.
+Pre-training, fine-tuning, distillation and preference learning run through this same function: they differ in the
+step's objective and in where batches come from. Batch i is a function of i, so a run that was stopped goes on with the
+next number.
 """
 
 import math
@@ -26,7 +27,7 @@ SECONDS_BETWEEN_LINES = 10
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long, how much at once, and how often to look."""
+    """Length of a training, batch size, and the cadence of validations, saves and logs."""
 
     run: str = ""  # folder of the run; empty: runs/ and the config's name
     seed: Seed = 0  # of the weights, the order of the batches and dropout
@@ -65,7 +66,7 @@ class TrainConfig:
 
 @dataclass
 class Progress:
-    """How far a run has come: what the loop needs to go on."""
+    """Progress of a run: all that the loop needs to continue."""
 
     step: int = 0
     best_loss: float = math.inf
@@ -87,8 +88,9 @@ def train(
 ) -> Progress:
     """Run from `progress` to `config.max_steps` or an early stop.
 
-    `save("latest" | "best", progress)` keeps a checkpoint, `log(row)` a row of metrics. Raises Interrupted after a signal, once the
-    step at hand is done and saved; whatever the step or the evaluation raises passes through, with nothing saved after it.
+    `save("latest" | "best", progress)` keeps a checkpoint, `log(row)` a row of metrics. Raises Interrupted after a
+    signal, once the step at hand is done and saved; whatever the step or the evaluation raises passes through, with
+    nothing saved after it.
     """
     began, eval_every = time.monotonic() - progress.seconds, config.steps_between_validations()
     with interruptions() as asked_to_stop, _bar(config, progress) as bar:

@@ -1,7 +1,7 @@
 """Training by derivatives that are written out: the step of `step.py`, without autograd.
 
-Division by the count, clipping, optimizer, learning rate and checkpoints are those of every gradient step; only where the gradients
-come from is another. They are autograd's up to rounding, so a run follows the run that autograd trains.
+Division by the count, clipping, optimizer, learning rate and checkpoints are those of every gradient step; only where
+the gradients come from is another. They are autograd's up to rounding, so a run follows the run that autograd trains.
 """
 
 from collections.abc import Callable

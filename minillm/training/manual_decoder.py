@@ -3,8 +3,8 @@
     there   x = embed(token) + position;   x = block(x) for every block;   logits = head(norm(x));   loss
     back    the same list from its end, each dy turned into dx by the function that stands beside the forward in `backprop`
 
-The residual stream is why depth trains: in x + f(x) the derivative dy goes on to x as it is, beside what comes back through f.
-Read `python -m minillm.backprop` and `minillm/backprop/` before this.
+The residual stream is why depth trains: in x + f(x) the derivative dy goes on to x as it is, beside what comes back
+through f. Read `python -m minillm.backprop` and `minillm/backprop/` before this.
 """
 
 from collections.abc import Callable
@@ -159,7 +159,7 @@ def attention_backward(layer: Attention, dy: Tensor, kept: tuple) -> tuple[Tenso
 def _turns(
     layer: Attention, x: Tensor, positions: Tensor
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """How queries and keys are turned to their positions, and how their derivatives are turned back."""
+    """The rotation of queries and keys to their positions, and of their derivatives back."""
     if not isinstance(layer.rotate, Rotary):
         return (lambda q: q), (lambda dq: dq)
     half = layer.d_head // 2
@@ -170,7 +170,7 @@ def _turns(
 
 
 def _value_embeddings(module: nn.Module, ids: Tensor) -> tuple[list[Any], Callable[[list[Tensor]], None]]:
-    """What is added to the values of each layer, and what to do with the derivatives of that."""
+    """The value embeddings of each layer, and the backward function for their derivatives."""
     if isinstance(module, NoValueEmbedding):
         return module(ids), lambda dvalues: None
     looked_up, kept = embedding(ids, module.table.weight)

@@ -1,8 +1,8 @@
-"""Where the derivatives by hand meet modules: which functions of `backprop` belong to which kind of module.
+"""Table of derivatives by hand: module class -> its functions of `backprop`.
 
-`forward(module, x)` gives (y, kept); `backward(module, dy, kept)` gives dx and adds the derivatives of the module's own parameters
-to their .grad, as autograd does. A tied parameter is added to twice, a frozen one never. The walk through a whole model is made of
-these two calls; see `manual_decoder`.
+`forward(module, x)` gives (y, kept); `backward(module, dy, kept)` gives dx and adds the derivatives of the module's own
+parameters to their .grad, as autograd does. A tied parameter is added to twice, a frozen one never. The walk through a
+whole model is made of these two calls; see `manual_decoder`.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,7 +1,8 @@
 """A recurrent model's next-token loss and all its derivatives, without autograd: `models/rnn.py`, walked there and back through time.
 
-The walk itself is `backprop/recurrent_model.py`; here its derivatives find their parameters. A layer of `layers/recurrent.py` has one
-bias where the equations have two: that of the text, and in a GRU that of the recalled part of n alone.
+The walk itself is `backprop/recurrent_model.py`; here its derivatives find their parameters. A layer of
+`layers/recurrent.py` has one bias where the equations have two: that of the text, and in a GRU that of the recalled
+part of n alone.
 """
 
 import torch
@@ -30,7 +31,8 @@ class ManualRNN:
     def __call__(self, batch: Batch) -> Loss:
         """The summed loss; its derivatives are added to the .grad of the parameters, as `loss.total.backward()` would."""
         model = self.model
-        # As in the model, padding moves behind each row's tokens, where it comes too late to be read; targets move along.
+        # As in the model, padding moves behind each row's tokens, where it comes too late to be read; targets move
+        # along.
         order = (batch.tokens < 0).to(torch.uint8).argsort(dim=1, stable=True)  # (B, T)
         tokens, targets = (x.gather(1, order) for x in (batch.tokens, batch.targets))
         layers, states = [_weights(layer) for layer in model.layers], model.start(len(tokens)).layers

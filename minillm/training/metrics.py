@@ -1,7 +1,7 @@
 """The log of a run: one JSON object a line in metrics.jsonl.
 
-The log can be cut back to a step, because a run that was killed goes on from its last checkpoint and repeats what came after.
-Next: `curves`, which draws it.
+The log can be cut back to a step, because a run that was killed goes on from its last checkpoint and repeats what came
+after. Next: `curves`, which draws it.
 """
 
 import json

@@ -89,7 +89,7 @@ class AdamW:
         _forget_gradients(self.parameters)
 
     def state_dict(self) -> dict:
-        """All that a resumed run needs."""
+        """The state that a resumed run needs."""
         return {"m": self.m, "v": self.v, "t": self.t}
 
     def load_state_dict(self, state: dict) -> None:
@@ -132,7 +132,7 @@ class Muon:
         _forget_gradients(self.parameters)
 
     def state_dict(self) -> dict:
-        """All that a resumed run needs."""
+        """The state that a resumed run needs."""
         return {"m": self.m}
 
     def load_state_dict(self, state: dict) -> None:
@@ -157,7 +157,7 @@ class Together:
             member.zero_grad()
 
     def state_dict(self) -> dict:
-        """All that a resumed run needs."""
+        """The state that a resumed run needs."""
         return {"members": [member.state_dict() for member in self.members]}
 
     def load_state_dict(self, state: dict) -> None:
@@ -197,9 +197,9 @@ def orthogonal(x: Tensor, steps: int = 5) -> Tensor:
     """Bring the singular values of matrices near 1: x (..., R, C) -> (..., R, C), singular values 0.68 ... 1.21.
 
     Each Newton-Schulz step applies the quintic a s + b s^3 + c s^5 to every singular value s. Its slope at 0 is 3.4, so
-    that small values grow quickly: all above 1/500 of the norm of x get there, smaller ones remain smaller. The products
-    are in bfloat16, which is exact enough for a direction; in float64 for float64, and in float32 on a processor that
-    only emulates bfloat16.
+    that small values grow quickly: all above 1/500 of the norm of x get there, smaller ones remain smaller. The
+    products are in bfloat16, which is exact enough for a direction; in float64 for float64, and in float32 on a
+    processor that only emulates bfloat16.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     y = x if x.dtype == torch.float64 or not has_bfloat16(x.device) else x.bfloat16()

@@ -1,8 +1,9 @@
-"""Where the time of a training step goes, and how near it comes to what the machine can do (train.py --profile 20).
+"""Profiling: the time of a training step by part, and its share of the machine's peak (train.py --profile 20).
 
-Two measured rates bound every step: arithmetic (a large matrix product) and memory (a large copy). The roofline (Williams et al.
-2009): a step of F operations that touches M bytes takes at least max(F / arithmetic, M / memory) seconds. Operations are those of
-matrix products, forward and backward; bytes are those that every operation reads and writes, whether a cache had them or not.
+Two measured rates bound every step: arithmetic (a large matrix product) and memory (a large copy). The roofline
+(Williams et al. 2009): a step of F operations that touches M bytes takes at least max(F / arithmetic, M / memory)
+seconds. Operations are those of matrix products, forward and backward; bytes are those that every operation reads and
+writes, whether a cache had them or not.
 """
 
 import os
@@ -34,7 +35,7 @@ ATTENTION = (
 
 
 class Profile(NamedTuple):
-    """What one training step costs."""
+    """Costs of one training step."""
 
     seconds: dict[str, float]  # of a step, by part
     n_operations: int  # additions and multiplications of matrix products
@@ -74,7 +75,7 @@ def profile(step: GradientStep, batch: Callable[[int], Batch], n_steps: int, dev
 
 
 def _shares(step: GradientStep, batch: Callable[[int], Batch], n_steps: int, device: str) -> dict[str, float]:
-    """Of the recorded time, by part; they sum to 1."""
+    """Shares of the recorded time, by part; they sum to 1."""
     on_cuda = torch.device(device).type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
     os.environ.setdefault(

@@ -5,8 +5,8 @@
     inverse_sqrt   warm-up of w steps, then 1 / sqrt(step), moved and stretched to run from the peak to the floor; the peak is the
                    original's  D^-0.5 w^-0.5                                                          Vaswani et al. 2017
 
-Warm-up step s of w has (s + 1) / w of the peak, so that no step is wasted at zero and the last warm-up step is the peak. The floor
-bounds what comes after warm-up, and the last step of a run has exactly the floor.
+Warm-up step s of w has (s + 1) / w of the peak, so that no step is wasted at zero and the last warm-up step is the
+peak. The floor bounds what comes after warm-up, and the last step of a run has exactly the floor.
 """
 
 import math

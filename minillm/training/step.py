@@ -94,7 +94,7 @@ class GradientStep:
         return metrics | mean_metrics(losses) | self.balance.finish()
 
     def parts(self) -> Parts:
-        """What does the work in the next step."""
+        """The parts that do the next step: the plain ones, or their twins."""
         return self.choose(Parts(self.working, self.objective, self.copy, self.gradients, self.optimizer))
 
     def micro_batches(self, batch: Batch) -> list[Batch]:
@@ -114,7 +114,7 @@ class GradientStep:
         return now.objective(now.model, batch)
 
     def state_dict(self) -> dict:
-        """All that a resumed run needs, dropout's randomness included; of the model, what is not frozen."""
+        """The state that a resumed run needs, dropout's randomness included; of the model, what is not frozen."""
         return {
             "model": trained_state(self.model),
             "optimizer": self.optimizer.state_dict(),
