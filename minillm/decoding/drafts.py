@@ -35,6 +35,11 @@ class Draft(NamedTuple):
     tokens: Tensor  # (B, K) long; EMPTY from where a row has no more
     probs: Tensor  # (B, K, V) float64: the distribution that each was drawn from; 0 where there is none
 
+    def trimmed(self) -> "Draft":
+        """The draft without the last columns, in which no row has a token: they would be read for nothing."""
+        K = int((self.tokens >= 0).any(0).sum())
+        return Draft(self.tokens[:, :K], self.probs[:, :K])
+
 
 class Drafting(Protocol):
     """A drafter at work on a batch."""

@@ -233,7 +233,9 @@ class _Speculation:
         K, sampler = max(wanted), self.rows.sampler
         uniforms = _uniforms(self.rows.generators, wanted).to(text.device)  # (B, 2K + 1)
         most, to_draft, to_verify = torch.tensor(wanted, device=text.device), uniforms[:, :K], uniforms[:, K:]
-        draft = self.drafting.propose(text, self.lengths, most, sampler, to_draft)
+        draft = self.drafting.propose(text, self.lengths, most, sampler, to_draft).trimmed()
+        K = draft.tokens.shape[1]
+        to_verify = torch.cat([to_verify[:, :K], to_verify[:, -1:]], dim=1)
         places = self.lengths[:, None] + torch.arange(K + 1, device=text.device)  # (B, K + 1)
         text.scatter_(1, places[:, :-1], draft.tokens)
         logits = self.target.read(text, self.lengths, draft.tokens)  # (B, K + 1, V)

@@ -517,3 +517,16 @@ def test_nothing_is_read_where_nothing_may_be_written():
     assert outcomes(speculate(model, [[1]], GREEDY, max_new_tokens=0, **how)) == [([], "length")]
     assert speculate(model, [], GREEDY, drafter=PromptLookup(V), max_new_tokens=5, generators=[]) == []
     assert model.calls == []
+
+
+def test_columns_in_which_no_row_has_a_guess_are_not_read():
+    class Silent(PromptLookup):
+        """Finds nothing."""
+
+        def propose(self, texts, lengths, wanted, sampler, uniforms):
+            draft = super().propose(texts, lengths, wanted, sampler, uniforms)
+            return Draft(torch.full_like(draft.tokens, EMPTY), torch.zeros_like(draft.probs))
+
+    model = Remembers(V)
+    speculate(model, [[1, 2], [3]], GREEDY, max_new_tokens=5, drafter=Silent(V), n_draft=3, generators=seeded([0, 1]))
+    assert model.calls == [(2, 2), *[(2, 1)] * 4]
