@@ -153,5 +153,5 @@ def limit_of(context_length: int | None, prompt_length: int, max_new_tokens: int
 
 
 def logprobs_of(logits: Tensor, tokens: Tensor) -> Tensor:
-    """ln p of each token (...) under logits (..., V), in nats: (...) float64; some number where the token is EMPTY."""
-    return logits.double().log_softmax(-1).gather(-1, tokens.clamp(min=0)[..., None]).squeeze(-1)
+    """ln p of each token (...) under logits (..., V), in nats: (...) float64."""
+    return logits.double().log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)

@@ -8,6 +8,7 @@ company.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -142,12 +143,12 @@ def invert(logits: Tensor, uniforms: Tensor) -> Tensor:
 
 def possible_in(probs: Tensor) -> Tensor:
     """Whether each row of probabilities (B, V) is a distribution, (B,) bool; not where every logit was banned."""
-    return probs.sum(-1).isfinite()  # subtle: a finite sum has none but finite terms
+    return probs.sum(-1) > 0  # subtle: one NaN makes the sum NaN, which is not above 0
 
 
 def refuse_impossible(possible: Tensor) -> None:
     """Raise ValueError where a row, of (B,) bool, has no token to take."""
-    if not bool(possible.all()):
+    if not all(possible.tolist()):
         raise ValueError(
             "logits: expected a finite one in every row; the model diverged, "
             "or every token is banned (loosen the penalties)"
@@ -199,7 +200,7 @@ class Sampler:
         """
         if self.greedy:
             best = self._before_greedy.shape(logits, history).max(-1)
-            return best.indices, best.values.isfinite()
+            return best.indices, best.values.abs() < math.inf  # subtle: False for NaN too
         probs = self.distribution(logits, history)
         return pass_at(probs, uniforms), possible_in(probs)
 

@@ -249,7 +249,7 @@ class _Speculation:
 
     def _judge(self, said: _Call) -> list[Event]:
         """The events of every accepted token, row by row; what was drafted behind the end of a text is dropped."""
-        told = torch.stack([said.new.double(), logprobs_of(said.logits, said.new)]).tolist()  # (2, B, J)
+        told = torch.stack([said.new.double(), logprobs_of(said.logits, said.new.clamp(min=0))]).tolist()  # (2, B, J)
         events = []
         for row, tokens, nats, n_drafted, n_accepted in zip(
             self.rows.numbers, *told, said.n_drafted, said.n_accepted, strict=True

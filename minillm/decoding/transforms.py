@@ -18,6 +18,7 @@ from torch import Tensor
 
 Transform = Callable[[Tensor, Tensor], Tensor]  # (logits (B, V), history (B, T)) -> logits; pure
 
+WIDE = (torch.float32, torch.float64)  # precisions in which logits are computed as they are
 BANNED = -math.inf  # the logit of a token whose probability is exactly 0
 ROUNDING = 1e-12  # a sum of 50,000 float64 probabilities errs by less; a mass this near to p has reached it
 
@@ -169,7 +170,7 @@ def rows_of(logits: Tensor, history: Tensor) -> Tensor:
 
 def widen(logits: Tensor) -> Tensor:
     """float16 and bfloat16 as float32; float32 and float64 as they are."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits if logits.dtype in WIDE else logits.float()
 
 
 def keep(logits: Tensor, kept: Tensor) -> Tensor:

@@ -49,11 +49,11 @@ class SideBySide:
         self.bias, of_biases = _laid(biases)
         if self.bias is None and biases:
             self.weight = None
-        self.places = [(address, True) for address in (*of_weights, *of_biases)]
+        self.addresses = [*of_weights, *of_biases]
 
     def holds(self) -> bool:
         """Whether all are where they were: not moved, cast or turned. What they hold may have changed."""
-        return self.places == [(part.data_ptr(), part.is_contiguous()) for part in self.parts]
+        return self.addresses == [part.data_ptr() for part in self.parts] and all(map(Tensor.is_contiguous, self.parts))
 
 
 def _laid(parts: list[Tensor]) -> tuple[Tensor | None, list[int]]:

@@ -20,7 +20,7 @@ def test_values_and_gradients_are_those_of_the_plain_layer(n, k, capacity, share
     beside = MLP(D, 3 * F, relu2) if shared else NoSharedExpert()
     plain = MoE(Router(D, E, k, capacity_factor=capacity), ExpertMLPs(E, D, F, relu2), beside).double()
     fast = accelerate(plain, training=True)
-    assert type(fast) is FastMoE and type(fast.experts.up) is FastStackedLinear and fast.router is plain.router
+    assert isinstance(fast, FastMoE) and isinstance(fast.experts.up, FastStackedLinear) and fast.router is plain.router
     x, direction, results = torch.randn(n, D, dtype=torch.float64, requires_grad=True), torch.randn(n, D), []
     for layer in (fast, plain):
         out = layer(x)
