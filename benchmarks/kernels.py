@@ -1,23 +1,38 @@
-"""Hand-written kernels compared with what they replace: python -m benchmarks.kernels
+"""The twins of minillm/speed/, each compared with the plain code that it stands in for: python -m benchmarks.kernels
 
-Forward and backward on one thread, the two in turns: milliseconds of each, and the speed-up. Freed memory is kept, as
-in training.
+Forward and backward of a layer or a function, or one step of an optimizer, on one thread, the two in turns: milliseconds
+of each, and the speed-up. Freed memory is kept, as in training. Attention is compared with torch's fused kernel, and
+cross-entropy in tiles with all rows at once.
 """
 
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from benchmarks.record import record
 from benchmarks.timing import in_turns, ratios
+from minillm.cache.kv_cache import NO_CACHE, Positions
 from minillm.config.flags import Parser
-from minillm.layers.attention import attend_written_out
+from minillm.layers.attention import Attention
+from minillm.layers.feedforward import relu2
+from minillm.layers.moe import ExpertMLPs, MoE, NoSharedExpert, Router
+from minillm.layers.ngram_embedding import NgramEmbedding
 from minillm.layers.norm import RMSNorm
+from minillm.layers.recurrent import GRU, LSTM
+from minillm.runs import wiring
+from minillm.runs.config import load_config
 from minillm.speed import chunked_cross_entropy
+from minillm.speed.accelerate import accelerate, faster
 from minillm.speed.allocator import keep_freed_memory
+from minillm.speed.written_out_attention import attend_written_out
+from minillm.training.fast_step import Fast
+from minillm.training.gradients import Gradients
+from minillm.training.optim import AdamW, Muon
+from minillm.training.precision import WorkingCopy
 
-Ways = dict[str, Callable[[], object]]  # "ours" and "other"
+Ways = dict[str, Callable[[], object]]  # "ours" and "other", the plain code
 
 
 def attention(B: int, H: int, T: int, K: int) -> Ways:
@@ -43,11 +58,63 @@ def tiles(N: int, V: int) -> Ways:
     return {"ours": lambda: work(rows), "other": lambda: work(N)}
 
 
-def rms_norm(N: int, D: int) -> Ways:
-    """RMSNorm: differentiated by hand, against autograd."""
-    x, gradient, norm = torch.randn(N, D, requires_grad=True), torch.randn(N, D), RMSNorm(D)
-    formula = lambda: x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.eps) * norm.weight  # noqa: E731
-    return {"ours": lambda: norm(x).backward(gradient), "other": lambda: formula().backward(gradient)}
+def layer(plain: nn.Module, *inputs: object) -> Ways:
+    """A layer: its twin, against the plain one."""
+    return function(accelerate(plain, training=True), plain, *inputs)
+
+
+def function(fast: Callable, plain: Callable, *inputs: object) -> Ways:
+    """A twin against a plain function, forward and backward."""
+    with torch.no_grad():
+        gradients = [torch.randn_like(out) for out in _tensors(plain(*inputs))]
+    run = lambda work: torch.autograd.backward(_tensors(work(*inputs)), gradients)  # noqa: E731
+    return {"ours": lambda: run(fast), "other": lambda: run(plain)}
+
+
+def _tensors(out: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
+    return [out] if isinstance(out, Tensor) else list(out)
+
+
+def recurrent(cell: type[LSTM | GRU], T: int, B: int, D: int) -> Ways:
+    """A recurrent layer of D over B rows of T tokens."""
+    return layer(cell(D, D), torch.randn(T, B, D, requires_grad=True), (torch.zeros(B, D),) * cell.n_states)
+
+
+def ngrams(B: int, T: int) -> Ways:
+    """The n-gram embedding of whole texts."""
+    positions = Positions(torch.arange(T)[None], dense=True)
+    return layer(NgramEmbedding(4096, 128, 1664), torch.randint(1664, (B, T)), positions, NO_CACHE)
+
+
+def experts(N: int, D: int) -> Ways:
+    """Eight experts, two for each of N tokens."""
+    plain = MoE(Router(D, 8, 2), ExpertMLPs(8, D, 4 * D, relu2), NoSharedExpert())
+    return layer(plain, torch.randn(N, D, requires_grad=True))
+
+
+def of_parameters(make: Callable[[list[Tensor]], object], work: Callable[[object], object]) -> Ways:
+    """Work on the weights of gpt-tiny and their gradients, such as an optimizer's step."""
+    parameters = [p for p in wiring.build_model(load_config("gpt-tiny"), 1664).blocks.parameters() if p.ndim == 2]
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    plain = make(parameters)
+    fast = Fast().twin(plain)
+    return {"ours": lambda: work(fast), "other": lambda: work(plain)}
+
+
+def bfloat16_copy() -> Ways:
+    """The bfloat16 copy of gpt-tiny: weights read, and gradients given back."""
+    model = wiring.build_model(load_config("gpt-tiny"), 1664)
+    plain = WorkingCopy(model)
+    fast = Fast().twin(plain)
+
+    def move(moves: WorkingCopy) -> None:
+        moves.read()
+        for weight, worked in plain.pairs:
+            weight.grad, worked.grad = torch.zeros_like(weight), worked.detach()
+        moves.give()
+
+    return {"ours": lambda: move(fast), "other": lambda: move(plain)}
 
 
 KERNELS: dict[str, Callable[[], Ways]] = {
@@ -57,7 +124,17 @@ KERNELS: dict[str, Callable[[], Ways]] = {
     "attention-1024": lambda: attention(3, 2, 1024, 64),
     "attention-2048": lambda: attention(2, 2, 2048, 64),
     "cross-entropy": lambda: tiles(3072, 3072),
-    "rms-norm": lambda: rms_norm(3072, 128),
+    "rms-norm": lambda: layer(RMSNorm(128), torch.randn(3072, 128, requires_grad=True)),
+    "squared-relu": lambda: function(faster(relu2), relu2, torch.randn(3072, 512, requires_grad=True)),
+    "joined-projections": lambda: layer(Attention(128, 4, 4, 32), torch.randn(1, 8, 128, requires_grad=True)),
+    "ngram-lookups": lambda: ngrams(12, 256),
+    "experts": lambda: experts(3072, 128),
+    "lstm": lambda: recurrent(LSTM, 128, 16, 256),
+    "gru": lambda: recurrent(GRU, 128, 16, 256),
+    "muon": lambda: of_parameters(Muon, lambda muon: muon.step()),
+    "adamw": lambda: of_parameters(AdamW, lambda adamw: adamw.step()),
+    "flat-gradient": lambda: of_parameters(Gradients, lambda gradients: (gradients.zero(), gradients.clip(1.0))),
+    "bfloat16-copy": bfloat16_copy,
 }
 
 

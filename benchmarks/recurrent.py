@@ -1,4 +1,4 @@
-"""The recurrent layers compared with torch's: python -m benchmarks.recurrent [--cells lstm gru rnn] [--repeats 15]
+"""The accelerated recurrent layers compared with torch's: python -m benchmarks.recurrent [--cells lstm gru rnn] [--repeats 15]
 
 Forward and backward of a stack over random vectors, the two in turns: tokens per second of each, and their ratio. By
 default two layers of 256 and 16 rows of 128 tokens, with torch's default number of threads.
@@ -11,6 +11,7 @@ from benchmarks.record import record
 from benchmarks.timing import in_turns, rates
 from minillm.config.flags import Parser
 from minillm.models.rnn import CELLS
+from minillm.speed.accelerate import accelerate
 
 THEIRS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -18,13 +19,14 @@ THEIRS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 def measure(cell: str, B: int, T: int, H: int, n_layers: int, repeats: int) -> dict[str, list[float]]:
     """Seconds of forward and backward, ours and torch's."""
     ours, theirs = nn.ModuleList(CELLS[cell](H, H) for _ in range(n_layers)), THEIRS[cell](H, H, n_layers)
+    layers = accelerate(ours, training=True)
     x, pull = torch.randn(T, B, H).requires_grad_(), torch.randn(T, B, H)
     zeros = (torch.zeros(B, H),) * CELLS[cell].n_states
 
     def read_ours() -> None:
         ours.zero_grad()
         said = x
-        for layer in ours:
+        for layer in layers:
             said = layer(said, zeros)[0]
         said.backward(pull)
 

@@ -9,11 +9,13 @@ sign` runs the equality tests and rewrites the file only if they pass. Read `rms
 
 import ast
 import functools
+import gc
 import hashlib
 import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
@@ -148,25 +150,25 @@ class Source(NamedTuple):
     """The source file of a module: what it says, and what it compiles to."""
 
     lines: list[str]
-    nodes: dict[str, ast.stmt]  # by qualified name
+    places: dict[str, tuple[int, int]]  # by qualified name: its lines, decorators included, as a slice
     code: dict[str, list[CodeType]]
     imports: dict[str, tuple[str, str]]  # name -> module of minillm, and the name that it has there
 
     def sha256(self, thing: Any) -> str:
         """SHA-256 of the lines of a class or function, decorators included."""
-        node = self.nodes[thing.__qualname__]
-        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-        return hashlib.sha256("".join(self.lines[first - 1 : node.end_lineno]).encode()).hexdigest()
+        begin, end = self.places[thing.__qualname__]
+        return hashlib.sha256("".join(self.lines[begin:end]).encode()).hexdigest()
 
     def is_loaded(self, thing: Any) -> bool:
         """Whether a class or function is, in this process, what the file compiles to."""
         namespace, name = _place(thing)
-        if namespace.get(name) is not thing or thing.__qualname__ not in self.nodes:
+        if namespace.get(name) is not thing or thing.__qualname__ not in self.places:
             return False
         if not isinstance(thing, type):
             return self._has(thing.__qualname__, thing)
-        body = self.nodes[thing.__qualname__].body
-        methods = {node.name for node in body if isinstance(node, ast.FunctionDef)}
+        prefix = f"{thing.__qualname__}."
+        inner = (name.removeprefix(prefix) for name in self.places if name.startswith(prefix))
+        methods = {name for name in inner if "." not in name}
         held = {name: value for name, value in vars(thing).items() if _function(value) or callable(value)}
         known = all(self._has(f"{thing.__qualname__}.{name}", value) for name, value in held.items())
         return known and methods <= held.keys()
@@ -200,22 +202,43 @@ def _read(name: str, path: str, *_stamp: int) -> Source:
     text = Path(path).read_text(encoding="utf-8")  # subtle: any line ends become "\n"
     spec = sys.modules[name].__spec__
     code = spec.loader.get_code(name) if spec is not None else compile(text, path, "exec")  # from the cache of bytecode
-    nodes, codes, imports = {}, {}, {}
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(OURS):
-            imports |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
-        nodes |= dict(_named(node, ""))
+    with _no_collection():
+        places, imports = _outline(ast.parse(text))
+    codes: dict[str, list[CodeType]] = {}
     for each in _all_code(code):
         codes.setdefault(each.co_qualname, []).append(each)
-    return Source(text.splitlines(keepends=True), nodes, codes, imports)
+    return Source(text.splitlines(keepends=True), places, codes, imports)
 
 
-def _named(node: ast.stmt, prefix: str) -> Iterator[tuple[str, ast.stmt]]:
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the garbage collector from walking through all of torch because a syntax tree has many objects."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _outline(tree: ast.Module) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[str, str]]]:
+    """The places and imports of a `Source`."""
+    places, imports = {}, {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(OURS):
+            imports |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
+        places |= dict(_places(node, ""))
+    return places, imports
+
+
+def _places(node: ast.stmt, prefix: str) -> Iterator[tuple[str, tuple[int, int]]]:
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        yield prefix + node.name, node
+        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        yield prefix + node.name, (first - 1, node.end_lineno)
     if isinstance(node, ast.ClassDef):
         for inner in node.body:
-            yield from _named(inner, f"{prefix}{node.name}.")
+            yield from _places(inner, f"{prefix}{node.name}.")
 
 
 def _all_code(code: CodeType) -> Iterator[CodeType]:
