@@ -120,7 +120,7 @@ def test_a_disk_that_is_full_says_how_to_go_on_or_that_nothing_is_there_yet(
     again = said(capsys, "--resume", mine, "--train.max_steps", "9")
     assert (
         "the one before it is whole: the disk is full; free some space, "
-        f"and go on with: python train.py --resume {mine}" in again
+        f"and continue with: python train.py --resume {mine}" in again
     )
     monkeypatch.undo()
     words = ["--config", "gpt-tiny", *flags(data__corpus=finished.parent / "my.txt", train__run=tmp_path / "new")]

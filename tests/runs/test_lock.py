@@ -139,7 +139,8 @@ def test_where_a_file_system_knows_no_locks_training_goes_on_and_says_so(tmp_pat
         pass
     err = capsys.readouterr().err
     assert (
-        err == "no lock can be had here (Function not implemented): take care that no other process trains this run\n"
+        err
+        == "this file system has no locks (Function not implemented): make sure that no other process trains this run\n"
     )
 
 
