@@ -197,7 +197,7 @@ def test_a_translation_is_scored_as_beam_search_scores_it_given_its_own_source()
 @pytest.mark.parametrize(
     ("ask", "sentence"),
     [
-        (lambda text: text.score(["ab"], [""]), r"^text 0 = '': expected one character at least"),
+        (lambda text: text.score(["ab"], [""]), r"^text 0 = '': expected at least one character"),
         (lambda text: text.score(["ab", "a"], ["b"]), r"^2 contexts: expected one for each of the 1 texts"),
         (lambda text: text.score("ab", ["c"]), r"^contexts = 'ab': expected a list of texts; write \['ab'\]"),
         (lambda text: text.logprobs("ab"), r"^texts = 'ab': expected a list of texts"),
