@@ -42,10 +42,10 @@ class Parse:
 
 
 class Node:
-    """A part of a rule, with exact figures of its texts.
+    """A part of a rule, with exact numbers that describe its texts.
 
-    Their `count`, `entropy` (nats), number of spaces (`shortest` to `longest`), and `copies`, the mean number of words
-    that memory determines.
+    `count`: number of texts; `entropy`: in nats; `shortest` and `longest`: least and greatest number of
+    spaces; `copies`: mean number of words that memory determines.
     """
 
     count, entropy, shortest, longest, copies = 1, 0.0, 0, 0, 0.0
