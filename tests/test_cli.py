@@ -41,7 +41,7 @@ SMALL = {
 }
 
 
-flags = partial(tiny.flags, SMALL)  # of a run that takes a second
+flags = partial(tiny.flags, SMALL)  # flags of a run that takes one second
 
 
 def start(script, *words, cwd, **how):
@@ -61,7 +61,7 @@ def weights(path):
 
 
 def same(a, b):
-    """Equal to the bit, whatever is nested in what."""
+    """Bitwise equality of nested tensors, dictionaries and lists."""
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict):

@@ -22,7 +22,7 @@ SMALL = {
     "train.max_steps": 2,
     "train.precision": "fp32",
 }
-flags = partial(tiny.flags, SMALL)  # of a run that takes a second
+flags = partial(tiny.flags, SMALL)  # flags of a run that takes one second
 RECURRENT = {name: value for name, value in SMALL.items() if name not in ("model.d_model", "model.n_heads")} | {
     "model.d_hidden": 16
 }

@@ -37,7 +37,7 @@ SMALL = {
 }
 
 
-flags = partial(tiny.flags, SMALL)  # of a run that takes a second
+flags = partial(tiny.flags, SMALL)  # flags of a run that takes one second
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ SMALL |= {"text.max_new_tokens": 5, "optim.lr": 0.02}
 
 
 def go(folder, text: str, config: str = "gpt-tiny", **more) -> int:
-    """Train on a text; the exit status."""
+    """Train on a text; return the exit status."""
     (folder / "my.txt").write_text(text)
     return train.main(
         ["--config", config, *tiny.flags(SMALL, data__corpus=folder / "my.txt", train__run=folder / "run", **more)]

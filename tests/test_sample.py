@@ -61,7 +61,7 @@ def written(*words: object, run: OpenRun | None = None) -> list[str]:
 
 
 def order_of(*words: str, run: OpenRun | None = None) -> writing.Order:
-    """What would be written."""
+    """The order that sample.py passes to generation."""
     found = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sample, "write", lambda order, *_: found.append(order))

@@ -29,7 +29,7 @@ def stream_of(ids: list[int]) -> TokenStream:
 
 
 class Next(nn.Module):
-    """Says that t + 1 follows t."""
+    """Predicts t + 1 after t."""
 
     def __init__(self):
         super().__init__()

@@ -68,7 +68,7 @@ def test_a_run_that_ends_while_another_prepares_is_not_overwritten(finished, tmp
     with folder.ExitStack() as held:
         assert folder.new_folder("", "gpt", held) == Path("runs/gpt-2")
         with original(Path("runs/gpt")):
-            pass  # which is held by nobody
+            pass  # the lock, which nobody holds
     with pytest.raises(ValueError, match="expected no run there; use --resume"), folder.ExitStack() as held:
         folder.new_folder("elsewhere/gpt", "x", held)
 

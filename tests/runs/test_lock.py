@@ -27,7 +27,7 @@ with only_trainer(Path(sys.argv[1])):
 
 @pytest.fixture
 def another(tmp_path):
-    """Another process, which holds `tmp_path`/run."""
+    """Another process that holds the lock on `tmp_path`/run."""
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path / "run")], env=env, stdout=subprocess.PIPE, text=True
@@ -39,7 +39,7 @@ def another(tmp_path):
 
 
 def test_a_run_that_another_process_trains_is_refused_and_the_process_named(another, tmp_path):
-    for _ in range(2):  # a refusal takes nothing away
+    for _ in range(2):  # a refusal does not release the lock
         with pytest.raises(Taken, match=rf"run: expected no other training of this run, found process {another.pid};"):
             only_trainer(tmp_path / "run").__enter__()
     with only_trainer(tmp_path / "another run"):

@@ -41,7 +41,7 @@ def model(kind: str, vocab_size: int):
     torch.manual_seed(0)
     if kind == "decoder":
         config = tiny.config(n_kv_heads=2, context_length=64)
-        return tiny.Decoder(config, vocab_size).double().train()  # scored in evaluation mode all the same
+        return tiny.Decoder(config, vocab_size).double().train()  # scoring must switch to eval mode
     if kind == "lstm":
         return RNN(RNNConfig(d_hidden=7, init_embed=1.0, dropout=0.3), vocab_size).double()
     counted = Ngram(NgramConfig(order=3), vocab_size).double()
@@ -56,7 +56,7 @@ def text_model(kind: str, tokenizer=LETTERS, documents: bool = True) -> TextMode
 
 @torch.inference_mode()
 def slowly(text: TextModel, ids: list[int], n_given: int) -> list[float]:
-    """Every token after the first `n_given`, each by reading all that stands before it."""
+    """The log-probability of each token after the first `n_given`, from one read of all tokens before it."""
     net, logprobs = text.model, []
     net.eval()
     for n in range(n_given, len(ids)):
