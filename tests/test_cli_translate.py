@@ -148,7 +148,7 @@ WRONG = {
     "stories": (["--data.corpus", "stories"], "expected translation, or a .tsv file"),
     "cleaning": (
         ["--data.clean", "true"],
-        "data.clean = true: expected false, its default, since cleaning drops single texts",
+        "data.clean = true: expected false, its default, since cleaning removes single texts",
     ),
     "short context": (["--model.context_length", "8"], "expected at most model.context_length = 8"),
 }
