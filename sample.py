@@ -1,4 +1,4 @@
-"""Write with a trained model, or ask an encoder. Default: the newest run in runs/, with the sampling settings of its config."""
+"""Generate text with a trained model, or query an encoder. Default: the newest run in runs/, with its own settings."""
 
 import argparse
 import dataclasses
@@ -26,14 +26,14 @@ from minillm.system.out_of_memory import memory_errors_as_value_errors
 from minillm.text.model import TextModel
 
 EXAMPLES = """\
-python sample.py --top-p 0.9                             # a text by the newest run; the seed is printed
+python sample.py --top-p 0.9                             # a text by the newest run; prints its seed
 python sample.py --top-p 0.9 --seed 481516               # the same text again
 python sample.py --run runs/gpt-tiny --prompt "One day" --num-samples 3 --stream
-python sample.py --preset balanced --check               # with stories: whether each is whole and consistent
+python sample.py --preset balanced --check               # stories: is each one whole and consistent?
 python sample.py --beams 4 --num-return 2                # the most probable texts that a search finds
 python sample.py --explain why.json                      # why each token was drawn
-python sample.py --attention                             # what each token looked at
-python sample.py --cache int4 --weights int8             # a smaller memory, smaller weights
+python sample.py --attention                             # what each token attends to
+python sample.py --cache int4 --weights int8             # a smaller cache, smaller weights
 python sample.py --fill "Once there was a clever [MASK] called Anna."   # with an encoder"""
 OFTEN = [
     *("run", "prompt", "num_samples", "max_new_tokens", "seed", "temperature", "top_k", "top_p"),
@@ -44,7 +44,7 @@ LOWER = "write less at once: lower --beams, --num-samples, --best-of or --max-ne
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse, build, go; the exit status."""
+    """Parse the command line and generate; return the exit status."""
     args = build_parser().parse(argv)
     try:
         with memory_errors_as_value_errors(LOWER, limited=wiring.find_device(args.device) == "cpu"):
@@ -68,47 +68,47 @@ def build_parser() -> Parser:
         "--adapter",
         metavar="RUN",
         type=Path,
-        help="folder of an adapter to put on --run; default of --run: its own base",
+        help="folder of an adapter to put on --run; then --run defaults to its base",
     )
-    parser.add_argument("--prompt", metavar="TEXT", help="text to go on from; default: as the run's config says")
+    parser.add_argument("--prompt", metavar="TEXT", help="text to continue; default: the run's own prompt")
     parser.add_argument(
-        "--seed", metavar="N", help="of the first text; the others count up; default: a fresh one, which is printed"
+        "--seed",
+        metavar="N",
+        help="seed of the first text, the next has N + 1 and so on; default: a random one, which is printed",
     )
     parser.add_argument(
         "--preset", metavar="NAME", help=f"named sampling settings, which single flags override: {', '.join(PRESETS)}"
     )
     parser.add_argument(
-        "--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given several times"
+        "--stop", action="append", default=[], metavar="TEXT", help="end before this text; can be given several times"
     )
-    parser.add_argument("--stream", action="store_true", help="show the text as it is written")
+    parser.add_argument("--stream", action="store_true", help="show the text while it is generated")
     parser.add_argument(
         "--check", action="store_true", help="with stories: say whether each text is a whole, consistent story"
     )
     parser.add_argument(
-        "--attention", action="store_true", help="show what each token looked at; of translators, in the source"
+        "--attention", action="store_true", help="show what each token attends to; for a translator, in the source"
     )
     parser.add_argument(
         "--draft",
         metavar="RUN",
-        help="write the same but faster, by guesses of a smaller run, of ngram (a table) or of prompt (the text)",
+        help="speculative decoding, faster: draft with a smaller run, ngram (a table) or prompt (the text itself)",
     )
     parser.add_argument(
         "--explain",
         metavar="FILE",
         nargs="?",
         const="",
-        help="say why each token was drawn, and keep all of it in FILE, as JSON, if named",
+        help="explain why each token was drawn; save all of it as JSON in FILE, if given",
     )
     parser.add_argument(
-        "--weights", choices=WEIGHTS, help="format of the weights while writing; default: as they were saved"
+        "--weights", choices=WEIGHTS, help="format of the weights during generation; default: as they were saved"
     )
+    parser.add_argument("--device", default="auto", help="auto (CUDA if available, else the CPU), cpu, cuda or mps")
+    parser.add_argument("--plain", action="store_true", help="run the plain modules, without their fast twins")
+    parser.add_argument("--fill", metavar="TEXT", help="with an encoder: fill in each [MASK] of a text")
     parser.add_argument(
-        "--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps"
-    )
-    parser.add_argument("--plain", action="store_true", help="run the library's own code, without fast twins")
-    parser.add_argument("--fill", metavar="TEXT", help="with an encoder: what may stand in each [MASK] of a text")
-    parser.add_argument(
-        "--nearest", metavar="TEXT", help="with an encoder: which sentences of --among are most like a text"
+        "--nearest", metavar="TEXT", help="with an encoder: find the sentences of --among that are most like a text"
     )
     parser.add_argument(
         "--among", type=Path, metavar="FILE", help="sentences for --nearest, one a line; default: from the run's corpus"
@@ -117,11 +117,11 @@ def build_parser() -> Parser:
         "--classify", metavar="TEXT", help="with a fine-tuned encoder: the probability of each label of a text"
     )
     headings = {
-        "how much": Request,
-        "how the next token is chosen": SamplingConfig,
-        "memory": CacheConfig,
+        "amount": Request,
+        "sampling": SamplingConfig,
+        "KV cache": CacheConfig,
         "beam search": BeamConfig,
-        "the best of several texts": BestOfConfig,
+        "best of several texts": BestOfConfig,
     }
     for heading, cls in headings.items():
         add_flags(parser, cls, dashes=True, heading=heading)
@@ -129,7 +129,7 @@ def build_parser() -> Parser:
 
 
 def go(args: argparse.Namespace) -> None:
-    """Write from the parsed command line: open the run, check the flags, print the text."""
+    """Generate from the parsed command line: open the run, check the flags, print the text."""
     given = {
         name: value for name, value in vars(args).items() if value is not None and value is not False and value != []
     }
@@ -146,8 +146,8 @@ def go(args: argparse.Namespace) -> None:
     n_tokens = request.max_new_tokens or opened.config.text.max_new_tokens
     if sampling.min_new_tokens > n_tokens:
         raise ValueError(
-            f"--min-new-tokens = {sampling.min_new_tokens}: expected at most --max-new-tokens = {n_tokens}, where every text ends; "
-            "lower it or raise the other"
+            f"--min-new-tokens = {sampling.min_new_tokens}: expected at most --max-new-tokens = {n_tokens}, where "
+            "every text ends; lower it or raise the other"
         )
     if attention:
         refuse_attention(opened, attention)
@@ -165,15 +165,15 @@ def go(args: argparse.Namespace) -> None:
         ),
         check=build_check(opened.config.data.corpus) if args.check else None,
     )
-    if said := lighten(opened.text.model, args.weights):
-        print(said)
+    if remark := lighten(opened.text.model, args.weights):
+        print(remark)
     write(order, args, beams, best_of, request, given)
 
 
 def write(
     order: Order, args: argparse.Namespace, beams: BeamConfig, best_of: BestOfConfig, request: Request, given: dict
 ) -> None:
-    """Say how, and write."""
+    """Print the settings, then generate by the chosen method."""
     opened = order.opened
     if beams.beams:
         print(f"run {opened.path} (step {opened.step}); the best of {beams.beams} beams\n", flush=True)
@@ -194,7 +194,7 @@ def write(
 
 
 def section(given: dict, default):
-    """The settings of one dataclass: those that were given, and those of `default`."""
+    """A copy of the dataclass `default` with the given flags applied."""
     return override(
         default,
         {field.name: given[field.name] for field in dataclasses.fields(default) if field.name in given},
@@ -203,7 +203,7 @@ def section(given: dict, default):
 
 
 def open_run(args: argparse.Namespace) -> OpenRun:
-    """The run that is asked for."""
+    """Load the run that the flags name."""
     path, base = args.adapter or args.run or folder.newest_run(), args.adapter and args.run
     opened = folder.open_run(path, wiring.find_device(args.device), base)
     if args.adapter and not opened.config.adapter.rank:

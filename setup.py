@@ -1,4 +1,4 @@
-"""The build step that puts configs, data and scripts into the package; the rest of the build is in pyproject.toml."""
+"""The build step that copies configs, data and scripts into the package; all other settings are in pyproject.toml."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ CARRIED = ("configs/*.toml", "data/*.txt", "train.py", "sample.py")
 
 
 def carried() -> list[str]:
-    """The files that a clone has at its top and a package in minillm/shipped/."""
+    """The files that are at the top of a clone, and in minillm/shipped/ of an installed package."""
     return sorted(str(path) for pattern in CARRIED for path in Path().glob(pattern))
 
 
 class BuildWithShippedFiles(build_py):
-    """`build_py` that copies them too, but for an editable install, which uses those of the clone."""
+    """`build_py` that also copies these files, except for an editable install, which uses the files of the clone."""
 
     def run(self) -> None:
         super().run()
@@ -24,7 +24,7 @@ class BuildWithShippedFiles(build_py):
             self.copy_file(name, str(target), preserve_mode=False)
 
     def get_source_files(self) -> list[str]:
-        """What a source archive needs."""
+        """The files of a source archive."""
         return [*super().get_source_files(), *carried()]
 
 

@@ -1,6 +1,6 @@
 """Train a model from a config. Any key of the config can be set by a flag, --section.key value.
 
---resume goes on with a run that was stopped; --init-from starts a new run with the weights of another, or trains an
+--resume continues a run that was stopped. --init-from starts a new run with the weights of another one, or trains an
 adapter on them (--adapter.rank 8).
 """
 
@@ -33,8 +33,8 @@ EXAMPLES = f"""\
 {TRAIN} --config gpt-tiny                           # the first run: two to four minutes on two CPU cores
 {TRAIN} --config gpt-tiny --data.corpus my.txt      # on your own text
 {TRAIN} --config gpt-tiny --model.n_layers 2        # any key of a config is a flag
-{TRAIN} --config gpt-tiny --show-batch              # token -> target, before you wait
-{TRAIN} --resume runs/gpt-tiny                      # go on with a run that was stopped
+{TRAIN} --config gpt-tiny --show-batch              # the first batch, token -> target
+{TRAIN} --resume runs/gpt-tiny                      # continue a run that was stopped
 {TRAIN} --config lora-tiny --init-from runs/gpt-tiny"""
 OFTEN = [
     *("config", "resume", "init_from", "device", "show_batch", "dry_run", "profile"),
@@ -44,7 +44,7 @@ LOWER = "lower train.batch_size or the sizes in [model], or raise train.n_micro_
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse, build, go; the exit status."""
+    """Parse the command line and train; return the exit status."""
     args = parse(argv)
     flags = {name: value for name, value in vars(args).items() if "." in name}
     try:
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     except Interrupted as e:
         return e.status
     except KeyboardInterrupt as e:
-        print(f"\n{e if e.args else 'interrupted before anything was trained'}", file=sys.stderr)
+        print(f"\n{e if e.args else 'interrupted before training'}", file=sys.stderr)
         return 130
     except (ValueError, OSError, Diverged) as e:
         print(f"{TRAIN.removeprefix('python ')}: {sentence(e)}", file=sys.stderr)
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def refuse_several_processes() -> None:
-    """Raise ValueError where torchrun started several processes, which would all train the same run."""
+    """Raise ValueError if torchrun started several processes; all of them would train the same run."""
     n = os.environ.get("WORLD_SIZE", "1")
     if n != "1":
         raise ValueError(
@@ -72,38 +72,38 @@ def refuse_several_processes() -> None:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
     examples = f"{EXAMPLES}\n\nconfigs:\n{textwrap.fill(known, 100, break_on_hyphens=False)}"
     parser = Parser(prog=TRAIN.removeprefix("python "), description=__doc__, examples=examples, often=OFTEN)
     parser.add_argument("--config", metavar="NAME", help="the name of a config, or a .toml file; starts a new run")
     parser.add_argument(
-        "--resume", metavar="RUN", type=Path, help="folder of a run to go on with, from its latest checkpoint"
+        "--resume", metavar="RUN", type=Path, help="folder of a run to continue from its latest checkpoint"
     )
     parser.add_argument(
         "--init-from",
         metavar="RUN",
         type=Path,
-        help="folder of a run whose weights and tokenizer a new run starts with",
+        help="folder of a run; the new run starts with its weights and tokenizer",
     )
-    parser.add_argument(
-        "--device", default="auto", help="auto (CUDA where there is one, else the CPU), cpu, cuda or mps"
-    )
+    parser.add_argument("--device", default="auto", help="auto (CUDA if available, else the CPU), cpu, cuda or mps")
     looks = parser.add_mutually_exclusive_group()
-    looks.add_argument("--show-batch", action="store_true", help="print the first batch, token by token, and stop")
+    looks.add_argument("--show-batch", action="store_true", help="print the first batch, token by token, and exit")
     looks.add_argument(
-        "--dry-run", action="store_true", help="build everything, print the plan and stop before the first step"
+        "--dry-run",
+        action="store_true",
+        help="build everything, print the plan and the config, and exit before the first step",
     )
     looks.add_argument(
-        "--profile", metavar="STEPS", type=int, help="take so many steps, print where their time goes, and stop"
+        "--profile", metavar="STEPS", type=int, help="train this many steps, print where the time goes, and exit"
     )
     add_flags(parser, RunConfig)
     args = parser.parse(argv)
     if args.profile is not None and args.profile < 1:
-        parser.error(f"--profile {args.profile}: expected a number of steps, 1 at least")
+        parser.error(f"--profile {args.profile}: expected a number of steps, at least 1")
     if args.resume and (args.config or args.init_from):
         parser.error(
-            "--resume goes on with a run as it was configured; use --init-from RUN to start a new run from its weights"
+            "--resume continues a run with its own config; use --init-from RUN to start a new run from its weights"
         )
     if not (args.config or args.resume or args.init_from):
         parser.error(f"expected --config NAME (one of {known}), --resume RUN or --init-from RUN")
@@ -111,13 +111,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def go(args: argparse.Namespace, flags: dict[str, str]) -> None:
-    """Train from the parsed command line to the summary, and hold the lock on the run meanwhile."""
+    """Train from the parsed command line to the summary, holding the lock on the run."""
     with ExitStack() as held:
         work(args, flags, held)
 
 
 def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> None:
-    """See `go`; `held` keeps the lock on the folder of the run, unless nothing is written there."""
+    """See `go`. `held` holds the lock on the run's folder, unless nothing is written there."""
     began, device = time.monotonic(), wiring.find_device(args.device)
     only_looks = args.show_batch or args.dry_run or args.profile
     if args.resume and not only_looks:
@@ -145,10 +145,10 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
         training.run(prepared, path)
         report.finish(path, config, data, prepared.validation, device, progress, began)
     except Interrupted:
-        print(f"interrupted at step {progress.step}, all saved; go on with: {TRAIN} --resume {path}")
+        print(f"interrupted at step {progress.step}, all saved; continue with: {TRAIN} --resume {path}")
         raise
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped at once; go on from the last save with: {TRAIN} --resume {path}") from None
+        raise KeyboardInterrupt(f"stopped at once; continue from the last save with: {TRAIN} --resume {path}") from None
     except Diverged as e:
         raise Diverged(f"{e}; the last good checkpoint is {path / 'checkpoint' / 'latest.pt'}") from None
     return None

@@ -50,7 +50,7 @@ def trained(command: str) -> list[str]:
 
 
 def words(command: str, runs: Path, corpus: str | None) -> list[str]:
-    """The command line of a benchmark."""
+    """The command of a benchmark, as a list of words."""
     given = f" --corpus {shlex.quote(corpus)}" if corpus else ""
     return [
         sys.executable,

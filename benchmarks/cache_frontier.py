@@ -228,7 +228,8 @@ def main() -> None:
         print(f"{'cache':>12}{'share':>8}{'asked':>8}{'later':>8}{'loss':>8}{'bytes':>10}{'tokens/s':>10}")
         for row in rows:
             print(
-                f"{row.cache:>12}{row.share:>8.3f}{row.asked:>8.2f}{row.later:>8.2f}{row.loss:>8.3f}{row.bytes:>10.0f}{row.speed:>10.0f}"
+                f"{row.cache:>12}{row.share:>8.3f}{row.asked:>8.2f}{row.later:>8.2f}{row.loss:>8.3f}"
+                f"{row.bytes:>10.0f}{row.speed:>10.0f}"
             )
     record("cache-frontier", kept)
     if plot(rows, args.plot):

@@ -1,6 +1,6 @@
 """minillm: the LLM textbook that you can run. The lessons are in `minillm/lessons/`.
 
-Two functions are for notebooks; everything else is imported from its own module.
+For notebooks there are two functions, `load` and `train`; import everything else from its own module.
 
     import minillm
 

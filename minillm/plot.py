@@ -1,7 +1,7 @@
-"""Draw the losses of runs, or compare them (python -m minillm.plot RUN [RUN ...] [--out FILE]).
+"""Plot the losses of one run, or compare several runs (python -m minillm.plot RUN [RUN ...] [--out FILE]).
 
-One run shows its training and validation loss; several show the training loss of each, and a table with one line a run.
-With matplotlib installed (pip install -e ".[plots]") the same goes into a picture, with the validation losses of all
+For one run the terminal shows its training and validation loss; for several, the training loss of each and a table with
+one line a run. With matplotlib (pip install -e ".[plots]") a picture is saved too; it has the validation losses of all
 runs.
 """
 
@@ -16,11 +16,14 @@ TRAINING, VALIDATION = TITLES["loss"], TITLES["val_loss"]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse, draw; the exit status."""
+    """Parse the command line and draw; return the exit status."""
     parser = Parser(prog="python -m minillm.plot", description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run; several are compared")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run; several runs are compared")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="picture; default: loss.png of the run, losses.png of several"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the picture; default: loss.png in the run's folder, losses.png for several",
     )
     args = parser.parse(argv)
     try:
@@ -32,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def draw(runs: list[Path], out: Path | None = None) -> str:
-    """Save the picture; the plot for the terminal and a line that says where the picture is. Raises ValueError."""
+    """Save the picture; return the terminal plot and a line that says where the picture is. Raises ValueError."""
     names = [run.resolve().name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run) for run in runs]
@@ -49,14 +52,14 @@ def draw(runs: list[Path], out: Path | None = None) -> str:
         pictured = {f"{name}, {title}": curve for name, each in curves.items() for title, curve in each.items()}
     floor = floors.pop() if len(floors) == 1 else None
     saved = save_plot(pictured, place, floor)
-    said = (
+    where = (
         f"picture in {place}" if saved else 'no picture, since matplotlib is not installed; pip install -e ".[plots]"'
     )
-    return "\n".join([terminal_plot(shown), *table, said])
+    return "\n".join([terminal_plot(shown), *table, where])
 
 
 def read_rows(run: Path) -> list[dict]:
-    """The rows of a run's metrics.jsonl. Raises ValueError where there are none."""
+    """The rows of a run's metrics.jsonl. Raises ValueError if there are none."""
     rows = read_metrics(run / "metrics.jsonl")
     if not rows:
         raise ValueError(
@@ -66,9 +69,10 @@ def read_rows(run: Path) -> list[dict]:
 
 
 def compare(rows: dict[str, list[dict]], summaries: dict[str, dict]) -> str:
-    """One line a run: steps, seconds of training, last training loss, best validation loss, and bits per byte at the end.
+    """One line a run: steps, training seconds, last training loss, best validation loss, and final bits per byte.
 
-    Losses per token compare only between runs of one tokenizer; bits per byte compare between all on the same text.
+    Losses per token are comparable only between runs with the same tokenizer; bits per byte, between all runs on the
+    same text.
     """
     width = max(map(len, rows))
     lines = [f"{'run':<{width}}  {'steps':>7}  {'seconds':>8}  {'training':>9}  {'validation':>10}  {'bits/byte':>9}"]
@@ -93,7 +97,7 @@ def last(curve: Curve) -> str:
 
 
 def number(value: float | None) -> str:
-    """A figure for the table, or a dash."""
+    """A number for the table, or a dash for None."""
     return "-" if value is None else f"{value:.4f}"
 
 

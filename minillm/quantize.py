@@ -1,8 +1,8 @@
-"""Save a run with its weights packed (python -m minillm.quantize RUN --weights int4 --out DIR).
+"""Save a run with quantized weights (python -m minillm.quantize RUN --weights int4 --out DIR).
 
-The new folder is a run to write with (sample.py --run DIR): a checkpoint as large as its weights are now, which cannot
-be trained on. An adapter is merged into its base first. --calibrate looks at some training text and scales weights
-before they are rounded.
+The new folder is a run that sample.py can use (sample.py --run DIR) but that cannot be trained further. Its checkpoint
+is as small as its weights. An adapter is merged into its base first. --calibrate runs the model on some training text
+and scales the weights before they are rounded.
 """
 
 import sys
@@ -15,11 +15,11 @@ from minillm.system.os_errors import sentence
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse, pack, save; the exit status."""
+    """Parse the command line, quantize and save; return the exit status."""
     parser = Parser(prog="python -m minillm.quantize", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a trained run")
-    parser.add_argument("--weights", choices=WEIGHTS, required=True, help="the format")
-    parser.add_argument("--group", type=int, help="inputs that share a scale, in int4 and nf4; default: 64")
+    parser.add_argument("--weights", choices=WEIGHTS, required=True, help="the format of the weights")
+    parser.add_argument("--group", type=int, help="number of inputs that share a scale, in int4 and nf4; default: 64")
     parser.add_argument(
         "--calibrate", type=int, default=0, metavar="N", help="batches of training text to calibrate on; 0: none"
     )

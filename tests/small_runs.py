@@ -30,7 +30,7 @@ flags = partial(tiny.flags, SMALL)
 
 
 def started(folder: Path, *words: str, status: int = 0, **changes) -> Path:
-    """A run of gpt-tiny's kind on a text of its own, in folder/run."""
+    """Train the config gpt-tiny, made small, on TEXT, in folder/run."""
     (folder / "my.txt").write_text(TEXT)
     words = [*flags(data__corpus=folder / "my.txt", train__run=folder / "run", **changes), *words]
     assert train.main(["--config", "gpt-tiny", *words]) == status
@@ -38,7 +38,7 @@ def started(folder: Path, *words: str, status: int = 0, **changes) -> Path:
 
 
 def said(capsys, *words: object) -> str:
-    """The one sentence by which training refuses this."""
+    """The one-line error of train.py for this command line."""
     capsys.readouterr()
     assert train.main([str(word) for word in words]) == 2
     err = capsys.readouterr().err
@@ -52,7 +52,7 @@ def rows(path: Path) -> list[dict]:
 
 
 def progress(path: Path, name: str = "latest") -> dict:
-    """How far a checkpoint is."""
+    """The progress that a checkpoint has saved."""
     return checkpoint.load(path / "checkpoint" / f"{name}.pt")["progress"]
 
 

@@ -41,7 +41,7 @@ SMALL = {
 }
 
 
-flags = partial(tiny.flags, SMALL)  # of a run that takes a second
+flags = partial(tiny.flags, SMALL)  # flags of a run that takes one second
 
 
 def start(script, *words, cwd, **how):
@@ -61,7 +61,7 @@ def weights(path):
 
 
 def same(a, b):
-    """Equal to the bit, whatever is nested in what."""
+    """Bitwise equality of nested tensors, dictionaries and lists."""
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict):
@@ -139,7 +139,7 @@ def test_a_text_is_written_with_the_cache_that_is_asked_for_and_its_bytes_are_to
     assert sample.main(words) == 0
     out = capsys.readouterr().out
     plain = "" if cache == "contiguous" else r", \d+% of the [\d,]+ of the plain cache"
-    told = rf"\n{cache} cache: ([\d,]+) bytes held at the end{plain}, where 1 x (\d+) tokens had been read\n$"
+    told = rf"\n{cache} cache: ([\d,]+) bytes held at the end{plain}, after reading 1 x (\d+) tokens\n$"
     n_bytes, n_read = re.search(told, out).groups()
     assert 0 < int(n_bytes.replace(",", "")) < 200_000 and (int(n_read) > 40) == (cache == "streaming")
     assert sample.main([*words, "--stream"]) == 0
@@ -187,7 +187,8 @@ def test_the_end_of_a_batch_job_and_of_a_terminal_save_as_ctrl_c_does(tmp_path, 
     with ctrl_c_after(GradientStep, 3, signum):
         assert train.main(["--config", "gpt-tiny", *flags(train__run=stopped)]) == status
     assert (
-        f"interrupted at step 3, all saved; go on with: python train.py --resume {stopped}" in capsys.readouterr().out
+        f"interrupted at step 3, all saved; continue with: python train.py --resume {stopped}"
+        in capsys.readouterr().out
     )
     assert checkpoint.load(stopped / "checkpoint" / "latest.pt")["progress"]["step"] == 3
 
@@ -218,7 +219,7 @@ def test_ctrl_c_during_the_summary_names_the_command_that_goes_on(tmp_path, caps
     monkeypatch.setattr(train.report, "finish", lambda *_: signal.raise_signal(signal.SIGINT))
     assert train.main(["--config", "gpt-tiny", *flags(train__run=tmp_path / "run")]) == 130
     assert (
-        f"stopped at once; go on from the last save with: python train.py --resume {tmp_path / 'run'}"
+        f"stopped at once; continue from the last save with: python train.py --resume {tmp_path / 'run'}"
         in capsys.readouterr().err
     )
 

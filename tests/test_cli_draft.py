@@ -22,7 +22,7 @@ SMALL = {
     "train.max_steps": 2,
     "train.precision": "fp32",
 }
-flags = partial(tiny.flags, SMALL)  # of a run that takes a second
+flags = partial(tiny.flags, SMALL)  # flags of a run that takes one second
 RECURRENT = {name: value for name, value in SMALL.items() if name not in ("model.d_model", "model.n_heads")} | {
     "model.d_hidden": 16
 }
@@ -67,9 +67,9 @@ def test_greedy_text_is_the_same_with_every_draft_and_its_worth_is_told(folder, 
 def test_samples_are_drafted_together_one_by_one_as_they_come_and_by_a_fixed_length(folder, capsys):
     words = ["--draft", folder / "draft", "--num-samples", 2, "--seed", 4, "--draft-tokens", 3]
     assert write(folder, *words) == 0
-    together = capsys.readouterr().out.partition("\nof each call")[0]
+    together = capsys.readouterr().out.partition("\nper call")[0]
     assert write(folder, *words, "--stream") == 0
-    streamed = capsys.readouterr().out.partition("\nof each call")[0]
+    streamed = capsys.readouterr().out.partition("\nper call")[0]
     assert together.split("\n---\n") == streamed.split("\n\n---\n") and "\n---\n" in together
 
 
@@ -77,7 +77,7 @@ def test_a_recurrent_run_is_drafted_for_too(folder, capsys):
     texts = []
     for draft in ([], ["--draft", str(folder / "draft")], ["--draft", "ngram"]):
         assert sample.main(["--run", str(folder / "lstm"), "--temperature", "0", "--max-new-tokens", "15", *draft]) == 0
-        texts.append(capsys.readouterr().out.partition("\nof each call")[0].strip())
+        texts.append(capsys.readouterr().out.partition("\nper call")[0].strip())
     assert texts[0] == texts[1] == texts[2]
 
 

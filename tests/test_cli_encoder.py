@@ -217,10 +217,13 @@ BAD_TRAINING = {
         ["--config", "encoder-ending", "--task.fraction", "0.3"],
         "--task.fraction: unknown key of task.kind = labels; expected task.kind = blanks beside it",
     ),
-    "words for an encoder": (["--config", "encoder-tiny", "--text.max_new_tokens", "9"], "an encoder fills blanks"),
+    "words for an encoder": (
+        ["--config", "encoder-tiny", "--text.max_new_tokens", "9"],
+        "an encoder fills in masked tokens",
+    ),
     "sampling for a classifier": (
         ["--config", "encoder-ending", "--sampling.top_p", "0.5"],
-        "a classifier does not write",
+        "a classifier does not generate text",
     ),
     "labels of other texts": (
         ["--config", "encoder-ending", "--data.corpus", "my.txt"],

@@ -37,7 +37,7 @@ SMALL = {
 }
 
 
-flags = partial(tiny.flags, SMALL)  # of a run that takes a second
+flags = partial(tiny.flags, SMALL)  # flags of a run that takes one second
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ WRONG = {
     "stories": (["--data.corpus", "stories"], "expected translation, or a .tsv file"),
     "cleaning": (
         ["--data.clean", "true"],
-        "data.clean = true: expected false, its default, since cleaning drops single texts",
+        "data.clean = true: expected false, its default, since cleaning removes single texts",
     ),
     "short context": (["--model.context_length", "8"], "expected at most model.context_length = 8"),
 }

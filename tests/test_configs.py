@@ -42,7 +42,7 @@ def on_a_tiny_text(name, tmp_path, monkeypatch, flags):
     else:
         corpus.write_text("".join(map(text, range(20))))
     small = {"model.context_length": "48" if pairs else "16", "tokenizer.vocab_size": "300", "train.precision": "fp32"}
-    # only of stories are the labels known
+    # only generated stories have labels
     source = {"data.corpus": str(corpus)} if config.task.kind != "labels" else {"data.n_stories": "40"}
     config = override(config, source | small | flags)
     return config, wiring.build_data(config, say=lambda line: None)

@@ -32,7 +32,7 @@ SMALL |= {"text.max_new_tokens": 5, "optim.lr": 0.02}
 
 
 def go(folder, text: str, config: str = "gpt-tiny", **more) -> int:
-    """Train on a text; the exit status."""
+    """Train on a text; return the exit status."""
     (folder / "my.txt").write_text(text)
     return train.main(
         ["--config", config, *tiny.flags(SMALL, data__corpus=folder / "my.txt", train__run=folder / "run", **more)]
@@ -61,7 +61,7 @@ def test_a_few_lines_stop_early_with_the_best_weights_and_a_word_on_it(tmp_path,
     )
     assert f"stopped early at step {max(val)}, after 8 validations" in out
     assert out.splitlines()[-1].startswith(
-        ("it has learned the text", "it has begun to learn the text", "validation was best")
+        ("it has memorized the text", "it has begun to memorize the text", "validation was best")
     )
 
 

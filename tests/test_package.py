@@ -23,13 +23,13 @@ PIP = ("--disable-pip-version-check", "--no-deps", "--no-index", "--no-build-iso
 
 
 def start(*command, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    """A process that finds no other copy of the package, run to its end."""
+    """Run a process that finds no other copy of the package."""
     known = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(list(map(str, command)), cwd=cwd, env=known | environment, capture_output=True, text=True)
 
 
 def succeed(*command, cwd: Path, **environment: str) -> str:
-    """What it prints; its complaint where it fails."""
+    """The output of a process; AssertionError with its error output if it fails."""
     done = start(*command, cwd=cwd, **environment)
     assert done.returncode == 0, done.stderr
     return done.stdout

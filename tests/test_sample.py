@@ -61,7 +61,7 @@ def written(*words: object, run: OpenRun | None = None) -> list[str]:
 
 
 def order_of(*words: str, run: OpenRun | None = None) -> writing.Order:
-    """What would be written."""
+    """The order that sample.py passes to generation."""
     found = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sample, "write", lambda order, *_: found.append(order))
@@ -221,7 +221,7 @@ def test_the_shortest_text_is_no_longer_than_the_longest(capsys):
 
 def test_each_text_is_checked_where_its_world_is_known(capsys):
     out = asked("--check", "--num-samples", 3)
-    assert len(re.findall(r"\ncheck: no story of this world from character 0 on", out)) == 3
+    assert len(re.findall(r"\ncheck: not a story from character 0 on", out)) == 3
     for way in (["--stream"], ["--beams", 2], ["--best-of", 2], ["--explain"], ["--draft", "prompt"]):
         assert asked("--check", *way).count("\ncheck: ") == 1
     plays = opened(dataclasses.replace(CONFIG, data=DataConfig(corpus="shakespeare")))

@@ -1,6 +1,6 @@
-"""Attention weights for people: what each token looked at, as a table, and as a picture in the folder of the run.
+"""Report of attention weights: which tokens each token attends to, as a table, and as a picture in the run's folder.
 
-Read `decoding/attention_map.py` before.
+Read before: `decoding/attention_map.py`.
 """
 
 from typing import NamedTuple
@@ -18,14 +18,14 @@ from minillm.text.translator import Translator
 
 
 class AttentionChoice(NamedTuple):
-    """Which weights to show."""
+    """The layer and the head whose weights are shown."""
 
-    layer: int  # from 1; 0: the last in print, all of them in the picture
-    head: int  # from 1; 0: the mean
+    layer: int  # from 1; 0: the last one in the table, all of them in the picture
+    head: int  # from 1; 0: the mean over heads
 
 
 def refuse_attention(opened: OpenRun, asked: AttentionChoice) -> None:
-    """Raise ValueError for a run without attention, and for a layer or a head that it does not have."""
+    """Raise ValueError for a model without attention, and for a layer or head that it does not have."""
     model = opened.config.model
     if not attends(opened.text.model):
         raise ValueError(
@@ -36,14 +36,14 @@ def refuse_attention(opened: OpenRun, asked: AttentionChoice) -> None:
 
 
 def print_attention(opened: OpenRun, found: AttentionMap, asked: AttentionChoice) -> None:
-    """Print one layer's attention, and save a picture of it, or of every layer where none was asked for, in the run's folder."""
+    """Print the attention of one layer; save a picture of it, or of all layers if none was chosen."""
     weights, described = found.choose(*asked)
     if isinstance(opened.text, Translator):
-        print(f"\nwhere each word was looked for in the source ({described}):\n")
+        print(f"\nattention of each target token over the source ({described}):\n")
         print(table(found.rows, found.columns, weights[-1]))
     else:
-        print(f"\nwhat each token looked at most ({described}):\n")
+        print(f"\nthe tokens that each token attends to most ({described}):\n")
         print(strongest(found.rows, found.columns, weights[-1]))
     path = opened.path / "attention.png"
     if save_heat_maps(found.rows, found.columns, weights, path, first=asked.layer or 1):
-        print(f"\n{'it' if asked.layer else 'every layer'} is drawn in {path}")
+        print(f"\npicture of {'this layer' if asked.layer else 'every layer'} in {path}")

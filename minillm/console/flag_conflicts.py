@@ -1,6 +1,6 @@
-"""Flags of sample.py that would be ignored beside others, or without others: each is refused with a sentence.
+"""Conflicts between flags of sample.py: a flag without effect beside another, or without another, raises ValueError.
 
-Read `sample.py` beside it; `given` holds the flags that were typed, by name, with underscores.
+`given` holds the flags that the user typed, by name, with underscores. Read with: `sample.py`.
 """
 
 import dataclasses
@@ -11,14 +11,14 @@ from minillm.decoding.beam import FORBIDDING
 from minillm.decoding.sampler import Sampler, SamplingConfig
 
 DRAWING = [field.name for field in dataclasses.fields(SamplingConfig) if field.name not in FORBIDDING]
-USELESS = {  # beside the way of writing that is asked for
+USELESS = {  # flag -> flags that have no effect beside it
     "beams": [*DRAWING, "preset", "seed", "num_samples", "stop", "stream", "attention", "draft", "best_of", "explain"],
     "best_of": ["stream", "attention", "draft", "explain"],
     "explain": ["num_samples", "stream", "attention"],
     "draft": ["attention"],
     "attention": ["num_samples", "stream"],
 }
-NEEDED = {  # for these flags to have an effect
+NEEDED = {  # flag -> the flag without which it has no effect
     "draft_tokens": "draft",
     "draft_cost": "draft",
     **dict.fromkeys(("length_penalty", "early_stopping", "num_return"), "beams"),
@@ -37,7 +37,7 @@ def flag(name: str) -> str:
 
 
 def refuse_what_would_be_ignored(given: Mapping[str, Any]) -> None:
-    """Raise ValueError for flags that have no effect beside others, or without others."""
+    """Raise ValueError for a flag that has no effect beside the others, or without another."""
     for way, useless in USELESS.items():
         for name in useless:
             if way in given and name in given:
@@ -45,7 +45,7 @@ def refuse_what_would_be_ignored(given: Mapping[str, Any]) -> None:
     if int(given.get("best_of", 0)) and int(given.get("num_samples", 1)) > int(given["best_of"]):
         raise ValueError(
             f"--num-samples {given['num_samples']}: expected at most --best-of {given['best_of']}; "
-            "write more or show fewer"
+            "raise --best-of or lower --num-samples"
         )
     for name, needed in NEEDED.items():
         if name in given and needed not in given:
@@ -53,7 +53,7 @@ def refuse_what_would_be_ignored(given: Mapping[str, Any]) -> None:
 
 
 def refuse_what_greedy_ignores(sampler: Sampler, given: Mapping[str, Any]) -> bool:
-    """Whether the most probable token is always taken. Raises ValueError for settings without an effect there."""
+    """Whether decoding is greedy. If it is, raise ValueError for settings that have no effect then."""
     if sampler.decisive is None:
         return False
     step = f"--{sampler.decisive}"  # "--temperature 0", as the flag is typed

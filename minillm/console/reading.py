@@ -1,7 +1,7 @@
-"""Questions to a model that reads and does not write: blanks to fill, labels to tell, sentences that are alike.
+"""Questions to an encoder: fill the masked tokens of a text, classify it, or find the nearest sentences.
 
-Each question prints its answer, and says where a text is so unlike the training text that the answer means little.
-`sample.py` chooses one. Read `text/cloze.py` and `evaluation/novelty.py` before.
+Each function prints its answer, with a note if the text is so unlike the training text that the answer means little.
+`sample.py` chooses one. Read before: `text/cloze.py`, `evaluation/novelty.py`.
 """
 
 import re
@@ -20,14 +20,14 @@ from minillm.tasks.documents import read_texts
 from minillm.text.classifier import TextClassifier
 from minillm.text.cloze import Cloze
 
-N_SHOWN = 8  # candidates for a blank, or sentences
-N_DOCUMENTS = 200  # of a corpus, whose sentences are searched
+N_SHOWN = 8  # candidates for a masked token, or nearest sentences
+N_DOCUMENTS = 200  # documents of the corpus whose sentences are searched
 QUESTIONS = {Cloze: ["fill", "nearest"], TextClassifier: ["classify"]}
 ASKED = [name for names in QUESTIONS.values() for name in names]
 
 
 def answer(opened: OpenRun, given: Mapping[str, Any], attention: AttentionChoice | None) -> None:
-    """Print the answer to the one question among the flags that were `given`, and where the model looked, if asked.
+    """Print the answer to the one question among the flags `given`, and the attention weights if asked.
 
     Raises ValueError for flags that do not fit the run.
     """
@@ -47,7 +47,7 @@ def answer(opened: OpenRun, given: Mapping[str, Any], attention: AttentionChoice
 
 
 def check_question(opened: OpenRun, given: Mapping[str, Any]) -> str:
-    """The name of the question. Raises ValueError for none, for several, and for flags that would be ignored beside it."""
+    """The name of the question. Raises ValueError for none or several, and for flags that have no effect beside it."""
     questions, possible = [name for name in ASKED if name in given], QUESTIONS.get(type(opened.text), [])
     if len(questions) != 1 or questions[0] not in possible:
         able = " or ".join(f"--{name} TEXT" for name in possible) or "--prompt TEXT"
@@ -63,38 +63,40 @@ def check_question(opened: OpenRun, given: Mapping[str, Any]) -> str:
 
 
 def fill(opened: OpenRun, text: str) -> None:
-    """Candidates for each blank of a text, and the text filled with the best ones."""
+    """Print candidates for each masked token of a text, and the text with the best ones filled in."""
     answer = opened.text.show(text, N_SHOWN)
     print_novelty(opened, text)
     print(answer)
 
 
 def classify(opened: OpenRun, text: str) -> None:
-    """The probability of each label of a text."""
-    told = opened.text.tell(text)
+    """Print the probability of each label of a text."""
+    probabilities = opened.text.tell(text)
     print_novelty(opened, text)
-    for label, probability in told.items():
+    for label, probability in probabilities.items():
         print(f"{probability:7.4f}  {label}")
 
 
 def find_nearest(opened: OpenRun, text: str, among: Path | None) -> None:
-    """The sentences of a file, or of the run's corpus, whose vectors point most nearly where that of a text points."""
+    """Print the sentences of a file, or of the run's corpus, with the greatest cosine similarity to a text."""
     for sentence, cosine in opened.text.nearest(text, sentences(among, opened), N_SHOWN):
         print(f"{cosine:7.4f}  {sentence}")
 
 
 def print_novelty(opened: OpenRun, text: str) -> None:
-    """A remark where a text is unlike the training text, or where that cannot be known."""
+    """Print a note if a text is unlike the training text, or if that cannot be decided."""
     try:
         remark = build_novelty(opened.config).remark(text)
     except (ValueError, OSError) as e:
-        remark = f"note: whether this text is like the training text is unknown, since that cannot be read: {e}"
+        remark = (
+            f"note: whether this text is like the training text is unknown, since the training text cannot be read: {e}"
+        )
     if remark:
         print(f"{remark}\n")
 
 
 def sentences(among: Path | None, opened: OpenRun) -> list[str]:
-    """The lines of a file, or the sentences of the first documents of the run's corpus, each once. Raises ValueError for none."""
+    """Lines of a file, or sentences of the corpus's first documents, each once. Raises ValueError if there are none."""
     if among is not None:
         found = read_text(among).split("\n")
     else:
@@ -106,11 +108,11 @@ def sentences(among: Path | None, opened: OpenRun) -> list[str]:
     return found
 
 
-N_STORIES = 4000  # made-up texts to compare with; more only take longer
+N_STORIES = 4000  # generated stories to compare with; more would only take longer
 
 
 def build_novelty(config: RunConfig) -> Novelty:
-    """Compute the novelty measure of a run's training text. Raises ValueError for a corpus that is gone."""
+    """The novelty measure for a run's training text. Raises ValueError if the corpus cannot be read."""
     data = replace(config.data, n_stories=min(config.data.n_stories, N_STORIES))
     splits = read_texts(replace(config, data=data), lambda line: None).splits
     return Novelty(splits.train, [*splits.val, *splits.test])

@@ -1,7 +1,6 @@
-"""Printed report of a training: a plan before the first step; figures, curves and a sample after the last.
+"""Printed report of a training: the plan before the first step; curves, final numbers and a sample after the last one.
 
-Everything here prints. The figures are also kept in summary.json, beside the log that they come from. Read
-`runs/folder.py` before.
+The final numbers are also saved in summary.json, next to the log. Read before: `runs/folder.py`.
 """
 
 import dataclasses
@@ -34,7 +33,7 @@ SAMPLE = spelled("sample")
 
 
 def describe(config: RunConfig, data: Data, model: nn.Module, device: str, path: Path | None) -> None:
-    """Print what is trained, on what, and what to expect."""
+    """Print the config, the model's size, the data, and the expected results."""
     n_parameters = sum(p.numel() for p in model.parameters())
     n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     extent = config.task.extent(config, data)
@@ -51,7 +50,8 @@ def describe(config: RunConfig, data: Data, model: nn.Module, device: str, path:
         print(expected)
     if data.val_nats is not None:
         print(
-            f"the source itself has loss {data.val_nats / (len(data.val.ids) - 1):.3f} on the validation text: no model can do better"
+            f"the source itself has loss {data.val_nats / (len(data.val.ids) - 1):.3f} on the validation text: "
+            "no model can do better"
         )
     print(sizing.plan(config, data))
     if path:
@@ -67,14 +67,14 @@ def finish(
     progress: Progress,
     began: float,
 ) -> None:
-    """Print curves, the last figures, an example and where everything is; keep the figures in summary.json."""
+    """Print the curves, the final numbers, a sample and the paths of all files; save the numbers in summary.json."""
     rows = read_metrics(path / "metrics.jsonl")
     curves = curves_of(rows)
     opened = folder.open_run(path, device)
     if isinstance(opened.text, TextModel):
         opened.text.fast = config.train.fast
     model = opened.text.model
-    val = validation("val")(model)  # all of it, where training may have looked at a part
+    val = validation("val")(model)  # on the whole part; during training it may be a sample
     summary = {"parameters": count_parameters(model), "steps": progress.step, "best_step": opened.step, **val}
     if data.test is not None:
         test = validation("test")(model)

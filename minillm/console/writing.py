@@ -1,7 +1,7 @@
-"""The ways to write with a run: token by token, with somebody who drafts, by beams, the best of several, or with all reasons.
+"""Decoding methods of sample.py: sampling, speculative decoding, beam search, best of N, explained sampling.
 
-Each is a function of an `Order` that prints what it wrote, and what there is to tell of how it was written. `sample.py`
-chooses one. Read `text/model.py` and `runs/folder.py` before.
+Each is a function that takes an `Order`, and prints the generated text and how it was generated. `sample.py` chooses
+one. Read before: `text/model.py`, `runs/folder.py`.
 """
 
 import random
@@ -30,41 +30,41 @@ from minillm.runs.drafter import build_drafter
 from minillm.runs.folder import OpenRun
 from minillm.text.model import TextModel
 
-BETWEEN = "\n---\n"  # two texts
-N_PLAIN = 64  # tokens that are written without a draft, to compare
-N_SEEDS = 10**6  # fresh seeds are short enough to be typed
+BETWEEN = "\n---\n"  # printed between two texts
+N_PLAIN = 64  # tokens generated without a draft, for the speed-up
+N_SEEDS = 10**6  # a fresh seed is below this, so that it is short to type
 MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Request:
-    """Numbers of a request: texts, tokens, drafted tokens, and the attention to show."""
+    """The numbers of a request: texts, tokens, drafted tokens, and the attention weights to show."""
 
-    num_samples: Positive = 1  # texts to write, each with a seed of its own
-    max_new_tokens: Count = 0  # tokens to write at most; 0: as the run's config says
-    draft_tokens: Count = 0  # beside --draft: tokens to draft at once; 0: as many as pay, by those accepted so far
+    num_samples: Positive = 1  # texts to generate, each with its own seed
+    max_new_tokens: Count = 0  # most tokens to generate; 0: the run's own limit
+    draft_tokens: Count = 0  # with --draft: tokens to draft at once; 0: chosen by the acceptance so far
     draft_cost: Annotated[float, AtLeast(0)] = (
-        0.0  # beside --draft: cost of a drafted token, in calls of the model; 0: estimated
+        0.0  # with --draft: cost of a drafted token, in calls of the model; 0: estimated
     )
-    attention_layer: Count = 0  # beside --attention: the layer to show, from 1; 0: the last, and a picture of all
-    attention_head: Count = 0  # beside --attention: the head to show, from 1; 0: the mean of all
+    attention_layer: Count = 0  # with --attention: the layer to show, from 1; 0: the last, and a picture of all
+    attention_head: Count = 0  # with --attention: the head to show, from 1; 0: the mean of all
 
     @property
     def attention(self) -> AttentionChoice:
-        """Which weights to show."""
+        """The attention weights to show."""
         return AttentionChoice(self.attention_layer, self.attention_head)
 
 
 class Memory:
-    """The states that generation starts from, in a cache that was asked for; as a text, the bytes that the last one came to hold."""
+    """Makes the initial states of generation, with the chosen KV cache; `str` tells the bytes of the last state."""
 
     def __init__(self, text: TextModel, config: CacheConfig | None, n_rows: int = 1):
-        """`config` None: as the model does by itself. `n_rows`: rows that a batch comes to have at most.
+        """`config`: the cache; None: the model's own. `n_rows`: the most rows that a batch can have.
 
-        Raises ValueError for a cache that cannot be had, or not with this model.
+        Raises ValueError for an invalid cache, and for a model that cannot use it.
         """
         self.text, self.config = text, config
-        room = -(-(text.model.context_length or 1) // PAGE) * PAGE  # of a row, in whole pages
+        room = -(-(text.model.context_length or 1) // PAGE) * PAGE  # slots of a row, in whole pages
         self.cache = config and build_cache(config, n_rows * room)
         self.states: list[State] = []
         self.prompt = ""
@@ -79,12 +79,12 @@ class Memory:
         return start
 
     def nbytes(self) -> int:
-        """Bytes of the newest state."""
+        """Bytes of the latest state."""
         return self.states[-1].nbytes()
 
     @torch.inference_mode()
     def plain_nbytes(self) -> int:
-        """Bytes of the plain cache for the same rows and tokens, at most the model's context."""
+        """Bytes that the plain cache needs for the same rows and tokens (at most the model's context)."""
         lengths, model = self.states[-1].lengths, self.text.model
         make = self.text.start([self.prompt] * len(lengths)) or model.start
         _, state = model(
@@ -100,20 +100,21 @@ class Memory:
             n_bytes = self.plain_nbytes()
             plain = f", {self.nbytes() / n_bytes:.0%} of the {n_bytes:,} of the plain cache"
         held = f"{self.nbytes():,} bytes held at the end{plain}"
-        return f"\n{self.config.cache} cache: {held}, where {len(lengths)} x {int(lengths.sum()) // len(lengths)} tokens had been read\n"
+        read = f"{len(lengths)} x {int(lengths.sum()) // len(lengths)} tokens"
+        return f"\n{self.config.cache} cache: {held}, after reading {read}\n"
 
 
 class Order(NamedTuple):
-    """A request to write: the run, the prompt, the sampling settings, seeds and limits."""
+    """A request to generate: the run, the prompt, the sampling settings, seeds and limits."""
 
     opened: OpenRun
     prompt: str
     sampling: SamplingConfig
     max_new_tokens: int
-    seeds: Sequence[int]  # one a text
+    seeds: Sequence[int]  # one for each text
     stop: Sequence[str]
     memory: Memory
-    check: Callable[[str], str] | None = None  # text -> a sentence on it, shown below
+    check: Callable[[str], str] | None = None  # text -> a verdict, printed below the text
 
     @property
     def text(self) -> TextModel:
@@ -121,21 +122,21 @@ class Order(NamedTuple):
         return self.opened.text
 
     def how(self, n_texts: int) -> dict:
-        """What `TextModel.generate` is to know, for so many texts after the prompt."""
+        """Keyword arguments of `TextModel.generate` for `n_texts` completions of the prompt."""
         start = self.memory([self.prompt] * n_texts)
         return {"sampling": self.sampling, "max_new_tokens": self.max_new_tokens, "stop": self.stop, "start": start}
 
     def whole(self, written: str) -> str:
-        """A text with its prompt."""
+        """The prompt and the generated text."""
         return self.prompt + self.text.joint + written
 
     def below(self, written: str) -> str:
-        """Remarks printed below a text, on lines of their own."""
+        """The verdict on a text, to be printed below it; "" without a check."""
         return f"\n{self.check(self.whole(written))}" if self.check else ""
 
 
 def choose_seed(text: str | None, n_texts: int) -> int:
-    """The seed of the first of so many texts: the one that was given, else a fresh one. Raises ValueError."""
+    """The seed of the first of `n_texts` texts: the given one, else a random one. Raises ValueError if invalid."""
     if text is None:
         return random.SystemRandom().randrange(N_SEEDS)
     most = MAX_SEED - n_texts + 1
@@ -150,7 +151,7 @@ def plainly(
     attention: AttentionChoice | None = None,
     write: Callable[..., list[Completion]] = generate,
 ) -> None:
-    """Token by token, one text after the other if `stream`, else side by side; and where the model looked, if asked."""
+    """Sample texts token by token, one after the other if `stream`, else in one batch; print the attention if asked."""
     if stream:
         for i, seed in enumerate(order.seeds):
             print((BETWEEN if i else "") + order.whole(""), end="", flush=True)
@@ -167,9 +168,9 @@ def plainly(
 
 
 def with_draft(order: Order, stream: bool, draft: str, n_draft: int, cost: float = 0.0) -> None:
-    """The same texts, or texts of the same distribution, by guesses that are checked several at a time; then what that was worth.
+    """Speculative decoding: the same greedy texts, or samples of the same distribution; then print the speed-up.
 
-    cost: of a drafted token, as `build_drafter` takes it.
+    `draft` and `cost` are arguments of `build_drafter`.
     """
     n_rows = 1 if stream else len(order.seeds)
     drafter = build_drafter(draft, order.opened, [order.prompt] * n_rows, cost)
@@ -180,31 +181,32 @@ def with_draft(order: Order, stream: bool, draft: str, n_draft: int, cost: float
         tallies.extend(new)
         return speculate(*args, **how, drafter=drafter, n_draft=n_draft, tallies=new)
 
-    # subtle: the first calls of a process load kernels, which would count against whatever is timed first
+    # subtle: the first calls in a process load kernels; without a warm-up, that would count for what is timed first
     order.text.generate(
         [order.prompt] * n_rows, **order.how(n_rows) | {"max_new_tokens": 2, "seeds": order.seeds[:n_rows]}
     )
     began = time.perf_counter()
     plainly(order, stream, write=write)
     seconds, tally = time.perf_counter() - began, sum(tallies, Tally())
-    # subtle: the last of several texts are written in a smaller batch, so whole texts are compared with whole texts
+    # subtle: when some of several texts have ended, the batch is smaller, so whole texts are compared
     n_plain = min(order.max_new_tokens, N_PLAIN) if n_rows == 1 else order.max_new_tokens
     began = time.perf_counter()
     how = order.how(n_rows) | {"max_new_tokens": n_plain, "seeds": order.seeds[:n_rows]}
     written = order.text.generate([order.prompt] * n_rows, **how)
     plain = (time.perf_counter() - began) / max(sum(completion.n_tokens for completion in written), 1)
     n_drafted = tally.n_calls - tally.n_plain
-    left_off = f"; nothing was drafted for {tally.n_plain} of {tally.n_calls} calls"
+    without = f"; nothing was drafted for {tally.n_plain} of {tally.n_calls} calls"
     print(
-        f"\nof each call of the target with a draft: {tally.n_drafted / max(n_drafted, 1):.1f} tokens drafted, "
+        f"\nper call of the target with a draft: {tally.n_drafted / max(n_drafted, 1):.1f} tokens drafted, "
         f"{(tally.n_tokens - tally.n_plain) / max(n_drafted, 1):.2f} written; "
-        f"{tally.acceptance:.0%} of those tested were accepted{left_off}"
-        f"\nspeed-up: {plain * tally.n_tokens / seconds:.2f} x, measured beside {n_plain} tokens a text without a draft"
+        f"{tally.acceptance:.0%} of those tested were accepted{without}"
+        f"\nspeed-up: {plain * tally.n_tokens / seconds:.2f} x, measured against {n_plain} tokens a text "
+        "without a draft"
     )
 
 
 def by_beams(order: Order, config: BeamConfig) -> None:
-    """The most probable texts that a search finds, with their scores."""
+    """Beam search: print the most probable texts that it finds, with their scores."""
     how = {"max_new_tokens": order.max_new_tokens, "start": order.memory([order.prompt])}
     found = order.text.search(order.prompt, config, order.sampling, **how)
     scores = [f"[{each.score:.3f} = {each.logprob:.3f} / {each.length}^{config.length_penalty:g}]" for each in found]
@@ -218,7 +220,7 @@ def by_beams(order: Order, config: BeamConfig) -> None:
 
 
 def best_of(order: Order, config: BestOfConfig) -> None:
-    """As many texts as were asked for, of several that compete, with their scores."""
+    """Best of N: sample N texts, and print those with the highest scores."""
     seeds = range(order.seeds[0], order.seeds[0] + config.best_of)
     drawn: list[Completion] = []
 
@@ -231,13 +233,13 @@ def best_of(order: Order, config: BestOfConfig) -> None:
     best = ranked[: len(order.seeds)]
     shown = {r: order.whole(texts[r.index].text) + order.below(texts[r.index].text) for r in best}
     print(BETWEEN.join(f"{shown[r]}\n[{r.score:.3f} nats a token, seed {seeds[r.index]}]" for r in best))
-    print(f"\n{len(best)} of {len(ranked)} different texts, of {len(seeds)}{order.memory}")
+    print(f"\n{len(best)} of {len(ranked)} different texts, out of {len(seeds)}{order.memory}")
 
 
 def explained(order: Order, path: Path | None, draft: str | None, n_draft: int, cost: float = 0.0) -> None:
-    """One text, and for each of its tokens every distribution on the way to it; also as JSON in `path`, if that is given.
+    """Sample one text and explain each token by its distributions; save them as JSON in `path`, if given.
 
-    With a `draft`, as `with_draft` writes it, and what became of every guess.
+    With a `draft`, decode as `with_draft` does, and tell whether each drafted token was accepted.
     """
     choices: list[Choice] = []
     drafter = draft and build_drafter(draft, order.opened, [order.prompt], cost)
@@ -251,7 +253,7 @@ def explained(order: Order, path: Path | None, draft: str | None, n_draft: int, 
         completions = speculate(
             model, prompts, sampler, **how, drafter=drafter, n_draft=n_draft, watch=explaining.watch
         )
-        del choices[len(completions[0].logprobs) :]  # what was accepted behind the end of the text was never said
+        del choices[len(completions[0].logprobs) :]  # tokens accepted after the end of the text are not in it
         return completions
 
     [completion] = order.text.generate([order.prompt], seeds=order.seeds, write=write, **order.how(1))
@@ -262,4 +264,7 @@ def explained(order: Order, path: Path | None, draft: str | None, n_draft: int, 
         path.write_text(
             to_json(choices, prompt=order.prompt, seed=order.seeds[0], text=completion.text), encoding="utf-8"
         )
-        print(f"\nall of it is in {path}; draw it again with: python -m minillm.decoding.explain replay {path}")
+        print(
+            f"\nthe explanation is saved in {path}; "
+            f"draw the same tokens again with: python -m minillm.decoding.explain replay {path}"
+        )

@@ -7,53 +7,16 @@ pronouns, owners and counts stay consistent, which the rules of a probabilistic 
 1973) do not ensure.
 
 Each node below can `write` (generate, one random number a choice) and `read` (parse: every continuation of the readings
-so far). It also has the exact number, entropy and length of its texts, computed from those of its parts. `grammar_file`
-has the notation.
+so far). It also has the exact number, entropy and length of its texts, computed from those of its parts. Read before:
+`grammar_words`; after: `grammar_file`, which has the notation.
 """
 
 import math
-import re
 from typing import NamedTuple
 
-NUMBERS = [
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
-]
-VALUES = {word: value for value, word in enumerate(NUMBERS)}
-
-CONSONANT_SOUND = re.compile(r"uni(?!n|m)|us(?!h)|ut[ei]|uku|eu|one(?!r)|once")  # a vowel that sounds like y or w
+from minillm.datasets.grammar_words import NUMBERS, VALUES, Words
 
 Span = tuple[int, int]  # the least and the greatest value of a remembered number; (0, 0) for other words
-
-
-def with_article(word: str) -> str:
-    """The word with its indefinite article: "an" before the sound of a vowel, else "a".
-
-    >>> with_article("unicorn"), with_article("uninvited guest"), with_article("hour")
-    ('a unicorn', 'an uninvited guest', 'an hour')
-    """
-    first = word.lower()
-    is_vowel = first[0] in "aeiou" and not CONSONANT_SOUND.match(first)
-    return ("an " if is_vowel or first.startswith(("hour", "honest", "honor", "heir")) else "a ") + word
-
-
-class Words:
-    """A class of words. An entry is a list of forms: the fields of the class, then derived forms (article, capital)."""
-
-    def __init__(self, name: str, fields: list[str], entries: list[list[str]]):
-        self.name, self.fields, self.entries = name, fields, entries
-        self.columns = {(field, "", False): column for column, field in enumerate(fields)}
-
-    def column(self, field: str, article: str, capital: bool) -> int:
-        """The index of a form in every entry (`red`, `a red`, `Red`, `A red`); derives the form on its first use."""
-        form = field, article, capital
-        if form not in self.columns:
-            source = self.columns[field, "", False]
-            self.columns[form] = len(self.columns)
-            for entry in self.entries:
-                word = with_article(entry[source]) if article else entry[source]
-                entry.append(word[0].upper() + word[1:] if capital else word)
-        return self.columns[form]
 
 
 class Tale:
@@ -79,10 +42,10 @@ class Parse:
 
 
 class Node:
-    """A part of a rule, with exact figures of its texts.
+    """A part of a rule, with exact numbers that describe its texts.
 
-    Their `count`, `entropy` (nats), number of spaces (`shortest` to `longest`), and `copies`, the mean number of words
-    that memory determines.
+    `count`: number of texts; `entropy`: in nats; `shortest` and `longest`: least and greatest number of
+    spaces; `copies`: mean number of words that memory determines.
     """
 
     count, entropy, shortest, longest, copies = 1, 0.0, 0, 0, 0.0

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from minillm.datasets.ambiguity import find_ambiguity
-from minillm.datasets.grammar import NUMBERS, Copy, Draw, Node, Note, Quote, Rule, Sum, Text, Words
+from minillm.datasets.grammar import Copy, Draw, Node, Note, Quote, Rule, Sum, Text
+from minillm.datasets.grammar_words import NUMBERS, Words
 
 HEAD = re.compile(r"(words|rule) ([a-z]\w*)(?:: (.+))?")
 INCLUDE = re.compile(r"include (\S+)")

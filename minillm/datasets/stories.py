@@ -19,8 +19,9 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from minillm.datasets.grammar import VALUES, Parse, Reading, Tale
+from minillm.datasets.grammar import Parse, Reading, Tale
 from minillm.datasets.grammar_file import GrammarFile
+from minillm.datasets.grammar_words import VALUES
 from minillm.system.folders import SHIPPED
 
 STORIES = SHIPPED / "data" / "stories.txt"

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from minillm.datasets.grammar import with_article
+from minillm.datasets.grammar_words import with_article
 from minillm.datasets.lexicon import AVOIR, Lexicon, Noun, Verb, english_s, starts_with_vowel
 from minillm.datasets.pairs import Pair
 from minillm.system.folders import SHIPPED

@@ -52,7 +52,7 @@ class Validation:
         self.prepare: Callable[[nn.Module, Objective], tuple[nn.Module, Objective]] = lambda *plain: plain
 
     def accelerated(self) -> "Validation":
-        """Let fast twins compute from now on, while their signatures hold; returns the validation."""
+        """Use fast twins from now on, while their signatures hold; return the validation."""
         self.prepare = lambda model, objective: (accelerate(model), faster(objective))
         return self
 

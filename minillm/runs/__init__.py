@@ -1,1 +1,1 @@
-"""Runs: the config of a training, the folder it writes, and the wiring from one to a model."""
+"""Runs: the config of a training, the folder that it writes, and the wiring from a config to a model."""

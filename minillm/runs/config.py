@@ -1,7 +1,8 @@
-"""The config of a run: the section [task], which names what is learned, and the settings that it is learned with.
+"""The config of a run: the section [task], which names what is learned, and the settings of the training.
 
-Files in configs/ are such configs by name. A model that the task does not train and a section that it does not use are
-refused here, before anything is read or built. Read `tasks/task.py` before; next: `wiring`.
+The files in configs/ are configs that can be given by name. A model that the task cannot train, or a section that the
+task does not use, raises ValueError here, before anything is read or built. Read before: `tasks/task.py`; next:
+`wiring`.
 """
 
 import functools
@@ -39,12 +40,12 @@ class Named:
 
 @dataclass(frozen=True)
 class RunConfig(Settings, Named):  # subtle: the fields of the last base come first, so that [task] opens the file
-    """The whole story of a run."""
+    """All settings of a run."""
 
     model: AnyModel = field(default_factory=DecoderConfig)
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what the task cannot use."""
+        """Raise ValueError for a model or a setting that the task cannot use."""
         if type(self.model) not in self.task.models:
             raise ValueError(self._wrong_model())
         ignored = self.task.ignores(self)
@@ -75,7 +76,7 @@ class RunConfig(Settings, Named):  # subtle: the fields of the last base come fi
         )
 
     def _unusual(self, name: str) -> Iterator[tuple[str, Any, Any]]:
-        """The keys of a section, or the one key, whose values are not the defaults: (key, value, default)."""
+        """Yield (key, value, default) for each non-default value in `name`, a section or a single key."""
         section, _, key = name.partition(".")
         ours = getattr(self, section)
         usual = type(ours)()
@@ -85,7 +86,7 @@ class RunConfig(Settings, Named):  # subtle: the fields of the last base come fi
 
 
 def find_config(name: str) -> Path:
-    """configs/NAME.toml or a file. Raises ValueError with the nearest names."""
+    """The path of configs/NAME.toml, or of a .toml file. Raises ValueError that suggests the nearest names."""
     path = Path(name) if name.endswith(".toml") else CONFIGS / f"{name}.toml"
     if not path.is_file():
         known = sorted(p.stem for p in CONFIGS.glob("*.toml"))
@@ -94,5 +95,5 @@ def find_config(name: str) -> Path:
 
 
 def load_config(name: str, missing: Mapping[str, Any] | None = None) -> RunConfig:
-    """The config of that name or path; `missing` holds the sections that it may leave out. Raises ValueError."""
+    """Load a config by name or path; `missing` holds values for sections that it may leave out. Raises ValueError."""
     return load(RunConfig, find_config(name), missing)

@@ -1,6 +1,6 @@
-"""The drafter of a run: another run, a table counted from the text that it learned from, or the text at hand itself.
+"""Drafters for speculative decoding with a run: another run, an n-gram table of its training text, or prompt lookup.
 
-Read `folder` and `decoding/drafts.py` before.
+Read before: `folder`, `decoding/drafts.py`.
 """
 
 import contextlib
@@ -19,15 +19,16 @@ from minillm.runs.folder import OpenRun, open_run
 from minillm.runs.wiring import build_data
 from minillm.training import checkpoint
 
-DRAFT_ORDER = 4  # tokens of the n-grams that are counted for a draft
+DRAFT_ORDER = 4  # tokens in an n-gram of the table
 
 
 def build_drafter(name: str, opened: OpenRun, prompts: Sequence[str], cost: float = 0.0) -> Drafter:
-    """The drafter for a run that is to go on from these prompts: the text itself, "prompt"; a table counted from the text that the run
-    was trained on, "ngram"; or the model of the run in the folder NAME.
+    """Build the drafter `name` for a run that continues these prompts.
 
-    cost: of a drafted token, in calls of the target; 0: as a count of weights and layers states it (see
-    `relative_cost`). Raises ValueError for one that cannot draft for this run.
+    "prompt" looks up n-grams in the text so far, "ngram" uses a table counted from the run's training text, and any
+    other name is the folder of a run whose model drafts. cost: the cost of a drafted token, in calls of the target; 0:
+    estimated from the numbers of weights and layers (see `relative_cost`). Raises ValueError if it cannot draft for
+    this run.
     """
     target = opened.text
     if name == "prompt":
@@ -38,11 +39,12 @@ def build_drafter(name: str, opened: OpenRun, prompts: Sequence[str], cost: floa
     other = open_run(Path(name), str(device_of(target.model))).text
     if type(other) is not type(target):
         raise ValueError(
-            f"--draft {name}: expected a run that writes as {opened.path} does, not a {type(other).__name__}; name another"
+            f"--draft {name}: expected a run that writes as {opened.path} does, not a {type(other).__name__}; "
+            "name another"
         )
     if other.tokenizer.to_dict() != target.tokenizer.to_dict():
         raise ValueError(
-            f"--draft {name}: expected the tokenizer of {opened.path}, found another, whose ids mean other texts; "
+            f"--draft {name}: expected the tokenizer of {opened.path}, found a different one; "
             "train both on the same corpus with the same [data] and [tokenizer]"
         )
     other.fast = target.fast
@@ -50,38 +52,37 @@ def build_drafter(name: str, opened: OpenRun, prompts: Sequence[str], cost: floa
 
 
 def ngram_table(opened: OpenRun) -> Ngram:
-    """`count_ngrams`, or the table that was counted before and lies in the folder of the run, where it is of the same text and tokens."""
+    """The table of `count_ngrams`, cached in the run's folder; one of another text or tokenizer is not used."""
     path = opened.path / "checkpoint" / "ngrams.pt"
     tokenizer = json.dumps(opened.text.tokenizer.to_dict(), sort_keys=True)
     source = f"{DRAFT_ORDER} {to_toml(opened.config)} {_stamp(opened)} {tokenizer}"
     source = hashlib.sha256(source.encode()).hexdigest()
     model = Ngram(NgramConfig(order=DRAFT_ORDER), opened.text.model.vocab_size)
-    with contextlib.suppress(
-        ValueError
-    ):  # subtle: where none was kept, or one that cannot be read, there is nothing to lose
+    with contextlib.suppress(ValueError):  # subtle: if the cached table is missing or damaged, it is counted again
         kept = checkpoint.load(path)
         if kept["source"] == source:
             model.load_state_dict(kept["counts"])
             return model
     model = count_ngrams(opened)
-    with contextlib.suppress(OSError):  # subtle: a run that cannot be written to is counted anew each time
+    with contextlib.suppress(OSError):  # subtle: if the folder cannot be written, the table is counted every time
         checkpoint.save(path, {"source": source, "counts": model.state_dict()})
     return model
 
 
 def _stamp(opened: OpenRun) -> str:
-    """The size and the time of the corpus where it is a file of the user's, which may be changed; nothing for a built-in one."""
+    """Sizes and modification times of the corpus files, since a user may edit them; "" for a built-in corpus."""
     path = Path(opened.config.data.corpus)
     files = sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []
     return " ".join(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
 
 
 def count_ngrams(opened: OpenRun) -> Ngram:
-    """The n-grams of the text that a run was trained on, in its own tokens. Raises ValueError for a run that learned from pairs."""
+    """Count the n-grams of a run's training text, in its tokens. Raises ValueError for a run trained on pairs."""
     data = build_data(opened.config, opened.text.tokenizer, say=lambda line: None)
     if not isinstance(data.train, TokenStream):
         raise ValueError(
-            f"--draft ngram: expected a run that learned from texts, and {opened.path} learned from pairs; use another draft"
+            f"--draft ngram: expected a run that learned from texts, and {opened.path} learned from pairs; "
+            "use another draft"
         )
     model = Ngram(NgramConfig(order=DRAFT_ORDER), opened.text.model.vocab_size)
     text = SinglePass(data.train, model.config.context_length, 1024, DRAFT_ORDER - 1)

@@ -1,8 +1,8 @@
-"""Expectations of a config: a summary, a loss and a time, which hold for the config as it stands in its file.
+"""Expected results of a config: its summary, loss and seconds, measured with the config as it is in its file.
 
-A flag, or a text that the config does not fit, makes another training of it. Then the figures that were measured no
-longer apply, and a summary that tells of stories may be wrong. This module decides, for every key of a config, which
-expectations outlive a change. Read `config` before.
+If a flag changes a key, or a size is adapted to the text, the measured numbers may no longer apply, and a summary that
+mentions stories may be wrong. This module decides for every key which of the expected results remain valid after a
+change. Read before: `config`.
 """
 
 from dataclasses import asdict, replace
@@ -17,8 +17,8 @@ HARMLESS = (
     "text.",
     "sampling.",
     "about.",
-)  # all stays as measured
-TIME = (
+)  # a change of these keys leaves all expected results valid
+TIME = (  # a change of these keys affects the seconds only
     "train.precision",
     "train.compile",
     "train.keep_memory",
@@ -32,11 +32,11 @@ SUBJECT = (
     "data.corpus",
     "model.",
     "adapter.",
-)  # what learns, and what it learns; all other keys change loss and time alone
+)  # a change of these keys makes the summary wrong; all other keys affect only loss and seconds
 
 
 def differences(config: RunConfig, other: RunConfig) -> list[str]:
-    """The names, "section.key", of all that two configs do not agree about."""
+    """The names, "section.key", of all keys whose values differ between two configs."""
     one, two = (
         {f"{section}.{key}": value for section, keys in asdict(c).items() for key, value in keys.items()}
         for c in (config, other)
@@ -47,10 +47,10 @@ def differences(config: RunConfig, other: RunConfig) -> list[str]:
 
 
 def as_expected(config: RunConfig, original: RunConfig, fresh: bool = True) -> RunConfig:
-    """The config without the expectations that do not hold for it, where they were stated for `original`.
+    """The config without the expected results that do not apply to it; they were measured with `original`.
 
-    The figures are those of fresh weights. A run that is not `fresh` starts with the weights of another, whose model
-    and tokenizer it has: none applies.
+    They were measured from random weights, so no expected loss or seconds apply to a run that is not `fresh`. Such a
+    run starts from the weights of another run and has that run's model and tokenizer.
     """
     same = HARMLESS if fresh else (*HARMLESS, "model.", "tokenizer.")
     changed = [name for name in differences(config, original) if not name.startswith(same)]
@@ -65,7 +65,7 @@ def as_expected(config: RunConfig, original: RunConfig, fresh: bool = True) -> R
 
 
 def announce(config: RunConfig) -> str:
-    """The expectations in a sentence; empty where there are none."""
+    """The expected loss and seconds as a sentence; "" if no loss is expected."""
     about = config.about
     in_time = f" after about {about.expected_seconds:.0f} s on two CPU cores" if about.expected_seconds else ""
     return (

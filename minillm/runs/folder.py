@@ -1,10 +1,10 @@
-"""A run is a folder: what training leaves there, and how it becomes a model to talk to again.
+"""A run is a folder: the files that training writes there, and how a model is loaded from them.
 
-It holds config.toml, tokenizer.json, metrics.jsonl, summary.json, loss.png and checkpoint/ with latest.pt (to go on
-from) and best.pt (to write with), and training.lock while it is trained. Each checkpoint also carries config and
-tokenizer, so the files beside it are for people; a config.toml that was edited is refused rather than ignored. The
-checkpoint of an adapter only names the run whose weights it corrects. Read `wiring` and `training/checkpoint.py`
-before.
+It holds config.toml, tokenizer.json, metrics.jsonl, summary.json, loss.png, and checkpoint/ with latest.pt (to resume
+training) and best.pt (the best weights, to use the model); and training.lock during training. Each checkpoint also
+contains the config and the tokenizer, so config.toml and tokenizer.json are for people to read; an edited config.toml
+is an error, because it would have no effect. The checkpoint of an adapter names the run of its base weights and does
+not contain them. Read before: `wiring`, `training/checkpoint.py`.
 """
 
 import itertools
@@ -34,11 +34,11 @@ from minillm.training.loop import Progress
 from minillm.training.metrics import read_summary
 from minillm.training.step import GradientStep
 
-RUNS = Path("runs")  # in the folder that one works in
+RUNS = Path("runs")  # in the working directory
 
 
 class OpenRun(NamedTuple):
-    """A run, read back."""
+    """A run that was loaded from its folder."""
 
     path: Path
     config: RunConfig
@@ -47,17 +47,17 @@ class OpenRun(NamedTuple):
 
 
 class Base(NamedTuple):
-    """The run whose weights an adapter corrects; a checkpoint of the adapter names them and does not hold them."""
+    """The base of an adapter: the run whose weights it corrects. The adapter's checkpoint does not contain them."""
 
     path: str
-    sha256: str  # of the weights: on any others the adapter means nothing
+    sha256: str  # of the weights; the adapter fits no others
 
 
 def new_folder(asked: str, name: str, held: ExitStack | None = None) -> Path:
-    """The folder of a new run: the one `asked` for, else runs/NAME, numbered. It never overwrites an existing run.
+    """The folder of a new run: `asked` if it is given, else runs/NAME or the first free runs/NAME-2, -3 and so on.
 
-    With `held` the folder is made and kept from other processes until `held` is closed, so that two that start at once
-    have two folders.
+    It never overwrites an existing run. With `held`, the folder is created and locked until `held` is closed, so two
+    processes that start at the same time get two folders. Raises Taken if `asked` is a run already.
     """
     if asked:
         return _claim(Path(asked), held)
@@ -69,25 +69,25 @@ def new_folder(asked: str, name: str, held: ExitStack | None = None) -> Path:
 
 
 def _claim(path: Path, held: ExitStack | None) -> Path:
-    """A folder without a run. Raises Taken where one is, or is about to be."""
+    """Check that a folder has no run, and lock it if `held` is given. Raises Taken if it has one, or is locked."""
     _refuse_a_run(path)
     if held is None:
         return path
     with ExitStack() as tried:
         tried.enter_context(only_trainer(path))
-        _refuse_a_run(path)  # subtle: it may have come to its end between the first look and the lock
+        _refuse_a_run(path)  # subtle: another training may have finished between the first check and the lock
         held.enter_context(tried.pop_all())
     return path
 
 
 def _refuse_a_run(path: Path) -> None:
-    if any((path / "checkpoint").glob("*.pt")):  # what a training left that ended before its first checkpoint is no run
+    if any((path / "checkpoint").glob("*.pt")):  # a folder without a checkpoint is not a run
         how = f"use --resume {path} to go on with it, or name another folder"
         raise Taken(f"--train.run {path}: expected no run there; {how}")
 
 
 def newest_run() -> Path:
-    """The folder in runs/ that was written to last. Raises ValueError where there is none."""
+    """The run in runs/ whose latest checkpoint is the newest. Raises ValueError if there is no run."""
     runs = [path.parent.parent for path in RUNS.glob("*/checkpoint/latest.pt")]
     if not runs:
         raise ValueError(
@@ -97,7 +97,7 @@ def newest_run() -> Path:
 
 
 def write_readable(path: Path, config: RunConfig, tokenizer: Tokenizer) -> None:
-    """config.toml and tokenizer.json of a run."""
+    """Write config.toml and tokenizer.json of a run."""
     write_atomically(path / "config.toml", to_toml(config).encode())
     write_atomically(path / "tokenizer.json", json.dumps(tokenizer.to_dict()).encode())
 
@@ -112,9 +112,10 @@ def save_run(
     progress: Progress,
     base: Base | None = None,
 ) -> None:
-    """Write checkpoint/NAME.pt: "latest" holds all that is needed to go on, "best" the weights.
+    """Write checkpoint/NAME.pt: "latest" has the whole training state, to resume; "best" has the weights only.
 
-    The `base` of an adapter is only named. `corpus` is the hash of the data, by which --resume knows them again.
+    `base` is the base of an adapter; its path and hash are saved, not its weights. `corpus` is the hash of the data, by
+    which --resume checks that they are the same.
     """
     contents = {
         "config": to_toml(config),
@@ -129,14 +130,16 @@ def save_run(
         checkpoint.save(path / "checkpoint" / f"{name}.pt", contents | {"step": state})
     except OSError as e:
         begun = (path / "checkpoint" / "latest.pt").is_file()
-        raise OSError(f"{e}, and {f'go on with: python train.py --resume {path}' if begun else 'start again'}") from e
+        raise OSError(
+            f"{e}, and {f'continue with: python train.py --resume {path}' if begun else 'start again'}"
+        ) from e
 
 
-PARTS = ("config", "tokenizer", "documents", "corpus", "progress", "base", "step")  # of a checkpoint
+PARTS = ("config", "tokenizer", "documents", "corpus", "progress", "base", "step")  # keys of a checkpoint
 
 
 def read_run(path: Path, name: str) -> dict:
-    """The contents of checkpoint/NAME.pt, with the config and the tokenizer built. Raises ValueError."""
+    """Read checkpoint/NAME.pt, with its config and its tokenizer as objects. Raises ValueError."""
     refuse_no_run(path)
     place = path / "checkpoint" / f"{name}.pt"
     contents = checkpoint.load(place)
@@ -150,21 +153,22 @@ def read_run(path: Path, name: str) -> dict:
 
 
 def refuse_no_run(path: Path) -> None:
-    """Raise ValueError where there is no folder of a run."""
+    """Raise ValueError if the folder does not exist."""
     if not path.is_dir():
         how = f"see {RUNS}/ or train one with train.py --config gpt-tiny"
         raise ValueError(f"{path}: expected the folder of a run, found none; {how}")
 
 
 def read_best(path: Path) -> dict:
-    """`read_run` of the best checkpoint, or of the latest one, before the first validation."""
+    """`read_run` of the best checkpoint, or of the latest one if there is no best one yet."""
     return read_run(path, "best" if (path / "checkpoint" / "best.pt").is_file() else "latest")
 
 
 def open_run(path: Path, device: str = "cpu", base: Path | None = None) -> OpenRun:
-    """The best model of a run, on the run `base` if it is an adapter (see `base_weights`), ready to write. Raises ValueError.
+    """Load the best model of a run, in eval mode. Raises ValueError.
 
-    Torch's generator is left as it was: all that a model draws as it is made is overwritten by what it has learned.
+    An adapter is put on its base, or on the run `base` (see `base_weights`). The state of torch's random generator does
+    not change, because the initial weights, which are random, are overwritten.
     """
     contents = read_best(path)
     config, tokenizer = contents["config"], contents["tokenizer"]
@@ -178,10 +182,11 @@ def open_run(path: Path, device: str = "cpu", base: Path | None = None) -> OpenR
 
 
 def base_weights(path: Path, contents: dict, base: Path | None = None) -> dict[str, Tensor] | None:
-    """The weights that the adapter of a run corrects; None for a run without one.
+    """The base weights of a run's adapter; None for a run without an adapter.
 
-    They are those of the run `base`, or else of the one that the adapter was trained on, where it was then or beside
-    the run of the adapter. Raises ValueError where it is not there, and where its weights are others than they were.
+    They come from the run `base` if it is given. Otherwise they come from the run that the adapter was trained on, at
+    its path at that time or next to the adapter's own folder. Raises ValueError if it is not found, or if its weights
+    have changed.
     """
     if not contents["config"].adapter.rank:
         return None
@@ -195,14 +200,15 @@ def base_weights(path: Path, contents: dict, base: Path | None = None) -> dict[s
     weights = read_best(place)["step"]["model"]
     if fingerprint(weights) != known.sha256:
         raise ValueError(
-            f"{place}: expected the weights that {path} adapts, those of {known.path} with SHA-256 {known.sha256[:12]}..., found "
-            f"{fingerprint(weights)[:12]}...; name that run as it was, or train the adapter again"
+            f"{place}: expected the weights that {path} adapts, those of {known.path} with SHA-256 "
+            f"{known.sha256[:12]}..., found {fingerprint(weights)[:12]}...; name that run as it was, or "
+            "train the adapter again"
         )
     return weights
 
 
 def whole_weights(path: Path, contents: dict) -> dict[str, Tensor]:
-    """The weights of a run as a model without an adapter has them; those of an adapter are merged into its base. Raises ValueError."""
+    """The weights of a run as a model without an adapter; an adapter is merged into its base. Raises ValueError."""
     if not contents["config"].adapter.rank:
         return contents["step"]["model"]
     model = open_run(path).text.model
@@ -211,5 +217,5 @@ def whole_weights(path: Path, contents: dict) -> dict[str, Tensor]:
 
 
 def is_summed_up(path: Path, step: int) -> bool:
-    """Whether the run has the summary of this step; one that was killed between its last save and its summary has not."""
+    """Whether the run has a summary of this step; it has none if it was killed between last save and the summary."""
     return read_summary(path).get("steps") == step

@@ -1,8 +1,8 @@
-"""One trainer a run: a lock that the operating system gives to a process and takes back however the process ends.
+"""File lock: one training process a run.
 
 Two processes that train one run would overwrite each other's checkpoints and mix their metrics. The lock is on a file
-in the folder of the run, which names the process. A process that is killed leaves the file behind and not the lock, so
-that the next one can go on.
+in the folder of the run; the file contains the number of the process. The operating system releases the lock when the
+process ends, even if it is killed. A killed process leaves the file but not the lock, so the run can be resumed.
 """
 
 import contextlib
@@ -13,18 +13,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 FILE = "training.lock"
-FAR = 1 << 30  # subtle: Windows lets nobody read a locked byte, so it is one far behind the number of the process
+FAR = 1 << 30  # subtle: on Windows a locked byte cannot be read, so we lock one far behind the process number
 
 
 class Taken(ValueError):
-    """A folder that another training has."""
+    """The folder has a run already, or another process trains in it."""
 
 
 @contextmanager
 def only_trainer(run: Path) -> Iterator[None]:
-    """Hold the folder of a run against all other trainings; it is made where there is none.
+    """Context that holds the lock on the folder of a run, which is created if it does not exist.
 
-    Raises Taken where another training holds it.
+    Raises Taken if another training holds it.
     """
     new = not run.exists()
     run.mkdir(parents=True, exist_ok=True)
@@ -34,16 +34,16 @@ def only_trainer(run: Path) -> Iterator[None]:
         os.write(file, str(os.getpid()).encode())
         yield
     finally:
-        with contextlib.suppress(OSError):  # where an open file cannot be removed, it stays, and is taken again
+        with contextlib.suppress(OSError):  # Windows cannot remove an open file; it stays and is used again
             (run / FILE).unlink()
         os.close(file)
         if new:
-            with contextlib.suppress(OSError):  # which is raised where training has left something there
+            with contextlib.suppress(OSError):  # raised if training has written something there
                 run.rmdir()
 
 
 def _take(path: Path) -> int:
-    """The file at `path`, made where there is none, and locked. Raises Taken."""
+    """Open and lock the file at `path`, which is created if it does not exist. Raises Taken."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -58,11 +58,11 @@ def _take(path: Path) -> int:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.stat(path), os.fstat(file)):
                 return file
-        os.close(file)  # subtle: its holder removed it between our opening and our locking it: a lock that nobody sees
+        os.close(file)  # subtle: the holder removed the file after we opened it, so nobody else would see our lock
 
 
 def _lock(file: int) -> None:
-    """Lock an open file until it is closed. Raises BlockingIOError or PermissionError where another process has."""
+    """Lock an open file until it is closed. Raises BlockingIOError or PermissionError if another process holds it."""
     try:
         import fcntl
 
@@ -75,7 +75,8 @@ def _lock(file: int) -> None:
         os.lseek(file, 0, os.SEEK_SET)
     except BlockingIOError:
         raise
-    except OSError as e:  # a network's file system that knows no locks
+    except OSError as e:  # a network file system without locks
         print(
-            f"no lock can be had here ({e.strerror}): take care that no other process trains this run", file=sys.stderr
+            f"this file system has no locks ({e.strerror}): make sure that no other process trains this run",
+            file=sys.stderr,
         )

@@ -1,7 +1,7 @@
-"""Runs in a notebook: open one or train one in a line, and get a model to talk to.
+"""Runs in a notebook: load a run or train a new one with one call, and get a model that generates text.
 
-`minillm.load` and `minillm.train` are these functions. Errors are ValueErrors with the sentences of the command line.
-Read `folder` and `training` before.
+`minillm.load` and `minillm.train` are these functions. Errors are ValueErrors with the same messages as on the command
+line. Read before: `folder`, `training`.
 """
 
 import dataclasses
@@ -21,14 +21,14 @@ from minillm.speed.allocator import keep_freed_memory
 from minillm.system.atomic import write_atomically
 from minillm.text.model import TextModel
 
-CORPUS = "corpus.jsonl"  # in the folder of a run: the texts that were given as a list
+CORPUS = "corpus.jsonl"  # the file in the run's folder for texts that were given as a list
 
 
 class Model:
     """The best model of a run, with its tokenizer: text in, text out."""
 
     def __init__(self, opened: OpenRun):
-        """Raises ValueError for a run that does not write."""
+        """Raises ValueError for a run that does not generate text."""
         if not isinstance(opened.text, TextModel):
             kind = opened.config.task.kind
             raise ValueError(
@@ -49,11 +49,12 @@ class Model:
         show: Callable[[str], object] | None = None,
         **sampling: Any,
     ) -> Any:
-        """The completion of a prompt, or a list of them for a list of prompts, the prompts themselves left out.
+        """Generate the completion of a prompt, or a list of completions for a list of prompts, without the prompts.
 
-        `sampling` replaces single settings of the run, such as `top_p=0.9` or `temperature=0`. max_new_tokens: 0 for
-        what the run says. seed: of the first text; those of the others count up. `show` receives the text of the first
-        prompt as it comes. Raises ValueError for unknown settings and for a prompt that cannot be read.
+        `sampling` replaces single sampling settings of the run, such as `top_p=0.9` or `temperature=0`. max_new_tokens:
+        0 takes the run's own. seed: the seed of the first text; text i has seed + i. `show` receives the completion of
+        the first prompt piece by piece while it is generated. Raises ValueError for an unknown setting, and for a
+        prompt that the model cannot read.
         """
         known = [field.name for field in dataclasses.fields(SamplingConfig)]
         for name in sampling:
@@ -71,7 +72,7 @@ class Model:
         return found[0].text if isinstance(prompt, str) else [each.text for each in found]
 
     def score(self, context: str | Sequence[str], continuation: str | Sequence[str]) -> Any:
-        """The log-probability in nats of a continuation given its context, or a list of them for two lists."""
+        """The log-probability in nats of a continuation given its context; for two lists, a list of them."""
         if isinstance(context, str) != isinstance(continuation, str):
             raise ValueError("score: expected two texts or two lists of texts; give both in the same form")
         if isinstance(context, str):
@@ -79,13 +80,13 @@ class Model:
         return self.text.score(context, continuation)
 
     def logprobs(self, text: str) -> list[tuple[str, float]]:
-        """Each token of a text with its log-probability in nats, given what stands before it."""
+        """Each token of a text, with its log-probability in nats given the tokens before it."""
         [found] = self.text.logprobs([text])
         return [(token.text, token.logprob) for token in found]
 
 
 def load(run: str | Path | None = None, device: str = "auto") -> Model:
-    """Open the run in a folder; None: the newest one in runs/. Raises ValueError."""
+    """Load a run from its folder; None: the newest run in runs/. Raises ValueError."""
     path = folder.newest_run() if run is None else Path(run)
     return Model(folder.open_run(path, wiring.find_device(device)))
 
@@ -93,11 +94,11 @@ def load(run: str | Path | None = None, device: str = "auto") -> Model:
 def train(
     config: str | Path, corpus: Sequence[str] | str | Path | None = None, device: str = "auto", **overrides: Any
 ) -> Model:
-    """Train a config in a run folder of its own, and open the run.
+    """Train a config in a new run folder, and load the run.
 
-    config: its name, or a .toml file. corpus: a list of texts, a file or folder, or None for that of the config; a list
-    is kept in the folder of the run, so that the run can be resumed. `overrides`: keys of the config, as
-    `**{"train.max_steps": 200}`. Raises ValueError for what cannot work.
+    config: the name of a config, or a .toml file. corpus: a list of texts, a file or folder, or None for the corpus of
+    the config. A list is saved in the folder of the run, so that the run can be resumed. `overrides`: keys of the
+    config, as in `**{"train.max_steps": 200}`. Raises ValueError for invalid settings.
     """
     flags = {name: _flag(value) for name, value in overrides.items()}
     with ExitStack() as held:
@@ -115,14 +116,14 @@ def train(
 
 
 def _keep(texts: Sequence[str], path: Path) -> Path:
-    """Write the texts into the folder of a run, one document a line. Raises ValueError for what is no list of texts."""
+    """Write the texts into the folder of a run, one document a line. Raises ValueError if it is not a list of texts."""
     lines = [json.dumps({"text": text}, ensure_ascii=False) for text in corpus_of(texts).documents]
     write_atomically(path / CORPUS, ("\n".join(lines) + "\n").encode())
     return path / CORPUS
 
 
 def _flag(value: Any) -> str:
-    """A value as it is written behind a flag."""
+    """A value in the notation of command-line flags."""
     if isinstance(value, list | tuple):
         return ",".join(map(_flag, value))
     return value if isinstance(value, str) else literal(value)

@@ -1,4 +1,4 @@
-"""Packed runs: a trained run saved with its weights in 8 or 4 bits, to write with and not to train on."""
+"""Quantized runs: a trained run saved with weights of 8 or 4 bits, which cannot be trained further."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +16,12 @@ from minillm.training import checkpoint
 
 
 def save(path: Path, weights: str, out: Path, group: int | None = None, n_batches: int = 0) -> str:
-    """Write the packed run; a sentence about it. Raises ValueError."""
+    """Write the quantized run; return a line with its sizes. Raises ValueError.
+
+    `weights`: the format. `group`: inputs that share a scale; None: 64. `n_batches`: batches to calibrate on.
+    """
     if out.exists():
-        raise ValueError(f"--out {out}: expected a folder that is not there yet; name another")
+        raise ValueError(f"--out {out}: expected a folder that does not exist yet; name another")
     if group is not None and weights not in ("int4", "nf4"):
         raise ValueError(
             f"--group {group} would be ignored: expected --weights int4 or nf4, whose scales are shared; leave it out"
@@ -45,9 +48,12 @@ def save(path: Path, weights: str, out: Path, group: int | None = None, n_batche
     write_readable(out, without_adapter(config), tokenizer)
     place = out / "checkpoint" / "best.pt"
     checkpoint.save(place, contents | changed | {"step": {"model": model.state_dict()}})
-    return f"{out}: weights {before / 1e6:.3f} MB -> {nbytes(model) / 1e6:.3f} MB, checkpoint {place.stat().st_size / 1e6:.3f} MB"
+    return (
+        f"{out}: weights {before / 1e6:.3f} MB -> {nbytes(model) / 1e6:.3f} MB, "
+        f"checkpoint {place.stat().st_size / 1e6:.3f} MB"
+    )
 
 
 def without_adapter(config: RunConfig) -> RunConfig:
-    """The config of the whole model."""
+    """The config of a run whose adapter is merged into the model."""
     return replace(config, adapter=AdapterConfig())

@@ -1,13 +1,12 @@
-"""Sizes that follow from the text: what a config leaves open, and what of it does not fit a text that is small.
+"""Sizes that depend on the text: values that a config leaves open, and values that are too large for a small text.
 
-A config is made for a corpus, and a text of one's own is often a thousand times smaller. Then most ids of its
-vocabulary are hardly ever seen, its windows may be longer than the text, its validation part is a few words, and the
-text is read so often that it is learned by heart long before the run ends. Each is decided once, before the first
-step, said in a line, and kept in the config of the run, so that --resume finds it. A value that was given by a flag
-stays as it is.
+A config is made for one corpus; a user's own text is often a thousand times smaller. With the config's values most ids
+of the vocabulary would be very rare, a window might be longer than the text, the validation part would be a few words,
+and the model would memorize the text long before the run ends. Each value is decided once, before the first step,
+reported in a line, and saved in the config of the run for --resume. A value that is set by a flag does not change.
 
-Repeated text is worth nearly as much as new text up to 4 passes, and next to nothing after 16 (Muennighoff et al.
-2023, "Scaling Data-Constrained Language Models"). To stop once validation gets no better: Prechelt 1998, "Early
+Repeated text is worth nearly as much as new text up to 4 passes, and next to nothing after 16 (Muennighoff et al. 2023,
+"Scaling Data-Constrained Language Models"). Early stopping, when validation no longer improves: Prechelt 1998, "Early
 Stopping: But When?".
 """
 
@@ -21,41 +20,36 @@ from minillm.runs.config import RunConfig
 from minillm.tasks.task import Data, Say
 from minillm.tokenizers.tokenizer import Tokenizer
 
-MANY_PASSES = 16  # a text that is read more often is small
-HELD_OUT = 0.1  # of a small text
-BYTES_PER_ID = 30  # of text: of 264, 400, 700 and 1664 ids, 400 gave the best bits per byte on 11,000 bytes
-LEAST_VOCABULARY = 300  # the 256 bytes, END, and something to learn
-LEARNED = (
-    "bpe",
-    "unigram",
-    "sentencepiece-bpe",
-    "sentencepiece-unigram",
-)  # tokenizers that are given the size of their vocabulary
-N_WINDOWS = 8  # in a text, at least
+MANY_PASSES = 16  # a text counts as small if training makes more passes over it
+HELD_OUT = 0.1  # share of a small text for validation
+BYTES_PER_ID = 30  # bytes of text; on 11,000 bytes, 400 ids gave better bits per byte than 264, 700 or 1664
+LEAST_VOCABULARY = 300  # the 256 bytes, END, and some learned pieces
+LEARNED = ("bpe", "unigram", "sentencepiece-bpe", "sentencepiece-unigram")  # tokenizers with an adjustable vocabulary
+N_WINDOWS = 8  # least number of windows in a text
 LEAST_CONTEXT = 16
 LEAST_EVERY = 5  # steps between two validations
 LEAST_EVAL_TOKENS = 4096
-EVAL_SHARE = 0.06  # tokens validated for each token trained on: forward is a third of a step, so 2 % of its time
-PATIENCE = 8  # validations without a new best that a small text is given
+EVAL_SHARE = 0.06  # validated tokens per trained token: forward is a third of a step, so this takes 2 % of the time
+PATIENCE = 8  # for a small text: stop after so many validations without a new best
 
 
 def fit(
     config: RunConfig, data: Data, given: Collection[str], tokenizer: Tokenizer | None = None, say: Say = print
 ) -> tuple[RunConfig, Data]:
-    """The config with a validation part, a vocabulary and a context that fit the text, and the data by it.
+    """Adapt the validation share, the vocabulary and the context length to the text; return new config and data.
 
-    `given` names the keys that flags have set, which are left alone; a `tokenizer` that is there already comes with a
-    model, and neither is changed.
+    `given`: keys that are set by flags; they do not change. If there is a `tokenizer` already, it belongs to a trained
+    model, so vocabulary and context length do not change.
     """
     given = {*given, *(("tokenizer.vocab_size", "model.context_length") if tokenizer else ())}
     fitted = config
     if config.task.extent(config, data).passes > MANY_PASSES and config.data.val_fraction < HELD_OUT:
-        why = "so that enough of a small text is left to choose the best weights on"
+        why = "so that a small text has enough validation text to choose the best weights"
         fitted = _changed(fitted, "data.val_fraction", HELD_OUT, why, given, say)
     n_bytes = sum(part.n_bytes for part in (data.train, data.val, data.test) if part is not None)
     vocab_size = max(LEAST_VOCABULARY, n_bytes // BYTES_PER_ID)
     if config.tokenizer.kind in LEARNED and vocab_size < config.tokenizer.vocab_size:
-        why = f"since a text of {n_bytes:,} bytes shows no more ids often enough"
+        why = f"since more ids would be too rare in a text of {n_bytes:,} bytes"
         fitted = _changed(fitted, "tokenizer.vocab_size", vocab_size, why, given, say)
     if fitted != config:
         data = wiring.build_data(fitted, tokenizer, lambda remark: None)
@@ -69,16 +63,16 @@ def fit(
 
 
 def limit_steps(config: RunConfig, data: Data, say: Say = print) -> RunConfig:
-    """The config with no more steps than there is data for."""
+    """Lower train.max_steps to the number of steps that the data has, if it is limited."""
     n_steps = config.task.extent(config, data).n_steps
     if n_steps is None or config.train.max_steps <= n_steps:
         return config
-    say(f"the data lasts for {n_steps} steps, so there are no more")
+    say(f"train.max_steps = {n_steps} instead of {config.train.max_steps}, since the data has no more steps")
     return replace(config, train=replace(config.train, max_steps=n_steps))
 
 
 def set_cadence(config: RunConfig, data: Data) -> RunConfig:
-    """The config with `eval_every`, `eval_tokens` and `patience` decided where it leaves them open."""
+    """The config with values for `eval_every`, `eval_tokens` and `patience` where it leaves them open."""
     t, passes = config.train, config.task.extent(config, data).passes
     once_a_pass = max(LEAST_EVERY, math.ceil(t.max_steps / passes))
     every = t.eval_every or min(t.steps_between_validations(), once_a_pass)
@@ -90,7 +84,7 @@ def set_cadence(config: RunConfig, data: Data) -> RunConfig:
 
 
 def reopen(config: RunConfig, given: Collection[str]) -> RunConfig:
-    """The config of another run, with its cadence, decided for the text there, open where no flag gives it."""
+    """The config of another run with eval_every, eval_tokens and patience left open again, unless a flag sets them."""
     opened = {"eval_every": 0, "eval_tokens": 0, "patience": -1}
     return replace(
         config, train=replace(config.train, **{name: x for name, x in opened.items() if f"train.{name}" not in given})
@@ -98,24 +92,26 @@ def reopen(config: RunConfig, given: Collection[str]) -> RunConfig:
 
 
 def plan(config: RunConfig, data: Data) -> str:
-    """The number of passes and validations in a line, with a warning where the text is small."""
+    """The number of passes and validations as a line, with a warning if the text is small."""
     t, passes, n_val = config.train, config.task.extent(config, data).passes, len(data.val.ids)
     n_tokens = "all" if t.eval_tokens >= n_val else f"about {t.eval_tokens:,} of the"
-    said = f"{passes:,.0f}" if passes >= 10 else f"{passes:.1f}"
-    lines = [f"{said} passes over the text; validation every {t.eval_every:,} steps, on {n_tokens} {n_val:,} tokens"]
+    n_passes = f"{passes:,.0f}" if passes >= 10 else f"{passes:.1f}"
+    lines = [
+        f"{n_passes} passes over the text; validation every {t.eval_every:,} steps, on {n_tokens} {n_val:,} tokens"
+    ]
     if passes > MANY_PASSES:
         lines.append(
-            f"warning: in {said} passes so small a text is learned by heart, and little is learned that holds for "
+            f"warning: in {n_passes} passes the model memorizes so small a text, and learns little that holds for "
             "other text; give more text, or lower --train.max_steps"
         )
     if t.patience:
         waited = f"{t.patience} validations ({t.patience * t.eval_every:,} steps)"
-        lines.append(f"training stops early, after {waited} without a new best; --train.patience 0 goes on to the end")
+        lines.append(f"training stops early, after {waited} without a new best; --train.patience 0 turns this off")
     return "\n".join(lines)
 
 
 def _changed(config: RunConfig, name: str, value: Any, why: str, given: Collection[str], say: Say) -> RunConfig:
-    """The config with another value of a key, which is said, unless a flag has given it."""
+    """Set a key of the config and report it, unless a flag sets it."""
     if name in given:
         return config
     section, _, key = name.partition(".")

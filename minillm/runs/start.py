@@ -1,8 +1,8 @@
-"""Start of a training: from a config, from a run to resume, or from a run whose weights a new one takes.
+"""Start of a training: from a config, from a run that is resumed, or from the weights of another run.
 
-Whatever two of them say must agree. A config says which model it is for by its sections [model] and [tokenizer]; one
-without them, as configs/lora-tiny.toml, is for any model that its task trains. A config without [task] goes on with the
-task of the run. Read `folder` before; `train.py` calls these functions.
+If several of these are given, they must agree. The sections [model] and [tokenizer] of a config say which model it is
+for; a config without them, such as configs/lora-tiny.toml, is for any model that its task can train. A config without
+[task] keeps the task of the run. Read before: `folder`; `train.py` calls these functions.
 """
 
 import dataclasses
@@ -28,23 +28,23 @@ MAY_CHANGE_ON_RESUME = (
     "train.fast",  # the same computation
     "data.corpus",  # the same text in another place
 )
-TAKEN = ("model", "tokenizer")  # sections that a new run shares with the one whose weights it starts with
+TAKEN = ("model", "tokenizer")  # sections that a new run must share with the run of its initial weights
 
 
 class Start(NamedTuple):
-    """The start of a training: its config, and the checkpoint that it continues or takes weights from."""
+    """The start of a training: its config, and the checkpoint that it continues or starts from."""
 
-    config: RunConfig  # under the flags
-    original: RunConfig  # without the flags: what [about] was stated for
-    saved: dict | None = None  # the checkpoint to go on from, or whose weights are taken
-    resumed: Path | None = None  # the run to go on with
-    fresh: bool = True  # not from the weights of another run
+    config: RunConfig  # with the flags applied
+    original: RunConfig  # without the flags; [about] was measured with it
+    saved: dict | None = None  # the checkpoint to resume, or the one that has the initial weights
+    resumed: Path | None = None  # the run that is resumed
+    fresh: bool = True  # False: the weights come from another run
 
 
 def resolve(name: str | None, resume: Path | None, init_from: Path | None, flags: Mapping[str, str]) -> Start:
-    """The start of a run from a config, from the run `resume`, or from the weights of the run `init_from`.
+    """Resolve the command line: config `name`, run `resume` to continue, or run `init_from` to take weights from.
 
-    Raises ValueError for flags that would be ignored, and where what is given does not fit together.
+    Raises ValueError for flags without effect, and for arguments that contradict each other.
     """
     if resume:
         start = _resumed(resume, flags)
@@ -76,7 +76,7 @@ def _resumed(path: Path, flags: Mapping[str, str]) -> Start:
 
 
 def read_data(start: Start, flags: Mapping[str, str]) -> tuple[RunConfig, Data]:
-    """The config with sizes and a cadence that fit the data, and the data. Raises ValueError as `data_again`."""
+    """Read the data; return the config with sizes and intervals that fit them, and the data. Raises as `data_again`."""
     config, tokenizer = start.config, start.saved and start.saved["tokenizer"]
     if start.resumed:
         data = data_again(start.resumed, start.saved, config)
@@ -87,7 +87,7 @@ def read_data(start: Start, flags: Mapping[str, str]) -> tuple[RunConfig, Data]:
 
 
 def under(config: RunConfig, flags: Mapping[str, str]) -> RunConfig:
-    """The config under flags. A run that --train.max_steps makes shorter than its warm-up warms up throughout, which is said."""
+    """Apply flags to a config. If --train.max_steps is below the warm-up, shorten the warm-up too, and report it."""
     steps, warmup = flags.get("train.max_steps", ""), config.schedule.warmup_steps
     if (
         "schedule.warmup_steps" not in flags
@@ -96,14 +96,15 @@ def under(config: RunConfig, flags: Mapping[str, str]) -> RunConfig:
         and "schedule" not in config.task.ignores(config)
     ):
         print(
-            f"schedule.warmup_steps = {steps} instead of {warmup}, since the run has no more steps; --schedule.warmup_steps sets it"
+            f"schedule.warmup_steps = {steps} instead of {warmup}, since the run has no more steps; "
+            "--schedule.warmup_steps sets it"
         )
         flags = {**flags, "schedule.warmup_steps": steps}
     return override(config, flags)
 
 
 def refuse_what_would_be_ignored(config: RunConfig, flags: Mapping[str, str], saved: dict | None) -> RunConfig:
-    """The config, unless it asks for an adapter of nothing, or a flag is for what is not there. Raises ValueError."""
+    """Return the config; raise ValueError for an adapter without a base, and for flags without effect."""
     rank, ignored = (
         config.adapter.rank,
         [name for name in flags if name.startswith("adapter.") and name != "adapter.rank"],
@@ -111,35 +112,40 @@ def refuse_what_would_be_ignored(config: RunConfig, flags: Mapping[str, str], sa
     of_muon = [name for name in flags if name in ("optim.muon_lr", "optim.momentum") and config.optim.kind != "muon"]
     if rank and saved is None:
         raise ValueError(
-            f"adapter.rank = {rank}: expected --init-from RUN, since an adapter corrects what was learned; name a trained run"
+            f"adapter.rank = {rank}: expected --init-from RUN, since an adapter corrects trained weights; name "
+            "a trained run"
         )
     if rank and saved["config"].adapter.rank:
         raise ValueError(
-            f"adapter.rank = {rank}: expected a run without an adapter in --init-from; name its base, or give --adapter.rank 0"
+            f"adapter.rank = {rank}: expected a run without an adapter in --init-from; name its base, or give "
+            "--adapter.rank 0"
         )
     if ignored and not rank:
-        raise ValueError(f"--{ignored[0]} would be ignored, since adapter.rank = 0 is no adapter; raise --adapter.rank")
+        raise ValueError(
+            f"--{ignored[0]} would be ignored, since adapter.rank = 0 means no adapter; raise --adapter.rank"
+        )
     if of_muon:
         raise ValueError(
-            f"--{of_muon[0]} would be ignored, since optim.kind = {config.optim.kind}; leave it out, or add --optim.kind muon"
+            f"--{of_muon[0]} would be ignored, since optim.kind = {config.optim.kind}; leave it out, or add "
+            "--optim.kind muon"
         )
     return config
 
 
 def new_config(name: str, missing: Mapping[str, Any] | None = None) -> RunConfig:
-    """The config of that name or path, for a new run: of one in the folder of a run, without that folder."""
+    """Load a config for a new run, by name or path. If it is from a run's folder, the new run gets another folder."""
     config = load_config(name, missing)
     return without_folder(config) if _of_a_run(name) else config
 
 
 def new_name(name: str) -> str:
-    """Name of a new run: the config's, or that of the run in whose folder the config lies."""
+    """The name of a new run: the config's name or, for a config in a run's folder, the name of that run."""
     path = find_config(name)
     return path.resolve().parent.name if _of_a_run(name) else path.stem
 
 
 def without_folder(config: RunConfig) -> RunConfig:
-    """The config for a new run in a folder of its own."""
+    """The config without its run folder."""
     return dataclasses.replace(config, train=dataclasses.replace(config.train, run=""))
 
 
@@ -148,9 +154,9 @@ def _of_a_run(name: str) -> bool:
 
 
 def config_from(path: Path, saved: dict, name: str | None, flags: Mapping[str, str]) -> RunConfig:
-    """The config of a new run that starts with the weights of the run `path`: `name`, or that run's, under `flags`.
+    """The config of a new run with the weights of the run `path`: config `name`, or that run's own, with `flags`.
 
-    Raises ValueError where its model or its tokenizer is another, and where the weights of the run are packed.
+    Raises ValueError if its model or its tokenizer differs from the run's, and if the run's weights are quantized.
     """
     if "packed" in saved:
         raise ValueError(
@@ -167,19 +173,19 @@ def config_from(path: Path, saved: dict, name: str | None, flags: Mapping[str, s
     wrong = {key: values for key, values in found if key.partition(".")[0] in TAKEN}
     if wrong:
         raise ValueError(
-            f"{_listed(wrong, 0)}: expected {_listed(wrong, 1)}, as the run of --init-from {path}; give it a config with "
-            "the same [model] and [tokenizer] or without them, or leave --init-from out"
+            f"{_listed(wrong, 0)}: expected {_listed(wrong, 1)}, as the run of --init-from {path}; give it a config "
+            "with the same [model] and [tokenizer] or without them, or leave --init-from out"
         )
     return config
 
 
 def taken(saved: dict) -> dict[str, dict[str, Any]]:
-    """The sections of a run that a config without them takes."""
+    """The sections of a run that replace missing sections of a config."""
     return {section: dataclasses.asdict(getattr(saved["config"], section)) for section in (*TAKEN, "task")}
 
 
 def refuse_an_edited_config(path: Path, saved: dict) -> None:
-    """Raise ValueError where config.toml in the folder of a run differs from its checkpoint, which is what counts."""
+    """Raise ValueError if a run's config.toml was edited; the config that is used is the one in the checkpoint."""
     place = path / "config.toml"
     if not place.is_file():
         return
@@ -192,7 +198,7 @@ def refuse_an_edited_config(path: Path, saved: dict) -> None:
 
 
 def data_again(path: Path, saved: dict, config: RunConfig) -> Data:
-    """The data of a run that goes on. Raises ValueError where they are others than they were."""
+    """The data of a run that is resumed. Raises ValueError if they have changed."""
     try:
         data = wiring.build_data(config, saved["tokenizer"])
     except ValueError as e:
@@ -211,7 +217,7 @@ def data_again(path: Path, saved: dict, config: RunConfig) -> Data:
 def starting_point(
     resume: Path | None, init_from: Path | None, config: RunConfig, saved: dict | None
 ) -> tuple[dict[str, Tensor] | None, Base | None]:
-    """Weights for a model to begin with or to carry an adapter; for an adapter also the run that they are of."""
+    """The initial weights, or the base weights of an adapter; and for an adapter, the run that they come from."""
     if resume:
         return folder.base_weights(resume, saved), saved.get("base") and Base(**saved["base"])
     if not init_from:
@@ -221,7 +227,7 @@ def starting_point(
 
 
 def corpus_hash(data: Data) -> str:
-    """SHA-256 of all that is trained on and validated with: of the corpus as it was cleaned, split and tokenized."""
+    """SHA-256 of the cleaned, split and tokenized corpus: training, validation and test part."""
     hashed = hashlib.sha256()
     for part in (data.train, data.val, data.test):
         streams = (part.source, part.target) if isinstance(part, Pairs) else (part,)
@@ -232,7 +238,7 @@ def corpus_hash(data: Data) -> str:
 
 
 def differences(one: RunConfig, other: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """The keys whose values differ, with both; of sections of two kinds only the kind."""
+    """The keys whose values differ, with both values; for sections of different kinds, only the kind."""
     found = {}
     for section, ours in dataclasses.asdict(one).items():
         theirs = dataclasses.asdict(getattr(other, section))

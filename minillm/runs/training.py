@@ -1,6 +1,6 @@
-"""A training, from what it starts with to its last checkpoint: what train.py and `minillm.train` have in common.
+"""A whole training, from its start to the last checkpoint: the common part of train.py and `minillm.train`.
 
-Read `start` and `training/loop.py` before.
+Read before: `start`, `training/loop.py`.
 """
 
 from collections.abc import Callable
@@ -22,20 +22,20 @@ from minillm.training.step import GradientStep
 
 
 class Prepared(NamedTuple):
-    """A training that is ready to begin, or to go on."""
+    """A training that is ready to begin or to resume."""
 
-    config: RunConfig  # with every "auto" decided
+    config: RunConfig  # with each "auto" replaced by the choice
     data: Data
     batch: Batches
     model: nn.Module
     step: GradientStep | CountingStep
     validation: Callable[[str], Validation]
     progress: Progress
-    base: Base | None  # the run whose weights an adapter corrects
+    base: Base | None  # the run of an adapter's base weights
 
 
 def prepare(begun: Start, config: RunConfig, data: Data, device: str, init_from: Path | None = None) -> Prepared:
-    """Build the model, with the weights that it begins with, and its step. Raises ValueError for settings that cannot work."""
+    """Build the model with its initial weights, and its step. Raises ValueError for invalid settings."""
     batch = wiring.build_batches(config, data)
     weights, base = start.starting_point(begun.resumed, init_from, config, begun.saved)
     model = wiring.build_model(config, data.tokenizer.vocab_size, device, weights)
@@ -48,7 +48,7 @@ def prepare(begun: Start, config: RunConfig, data: Data, device: str, init_from:
 
 
 def run(prepared: Prepared, path: Path) -> None:
-    """Train to the end or to an early stop, with checkpoints and metrics in the folder `path`; raises as `loop.train`."""
+    """Train to the end or an early stop; write checkpoints and metrics to the folder `path`. Raises as `loop.train`."""
     config, data, batch, model, step, validation, progress, base = prepared
     sampled = validation("val").sampled(config.train.eval_tokens)
     log, corpus = MetricsLog(path / "metrics.jsonl", progress.step), start.corpus_hash(data)

@@ -1,6 +1,6 @@
-"""The wiring: a config becomes data, batches, a model, a training and a validation. Nothing is computed here.
+"""The wiring: from a config to data, batches, model, training and validation. Nothing is computed here.
 
-All of them follow from the task, which the config names. Read `config` before; next: `folder`.
+Each function asks the task that the config names. Read before: `config`; next: `folder`.
 """
 
 from functools import partial
@@ -22,15 +22,15 @@ from minillm.training.step import GradientStep
 def build_data(
     config: RunConfig, tokenizer: Tokenizer | None = None, say: Say = print, corpus: Corpus | None = None
 ) -> Data:
-    """The corpus, split, and tokenized by `tokenizer` or one that is trained on the training part. Raises ValueError.
+    """Load, split and tokenize the corpus, by `tokenizer` or by one trained on the training part. Raises ValueError.
 
-    `corpus` replaces that of the config: `corpus_of` makes one from a list of strings.
+    `corpus` replaces the config's corpus; `corpus_of` makes one from a list of strings.
     """
     return config.task.data(config, tokenizer, say, corpus)
 
 
 def build_batches(config: RunConfig, data: Data) -> Batches:
-    """Step -> training batch."""
+    """The function step -> training batch."""
     return config.task.batches(config, data)
 
 
@@ -40,18 +40,18 @@ def build_objective(config: RunConfig) -> Objective:
 
 
 def build_step(config: RunConfig, model: nn.Module) -> GradientStep | CountingStep:
-    """The update of `model` that a config without "auto" describes. Raises ValueError for what cannot work."""
+    """The update of `model`, for a config without "auto". Raises ValueError for settings that cannot work."""
     return config.task.step(config, model)
 
 
 def build_validation(config: RunConfig, data: Data, part: str = "val") -> Validation:
-    """The full pass over one held-out part, "val" or "test"."""
+    """The validation on one held-out part, "val" or "test"."""
     validation = config.task.validation(config, data, part)
     return validation.accelerated() if config.train.fast else validation
 
 
 def build_training(config: RunConfig, data: Data, model: nn.Module, say: Say = print) -> Training:
-    """The step and the validation of a model to train, and the config with every "auto" decided. Raises ValueError."""
+    """The step and the validation of a model, and the config with each "auto" replaced. Raises ValueError."""
     training = config.task.training(config, data, model, {}, say)
     return training._replace(validation=partial(build_validation, training.settings, data))
 
@@ -59,13 +59,13 @@ def build_training(config: RunConfig, data: Data, model: nn.Module, say: Say = p
 def build_model(
     config: RunConfig, vocab_size: int, device: str = "cpu", weights: dict[str, Tensor] | None = None
 ) -> nn.Module:
-    """A model to train: `assemble` with the seed of the config, from which dropout goes on drawing."""
+    """A model to train: `assemble` with torch's generator seeded by the config; dropout continues to draw from it."""
     torch.manual_seed(config.train.seed)
     return assemble(config, vocab_size, weights).to(device)
 
 
 def assemble(config: RunConfig, vocab_size: int, weights: dict[str, Tensor] | None = None) -> nn.Module:
-    """A fresh model, or one of these weights, and the adapter of the config on it; what is fresh is drawn from torch's generator."""
+    """Build a model, with `weights` if given, and the config's adapter. Random weights come from torch's generator."""
     model = config.task.model(config, vocab_size)
     if weights is not None:
         config.task.start_from(model, weights)
@@ -75,7 +75,7 @@ def assemble(config: RunConfig, vocab_size: int, weights: dict[str, Tensor] | No
 
 
 def find_device(name: str) -> str:
-    """ "auto" is CUDA where there is one, else the CPU; anything else is taken at its word. Raises ValueError if it is not there."""
+    """The device of this name; "auto" is CUDA if available, else the CPU. Raises ValueError if it is unavailable."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     there = {"cpu": lambda: True, "cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}

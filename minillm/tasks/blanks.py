@@ -1,10 +1,10 @@
-"""Masked-token prediction: an encoder, which reads on both sides, learns what stood in the blanks of a text (BERT).
+"""Masked-token prediction: an encoder, which is bidirectional, learns to predict the masked tokens of a text (BERT).
 
-    loss = -log p(token | the text around its blank), summed over the blanks of a batch            Devlin et al. 2019
+    loss = -log p(token | the text around it), summed over the masked tokens of a batch            Devlin et al. 2019
 
-Windows are cut as for `next_token`; then tokens are hidden in them, and for `model.next_sentence` two halves are
-paired. Only blanks are predicted, so bits per byte and the source of the text are no measures here. Read
-`datasets/masking.py` before.
+Windows are cut as for `next_token`; then tokens in them are masked, and for `model.next_sentence` two halves are
+paired. Only masked tokens are predicted, so bits per byte and regret are not defined here. Read before:
+`datasets/masking.py`.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,13 +32,13 @@ from minillm.tokenizers.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Blanks(GradientTask):
-    """See the module."""
+    """The task of masked-token prediction; see the module."""
 
     kind: Literal["blanks"] = "blanks"  # what is learned
     order: Literal["epochs", "random"] = "epochs"  # windows once an epoch, or at random
-    fraction: Annotated[float, Between(0.01, 1)] = 0.15  # share of tokens that are blanked, and predicted
-    whole_words: bool = True  # blank all tokens of a word, or none
-    masked: Fraction = 0.8  # share of the blanks that become [MASK]
+    fraction: Annotated[float, Between(0.01, 1)] = 0.15  # share of tokens that are masked and predicted
+    whole_words: bool = True  # mask all tokens of a word, or none
+    masked: Fraction = 0.8  # share of the masked tokens that become [MASK]
     random: Fraction = 0.1  # share that become a random token; the rest stay as they are
 
     models: ClassVar = {EncoderConfig: Encoder}
@@ -52,7 +52,9 @@ class Blanks(GradientTask):
             )
 
     def ignores(self, settings: Settings) -> Mapping[str, str]:
-        return dict.fromkeys(("sampling", "text.max_new_tokens"), "an encoder fills blanks and does not write")
+        return dict.fromkeys(
+            ("sampling", "text.max_new_tokens"), "an encoder fills in masked tokens and does not generate text"
+        )
 
     def data(self, settings: Settings, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
         return tokenized(settings, read_texts(settings, say, corpus), tokenizer)
@@ -70,21 +72,21 @@ class Blanks(GradientTask):
         return masked_token_and_next_sentence if settings.model.next_sentence else masked_token
 
     def validation(self, settings: Settings, data: Data, part: str) -> Validation:
-        """See `Task.validation`. The blanks are always the same."""
+        """See `Task.validation`. The masks are the same at every validation."""
         stream, blank = {"val": data.val, "test": data.test}[part], self._blank(settings, data)
         batches = evaluation_batches(stream, settings.model.context_length, 64, data.documents)
         blanked = [blank(batch.tokens, 0, i, 2) for i, batch in enumerate(batches)]
         return Validation(blanked, self.objective(settings), n_bytes=None, source_nats=None)
 
     def demonstrate(self, settings: Settings, data: Data, text: Cloze) -> Demonstration:
-        """See `Task.demonstrate`. The prompt is filled in if it has blanks and fits into the context."""
+        """See `Task.demonstrate`. The prompt is filled in if it has a [MASK] and fits into the context."""
         prompt = settings.text.prompt
         fits = MASK in prompt and len(text.encode(prompt)) <= settings.model.context_length
         example = f"{prompt}\n{text.show(prompt, 3)}" if fits else ""
         return Demonstration(example, "fill in more", f'--fill "{EXAMPLE}"')
 
     def _blank(self, settings: Settings, data: Data) -> Callable[..., Any]:
-        """(tokens, *seed) -> a batch with blanks; of pairs, if the encoder learns which texts follow each other."""
+        """The function (tokens, *seed) -> masked batch; of pairs of texts if `model.next_sentence`."""
         shares = {"fraction": self.fraction, "masked": self.masked, "random": self.random}
         masking = Masking(data.tokenizer, whole_words=self.whole_words, **shares)
         return partial(masked_pairs, masking) if settings.model.next_sentence else masking

@@ -1,7 +1,7 @@
-"""Counting n-grams: predict the next token without a gradient, from counts made in one pass over the training text.
+"""Counting n-grams: next-token prediction without gradients, from counts made in one pass over the training text.
 
-Data, validation and use of the model are those of `next_token`. Each token must be counted once, so batches end where
-the text does, and everything about gradients would be ignored. Read `next_token` before.
+Data, validation and use of the model are those of `next_token`. Each token must be counted once, so the batches end
+with the text; settings of gradients have no effect and are refused. Read before: `next_token`.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ OF_GRADIENTS = ("optim", "schedule", "adapter", "train.n_micro_batches", "train.
 
 @dataclass(frozen=True)
 class Count(Task):
-    """See the module."""
+    """The task of counting n-grams; see the module."""
 
     kind: Literal["count"] = "count"  # what is learned
 
@@ -41,7 +41,7 @@ class Count(Task):
         validate(self)
 
     def ignores(self, settings: Settings) -> Mapping[str, str]:
-        """See `Task.ignores`. fp32 holds counts, which are whole numbers; bf16 would not."""
+        """See `Task.ignores`. Only fp32 is allowed: bf16 cannot represent large counts exactly."""
         names = [*OF_GRADIENTS, *(["train.precision"] if settings.train.precision == "bf16" else [])]
         return dict.fromkeys(names, "task.kind = count has no gradients: it counts its text in order")
 
@@ -57,7 +57,7 @@ class Count(Task):
         return single_pass(settings, data).batch
 
     def objective(self, settings: Settings) -> Objective:
-        """See `Task.objective`. Here it is only measured."""
+        """See `Task.objective`. Here it is measured but not minimized."""
         return next_token
 
     def step(self, settings: Settings, model: nn.Module) -> CountingStep:
@@ -77,6 +77,6 @@ class Count(Task):
 
 
 def single_pass(settings: Settings, data: Data) -> SinglePass:
-    """The training text, dealt out once."""
+    """The batches of one pass over the training text."""
     model = settings.model
     return SinglePass(data.train, model.context_length, settings.train.batch_size, model.order - 1)

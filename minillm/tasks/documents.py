@@ -1,4 +1,4 @@
-"""From a corpus to token streams: documents, cleaned if asked for, split, and tokenized. All tasks on texts begin so."""
+"""From a corpus to token streams: clean the documents if configured, split and tokenize them. For tasks on texts."""
 
 from typing import NamedTuple
 
@@ -19,15 +19,15 @@ class Texts(NamedTuple):
 
     splits: Splits
     many: bool  # many documents, or one long text
-    world: World | None  # what wrote them, where it is known
-    source: Source | None  # the same as a model to compare with, given what cleaning kept; None where there is none
-    remark: str  # about the source, "" where there is nothing to say
+    world: World | None  # the generator of the texts, if known
+    source: Source | None  # the generator, conditioned on what cleaning kept; None if unknown
+    remark: str  # a note about the source, or ""
 
 
 def read_texts(settings: Settings, say: Say, corpus: Corpus | None = None) -> Texts:
-    """The documents of `corpus`, or else of the settings', cleaned if asked for, by what they are for.
+    """Load the documents of `corpus` (default: the settings' corpus), clean them if configured, and split them.
 
-    Raises ValueError where there is nothing to validate on.
+    Raises ValueError if there is no validation text.
     """
     corpus = corpus or load_corpus(settings.data)
     if corpus.account:
@@ -45,6 +45,6 @@ def read_texts(settings: Settings, say: Say, corpus: Corpus | None = None) -> Te
 
 
 def tokenized(settings: Settings, texts: Texts, tokenizer: Tokenizer | None) -> Data:
-    """Tokenize texts by `tokenizer`, or by one that is trained on the training part."""
+    """Tokenize texts with `tokenizer`, or with one trained on the training part."""
     tokenizer = tokenizer or train_tokenizer(settings.tokenizer, texts.splits.train)
     return Data(tokenizer, texts.many, *(token_stream(part, tokenizer) if part else None for part in texts.splits))

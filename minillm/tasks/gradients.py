@@ -1,8 +1,8 @@
-"""Tasks that learn by gradients: the objective differs; optimizer, schedule and precision are handled alike.
+"""Tasks that learn by gradients: each has its own objective; optimizer, schedule and precision are shared.
 
     weights <- optimizer(gradient of objective(model, batch(i)) / count, rate(i))      i = 0, ..., train.max_steps - 1
 
-Read `task` before; `training/step.py` is the update itself.
+Read before: `task`; next: `training/step.py`, the update itself.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,12 +25,12 @@ from minillm.training.step import GradientStep
 
 
 class GradientTask(Task):
-    """A `Task` whose subclasses need an objective, batches and a validation."""
+    """A `Task` trained by gradients; a subclass needs an objective, batches and a validation."""
 
     def training(
         self, settings: Settings, data: Data, model: nn.Module, frozen: Mapping[str, nn.Module], say: Say = print
     ) -> Training:
-        """See `Task.training`. train.precision = "auto" becomes the faster one of the two."""
+        """See `Task.training`. train.precision = "auto" is replaced by the faster of fp32 and bf16."""
         if settings.train.precision == "auto":
             precision = self.precision(settings, model, self.batches(settings, data), say)
             settings = replace(settings, train=replace(settings.train, precision=precision))
@@ -45,9 +45,9 @@ class GradientTask(Task):
 
 
 def build_step(kind: type[GradientStep], settings: Settings, model: nn.Module, objective: Objective) -> GradientStep:
-    """The update of that kind, with the optimizer and the schedule of the settings.
+    """Build an update of class `kind` with the optimizer and the schedule of the settings.
 
-    Raises ValueError for what `kind` cannot do.
+    Raises ValueError for settings that `kind` cannot use.
     """
     s = settings
     fraction = partial(rate, s.schedule, max_steps=s.train.max_steps, floor=s.optim.min_lr / s.optim.lr)
@@ -65,7 +65,7 @@ def build_step(kind: type[GradientStep], settings: Settings, model: nn.Module, o
 
 
 def faster_precision(model: nn.Module, objective: Objective, batch: Any, say: Say, fast: bool) -> str:
-    """ "fp32" or "bf16", whichever a short trial on this machine finds faster. Random generators stay as they were."""
+    """ "fp32" or "bf16", whichever is faster in a short trial on this machine. Random generators keep their state."""
     device = device_of(model)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         seconds = seconds_per_pass(model, objective, batch, **({"prepare": accelerate_pass} if fast else {}))
@@ -76,5 +76,5 @@ def faster_precision(model: nn.Module, objective: Objective, batch: Any, say: Sa
 
 
 def smoothed(objective: Callable[..., Any], smoothing: float) -> Objective:
-    """The objective with label smoothing, or as it is for 0."""
+    """The objective with label smoothing; unchanged if `smoothing` is 0."""
     return partial(objective, smoothing=smoothing) if smoothing else objective

@@ -1,9 +1,9 @@
-"""Classification: an encoder, pre-trained or fresh, is fine-tuned to answer one question about each text.
+"""Classification: fine-tune an encoder, pre-trained or random, to answer one question about each text.
 
     loss = -log p(label | text), summed over a batch of texts
 
-Labels are facts of the world that wrote the stories, so the corpus must be that world's. Read `datasets/labels.py`
-before.
+The labels come from the grammar that generated the stories, so the corpus must be one of generated stories. Read
+before: `datasets/labels.py`.
 """
 
 from collections.abc import Mapping
@@ -31,10 +31,10 @@ from minillm.tokenizers.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Labels(GradientTask):
-    """See the module."""
+    """The task of classification; see the module."""
 
     kind: Literal["labels"] = "labels"  # what is learned
-    question: Literal["ending"] = "ending"  # what is asked about a text: whether a story ends badly or well
+    question: Literal["ending"] = "ending"  # the question: does a story end badly or well
     order: Literal["epochs", "random"] = "epochs"  # texts once an epoch, or at random
 
     models: ClassVar = {EncoderConfig: Encoder}
@@ -44,7 +44,7 @@ class Labels(GradientTask):
         validate(self)
 
     def ignores(self, settings: Settings) -> Mapping[str, str]:
-        return dict.fromkeys(("sampling", "text"), "a classifier does not write")
+        return dict.fromkeys(("sampling", "text"), "a classifier does not generate text")
 
     def data(self, settings: Settings, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
         texts = read_texts(settings, say, corpus)
@@ -73,7 +73,7 @@ class Labels(GradientTask):
         return Classifier(super().model(settings, vocab_size), len(ENDINGS))
 
     def start_from(self, model: nn.Module, weights: dict[str, Tensor]) -> None:
-        """Load the weights of another classifier, or those of an encoder alone."""
+        """Load the weights of another classifier, or of an encoder without a head."""
         whole = any(name.startswith("encoder.") for name in weights)
         load_weights(model if whole else model.encoder, weights)
 

@@ -2,9 +2,9 @@
 
     loss = -log p(token t + 1 | tokens 0 ... t), summed over a batch
 
-Batches are windows cut from the text, or lanes that go on where the batch before stopped, for a model that carries its
-state along. Where the source of the text is known, validation says how far the model is from it. Read `task` and
-`documents` before.
+Batches are windows cut from the text; or, for a model that carries its state, lanes, where each batch continues the
+previous one. If the source of the text is known, validation also measures the regret, the loss above the source's own.
+Read before: `task`, `documents`.
 """
 
 from collections.abc import Mapping
@@ -36,11 +36,11 @@ from minillm.training.step import GradientStep
 
 @dataclass(frozen=True)
 class NextToken(GradientTask):
-    """See the module."""
+    """The task of next-token prediction; see the module."""
 
     kind: Literal["next_token"] = "next_token"  # what is learned
     order: Literal["epochs", "random", "contiguous"] = (
-        "epochs"  # rows once an epoch, or at random, or in the order of the text with the state carried (rnn)
+        "epochs"  # rows once an epoch, or at random, or in the order of the text, carrying the state (rnn)
     )
     label_smoothing: Annotated[float, Between(0, 0.99)] = 0.0  # share of the target that is spread over all tokens
     backward: Literal["autograd", "manual"] = "autograd"  # gradients by torch, or by the formulas of minillm/backprop
@@ -66,18 +66,20 @@ class NextToken(GradientTask):
         if self.order == "contiguous" and not isinstance(model, RNNConfig):
             reasons["task.order"] = f"only model.kind = rnn carries a state from batch to batch, not {model.kind}"
         if self.backward == "manual":
-            reasons["train.compile"] = "the formulas of task.backward = manual are there to be read"
+            reasons["train.compile"] = "the formulas of task.backward = manual are for reading, not for speed"
         elif isinstance(model, RNNConfig):
-            reasons["train.compile"] = "model.kind = rnn would be compiled anew for every token"
+            reasons["train.compile"] = "model.kind = rnn would be compiled again for every token"
         elif isinstance(model, DecoderConfig) and model.n_experts:
-            reasons["train.compile"] = f"model.n_experts = {model.n_experts} would be compiled anew for every choice"
+            reasons["train.compile"] = (
+                f"model.n_experts = {model.n_experts} would be compiled again for every choice of experts"
+            )
         return reasons
 
     def data(self, settings: Settings, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
         return read_with_source(settings, tokenizer, say, corpus)
 
     def extent(self, settings: Settings, data: Data) -> Extent:
-        """See `Task.extent`. Lanes need a window each."""
+        """See `Task.extent`. Each lane needs a window."""
         n_windows = settings.train.batch_size if self.order == "contiguous" else 1
         return Extent(data.tokenizer.vocab_size, passes(settings, data), n_windows)
 
@@ -96,7 +98,7 @@ class NextToken(GradientTask):
         return build_step(kind, settings, model, self.objective(settings))
 
     def precision(self, settings: Settings, model: nn.Module, batches: Batches, say: Say) -> str:
-        """See `GradientTask.precision`. The formulas are in fp32."""
+        """See `GradientTask.precision`. The manual formulas need fp32."""
         return "fp32" if self.backward == "manual" else super().precision(settings, model, batches, say)
 
     def validation(self, settings: Settings, data: Data, part: str) -> Validation:
@@ -108,7 +110,7 @@ class NextToken(GradientTask):
 
 
 def read_with_source(settings: Settings, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None) -> Data:
-    """The texts as tokens, with the log probability of the held-out ones under their source, where that is known."""
+    """Read the texts as tokens, with the log probability of the held-out texts under their source, if it is known."""
     texts = read_texts(settings, say, corpus)
     data = tokenized(settings, texts, tokenizer)
     if texts.remark:
@@ -120,12 +122,12 @@ def read_with_source(settings: Settings, tokenizer: Tokenizer | None, say: Say, 
 
 
 def passes(settings: Settings, data: Data) -> float:
-    """Passes over the text by windows of model.context_length."""
+    """Number of passes over the text, in windows of model.context_length."""
     return settings.train.max_steps * settings.train.batch_size * settings.model.context_length / len(data.train.ids)
 
 
 def measure_with_source(settings: Settings, data: Data, part: str) -> Validation:
-    """The pass over one part in which each token is predicted once."""
+    """The validation on one held-out part: every token is predicted once."""
     stream, nats = {"val": (data.val, data.val_nats), "test": (data.test, data.test_nats)}[part]
     batches = evaluation_batches(stream, settings.model.context_length, 64, data.documents)
     error = len(stream.starts) * data.nats_error
@@ -133,7 +135,7 @@ def measure_with_source(settings: Settings, data: Data, part: str) -> Validation
 
 
 def sample(settings: Settings, text: TextModel) -> str:
-    """A text after the prompt of the settings, with the pipeline that drew it."""
+    """Generate a text after the prompt of the settings, below a line with the sampling pipeline."""
     prompt, sampling = settings.text.prompt, settings.sampling
     limit = min(settings.text.max_new_tokens, settings.model.context_length)
     [written] = text.generate([prompt], sampling, max_new_tokens=limit, seeds=[settings.train.seed])
@@ -141,7 +143,7 @@ def sample(settings: Settings, text: TextModel) -> str:
 
 
 def learned_by_heart(settings: Settings, data: Data, text: TextModel) -> str:
-    """A sentence, if the model knows its training text by heart."""
+    """A sentence if the model has memorized its training text, else ""."""
     train, val = (
         count_memorized(text.model, part, settings.model.context_length, data.documents)
         for part in (data.train, data.val)

@@ -1,8 +1,8 @@
-"""Settings: every section of a run's config but [task], which says what is learned with them.
+"""Settings: every section of a run's config except [task], which says what is learned.
 
-Each section is a frozen dataclass in the file that consumes it. A task takes from here what it needs and names what it
-would ignore. Read `config/fields.py` before; next: `task.py`. `runs/config.py` adds the section [task] and the kinds of
-model.
+Each section is a frozen dataclass in the file that uses it. A task reads the settings that it needs, and names those
+that have no effect. `runs/config.py` adds the section [task] and the kinds of model. Read before: `config/fields.py`;
+next: `task.py`.
 """
 
 from dataclasses import dataclass, field
@@ -23,10 +23,10 @@ from minillm.training.schedule import ScheduleConfig
 
 @dataclass(frozen=True)
 class AboutConfig:
-    """Expectations of a config, measured on two CPU cores."""
+    """Summary and expected results of a config, measured on two CPU cores."""
 
-    summary: str = ""  # what it trains, in a line
-    expected_seconds: float = 0.0  # from command to prompt; 0: unknown
+    summary: str = ""  # what the config trains, in a line
+    expected_seconds: float = 0.0  # of the whole command; 0: unknown
     expected_loss: float = 0.0  # validation loss at the end, nats per token; 0: unknown
 
     def __post_init__(self) -> None:

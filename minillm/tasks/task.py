@@ -1,9 +1,9 @@
 """A task: what is learned, as the section [task] of a config names it.
 
-Each kind of task is a frozen dataclass whose fields are the keys of that section. It cuts the corpus into batches,
-builds the model and the step that trains it, and wraps the trained model for use. It also describes itself in numbers
-and shows its result, so that no script asks which kind it is. A new kind is a new file here and its name in
-`runs/config.py`. Read `settings` before; next: `next_token`.
+Each kind of task is a frozen dataclass; its fields are the keys of that section. A task cuts the corpus into batches,
+builds the model and its training step, and wraps the trained model for use. It also reports its size and shows a
+result, so no script depends on the kind. A new kind is a new file here and its name in `runs/config.py`. Read before:
+`settings`; next: `next_token`.
 """
 
 from abc import ABC, abstractmethod
@@ -32,7 +32,7 @@ Text = TextModel | Cloze | TextClassifier
 
 
 class Data(NamedTuple):
-    """A corpus, ready to train on."""
+    """A corpus that is split and tokenized."""
 
     tokenizer: Tokenizer
     documents: bool  # many documents, or one long text
@@ -42,13 +42,13 @@ class Data(NamedTuple):
     val_nats: float | None = None  # minus the log probability of the validation documents under their source, if known
     test_nats: float | None = None
     nats_error: float = 0.0  # standard error of these two, in nats a document
-    labels: Splits | None = None  # of each document, where there are any
+    labels: Splits | None = None  # labels of each document, if there are any
 
 
 class Training(NamedTuple):
     """A model that is ready to be trained."""
 
-    settings: Settings  # with each "auto" replaced by what was decided
+    settings: Settings  # with each "auto" replaced by the choice
     step: GradientStep | CountingStep
     validation: Callable[[str], Validation]  # the full pass over one held-out part, "val" or "test"
 
@@ -58,21 +58,23 @@ class Extent(NamedTuple):
 
     n_answers: int  # answers that a uniform guess chooses among: its loss is ln n_answers
     passes: float  # passes over the training data in train.max_steps steps
-    n_windows: int  # of model.context_length that the text must fill; 0: rows are whole texts, which may be shorter
-    n_steps: int | None = None  # steps that the data lasts for; None: without end
+    n_windows: (
+        int  # windows of model.context_length that the text must fill; 0: rows are whole texts, which may be shorter
+    )
+    n_steps: int | None = None  # number of steps that the data has; None: unlimited
 
 
 class Demonstration(NamedTuple):
     """A demonstration: an output of a trained model, and the commands for more."""
 
     example: str  # an output of the model; "" for none
-    more: str  # what a user may do next, ...
+    more: str  # what a user can do next, ...
     flags: str  # ... with these flags of sample.py
-    remark: str = ""  # e.g. that the model knows its training text by heart; "" for none
+    remark: str = ""  # e.g. that the model has memorized its training text; "" for none
 
 
 class Task(ABC):
-    """One kind of learning; a subclass is a frozen dataclass, and each field is a key of [task]."""
+    """One kind of training. A subclass is a frozen dataclass; each field is a key of [task]."""
 
     kind: str
     models: ClassVar[Mapping[type, Callable[[Any, int], nn.Module]]] = {}  # config class -> model class that it trains
@@ -83,7 +85,7 @@ class Task(ABC):
 
     @abstractmethod
     def data(self, settings: Settings, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
-        """The corpus, split, and tokenized by `tokenizer` or by one that is trained on the training part.
+        """Load, split and tokenize the corpus, by `tokenizer` or by one trained on the training part.
 
         Remarks go to `say`; `corpus` replaces that of the settings. Raises ValueError for a corpus that it cannot use.
         """
@@ -105,7 +107,7 @@ class Task(ABC):
         return self.models[type(settings.model)](settings.model, vocab_size)
 
     def start_from(self, model: nn.Module, weights: dict[str, Tensor]) -> None:
-        """Load the weights of another run. Raises ValueError where they do not fit."""
+        """Load the weights of another run. Raises ValueError if they do not fit."""
         load_weights(model, weights)
 
     @abstractmethod
@@ -114,28 +116,28 @@ class Task(ABC):
 
     @abstractmethod
     def validation(self, settings: Settings, data: Data, part: str) -> Validation:
-        """The full pass over one held-out part, "val" or "test"; it needs no step, so any run can be measured."""
+        """The validation on one held-out part, "val" or "test". It needs no step, so any run can be measured."""
 
     @abstractmethod
     def training(
         self, settings: Settings, data: Data, model: nn.Module, frozen: Mapping[str, nn.Module], say: Say = print
     ) -> Training:
-        """Build the step and the validation; "auto" is decided here, with a remark to `say`.
+        """Build the step and the validation; "auto" is replaced here, with a remark to `say`.
 
-        `frozen` holds models that help and are not trained, such as a reference, by the key of [task] that names them.
+        `frozen`: models that are used but not trained, such as a reference, by the key of [task] that names each.
         """
 
     @abstractmethod
     def text(self, model: nn.Module, tokenizer: Tokenizer, documents: bool) -> Text:
-        """The trained model in use; `documents`: whether the training text was many documents, or one long text."""
+        """Wrap the trained model for use. `documents`: whether the training text was many documents."""
 
     @abstractmethod
     def demonstrate(self, settings: Settings, data: Data, text: Text) -> Demonstration:
-        """The trained model at work."""
+        """An example of the trained model's output, and the commands for more."""
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load the weights of another run. Raises ValueError where they do not fit."""
+    """Load the weights of another run. Raises ValueError if they do not fit."""
     try:
         model.load_state_dict(weights)
     except RuntimeError as e:

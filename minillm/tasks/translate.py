@@ -1,9 +1,10 @@
-"""Translation: an encoder reads a sentence, a decoder writes it in another language.
+"""Translation: an encoder reads a sentence, and a decoder generates its translation.
 
     loss = -log p(target token t | source, target tokens before t), summed over a batch           Sutskever et al. 2014
 
-Pairs are split by combination, so that held-out sentences are new, and both languages share one tokenizer. Beside its
-loss, a translator is measured by the sentences that it translates exactly. Read `datasets/pairs.py` before.
+Pairs are split by word combinations, so held-out sentences have combinations that were not trained on. Both languages
+share one tokenizer. Besides the loss, the share of exactly translated sentences is measured. Read before:
+`datasets/pairs.py`.
 """
 
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ from minillm.tokenizers.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Translate(GradientTask):
-    """See the module."""
+    """The task of translation; see the module."""
 
     kind: Literal["translate"] = "translate"  # what is learned
     order: Literal["epochs", "random"] = "epochs"  # pairs once an epoch, or at random
@@ -43,7 +44,7 @@ class Translate(GradientTask):
         validate(self)
 
     def ignores(self, settings: Settings) -> Mapping[str, str]:
-        return dict.fromkeys(("data.clean", "cleaning"), "cleaning drops single texts, which would tear pairs apart")
+        return dict.fromkeys(("data.clean", "cleaning"), "cleaning removes single texts, which would separate pairs")
 
     def data(self, settings: Settings, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
         if corpus is not None:

@@ -1,1 +1,1 @@
-"""Text in, text out: a model and its tokenizer as something to talk to."""
+"""Text in, text out: a trained model together with its tokenizer."""

@@ -1,4 +1,4 @@
-"""A classifier of texts: an encoder with a head and its tokenizer. Read `cloze` before."""
+"""Text classifier: an encoder with a classification head, and its tokenizer. Read before: `cloze`."""
 
 import torch
 from torch import nn
@@ -10,15 +10,15 @@ from minillm.tokenizers.tokenizer import Tokenizer
 
 
 class TextClassifier:
-    """A text in, the probability of each label out."""
+    """Maps a text to the probability of each label."""
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, documents: bool):
-        """`documents`: whether training text was many documents, or one long text."""
+        """`documents`: whether the training text was many documents, or one long text."""
         self.model, self.tokenizer, self.documents = model, tokenizer, documents
 
     @torch.inference_mode()
     def tell(self, text: str) -> dict[str, float]:
-        """Label -> probability. Raises ValueError for a text that is longer than the context."""
+        """The probability of each label of a text. Raises ValueError for a text longer than the context."""
         [logits] = self.model(torch.tensor([self.encode(text)], device=next(self.model.parameters()).device))
         return dict(zip(ENDINGS, logits.float().softmax(-1).tolist(), strict=True))
 
@@ -27,5 +27,5 @@ class TextClassifier:
         return [*opening(self.tokenizer, self.documents), *self.tokenizer.encode(text)]
 
     def attention(self, text: str) -> AttentionMap:
-        """As `Cloze.attention`."""
+        """Self-attention weights of a text. Raises ValueError for a text longer than the context."""
         return read_attention(self.model, self.tokenizer, self.encode(text))

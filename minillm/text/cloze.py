@@ -1,7 +1,6 @@
-"""An encoder and its tokenizer: it fills blanks, tells labels, and finds the sentences that are most alike.
+"""Cloze: an encoder and its tokenizer predict masked tokens and find the sentences that are most like a text.
 
-An encoder reads on both sides and writes nothing, so each class here answers questions about whole texts. Read `model`
-before.
+An encoder is bidirectional and does not generate text, so it answers questions about whole texts. Read before: `model`.
 """
 
 import re
@@ -18,31 +17,30 @@ from minillm.models.heads import nearest, sentence_vectors
 from minillm.text.model import opening, read_attention
 from minillm.tokenizers.tokenizer import Tokenizer
 
-EXAMPLE = f"Once there was a clever {MASK} called Anna."  # of a text with a blank
+EXAMPLE = f"Once there was a clever {MASK} called Anna."  # a text with a masked token
 
 
 class Candidate(NamedTuple):
-    """Candidates for one blank."""
+    """A candidate for a masked token."""
 
-    text: str  # with the space before it, if it has one
+    text: str  # with its leading space, if it has one
     probability: float
 
 
 class Cloze:
-    """Texts with blanks in, what may stand there out: an encoder and its tokenizer."""
+    """Predicts masked tokens: an encoder and its tokenizer."""
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, documents: bool):
-        """`documents`: whether training text was many documents, or one long text."""
+        """`documents`: whether the training text was many documents, or one long text."""
         self.model, self.tokenizer, self.documents = model, tokenizer, documents
         pieces = [tokenizer.decode_bytes([token]) for token in range(tokenizer.vocab_size)]
         spaced = any(len(piece) > 1 and piece.startswith(b" ") for piece in pieces)
-        self.blank = re.compile(
-            (" ?" if spaced else "") + re.escape(MASK)
-        )  # a word brings the space before it along, if words do
+        # if the vocabulary has words with a leading space, the space before [MASK] is part of the masked token
+        self.blank = re.compile((" ?" if spaced else "") + re.escape(MASK))
         self.after_space = torch.tensor([spaced and piece.startswith(b" ") for piece in pieces])  # (V,)
 
     def encode(self, text: str) -> list[int]:
-        """The ids that the model reads, each [MASK] one of them, and so one token: a word, if the tokenizer has it whole."""
+        """The ids that the model reads. Each [MASK] is one id, so it is a whole word only if that word is one token."""
         ids = opening(self.tokenizer, self.documents)
         for i, part in enumerate(self.blank.split(text)):
             ids += [*([self.model.mask_id] if i else []), *self.tokenizer.encode(part)]
@@ -50,11 +48,10 @@ class Cloze:
 
     @torch.inference_mode()
     def fill(self, text: str, n: int) -> list[list[Candidate]]:
-        """The n most probable tokens for each [MASK] in a text, given what stands around it. Raises ValueError where there is none.
+        """The n most probable tokens for each [MASK], given the rest of the text. Raises ValueError without a [MASK].
 
-        Probabilities are over the tokens that can stand there: not END, not [MASK], and those that begin with a space
-        only where one stands before the blank. So a blank of its own takes a word, and one that is attached takes an
-        ending or a mark.
+        END and [MASK] are excluded. After a space the candidates are the tokens with a leading space (words); otherwise
+        they are the tokens without one (endings and punctuation). Probabilities are normalized over these tokens.
         """
         if MASK not in text:
             raise ValueError(
@@ -81,7 +78,7 @@ class Cloze:
         ]
 
     def show(self, text: str, n: int) -> str:
-        """`fill` as a table to print, and the text with the best candidate in each blank."""
+        """`fill` as a printable table, and the text with the best candidate for each [MASK]."""
         blanks, lines, written = self.fill(text, n), [], text
         for i, candidates in enumerate(blanks, start=1):
             lines += [f"blank {i}"] + [
@@ -92,7 +89,7 @@ class Cloze:
 
     @torch.inference_mode()
     def nearest(self, text: str, among: Sequence[str], n: int) -> list[tuple[str, float]]:
-        """The n texts whose vectors point most nearly where that of `text` points, with the cosines, the best first."""
+        """The n texts with the greatest cosine similarity to `text`, and the cosines, in descending order."""
         rows = torch.cat(
             [sentence_vectors(self.model, self._batch(among[i : i + 256])) for i in range(0, len(among), 256)]
         )
@@ -100,7 +97,7 @@ class Cloze:
         return [(among[row], cosine) for row, cosine in nearest(query, rows, n)]
 
     def attention(self, text: str) -> AttentionMap:
-        """Attention weights of each token of a text, on both sides. Raises ValueError for a long text."""
+        """Self-attention weights of a text. Raises ValueError for a text longer than the context."""
         return read_attention(self.model, self.tokenizer, self.encode(text))
 
     def _batch(self, texts: Sequence[str]) -> Tensor:

@@ -1,7 +1,7 @@
-"""A model and its tokenizer: something you can talk to.
+"""Text model: a language model and its tokenizer, to generate, search for and score text.
 
-Training on many documents begins every document with END, so every prompt does too. Training on one long text never
-shows an END, so a prompt there opens with a new line, as a paragraph does.
+In a training text of many documents END stands before each document, so a prompt begins with END too. A single long
+text has no END inside, so a prompt begins with a newline, as a paragraph does.
 """
 
 import math
@@ -30,17 +30,17 @@ from minillm.tokenizers.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Defaults of generation."""
+    """Default prompt and length of generated text."""
 
-    prompt: str = ""  # text to go on from
-    max_new_tokens: Count = 200  # tokens to write at most
+    prompt: str = ""  # text to continue
+    max_new_tokens: Count = 200  # most tokens to generate
 
     def __post_init__(self) -> None:
         validate(self)
 
 
 class TextCompletion(NamedTuple):
-    """A completion: the text written after a prompt, and the reason for its end."""
+    """A completion: the text generated after a prompt, and the reason why it ended."""
 
     prompt: str
     text: str
@@ -58,25 +58,25 @@ class TextHypothesis(NamedTuple):
 
 
 class TextModel:
-    """Text in, text out."""
+    """A language model and its tokenizer: text in, text out."""
 
-    joint = ""  # what stands between a prompt and its completion where both are shown
+    joint = ""  # printed between a prompt and its completion
 
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer, documents: bool, fast: bool = True):
-        """`documents`: whether training text was many documents or one long text. `fast`: write with fast twins."""
+        """`documents`: whether the training text was many documents or one long text. `fast`: use the fast twins."""
         self.model, self.tokenizer, self.documents, self.fast = model, tokenizer, documents, fast
 
     @property
     def writer(self) -> LanguageModel:
-        """The model that is called: the accelerated one, or the plain one where `fast` is false."""
+        """The model that computes: the accelerated one, or the plain one if `fast` is false."""
         return accelerate(self.model) if self.fast else self.model
 
     def encode(self, prompt: str) -> list[int]:
-        """The ids that the model reads before it writes. Raises ValueError for characters that the tokenizer lacks."""
+        """The ids of a prompt. Raises ValueError for characters that the tokenizer lacks."""
         return [*opening(self.tokenizer, self.documents), *self.tokenizer.encode(prompt)]
 
     def sampler(self, sampling: SamplingConfig, prompts: Sequence[str]) -> Sampler:
-        """The pipeline in force for these prompts: print it."""
+        """The sampling pipeline for these prompts; it can be printed."""
         lengths = [len(self.encode(prompt)) for prompt in prompts]
         vocab_size = self.tokenizer.vocab_size if self.tokenizer.vocab_size < self.model.vocab_size else None
         return Sampler(
@@ -96,11 +96,11 @@ class TextModel:
         write: Callable[..., list[Completion]] = generate,
         start: Callable[[int], State] | None = None,
     ) -> list[TextCompletion]:
-        """Complete every prompt, in order, one seed each; each text is cut before the first of the `stop` strings.
+        """Complete every prompt, each with its own seed, in order; a text ends before the first of the `stop` strings.
 
-        `show` receives the text of the first prompt's completion as it comes. `write` is the loop: `generate`, or
-        `speculate` with a drafter. `start` is what `self.start` made for these prompts, where another cache is wanted.
-        Raises ValueError for a prompt that cannot be read.
+        `show` receives the completion of the first prompt piece by piece. `write` is the generation loop: `generate`,
+        or `speculate` with a drafter. `start`: from `self.start` for these prompts, to use another cache. Raises
+        ValueError for a prompt that the model cannot read.
         """
         watchers = [StopText(self.tokenizer, stop, show if row == 0 else None) for row in range(len(prompts))]
         start = start or self.start(prompts)
@@ -132,9 +132,10 @@ class TextModel:
         max_new_tokens: int,
         start: Callable[[int], State] | None = None,
     ) -> list[TextHypothesis]:
-        """The best completions that beam search finds, the best first. Of `sampling` only what forbids tokens counts.
+        """Beam search: the best completions that it finds, the best first.
 
-        `start` as in `generate`. Raises ValueError for a prompt that cannot be read.
+        Of `sampling`, only the settings that forbid tokens apply. `start` as in `generate`. Raises ValueError for a
+        prompt that the model cannot read.
         """
         forbidding = SamplingConfig(**{name: getattr(sampling, name) for name in FORBIDDING})
         how = {
@@ -150,9 +151,9 @@ class TextModel:
     def logprobs(self, texts: Sequence[str], contexts: Sequence[str] | None = None) -> list[list[ScoredToken]]:
         """Every token of each text with its log-probability in nats, given its context and the tokens before it.
 
-        Without contexts a text is one of its own, as a document is in training. Context and text are tokenized
-        together; a token that reaches across the border belongs to the text (see `scoring`). Raises ValueError for an
-        empty text, and for one that is longer, with its context, than the model reads at once: nothing is cut off.
+        Without contexts, each text is scored from its beginning, like a document in training. Context and text are
+        tokenized together; a token that crosses the border belongs to the text (see `scoring`). Raises ValueError for
+        an empty text, and for a text that is longer, with its context, than the model's context: nothing is cut off.
         """
         contexts = [""] * len(texts) if contexts is None else contexts
         for name, given in (("texts", texts), ("contexts", contexts)):
@@ -160,7 +161,7 @@ class TextModel:
         if len(contexts) != len(texts):
             raise ValueError(f"{len(contexts)} contexts: expected one for each of the {len(texts)} texts")
         if "" in texts:
-            raise ValueError(f"text {list(texts).index('')} = '': expected one character at least, to be scored")
+            raise ValueError(f"text {list(texts).index('')} = '': expected at least one character to score")
         questions = [self._question(context, text) for context, text in zip(contexts, texts, strict=True)]
         found = score_tokens(self.writer, questions, self._read)
         return [
@@ -179,7 +180,7 @@ class TextModel:
         return [math.fsum(token.logprob for token in tokens) for tokens in self.logprobs(continuations, contexts)]
 
     def _question(self, context: str, text: str) -> Question:
-        """The tokens of a text that is scored, behind those of its context and what stands before every text."""
+        """The tokens of a text to score, after the opening tokens and those of its context."""
         before = opening(self.tokenizer, self.documents)
         tokens, n_given = split_at(self.tokenizer, context, text)
         return Question([*before, *tokens], len(before) + n_given)
@@ -191,9 +192,9 @@ class TextModel:
     def start(
         self, prompts: Sequence[str], cache: Callable[[], KVCache] | None = None
     ) -> Callable[[int], State] | None:
-        """A builder of the state that generation starts from, with `cache()` for each layer; None: the model's own.
+        """A function that makes the initial state, with `cache()` for each layer; None: the model's own start.
 
-        Raises ValueError for the cache of a model that keeps no keys and values.
+        Raises ValueError for a cache if the model keeps no keys and values.
         """
         if cache is None:
             return None
@@ -204,12 +205,12 @@ class TextModel:
         return partial(self.writer.start, cache=cache)
 
     def attention(self, prompt: str, written: str) -> AttentionMap:
-        """The attention of each token of a text and of what stands before it. Raises ValueError for a long text."""
+        """Self-attention weights of a prompt and its completion. Raises ValueError if they exceed the context."""
         return read_attention(self.model, self.tokenizer, self.encode(prompt + written))
 
 
 def read_attention(model: nn.Module, tokenizer: Tokenizer, ids: list[int]) -> AttentionMap:
-    """Self-attention over ids that a model reads. END and [MASK] are named, all other tokens shown in quotes."""
+    """Self-attention weights over ids; END and [MASK] are shown by name, all other tokens in quotes."""
     names = {tokenizer.end_id: "END", tokenizer.vocab_size: MASK}
     pieces = [names.get(i) or repr(tokenizer.decode([i])) for i in ids]
     weights = self_attention(model, torch.tensor([ids], device=next(model.parameters()).device))
@@ -217,7 +218,7 @@ def read_attention(model: nn.Module, tokenizer: Tokenizer, ids: list[int]) -> At
 
 
 def opening(tokenizer: Tokenizer, documents: bool) -> list[int]:
-    """The tokens before the first token of a text."""
+    """The tokens that stand before every text: END, or a newline if the training text was one long text."""
     if not documents:
         try:
             return tokenizer.encode("\n")

@@ -1,11 +1,10 @@
-"""Scoring: the log-probability of a text that is given, token by token, instead of one that is drawn.
+"""Scoring: the log-probability of a given text, token by token.
 
     ln p(y | x) = sum over tokens t of y of ln p(y_t | x, y_1 ... y_(t-1))                           the chain rule
 
-So the score of a whole is the sum of the scores of its parts, each given what stands before it. A model reads tokens
-and a score is asked of characters, so the border between context and text matters: both are tokenized as one text, as
-in training, and a token that begins in the context and ends behind it belongs to the text. So at least one token is
-always scored. Read `model` before.
+So the score of a text is the sum of the scores of its parts, each given the parts before it. Context and text are given
+as characters, but a model reads tokens. Both are tokenized as one text, as in training, and a token that begins in the
+context and ends in the text belongs to the text. So at least one token is always scored. Read before: `model`.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,26 +20,28 @@ from minillm.models.evaluating import evaluating
 from minillm.models.language_model import LanguageModel, device_of
 from minillm.tokenizers.tokenizer import Tokenizer
 
-AT_ONCE = 2**25  # logits of one call of the model, unless a single text has more
+AT_ONCE = 2**25  # most logits in one call of the model, unless a single text has more
 
 
 class ScoredToken(NamedTuple):
-    """A token of a text that was given."""
+    """A token of a scored text."""
 
-    text: str  # U+FFFD where it is a part of a character; "" for END
-    logprob: float  # nats, given all that stands before it
+    text: str  # U+FFFD for a part of a character; "" for END
+    logprob: float  # nats, given all tokens before it
 
 
 class Question(NamedTuple):
-    """The tokens of one text with its context, and what is asked of them."""
+    """The tokens of one text with its context, and which of them to score."""
 
     ids: list[int]
-    n_given: int  # the first so many are given, one at least; the others are scored, one at least
-    about: object = None  # what else the model is told, as the source of a translation
+    n_given: int  # number of context tokens, at least 1; the others are scored, at least 1
+    about: object = None  # another input of the model, such as the source of a translation
 
 
 def split_at(tokenizer: Tokenizer, context: str, text: str) -> tuple[list[int], int]:
-    """The tokens of context and text as one, and how many of them end within the context. The last one never does.
+    """Tokenize context and text as one text; also return the number of tokens that end within the context.
+
+    The last token is never one of them.
 
     >>> from minillm.tokenizers.char import CharTokenizer
     >>> split_at(CharTokenizer("abc"), "ab", "c")
@@ -55,11 +56,11 @@ def split_at(tokenizer: Tokenizer, context: str, text: str) -> tuple[list[int], 
 def score_tokens(
     model: LanguageModel, questions: Sequence[Question], read: Callable[[Tensor, list[object]], Tensor]
 ) -> list[list[float]]:
-    """The log-probability in nats of every token that is asked for, in the order of the questions.
+    """The log-probability in nats of every token to score, in the order of the questions.
 
-    `read` (tokens (B, T), what the rows are about) gives logits (B, T, V) of the model, which is in eval mode
-    meanwhile. Rows are read side by side, as many at once as AT_ONCE allows; no score depends on the others. Raises
-    ValueError for too long a text.
+    `read`(tokens (B, T), the `about` of each row) returns logits (B, T, V) of the model, which is in eval mode
+    meanwhile. Rows are batched, as many as AT_ONCE allows; no score depends on the other rows. Raises ValueError for a
+    text that is too long.
     """
     for i, question in enumerate(questions):
         n_read, most = len(question.ids) - 1, model.context_length  # the last token is not read
@@ -93,6 +94,6 @@ def _score(
 
 
 def refuse_bare(name: str, given: Sequence[str]) -> None:
-    """Raise ValueError for a single string in place of a list of texts: its characters would pass for texts."""
+    """Raise ValueError for a string instead of a list of texts, since each character would be taken as a text."""
     if isinstance(given, str):
         raise ValueError(f"{name} = {given[:40]!r}: expected a list of texts; write [{given[:40]!r}]")

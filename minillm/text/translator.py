@@ -1,4 +1,4 @@
-"""A translator: text in one language in, text in another out. Read `model` before."""
+"""Translator: an encoder-decoder and its tokenizer, from a sentence to its translation. Read before: `model`."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,12 +16,12 @@ from minillm.text.scoring import Question, ScoredToken
 
 
 class Translator(TextModel):
-    """Text in one language in, text in another out: the encoder reads the prompt, and the decoder begins with END."""
+    """Translates sentences: the encoder reads the prompt, and the decoder begins with END."""
 
-    joint = " ->"  # a translation begins with its space
+    joint = " ->"  # a translation begins with a space
 
     def encode(self, prompt: str) -> list[int]:
-        """The ids that the decoder reads before it writes."""
+        """The first ids of the decoder: END. The prompt goes to the encoder."""
         return [self.tokenizer.end_id]
 
     def encode_source(self, prompt: str) -> list[int]:
@@ -31,19 +31,19 @@ class Translator(TextModel):
         return [*self.tokenizer.encode(spaced(prompt)), self.tokenizer.end_id]
 
     def start(self, prompts: Sequence[str], cache: Callable[[], KVCache] | None = None) -> Callable[[int], State]:
-        """The memory of these sources."""
+        """A function that makes the initial state, with these prompts encoded as sources."""
         return partial(super().start(prompts, cache) or self.writer.start, source=self._sources(prompts))
 
     def logprobs(self, texts: Sequence[str], contexts: Sequence[str] | None = None) -> list[list[ScoredToken]]:
-        """Every token of each translation, END behind the last, given its source. Errors as `TextModel.logprobs`."""
+        """Every token of each translation, and the END after it, given its source. Errors as `TextModel.logprobs`."""
         if contexts is None:
             raise ValueError(
-                "contexts = None: expected the sources; a translation has a probability only beside its own"
+                "contexts = None: expected the sources; a translation has a probability only given its source"
             )
         return super().logprobs(texts, contexts)
 
     def _question(self, context: str, text: str) -> Question:
-        """A translation as the decoder writes it, and its source."""
+        """The tokens of a translation between two END, and its source."""
         end = self.tokenizer.end_id
         return Question([end, *self.tokenizer.encode(spaced(text)), end], n_given=1, about=self.encode_source(context))
 
@@ -52,7 +52,7 @@ class Translator(TextModel):
         return self.writer(tokens, source=pad_right(about).to(tokens.device))[0]
 
     def attention(self, prompt: str, written: str) -> AttentionMap:
-        """Cross-attention weights of each token of a translation over its source. END stands for itself."""
+        """Cross-attention weights of each token of a translation over its source; END is shown by name."""
         source, tokens = self._sources([prompt]), [*self.tokenizer.encode(spaced(written)), self.tokenizer.end_id]
         read = torch.tensor([[self.tokenizer.end_id, *tokens[:-1]]], device=source.device)
         source_pieces, pieces = (

@@ -21,7 +21,7 @@ from minillm.tokenizers.unigram import UnigramTokenizer
 class Kind(NamedTuple):
     """One kind of tokenizer."""
 
-    cls: type[Tokenizer]  # whose `from_dict` reads it back
+    cls: type[Tokenizer]  # its `from_dict` restores a tokenizer
     train: Callable[[Iterable[str], int], Tokenizer]  # from texts and vocab_size
 
 

@@ -18,7 +18,7 @@ def to_utf8(text: str) -> bytes:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"text[{error.start}] = {text[error.start]!r}: expected text, and a lone surrogate is none; "
+            f"text[{error.start}] = {text[error.start]!r}: expected Unicode text, found a lone surrogate; "
             "decode the bytes it came from with errors='replace'"
         ) from error
 

@@ -1,4 +1,4 @@
-"""Additions: an activation, transform, norm or position encoding is one edit in one file; half of one is an error."""
+"""Additions: an activation, transform, norm or position encoding is one edit in one file; half of it is an error."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ MAKERS = {
     "encoder": lambda **how: Encoder(EncoderConfig(**SHAPE, **how), 11),
     "encoder-decoder": lambda **how: EncoderDecoder(EncoderDecoderConfig(**SHAPE, **how), 11),
 }
-EDITS = {  # file -> what stands in it, and what stands there after an edit
+EDITS = {  # file -> edits: (old text, new text)
     "minillm/layers/feedforward.py": [('    "relu": F.relu,\n', '    "relu": F.relu,\n    "swish": F.silu,\n')],
     "minillm/decoding/sampler.py": [
         (
@@ -69,7 +69,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory) -> dict[str, str]:
-    """What a copy of the tree says of itself after those edits."""
+    """Names, help and errors that a copy of the tree prints after those edits."""
     copy = tmp_path_factory.mktemp("tree")
     shutil.copytree(ROOT / "minillm", copy / "minillm", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "sample.py", copy)
@@ -116,7 +116,7 @@ def test_a_norm_an_encoding_of_positions_and_a_cell_are_one_entry_each(monkeypat
 
 
 def test_a_setting_without_a_transform_is_a_sentence_and_so_is_a_transform_without_a_setting(monkeypatch):
-    # subtle: not by delitem, whose undoing would put the transform last, and their order is what the pipeline is
+    # subtle: not by delitem: its undoing would put the transform last, and the pipeline depends on their order
     without = {name: transform for name, transform in PIPELINE.items() if name != "min_p"}
     monkeypatch.setattr(sampler, "PIPELINE", without)
     with pytest.raises(

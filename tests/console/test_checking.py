@@ -17,4 +17,4 @@ def test_each_verdict_is_about_the_last_character_too(check, i):
     assert check(story) == "check: a whole, consistent story"
     for n in (0, 1, len(story) // 2, len(story) - 1):
         assert check(story[:n]).startswith("check: the beginning of a story")
-        assert check(story[:n] + "#").startswith(f"check: no story of this world from character {n} on: ")
+        assert check(story[:n] + "#").startswith(f"check: not a story from character {n} on: ")

@@ -27,7 +27,7 @@ def world_of(text: str, checked: bool = True) -> World:
 
 
 class Odometer:
-    """Instead of random numbers: every sequence of choices, one after another."""
+    """Replaces the random numbers, so that all sequences of choices are tried one after another."""
 
     def __init__(self):
         self.choices, self.sizes, self.at = [], [], 0
@@ -43,7 +43,7 @@ class Odometer:
         return self.choices[self.at - 1]
 
     def turn(self) -> bool:
-        """The next sequence; False after the last."""
+        """Advance to the next sequence; False after the last."""
         while self.choices and self.choices[-1] == self.sizes[-1] - 1:
             del self.choices[-1], self.sizes[-1]
         if self.choices:

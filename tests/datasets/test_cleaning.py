@@ -190,7 +190,7 @@ def test_texts_that_differ_in_one_word_are_never_the_same(before, after, pair, n
 
 
 def test_no_two_of_many_words_are_one_shingle():
-    """With 32 bits, five pairs are expected to be."""
+    """With 32 bits, five pairs would be expected to share a hash."""
     generator = random.Random(0)
     many = {f"{generator.getrandbits(60):x}" for _ in range(200_000)}
     assert len(shingles(" ".join(many), 1)) == len(many)

@@ -14,7 +14,7 @@ widths = st.integers(1, 13)
 
 
 def lanes_of(lengths: list[int], width: int, size: int, seed: int = 0, whole: bool = True) -> Lanes:
-    """Over a stream that has rows enough."""
+    """Lanes over a stream with enough rows."""
     return Lanes(stream_of([*lengths, width * (size + 1)]), width, size, seed, whole)
 
 
@@ -29,7 +29,7 @@ def test_a_row_that_continues_begins_with_the_target_that_came_last_and_with_no_
     assert not before.continues.any()
     for step in range(1, 2 * lanes.steps_per_epoch + 1):
         batch = lanes.batch(step)
-        follows = batch.tokens[:, 0] == before.targets[:, -1]  # every id tells its place
+        follows = batch.tokens[:, 0] == before.targets[:, -1]  # every id is its place in the stream
         opens = torch.tensor([int(place) % ring in openings for place in batch.tokens[:, 0]])
         fresh = step % lanes.steps_per_epoch == 0
         assert torch.equal(batch.continues, follows & ~opens & (not fresh))

@@ -34,7 +34,7 @@ BERT = {"fraction": 0.15, "whole_words": True, "masked": 0.8, "random": 0.1}
 
 
 def masking_of(tokenizer, **changes) -> Masking:
-    """The original shares, with changes."""
+    """A Masking with the shares of BERT, except for `changes`."""
     return Masking(tokenizer, **(BERT | changes))
 
 

@@ -14,7 +14,7 @@ END = 99
 
 
 def numbered(B: int, T: int) -> torch.Tensor:
-    """Row b holds END, then b * 1000 + place."""
+    """Row b is END, then b * 1000 + place for each place."""
     tokens = torch.arange(B)[:, None] * 1000 + torch.arange(T) + 1000
     tokens[:, 0] = END
     return tokens

@@ -15,7 +15,7 @@ PLAY = "First Citizen:\nBefore we proceed any further, hear me speak.\n"
 
 @pytest.fixture
 def url(tmp_path, monkeypatch) -> str:
-    """A short play behind a file: address, pinned in place of the real one."""
+    """A short play at a file: URL, with its hash in place of the real one."""
     (tmp_path / "server").write_text(PLAY)
     monkeypatch.setattr(module, "SHA256", hashlib.sha256(PLAY.encode()).hexdigest())
     monkeypatch.setattr(module, "N_BYTES", len(PLAY))

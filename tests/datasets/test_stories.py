@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.datasets import grammar_file
-from minillm.datasets.grammar import NUMBERS, with_article
+from minillm.datasets.grammar_words import NUMBERS, with_article
 from minillm.datasets.stories import STORIES, World
 
 PRONOUNS = {

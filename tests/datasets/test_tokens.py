@@ -15,7 +15,7 @@ from minillm.tokenizers.tokenizer import END, Tokenizer
 
 
 class Letters(Tokenizer):
-    """Character c is id (ord(c) + shift) of a vocabulary whose last id is END; remembers how often it was asked."""
+    """Character c is id (ord(c) + shift) of a vocabulary whose last id is END; counts the calls of its encoder."""
 
     def __init__(self, vocab_size: int = 1_200_000, shift: int = 0):
         self.vocab_size, self.shift, self.special_tokens, self.n_calls = vocab_size, shift, {END: vocab_size - 1}, 0

@@ -23,7 +23,7 @@ def batches(tmp_path):
 
 
 class Memory:
-    """The source and how much has been written."""
+    """The state: the source, and the number of tokens generated."""
 
     context_length = 9
 
@@ -35,7 +35,7 @@ class Memory:
 
 
 class Copier(nn.Module):
-    """Writes its source again, but for one letter that it always gets wrong, or never ends."""
+    """Copies its source; it always gets the letters `wrong` wrong, or (`endless`) never ends."""
 
     def __init__(self, wrong: str = "", endless: bool = False):
         super().__init__()

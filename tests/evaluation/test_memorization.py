@@ -29,7 +29,7 @@ def stream_of(ids: list[int]) -> TokenStream:
 
 
 class Next(nn.Module):
-    """Says that t + 1 follows t."""
+    """Predicts t + 1 after t."""
 
     def __init__(self):
         super().__init__()
@@ -86,7 +86,7 @@ def test_a_rule_is_recited_from_text_that_was_never_seen_and_one_wrong_token_is_
 )
 def test_by_heart_is_half_of_the_training_text_and_much_less_of_other_text(train, val, known):
     said = memorization_remark(Memorized(*train), Memorized(*val))
-    assert ("it has learned the text by heart" in said) == known and (said == "") != known
+    assert ("it has memorized the text" in said) == known and (said == "") != known
     assert not known or (f"{train[0]} of {train[1]}" in said and f"{val[0]} of {val[1]}" in said)
 
 
@@ -101,12 +101,12 @@ def rows(val: dict[int, float], train: float) -> list[dict]:
 def test_what_followed_the_best_validation_is_told_by_both_losses():
     assert overfitting_remark(rows({10: 3.0, 20: 2.0, 30: 1.5}, 0.1), 30) == "", "the best was the last"
     worse = overfitting_remark(rows({10: 3.0, 20: 2.0, 30: 2.1}, 2.0), 20)
-    assert "best with 2.000 at step 20" in worse and "step 30 had 2.100" in worse and "heart" not in worse
+    assert "best with 2.000 at step 20" in worse and "step 30 had 2.100" in worse and "memorize" not in worse
     for train, said in (
         (2.1, "validation was"),
-        (1.9, "it has begun to learn the text by heart"),
+        (1.9, "it has begun to memorize the text"),
         (0.5, "it has begun"),
-        (0.3, "it has learned"),
+        (0.3, "it has memorized"),
     ):
         assert overfitting_remark(rows({10: 3.0, 20: 2.0, 30: 4.0}, train), 20).startswith(said)
     heart = overfitting_remark(rows({10: 3.0, 20: 2.0, 30: 4.0}, 0.3), 20)

@@ -21,7 +21,7 @@ def novelty():
 
 
 def passages(n: int) -> list[str]:
-    """A few sentences of stories that nobody has trained on."""
+    """A few sentences of stories that are not in the training text."""
     stories = [story.split(". ") for story in World().generate(n, seed=123)]
     return [". ".join(story[2:4]) + "." for story in stories]
 

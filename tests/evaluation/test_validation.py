@@ -28,7 +28,7 @@ def stream_of(lengths: list[int], seed: int = 0) -> TokenStream:
 
 
 class Sure(nn.Module):
-    """Gives the token after t, t + 1, `lead` nats more than all others."""
+    """Gives t + 1, the token after t, a logit `lead` nats above all others."""
 
     def __init__(self, lead: float):
         super().__init__()
@@ -39,7 +39,7 @@ class Sure(nn.Module):
 
 
 def counting(n: int) -> list[Batch]:
-    """n targets, each the number after its token."""
+    """n targets, each of them its token plus 1."""
     tokens = torch.arange(n)[None] % VOCAB
     return [Batch(tokens, (tokens + 1) % VOCAB)]
 
@@ -113,7 +113,7 @@ def test_validation_leaves_mode_weights_and_gradients_as_they_were_and_uses_no_d
 
 
 class Rows(NamedTuple):
-    """A kind of batch of which nothing is known but that its parts have rows."""
+    """A batch type with other fields; only its rows matter."""
 
     name: torch.Tensor
     width: torch.Tensor

@@ -55,7 +55,7 @@ def test_a_calibrated_run_is_another_and_opens(trained, tmp_path):
 
 
 BAD = {
-    "a folder that is there": (["--weights", "int8", "--out", "RUN"], "expected a folder that is not there yet"),
+    "a folder that is there": (["--weights", "int8", "--out", "RUN"], "expected a folder that does not exist yet"),
     "a group of nothing": (["--weights", "int8", "--group", "32", "--out", "new"], "--group 32 would be ignored"),
     "a group that does not divide": (
         ["--weights", "int4", "--group", "48", "--out", "new"],

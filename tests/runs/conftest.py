@@ -16,5 +16,5 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def mine(finished, tmp_path):
-    """A copy of it, to change; the text stays where it is."""
+    """A copy of that run, which a test can change; its text is not copied."""
     return Path(shutil.copytree(finished, tmp_path / "mine"))

@@ -55,7 +55,7 @@ def test_a_draft_whose_ids_mean_other_texts_is_refused_although_there_are_as_man
 
 
 def test_a_table_is_counted_from_all_training_text_and_nothing_else(runs):
-    """n-gram by n-gram: neither validation nor test text is in it, which a run must not have read."""
+    """Compared n-gram by n-gram: validation and test text must not be counted."""
     data = build_data(runs["a"].config, runs["a"].text.tokenizer, say=lambda line: None)
     expected, wrong = (Ngram(NgramConfig(order=DRAFT_ORDER), runs["a"].text.model.vocab_size) for _ in range(2))
     for model, parts in ((expected, [data.train]), (wrong, [data.train, data.val])):

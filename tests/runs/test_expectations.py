@@ -13,7 +13,7 @@ GPT = load_config("gpt-tiny")
 
 
 def after(original: RunConfig, **flags: str) -> AboutConfig:
-    """What is left of [about] when these flags are given."""
+    """The [about] section after these flags are applied."""
     changed = override(original, {name.replace("__", "."): value for name, value in flags.items()})
     return as_expected(changed, original).about
 

@@ -68,7 +68,7 @@ def test_a_run_that_ends_while_another_prepares_is_not_overwritten(finished, tmp
     with folder.ExitStack() as held:
         assert folder.new_folder("", "gpt", held) == Path("runs/gpt-2")
         with original(Path("runs/gpt")):
-            pass  # which is held by nobody
+            pass  # the lock, which nobody holds
     with pytest.raises(ValueError, match="expected no run there; use --resume"), folder.ExitStack() as held:
         folder.new_folder("elsewhere/gpt", "x", held)
 
@@ -120,7 +120,7 @@ def test_a_disk_that_is_full_says_how_to_go_on_or_that_nothing_is_there_yet(
     again = said(capsys, "--resume", mine, "--train.max_steps", "9")
     assert (
         "the one before it is whole: the disk is full; free some space, "
-        f"and go on with: python train.py --resume {mine}" in again
+        f"and continue with: python train.py --resume {mine}" in again
     )
     monkeypatch.undo()
     words = ["--config", "gpt-tiny", *flags(data__corpus=finished.parent / "my.txt", train__run=tmp_path / "new")]

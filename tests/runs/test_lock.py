@@ -27,7 +27,7 @@ with only_trainer(Path(sys.argv[1])):
 
 @pytest.fixture
 def another(tmp_path):
-    """Another process, which holds `tmp_path`/run."""
+    """Another process that holds the lock on `tmp_path`/run."""
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path / "run")], env=env, stdout=subprocess.PIPE, text=True
@@ -39,7 +39,7 @@ def another(tmp_path):
 
 
 def test_a_run_that_another_process_trains_is_refused_and_the_process_named(another, tmp_path):
-    for _ in range(2):  # a refusal takes nothing away
+    for _ in range(2):  # a refusal does not release the lock
         with pytest.raises(Taken, match=rf"run: expected no other training of this run, found process {another.pid};"):
             only_trainer(tmp_path / "run").__enter__()
     with only_trainer(tmp_path / "another run"):
@@ -139,7 +139,8 @@ def test_where_a_file_system_knows_no_locks_training_goes_on_and_says_so(tmp_pat
         pass
     err = capsys.readouterr().err
     assert (
-        err == "no lock can be had here (Function not implemented): take care that no other process trains this run\n"
+        err
+        == "this file system has no locks (Function not implemented): make sure that no other process trains this run\n"
     )
 
 

@@ -24,7 +24,7 @@ SMALL = {
 }
 
 
-flags = partial(tiny.flags, SMALL)  # of a run that takes a second
+flags = partial(tiny.flags, SMALL)  # flags of a run that takes one second
 
 
 def counts(path):

@@ -32,7 +32,7 @@ def test_metrics_keep_the_steps_before_and_hold_each_step_once(tmp_path, finishe
 
 
 def losses(monkeypatch, values: list[float]) -> None:
-    """Let the next validations find these losses, whatever the model."""
+    """Make the next validations return these losses."""
     left = iter(values)
 
     def with_losses(config, step, batch, evaluate, *rest):

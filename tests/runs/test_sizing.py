@@ -24,7 +24,7 @@ SENTENCE = "The quick brown fox jumps over the lazy dog, and dog number {} sleep
 
 
 def of_size(n_train: int, n_val: int = 50) -> Data:
-    """Data of which nothing but its size matters."""
+    """Data of this size; its content is all zeros."""
     train, val = (TokenStream(np.zeros(n, np.uint8), np.array([0]), n) for n in (n_train, n_val))
     return Data(ByteTokenizer(), False, train, val, None)
 
@@ -36,7 +36,7 @@ def no_cache_of_tokens(tmp_path, monkeypatch):
 
 
 def fitted(tmp_path, n_sentences: int, flags: dict[str, str] | None = None, config: str = "gpt-tiny"):
-    """(config, data, what was said) for a text of so many sentences."""
+    """(config, data, reported lines, config before) for a text of `n_sentences` sentences."""
     file, said = tmp_path / "my.txt", []
     file.write_text("".join(SENTENCE.format(i) for i in range(n_sentences)))
     flags = {"data.corpus": str(file)} | (flags or {})
@@ -45,7 +45,7 @@ def fitted(tmp_path, n_sentences: int, flags: dict[str, str] | None = None, conf
 
 
 def names(said: list[str]) -> list[str]:
-    """The keys that lines are about."""
+    """The keys that the lines report."""
     return [line.split(" = ")[0] for line in said]
 
 
@@ -134,7 +134,7 @@ def test_pairs_keep_their_context_which_sentences_need(tmp_path):
 
 
 def steps(every: int, max_steps: int) -> int:
-    """Validations of a run."""
+    """Number of validations of a run."""
     return len({*range(every, max_steps + 1, every), max_steps})
 
 

@@ -30,7 +30,7 @@ def accelerated(monkeypatch) -> list[object]:
 
 def texts(words: list[object], *more: str) -> str:
     """What is printed but for how fast it was."""
-    return asked(*words, *more).partition("\nof each call")[0]
+    return asked(*words, *more).partition("\nper call")[0]
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -1,4 +1,4 @@
-"""A new objective, task or model family is two files, tried in a copy; what was forgotten ends in a sentence."""
+"""A new objective, task or model family is a file and an edit, tested in a copy; a forgotten part is a clear error."""
 
 import dataclasses
 import json
@@ -120,7 +120,7 @@ def test_a_kind_that_was_written_and_not_named_is_a_sentence(key, capsys):
 
 @dataclasses.dataclass(frozen=True)
 class Aimless(NextToken):
-    """A task whose author forgot its models."""
+    """A task without models."""
 
     kind: Literal["aimless"] = "aimless"
     models = {}  # noqa: RUF012
@@ -133,7 +133,7 @@ def test_a_task_without_models_is_a_sentence():
 
 def test_a_task_without_a_method_names_it():
     class Idle(GradientTask):
-        """A task whose author wrote nothing yet."""
+        """A task without methods."""
 
     with pytest.raises(TypeError, match=r"abstract class Idle .*batches.*demonstrate"):
         Idle()

@@ -24,7 +24,7 @@ from tests.datasets.test_source import GRAMMAR
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    """The corpus "stories" is a world so small that whole stories can be weighed."""
+    """Make the corpus "stories" a grammar so small that the probability of every story is known."""
     path = tmp_path / "small.txt"
     path.write_text(GRAMMAR)
     monkeypatch.setitem(corpus.WORLDS, "stories", path)
@@ -49,7 +49,7 @@ def built(config: RunConfig, say=lambda line: None):
 
 
 class Guess(nn.Module):
-    """Every token is as likely as any other."""
+    """A model that gives all tokens the same probability."""
 
     def __init__(self, vocab_size: int):
         super().__init__()

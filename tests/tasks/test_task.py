@@ -30,7 +30,7 @@ SMALL |= {
     "optim.kind": "adamw",
     "model.dropout": "0",
 }
-SHOWS = {  # a value of each key whose absence would show in what five steps do
+SHOWS = {  # for each key, a value that changes the result of five steps
     "train.seed": "5",
     "train.max_steps": "6",
     "train.n_micro_batches": "3",
@@ -52,7 +52,7 @@ SHOWS = {  # a value of each key whose absence would show in what five steps do
     "schedule.decay_fraction": "1.0",
 }
 OF_MUON = ("optim.muon_lr", "optim.momentum")
-OUTSIDE = {  # of the step: tested there
+OUTSIDE = {  # keys that do not concern the step
     *(
         "run",
         "batch_size",

@@ -17,7 +17,7 @@ WORDS = BPETokenizer.train(["the cat sat on the mat and the cat ate the rat " * 
 
 
 class Fixed(nn.Module):
-    """Scores every place alike: token i with `scores[i]`, what is not named far below, END and [MASK] far above."""
+    """The same logits at every place: `scores[i]` for token i, -50 for all others, 99 for END and [MASK]."""
 
     def __init__(self, tokenizer, scores: dict[str, float]):
         super().__init__()

@@ -41,7 +41,7 @@ def model(kind: str, vocab_size: int):
     torch.manual_seed(0)
     if kind == "decoder":
         config = tiny.config(n_kv_heads=2, context_length=64)
-        return tiny.Decoder(config, vocab_size).double().train()  # scored in evaluation mode all the same
+        return tiny.Decoder(config, vocab_size).double().train()  # scoring must switch to eval mode
     if kind == "lstm":
         return RNN(RNNConfig(d_hidden=7, init_embed=1.0, dropout=0.3), vocab_size).double()
     counted = Ngram(NgramConfig(order=3), vocab_size).double()
@@ -56,7 +56,7 @@ def text_model(kind: str, tokenizer=LETTERS, documents: bool = True) -> TextMode
 
 @torch.inference_mode()
 def slowly(text: TextModel, ids: list[int], n_given: int) -> list[float]:
-    """Every token after the first `n_given`, each by reading all that stands before it."""
+    """The log-probability of each token after the first `n_given`, from one read of all tokens before it."""
     net, logprobs = text.model, []
     net.eval()
     for n in range(n_given, len(ids)):
@@ -197,7 +197,7 @@ def test_a_translation_is_scored_as_beam_search_scores_it_given_its_own_source()
 @pytest.mark.parametrize(
     ("ask", "sentence"),
     [
-        (lambda text: text.score(["ab"], [""]), r"^text 0 = '': expected one character at least"),
+        (lambda text: text.score(["ab"], [""]), r"^text 0 = '': expected at least one character"),
         (lambda text: text.score(["ab", "a"], ["b"]), r"^2 contexts: expected one for each of the 1 texts"),
         (lambda text: text.score("ab", ["c"]), r"^contexts = 'ab': expected a list of texts; write \['ab'\]"),
         (lambda text: text.logprobs("ab"), r"^texts = 'ab': expected a list of texts"),

@@ -69,7 +69,7 @@ def test_encoding_is_the_lessons_encoding_of_words_never_trained_on(words, text)
 @laws
 @given(data=st.data())
 def test_encoding_follows_ranks_also_where_no_training_would_have_ordered_them_so(data):
-    """A merge of merged pieces may come before the merges that make them; then it waits for them and goes at once."""
+    """A merge may have a lower rank than the merges that make its pieces; then it is applied as soon as both exist."""
     learned, _ = lesson.train([b"abaabaaabab", b"aabbaabb", b"bababa", b"aba"], 9)
     merges = data.draw(st.permutations(learned))
     text = data.draw(st.text("ab", max_size=19))

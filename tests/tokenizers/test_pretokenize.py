@@ -58,7 +58,7 @@ def test_words_are_those_of_the_package_and_joined_are_the_text(text):
 
 
 def test_every_character_that_python_knows_is_of_its_unicode_category():
-    """One word each of "a", "1" and "," with every letter, number and other; a word on its own is a space."""
+    """Each letter, number or other character forms one word with "a", "1" or ","; a space is a word on its own."""
     spaces = set("\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000") | set(map(chr, range(0x2000, 0x200B)))
     groups: dict[str, list[str]] = {"a": [], "1": [], ",": [], " ": []}
     for char in map(chr, range(0x110000)):
