@@ -307,7 +307,7 @@ def test_a_profile_says_where_the_time_goes_and_writes_nothing(tmp_path, monkeyp
     monkeypatch.setattr("minillm.training.profile.matmul_rate", lambda *_: 1e9)
     monkeypatch.setattr("minillm.training.profile.copy_rate", lambda *_: 1e9)
     assert train.main(["--config", "gpt-tiny", *flags(), "--profile", "1"]) == 0
-    assert re.search(r"where the \d+\.\d ms of a step go\n  matmul", capsys.readouterr().out)
+    assert re.search(r"time of a step: \d+\.\d ms\n  matmul", capsys.readouterr().out)
     assert not list(tmp_path.iterdir())
     for words, sentence in ((["0"], "--profile 0: expected"), (["1", "--dry-run"], "not allowed with")):
         with pytest.raises(SystemExit, match="2"):

@@ -68,7 +68,7 @@ def test_the_verdict_on_every_guess_is_told_and_changes_nothing(trained, capsys,
     out = asked(trained, capsys, *words, "--explain", str(path))
     written = out[: out.index("\n\n   1  ")]
     assert drafted.startswith(written + "\n")
-    assert "accepted, since" in out and "rejected, since not" in out and "what the draft left over" in out
+    assert "accepted, since" in out and "rejected, since" in out and "residual max(0, p - q)" in out
     assert explain.main(["replay", str(path)]) == 0
 
 

@@ -1,1 +1,1 @@
-"""KV caches: the keys and values that attention keeps of past tokens; one contract, `kv_cache`, one cache a file."""
+"""KV caches store the keys and values of past tokens; `kv_cache` defines their contract, and each cache has a file."""

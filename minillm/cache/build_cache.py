@@ -39,7 +39,9 @@ class CacheConfig:
     def __post_init__(self) -> None:
         validate(self)
         if self.cache in FORGETFUL and not self.cache_budget:
-            raise ValueError(f"cache_budget = 0: expected the tokens that {self.cache} keeps; add --cache-budget 64")
+            raise ValueError(
+                f"cache_budget = 0: expected the number of tokens that {self.cache} keeps; add --cache-budget 64"
+            )
         if self.cache in COMPLETE and self.cache_budget:
             raise ValueError(
                 f"cache_budget = {self.cache_budget} would be ignored by {self.cache}, which keeps every token; "
@@ -48,7 +50,7 @@ class CacheConfig:
 
 
 def build_cache(config: CacheConfig, room: int = 0) -> Callable[[], KVCache]:
-    """A function that makes the cache of one layer. `room`: tokens of all texts together, for pages without a budget.
+    """A function that makes the cache of one layer. `room`: tokens of all texts, for pages without a budget.
 
     Raises ValueError for a budget that is too small.
     """
@@ -57,8 +59,8 @@ def build_cache(config: CacheConfig, room: int = 0) -> Callable[[], KVCache]:
     if config.cache in PAGED:
         if not (config.cache_budget or room):
             raise ValueError(
-                f"cache_budget = 0: expected the tokens that {config.cache} has room for, as no limit is known here; "
-                "set it"
+                f"cache_budget = 0: expected the number of tokens that {config.cache} has room for, "
+                "since no limit is known here; set it"
             )
         return partial(PAGED[config.cache], n_pages=-(-(config.cache_budget or room) // PAGE), page_size=PAGE)
     make = partial(FORGETFUL[config.cache], config.cache_budget)

@@ -1,9 +1,9 @@
 """The contiguous KV cache: one long buffer of keys and values, appended to, and doubled when it is full.
 
 Without a cache, every new token would recompute the keys and values of all tokens before it. All rows share the
-columns; where a row has no token in a column, its position there is EMPTY, and masks hide it. So ragged batches,
-padding on either side and taking tokens back are all a matter of positions. Incremental decoding with cached keys and
-values: Shazeer 2019. Read before: `kv_cache`.
+columns; where a row has no token in a column, its position there is EMPTY, and masks hide it. So positions alone
+express ragged batches, padding on either side and removed tokens. Incremental decoding with cached keys and values:
+Shazeer 2019. Read before: `kv_cache`.
 """
 
 import torch
@@ -14,14 +14,14 @@ from minillm.constants import EMPTY
 
 
 class ContiguousCache:
-    """One layer's rotated keys, and values: (B, G, capacity, K), of which `n_slots` columns are in use."""
+    """One layer's rotated keys and its values, (B, G, capacity, K); the first `n_slots` columns are in use."""
 
     span = None
     exact = True
     truncates = True
 
     def __init__(self, capacity: int = 64):
-        """`capacity`: columns to start with."""
+        """`capacity`: initial number of columns."""
         self.capacity = capacity
         self.n_slots = 0
         self.dense = True
@@ -83,5 +83,5 @@ class ContiguousCache:
             self._expect(self.n_slots)
 
     def _expect(self, first: int) -> None:
-        """Fill in the positions of a dense text from column `first` on, in advance, so that `extend` need not."""
+        """Precompute the positions of a dense text from column `first` on, so that `extend` need not write them."""
         self.positions[:, first:] = torch.arange(first, self.positions.shape[1], device=self.positions.device)

@@ -1,4 +1,4 @@
-"""A KV cache of fixed shape and place, for recorded steps (CUDA graphs), which repeat the same writes to memory.
+"""Static KV cache: buffers of fixed shape and address, for CUDA graphs, which replay the same memory writes.
 
 Slot i of a row holds position i. The memory for all positions is allocated at the start, and queries attend to all
 slots; the causal mask hides slots beyond a query's position, and they are overwritten before they become visible. So no
@@ -23,7 +23,7 @@ class FixedCache:
     truncates = True
 
     def __init__(self, capacity: int):
-        """`capacity`: the greatest number of positions."""
+        """`capacity`: number of positions."""
         self.capacity = capacity
         self.k = self.v = torch.empty(0)
 
@@ -39,7 +39,7 @@ class FixedCache:
         return KVView(self.k, self.v, _numbers(self.capacity, k.device), False)
 
     def reorder(self, rows: Tensor, since: int = 0) -> None:
-        """See `KVCache.reorder`. The memory keeps its place while the number of rows stays the same."""
+        """See `KVCache.reorder`. The buffers stay in place while the number of rows does not change."""
         if self.k.dim() != 4:
             return
         k, v = self.k.index_select(0, rows), self.v.index_select(0, rows)
@@ -50,7 +50,7 @@ class FixedCache:
             self.k, self.v = k, v
 
     def truncate(self, lengths: Tensor) -> None:
-        """See `KVCache.truncate`. Does nothing: later slots are not visible any more."""
+        """See `KVCache.truncate`. Does nothing: the causal mask hides later slots."""
 
     def nbytes(self) -> int:
         """Bytes of the buffers, in use or not."""

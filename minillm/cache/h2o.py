@@ -2,10 +2,10 @@
 
     score(slot) = sum of the weights from all queries so far;    keep the last budget / 2, and the best of the others
 
-Attention weights are uneven, and a slot with much attention tends to keep it. Each group of heads forgets on its own. A
-token without attention so far scores low and is forgotten, so a later question cannot use it; and sums favor early
-tokens. Positions remain those of the text, so a text is limited by the model's context. A read attends to all tokens
-held before it and to itself. Read before: `slots`.
+Attention weights are uneven, and a slot that received much attention tends to receive more. Each group of heads evicts
+independently. A token without attention so far scores low and is evicted, so a later question cannot use it. Sums favor
+early tokens. Positions remain those of the text, so the model's context limits the length of a text. A read attends to
+all tokens held before it and to itself. Read before: `slots`.
 """
 
 import torch
@@ -44,7 +44,7 @@ class H2OCache:
         return KVView(self.slots.k, self.slots.v, self.slots.positions, self.whole and dense, self._observe)
 
     def _observe(self, weigh: Weigh, q: Tensor, positions: Tensor) -> None:
-        """Add the attention weights of the new queries to the scores, and forget down to the budget."""
+        """Add the attention weights of the new queries to the scores, and evict down to the budget."""
         held = self.slots.positions
         weights = weigh(q, positions).to(self.scores.dtype)
         self.scores = self.scores + reduce(weights, "B (G h) T S -> B G S", "sum", G=held.shape[1])
@@ -66,7 +66,7 @@ class H2OCache:
             self.scores = self.scores[rows]
 
     def truncate(self, lengths: Tensor) -> None:
-        """See `KVCache.truncate`. Possible to 0 only: the share of a single query in the sums is unknown."""
+        """See `KVCache.truncate`. Possible to 0 only: the sums do not show the share of a single query."""
         if self.scores.dim() != 3:
             return
         n_read = self.slots.ends()

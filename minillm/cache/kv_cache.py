@@ -1,9 +1,9 @@
 """The contract between attention and its KV cache.
 
-Attention passes the new keys and values of a layer to a cache and attends to the view that it returns. A view has the
-position of each of its slots, so one mask rule (`layers/masks.py`) serves plain, padded, windowed, paged and evicted
-memory. The cache also decides when keys are rotated (RoPE, Su et al. 2021): most rotate them on the way in; one that
-renumbers positions, on the way out. Read after this: `contiguous`.
+Attention passes the new keys and values of a layer to a cache and attends to the view that the cache returns. A view
+has the position of each of its slots, so one mask rule (`layers/masks.py`) serves plain, padded, windowed, paged and
+evicted memory. The cache also decides when keys are rotated (RoPE, Su et al. 2021): most caches store rotated keys; one
+that renumbers positions rotates keys when it builds a view. Read after this: `contiguous`.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def no_observer(weigh: Weigh, q: Tensor, positions: Tensor) -> None:
 
 
 class Positions(NamedTuple):
-    """Places of the tokens of a call in their rows."""
+    """The positions of one call's tokens in their rows."""
 
     ids: Tensor  # (B or 1, T) long; EMPTY for padding
     dense: bool  # no position is EMPTY, and every row continues at its own length
@@ -34,20 +34,20 @@ class KVView(NamedTuple):
     positions: Tensor  # (B or 1, G or 1, S); EMPTY marks a hidden slot
     # slot i of every row holds position i, no slot is EMPTY, and the new tokens are last: shapes give the causal mask
     dense: bool
-    observe: Callable[[Weigh, Tensor, Tensor], None] = no_observer  # receives the queries, and can get their weights
+    observe: Callable[[Weigh, Tensor, Tensor], None] = no_observer  # called with the queries; can get their weights
 
 
 class KVCache(Protocol):
     """One layer's memory of keys and values."""
 
-    # number of positions, if positions are counted inside of the cache: texts may be endless then, and the next token
-    # is at min(tokens read, span). None: a token's position is its place in the text.
+    # number of positions, for a cache that renumbers them: texts may be endless then, and the next token has position
+    # min(tokens read, span). None: a token's position is its place in the text.
     span: int | None
-    exact: bool  # whether it keeps all tokens, unchanged
-    truncates: bool  # whether `truncate` can always take back the last 32 tokens of each row
+    exact: bool  # whether all tokens are kept, unchanged
+    truncates: bool  # whether `truncate` can always remove the last 32 tokens of each row
 
     def extend(self, k: Tensor, v: Tensor, positions: Positions, rotate: Rotate) -> KVView:
-        """Store k, v (B, G, T, K) of the tokens at `positions` (B or 1, T); return all that they may attend to."""
+        """Store k, v (B, G, T, K) of the tokens at `positions` (B or 1, T); return the view to attend to."""
         ...
 
     def reorder(self, rows: Tensor, since: int = 0) -> None:
@@ -55,9 +55,9 @@ class KVCache(Protocol):
         ...
 
     def truncate(self, lengths: Tensor) -> None:
-        """Forget every slot whose position is at or beyond its row's length. lengths: (B,) long.
+        """Remove every token whose position is at or beyond its row's new length. lengths: (B,) long.
 
-        Raises ValueError, and changes nothing, if slots that the shorter text would have kept are gone.
+        Raises ValueError, and changes nothing, if tokens that the shorter text needs were evicted or rounded.
         """
         ...
 

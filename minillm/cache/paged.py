@@ -3,9 +3,9 @@
 A contiguous row must be as long as its text may become, and most of it stays unused. Here a row takes another page when
 its last one is full, so it wastes less than one page: token i is in page table[i // page_size], at place i % page_size.
 Rows may share pages: to copy a row is to copy its table, and a shared page is copied before it is written
-(copy-on-write, as in the virtual memory of operating systems). Pages count their users; a page without users is free.
-`PagedCache` is one layer with its own tables; the engine makes one plan for all layers, and `PagedLayer` executes it.
-Read before: `kv_cache`.
+(copy-on-write, as in the virtual memory of operating systems). Each page has a count of its users; a page without users
+is free. `PagedCache` is one layer with its own tables. The engine makes one plan for all layers, and `PagedLayer`
+executes it. Read before: `kv_cache`.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ class OutOfPages(ValueError):
 
 
 class PagePool:
-    """Free pages, and the number of users of each of the others. Page p stands for page p of every layer."""
+    """Page allocator: free pages, and the number of users of each other page. Page p is page p of every layer."""
 
     def __init__(self, n_pages: int, page_size: int):
         """`page_size`: tokens in a page."""
@@ -91,7 +91,7 @@ class PageTable:
     """The pages of one row, in order, and the number of tokens in them."""
 
     def __init__(self, pool: PagePool, pages: Sequence[int] = (), length: int = 0):
-        """`pages` are shared with their present users."""
+        """`pages` are shared with their other users."""
         pool.share(pages)
         self.pool, self.pages, self.length = pool, list(pages), length
 
@@ -136,7 +136,7 @@ class PageTable:
 
 
 class Plan(NamedTuple):
-    """The places that one read writes and attends to: the same for all layers."""
+    """The slots that one read writes and the pages that it attends to, the same for all layers."""
 
     copies: tuple[Tensor, Tensor] | None  # pages (from, to), copied before anything is written
     slots: Tensor  # (N,) places of the new tokens, page * page_size + place within, in the order of rows
@@ -149,9 +149,9 @@ class Plan(NamedTuple):
 def plan(
     tables: Sequence[PageTable], positions: Tensor, counts: Sequence[int], copies: Sequence[tuple[int, int]] = ()
 ) -> Plan:
-    """Plan to read counts[i] tokens on row i, whose pages are reserved, where `positions` (B, T) are not EMPTY.
+    """Plan a read: row i, with reserved pages, reads counts[i] tokens, those whose `positions` (B, T) are not EMPTY.
 
-    The lengths of the rows change only after the read, so that a failed read leaves nothing behind.
+    The lengths of the rows change only after the read, so a failed read changes no text.
     """
     size, device, filled = tables[0].pool.page_size, positions.device, None
     if any(n < positions.shape[1] for n in counts):
@@ -176,7 +176,7 @@ def plan(
 
 
 class PagedLayer:
-    """One layer's pages, (n_pages, page_size, 2, G, K): rotated keys beside values. Follows `plan`.
+    """One layer's pages, (n_pages, page_size, 2, G, K): rotated keys beside values. Executes `plan`.
 
     A page is one contiguous piece of memory, so that a row is gathered by copying a few large pieces.
     """
@@ -194,7 +194,7 @@ class PagedLayer:
         """See `KVCache.extend`. Writes the new tokens once, and gathers the pages to attend to once."""
         plan, self.plan, (B, G, _, K) = self.plan, None, k.shape
         assert plan is not None, "each read has a plan of its own"
-        if plan.copies is not None:  # first, because the tables refer to the copies already, even if a step below fails
+        if plan.copies is not None:  # first: the tables already refer to the copies, even if a step below fails
             self.memory[plan.copies[1]] = self.memory[plan.copies[0]]
         # zeros, because a hidden slot is still multiplied by a weight of 0, and 0 * nan is nan
         if self.memory.dim() == 1:
@@ -222,7 +222,7 @@ class PagedCache(PagedLayer):
         self.tables: list[PageTable] = []
 
     def extend(self, k: Tensor, v: Tensor, positions: Positions, rotate: Rotate) -> KVView:
-        """See `KVCache.extend`. If it raises, OutOfPages for instance, nothing has been read."""
+        """See `KVCache.extend`. If it raises OutOfPages or another error, nothing has been read."""
         self.tables = self.tables or [PageTable(self.pool) for _ in range(len(k))]
         each = positions.ids.expand(len(k), -1)
         counts = (each >= 0).sum(1).tolist()
@@ -244,7 +244,7 @@ class PagedCache(PagedLayer):
         return view
 
     def reorder(self, rows: Tensor, since: int = 0) -> None:
-        """See `KVCache.reorder`. Copies no page: rows with one origin share its pages until they write."""
+        """See `KVCache.reorder`. Copies no page: copies of a row share its pages until they write."""
         if self.tables:
             old, self.tables = self.tables, [self.tables[row].fork() for row in rows.tolist()]
             for table in old:
@@ -256,7 +256,7 @@ class PagedCache(PagedLayer):
             table.truncate(length)
 
     def _needed(self, counts: Sequence[int]) -> int:
-        """Number of pages that rows take when they grow by `counts`, copies of shared ones included."""
+        """Number of pages that the rows need to grow by `counts`, copies of shared pages included."""
         size = self.pool.page_size
         growing = [(table, n) for table, n in zip(self.tables, counts, strict=True) if n]
         written = Counter(

@@ -1,11 +1,11 @@
-"""Prefix caching: pages are found by a hash of their text, so texts with a common beginning share its pages.
+"""Prefix caching: pages are found by a hash of their text, so texts with a common prefix share its pages.
 
     digest of a page = hash(digest of the page before it, its tokens)
 
 The keys and values of a token depend on all tokens before it, and so does the digest of its page: two pages with one
 digest hold the same numbers. So a second question on a document reads only the question. A page without users keeps its
-content until room is needed; then the least recently used one is overwritten, a text's last page first, because a page
-is found only through those before it. Chained page hashes: vLLM (2023). Read before: `paged`.
+content until room is needed. Then the least recently used page is overwritten, the last page of a text first, because a
+page is found only through the pages before it. Chained page hashes: vLLM (2023). Read before: `paged`.
 """
 
 from array import array
@@ -29,7 +29,7 @@ def digests(tokens: Sequence[int], page_size: int, known: Sequence[bytes] = ()) 
 
 
 class PrefixPool(PagePool):
-    """A pool whose pages can be found again. A page with a digest is never written: all its users copy it first."""
+    """A pool that finds full pages by digest. A page with a digest is never written: all its users copy it first."""
 
     def __init__(self, n_pages: int, page_size: int):
         super().__init__(n_pages, page_size)
@@ -43,7 +43,7 @@ class PrefixPool(PagePool):
         return len(self.free) + len(self.idle)
 
     def find(self, chain: Sequence[bytes]) -> list[int]:
-        """The pages of the longest known beginning of a text. The caller must `share` them to keep them."""
+        """The pages of the longest known prefix of a text. The caller must `share` them to keep them."""
         found = []
         for digest in chain:
             if digest not in self.page_of:
@@ -52,7 +52,7 @@ class PrefixPool(PagePool):
         return found
 
     def publish(self, pages: Sequence[int], chain: Sequence[bytes]) -> None:
-        """Make these pages, which are full, findable. Of two pages with the same text the first one is found."""
+        """Register full pages under their digests. Of two pages with the same text, the first stays registered."""
         for page, digest in zip(pages, chain, strict=False):
             if page not in self.digest_of and digest not in self.page_of:
                 self.page_of[digest], self.digest_of[page] = page, digest

@@ -5,7 +5,7 @@
 Some channels of keys are large for every token, so keys share a scale along the tokens: one for each channel in a group
 of `group` tokens. Values have no such channels, so each token of a head has its own scale. A group is quantized when it
 is full, and the last tokens matter most: at least `residual` of them stay unrounded. Codes of four bits are packed two
-to a byte. A read attends to itself unrounded, and a view is dequantized for one layer at a time. Read before: `slots`.
+to a byte. A read attends to itself unrounded. One layer is dequantized at a time. Read before: `slots`.
 """
 
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class Quantized(NamedTuple):
 
 
 def quantize(x: Tensor, dim: int, bits: int) -> Quantized:
-    """x in `bits` bits (8 or 4), with one scale and zero point along `dim`. For 4 bits the last dimension is even.
+    """Round x to `bits` bits (8 or 4), with one scale and zero point along `dim`. 4 bits need an even last dimension.
 
     >>> x = quantize(torch.tensor([[0.0, 1.0, 2.0, 15.0]]), dim=1, bits=4)
     >>> dequantize(x, bits=4).tolist(), x.codes.tolist()
@@ -48,7 +48,7 @@ def quantize(x: Tensor, dim: int, bits: int) -> Quantized:
 
 
 def dequantize(x: Quantized, bits: int) -> Tensor:
-    """The numbers, each off by half of its scale at most."""
+    """The numbers back from their codes, each off by at most half of its scale."""
     codes = unpack_nibbles(x.codes) if bits == 4 else x.codes
     return codes * x.scale + x.zero
 
@@ -72,7 +72,9 @@ class QuantizedCache:
         self.slots = Slots()  # unrounded tokens
         self.k: Quantized  # codes (B, G, K, N, group) of N groups, two tokens in a byte; scales (B, G, K, N, 1)
         self.v: Quantized  # the same, with scales (B, G, 1, N, group)
-        self.n_groups = torch.zeros(0, dtype=torch.long)  # (B,) number of groups in each row; its others are EMPTY
+        self.n_groups = torch.zeros(
+            0, dtype=torch.long
+        )  # (B,) number of groups in each row; groups beyond it are EMPTY
         self.even = True  # every row has all N groups
 
     def extend(self, k: Tensor, v: Tensor, positions: Positions, rotate: Rotate) -> KVView:
@@ -94,7 +96,7 @@ class QuantizedCache:
             self._count_groups(self.n_groups[rows])
 
     def truncate(self, lengths: Tensor) -> None:
-        """See `KVCache.truncate`. Possible to 0 or to unrounded tokens only, because a group shares its scales."""
+        """See `KVCache.truncate`. Possible to 0 or within the unrounded tokens, because a group shares its scales."""
         if not len(self.n_groups):
             return
         rounded = self.group * self.n_groups

@@ -1,9 +1,9 @@
-"""Slots: the storage of caches that forget; each row and each group of heads may drop any of its tokens.
+"""Slots: storage for caches that evict; each row and each group of heads may drop any of its tokens.
 
 An eviction policy is a priority: `rank` orders the slots, and `drop` removes those whose rank is not below the budget.
-The rest moves together and keeps the order of the text, so a row is stored in the same way alone and in any batch, in
-no more bytes than its tokens need. Read before: `kv_cache`; after: the policies `streaming` (Xiao et al. 2024), `h2o`
-(Zhang et al. 2023) and `snapkv` (Li et al. 2024).
+The other tokens are packed in the order of the text. So a row is stored in the same way alone and in any batch, and a
+batch is only as wide as its longest row. Read before: `kv_cache`; after: the policies `streaming` (Xiao et al. 2024),
+`h2o` (Zhang et al. 2023) and `snapkv` (Li et al. 2024).
 """
 
 import torch
@@ -40,7 +40,7 @@ class Slots:
     def drop(self, gone: Tensor, width: int | None = None) -> Tensor:
         """Remove the slots marked in `gone` (B, G or 1, S), and keep `width` columns, or as many as needed.
 
-        `width` is a promise that every row and group that had more slots keeps exactly `width`.
+        Give `width` only if every row and group that had more slots keeps exactly `width`.
 
         Returns the former slot of each column, (B, G, S'), to rearrange tensors that are aligned with the slots.
         """
@@ -61,7 +61,7 @@ class Slots:
             self.k, self.v, self.positions = (x.index_select(0, rows) for x in (self.k, self.v, self.positions))
 
     def ends(self) -> Tensor:
-        """One more than the position of each row's last token, (B,); 0 for an empty row."""
+        """The position after each row's last token, (B,); 0 for an empty row."""
         last = self.positions[:, 0]
         return last.amax(-1) + 1 if last.shape[-1] else last.new_zeros(len(last))
 
@@ -71,7 +71,7 @@ class Slots:
 
 
 def rank(priority: Tensor) -> Tensor:
-    """Rank of each slot, (B, G, S): the number of slots before it, by falling priority, and among equals by age.
+    """Rank of each slot, (B, G, S): its place in order of falling priority, from 0; of equal ones, the older is first.
 
     >>> rank(torch.tensor([0.5, 0.9, 0.5, 0.1])).tolist()
     [1, 0, 2, 3]

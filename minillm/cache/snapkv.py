@@ -5,7 +5,7 @@
 
 A prompt usually ends with its question, and the answer needs the tokens that the question attends to. Pooling also
 keeps the neighbors of a token with many votes, for context. Each group of heads chooses on its own. A later question
-cannot use a token that was dropped. The prompt of a row is its first read, which attends to all of itself. Positions
+cannot use a token that was dropped. The first read of a row is its prompt, and attends to all of itself. Positions
 remain those of the text. Read before: `slots`.
 """
 
@@ -71,7 +71,7 @@ class SnapKVCache:
             self.compressed = self.compressed[rows]
 
     def truncate(self, lengths: Tensor) -> None:
-        """See `KVCache.truncate`. Possible to 0, and not into a compressed prompt."""
+        """See `KVCache.truncate`. Possible to 0 or beyond a compressed prompt, not into it."""
         if not len(self.compressed):
             return
         if bool(((lengths > 0) & (lengths < self.compressed)).any()):

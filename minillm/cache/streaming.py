@@ -3,10 +3,10 @@
     held = the first `sinks` tokens and the last `budget - sinks`;    position of a held token = its index among them
 
 Softmax weights sum to 1, and trained models put the weight that they do not need on the first tokens. A plain window
-forgets those, and every distribution collapses; keeping four of them prevents it. Positions are counted inside the
-cache: keys are stored before rotation and rotated on the way out, so no distance exceeds the budget, and a model reads
-beyond its context at constant memory. Tokens outside the window are forgotten. A read attends to all tokens held before
-it and to itself. Read before: `slots`.
+forgets those, and every distribution collapses; keeping four of them prevents it. The cache renumbers positions: keys
+are stored unrotated and rotated when they are read, so no distance exceeds the budget, and a model reads beyond its
+context at constant memory. Tokens outside the window are forgotten. A read attends to all tokens held before it and to
+itself. Read before: `slots`.
 """
 
 from copy import copy

@@ -1,1 +1,1 @@
-"""From logits to text: transforms of the distribution, the draw, when to stop, and the loop around them."""
+"""Decoding, from logits to text: transforms, sampling, beam search, speculative decoding, and stop conditions."""

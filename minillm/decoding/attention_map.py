@@ -1,9 +1,9 @@
-"""Attention maps: how much each token took of each token that it could look at, as text and as a picture.
+"""Attention maps: the attention weight of each query token on each key token, as text and as a picture.
 
-Each row is a token that looks, each column one that is looked at; the weights of a row sum to 1. `self_attention` reads
-them from any model with attention. In a translator the dark cells are an alignment of the two languages that nobody
-taught it (Bahdanau et al. 2015): where the order of words differs, they leave the diagonal. Read `layers/attention.py`
-before.
+Rows are query tokens and columns are key tokens; the weights of a row sum to 1. `self_attention` computes the maps of
+any model with self-attention. In a translation model the large weights form an alignment of the two languages, although
+no alignment is given in training (Bahdanau et al. 2015); where the word order differs, they leave the diagonal. Read
+before: `layers/attention.py`.
 """
 
 from collections.abc import Sequence
@@ -16,21 +16,21 @@ from torch import Tensor, nn
 from minillm.cache.kv_cache import KVView, NoCache, Positions, Rotate
 from minillm.layers.attention import Attention
 
-N_STRONGEST = 3  # tokens that are named for each row of a long text
-SIDE = 20.0  # most inches of one picture
+N_STRONGEST = 3  # columns listed for each row of a long text
+SIDE = 20.0  # maximum width and height of one picture, in inches
 
 
 class AttentionMap(NamedTuple):
     """The attention weights of one text."""
 
-    rows: list[str]  # pieces of text that look, T of them
-    columns: list[str]  # pieces that are looked at, S of them
+    rows: list[str]  # texts of the query tokens, T of them
+    columns: list[str]  # texts of the key tokens, S of them
     weights: Tensor  # (L, H, T, S)
 
     def choose(self, layer: int, head: int) -> tuple[Tensor, str]:
-        """The weights (L', T, S) of a layer, all of them if it is 0, and of a head, their mean if it is 0; and that in words.
+        """Select a layer and a head: weights (L', T, S), and a description of the choice.
 
-        Both count from 1. Raises ValueError for one that the model does not have.
+        Both count from 1. layer 0: all layers; head 0: the mean over heads. Raises ValueError as `check_choice`.
         """
         L, H = self.weights.shape[:2]
         check_choice(layer, head, L, H)
@@ -40,16 +40,16 @@ class AttentionMap(NamedTuple):
 
 
 def check_choice(layer: int, head: int, n_layers: int, n_heads: int) -> None:
-    """Raise ValueError for a layer or a head, from 1, that a model does not have; 0 stands for none in particular."""
+    """Raise ValueError for a layer or a head, counted from 1, that the model does not have; 0 means all."""
     for name, value, n in (("layer", layer, n_layers), ("head", head, n_heads)):
         if not 0 <= value <= n:
             raise ValueError(
-                f"attention {name} = {value}: expected at most {n}, as many as the model has; name one from 1 to {n}"
+                f"attention {name} = {value}: expected at most {n}, as many as the model has; choose from 1 to {n}"
             )
 
 
 class _Watched(NoCache):
-    """`NoCache` that keeps the weights of every query."""
+    """`NoCache` that records the attention weights of every query."""
 
     def __init__(self) -> None:
         self.weights: list[Tensor] = []
@@ -66,7 +66,7 @@ def attends(model: nn.Module) -> bool:
 
 @torch.no_grad()
 def self_attention(model: nn.Module, tokens: Tensor) -> Tensor:
-    """The weights of each layer's self-attention while a model reads tokens (B, T): (L, B, H, T, T)."""
+    """The self-attention weights of each layer for tokens (B, T): (L, B, H, T, T)."""
     watched, layers = _Watched(), [module for module in model.modules() if isinstance(module, Attention)]
     hooks = [layer.register_forward_pre_hook(lambda _, args: (*args[:2], watched, *args[3:])) for layer in layers]
     try:
@@ -78,7 +78,7 @@ def self_attention(model: nn.Module, tokens: Tensor) -> Tensor:
 
 
 def strongest(rows: Sequence[str], columns: Sequence[str], weights: Tensor, n: int = N_STRONGEST) -> str:
-    """weights (T, S) as text: each row with the n columns that it looks at most, and their numbers."""
+    """weights (T, S) as text: each row with its n largest weights, and the text and number of their columns."""
     side = max(map(len, rows))
     best = weights.topk(min(n, weights.shape[1]))
     lines = []
@@ -91,7 +91,7 @@ def strongest(rows: Sequence[str], columns: Sequence[str], weights: Tensor, n: i
 
 
 def table(rows: Sequence[str], columns: Sequence[str], weights: Tensor) -> str:
-    """weights (T, S) as text, the largest of each row in brackets."""
+    """weights (T, S) as a table, the largest of each row in brackets."""
     side = max(map(len, rows))
     widths = [max(len(column), 4) + 1 for column in columns]
     lines = [" " * side + "".join(f"{column:>{width}} " for column, width in zip(columns, widths, strict=True))]
@@ -104,7 +104,10 @@ def table(rows: Sequence[str], columns: Sequence[str], weights: Tensor) -> str:
 
 
 def save_heat_maps(rows: Sequence[str], columns: Sequence[str], weights: Tensor, path: Path, first: int = 1) -> bool:
-    """weights (L, T, S), one picture a layer beside each other, numbered from `first`; False where matplotlib is not installed."""
+    """Save weights (L, T, S) as heat maps side by side, one for each layer, numbered from `first`.
+
+    Returns False, and saves nothing, if matplotlib is not installed.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

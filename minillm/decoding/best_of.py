@@ -1,12 +1,11 @@
-"""Best of N: write several texts and keep the best, as some scorer judges (Stiennon et al. 2020, with a reward model).
+"""Best of N: sample several texts and keep the one with the best score (Stiennon et al. 2020, with a reward model).
 
-The score by default is the mean log-probability of a text's tokens, END among them, under the untransformed model; the
-sum would prefer whatever is short. Texts that say nearly the same are one candidate: of those that share enough of
-their n-grams,
+The default score is the mean log-probability of a text's tokens, END included, under the untransformed model; a sum
+would favor short texts. Nearly equal texts count as one candidate: if the overlap of two texts,
 
-    overlap(a, b) = |n-grams of both| / |n-grams of either|                                                          Jaccard 1901
+    overlap(a, b) = |n-grams of both| / |n-grams of either|                                             Jaccard 1901
 
-only the best is kept, so that the second best is another text and not the same again. Read `generate` before this.
+reaches a threshold, only the better one is kept. So the second best is a different text. Read before: `generate`.
 """
 
 import math
@@ -22,9 +21,9 @@ Scorer = Callable[[Completion], float]  # the higher, the better
 
 @dataclass(frozen=True)
 class BestOfConfig:
-    """Best of N: the number of candidates, and the overlap at which two count as the same."""
+    """Best of N: the number of candidates, and the overlap from which two count as the same."""
 
-    best_of: Count = 0  # write so many texts and show the best, by log-probability per token; 0: off
+    best_of: Count = 0  # write this many texts and show the best, by log-probability per token; 0: off
     same_overlap: Fraction = (
         0.9  # beside --best-of: texts that share this much of their n-grams are one candidate; 1: only equal texts
     )
@@ -35,27 +34,26 @@ class BestOfConfig:
 
 
 class Ranked(NamedTuple):
-    """A completion's place in the order that it was given, and what it scored."""
+    """The index of a completion in the list that was ranked, and its score."""
 
     index: int
     score: float
 
 
 def mean_logprob(completion: Completion) -> float:
-    """Nats per token; minus infinity where nothing was drawn."""
+    """Mean logprob in nats per token; minus infinity if no token was drawn."""
     return math.fsum(completion.logprobs) / len(completion.logprobs) if completion.logprobs else -math.inf
 
 
 def rank(completions: Sequence[Completion], config: BestOfConfig, score: Scorer = mean_logprob) -> list[Ranked]:
-    """The different completions, the best first. What comes out does not depend on the order in which they were given.
+    """The distinct completions, the best first. The order of the input does not change which texts are kept.
 
-    Raises ValueError for a score that is not a number.
+    Raises ValueError for a score of nan.
     """
     scores = [score(completion) for completion in completions]
     if any(math.isnan(s) for s in scores):
-        raise ValueError(
-            f"score = nan of completion {[math.isnan(s) for s in scores].index(True)}: expected a number; mend the scorer"
-        )
+        first = [math.isnan(s) for s in scores].index(True)
+        raise ValueError(f"score = nan of completion {first}: expected a number; correct the scorer")
     kept: list[Ranked] = []
     for i in sorted(range(len(completions)), key=lambda i: (-scores[i], completions[i].tokens)):
         overlaps = (overlap(completions[i].tokens, completions[other.index].tokens, config.same_n) for other in kept)
@@ -65,7 +63,7 @@ def rank(completions: Sequence[Completion], config: BestOfConfig, score: Scorer 
 
 
 def overlap(a: Sequence[int], b: Sequence[int], n: int) -> float:
-    """The share of their n-grams that two texts have in common, 1 for equal texts and for no others of fewer than n tokens."""
+    """Jaccard overlap of the n-grams of two texts; 1 for equal texts, 0 if unequal and one has fewer than n tokens."""
     if list(a) == list(b):
         return 1.0
     if min(len(a), len(b)) < n:

@@ -1,10 +1,10 @@
 """Drafters: a smaller model, an n-gram table, or the text itself proposes the next tokens.
 
-A drafter names for each token that it guesses the distribution q that it was drawn from; that is all that `speculative`
-needs to know to make good any guess, so a drafter may be anything. A model drafts through the sampler of the target,
-with the history that each place would have, so that q is cut and bent as p is (Leviathan et al. 2023). The text itself
-is a drafter where it repeats itself: what followed the last few tokens when they stood there before is likely to follow
-again (prompt lookup, Saxena 2023); its q is certain of one token. Read `reader` first.
+A drafter reports, for each drafted token, the distribution q that it was drawn from. `speculative` needs nothing else,
+so any source of tokens can draft. A model drafts through the sampler of the target, with the history of each place, so
+q is transformed in the same way as p (Leviathan et al. 2023). A text that repeats itself can draft too: the tokens that
+followed an earlier occurrence of its last few tokens are likely to follow again (prompt lookup, Saxena 2023); there q
+is 1 for one token. Read before: `reader`.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,74 +24,74 @@ from minillm.models.evaluating import evaluating
 from minillm.models.language_model import LanguageModel, State
 from minillm.models.ngram_counts import Level
 
-LEAST_COST = 0.1  # of a drafted token, in calls of the target: neither a call of the smallest model nor reading one more token is free
-LAYER = 20_000  # weights that are read in the time that calling a layer takes
-LOOK_UP = 15  # layers that looking up an n-gram of one length is worth
+LEAST_COST = 0.1  # least cost of a drafted token, in calls of the target: drafting and checking it is never free
+LAYER = 20_000  # overhead of calling a layer, as the number of weights that could be read in that time
+LOOK_UP = 15  # cost of looking up an n-gram of one length, in layer calls
 
 
 class Draft(NamedTuple):
-    """Guesses of the next K tokens of each row."""
+    """Drafted next tokens of each row, at most K."""
 
-    tokens: Tensor  # (B, K) long; EMPTY from where a row has no more
-    probs: Tensor  # (B, K, V) float64: the distribution that each was drawn from; 0 where there is none
+    tokens: Tensor  # (B, K) long; EMPTY after the last drafted token of a row
+    probs: Tensor  # (B, K, V) float64: the distribution q of each token; 0 at EMPTY tokens
 
     def trimmed(self) -> "Draft":
-        """The draft without the last columns, in which no row has a token: they would be read for nothing."""
+        """The draft without trailing columns that are EMPTY in all rows, which the target would read for nothing."""
         K = int((self.tokens >= 0).any(0).sum())
         return Draft(self.tokens[:, :K], self.probs[:, :K])
 
 
 class Drafting(Protocol):
-    """A drafter at work on a batch."""
+    """A drafter with its state for one batch."""
 
     def propose(self, texts: Tensor, lengths: Tensor, wanted: Tensor, sampler: Sampler, uniforms: Tensor) -> Draft:
-        """Go on after the first `lengths` (B,) tokens of texts (B, S), EMPTY behind them, with at most `wanted` (B,) tokens each.
+        """Draft at most `wanted` (B,) tokens a row, after the first `lengths` (B,) tokens of texts (B, S).
 
-        uniforms: (B, K), one for each draw; S leaves room for the K tokens.
+        Texts are EMPTY beyond `lengths`, with room for K tokens. uniforms: (B, K), one for each draw.
         """
         ...
 
     def back(self, texts: Tensor, lengths: Tensor) -> None:
-        """Have read no more than the first `lengths` (B,) tokens of texts (B, S): the others were rejected."""
+        """Roll back to the first `lengths` (B,) tokens of texts (B, S): the tokens after them were rejected."""
         ...
 
     def reorder(self, rows: Tensor) -> None:
-        """Row i becomes what row `rows[i]` was; the batch may shrink."""
+        """Row i becomes the former row `rows[i]`; the batch may shrink."""
         ...
 
 
 class Drafter(Protocol):
     """A source of drafted tokens."""
 
-    vocab_size: int  # that of the target
-    context_length: int | None  # most tokens of a text that it can go on with; None is no limit
+    vocab_size: int  # same as the target's
+    context_length: int | None  # maximum length of a text that it can extend, in tokens; None: no limit
     cost: float  # of a drafted token, in calls of the target
 
     def begin(self, batch_size: int) -> AbstractContextManager[Drafting]:
-        """A batch that has read nothing."""
+        """A context with the state of a new batch that has read nothing."""
         ...
 
 
 class ModelDrafter:
-    """Drafts with a language model: a smaller one, or an n-gram table."""
+    """Drafts with a language model: a smaller one, or an n-gram model."""
 
     def __init__(self, model: LanguageModel, cost: float = LEAST_COST, start: Callable[[int], State] | None = None):
-        """`cost`: see `relative_cost`. `start` makes the first state of a batch, `model.start` unless given."""
+        """`cost`: see `relative_cost`. `start` makes the first state of a batch; default: `model.start`."""
         self.model, self.cost, self.start = model, cost, start or model.start
         self.vocab_size, self.context_length = model.vocab_size, model.context_length
 
     @contextmanager
     def begin(self, batch_size: int) -> Iterator[Drafting]:
-        """See `Drafter.begin`. The model is in eval mode meanwhile. Raises ValueError for a state that cannot go back."""
+        """See `Drafter.begin`. Evaluation mode inside. Raises ValueError for a state without rollback."""
         with evaluating(self.model):
             yield ModelDrafting(self.model, self.start(batch_size))
 
 
 class ModelDrafting(Reader):
-    """A `Drafting`: one call of the model a token, and no waiting for what it says."""
+    """A `Drafting` that calls the model once for each token, without waiting for the device."""
 
     def propose(self, texts: Tensor, lengths: Tensor, wanted: Tensor, sampler: Sampler, uniforms: Tensor) -> Draft:
-        """See `Drafting.propose`. A row ends early where the sampler leaves no token at all."""
+        """See `Drafting.propose`. A row gets fewer tokens if the sampler bans every token."""
         (B, K), V = uniforms.shape, self.model.vocab_size
         tokens, probs = texts.new_full((B, K), EMPTY), uniforms.new_zeros(B, K, V)
         going, history = wanted >= 0, texts.clone()
@@ -107,10 +107,10 @@ class ModelDrafting(Reader):
 
 @dataclass(frozen=True)
 class PromptLookup:
-    """Drafts what followed the last `longest` tokens, or else fewer, where they stood in the text last."""
+    """Drafts the tokens that followed the latest earlier occurrence of the last `longest` tokens, or of fewer."""
 
-    vocab_size: Positive  # that of the target
-    longest: Positive = 3  # tokens that are looked up first
+    vocab_size: Positive  # same as the target's
+    longest: Positive = 3  # tokens to look up; if they do not occur before, one fewer, down to 1
     cost: float = LEAST_COST  # of a drafted token, in calls of the target
     context_length = None
 
@@ -119,17 +119,17 @@ class PromptLookup:
 
     @contextmanager
     def begin(self, batch_size: int) -> Iterator[Drafting]:
-        """See `Drafter.begin`. It remembers nothing."""
+        """See `Drafter.begin`. There is no state."""
         yield self
 
     def propose(self, texts: Tensor, lengths: Tensor, wanted: Tensor, sampler: Sampler, uniforms: Tensor) -> Draft:
-        """See `Drafting.propose`. Where the copy reaches the end of the text it goes on with its own beginning, as a loop would."""
+        """See `Drafting.propose`. A copy that reaches the end of the text continues with its own first tokens."""
         step = torch.arange(uniforms.shape[1], device=texts.device)  # (K,)
-        after = torch.zeros_like(lengths)  # where the copy begins; 0: nothing was found
+        after = torch.zeros_like(lengths)  # start of the copy; 0: nothing found
         for n in range(min(self.longest, texts.shape[1] - 1), 0, -1):
             tail = texts.gather(1, (lengths[:, None] + torch.arange(-n, 0, device=texts.device)).clamp(min=0))
             windows = texts.unfold(1, n, 1)  # (B, S - n + 1, n)
-            ends = n + torch.arange(windows.shape[1], device=texts.device)  # the places after them
+            ends = n + torch.arange(windows.shape[1], device=texts.device)  # the place after each window
             same = (windows == tail[:, None]).all(-1) & (ends < lengths[:, None])
             after = after.where(after > 0, (ends * same).amax(1))
         period = (lengths - after)[:, None]
@@ -146,11 +146,10 @@ class PromptLookup:
 
 
 def relative_cost(draft: LanguageModel, target: LanguageModel) -> float:
-    """The cost of a drafted token in calls of the target: the ratio of their efforts, LEAST_COST at least.
+    """The cost of a drafted token in calls of the target: the ratio of the two models' efforts, at least LEAST_COST.
 
-    An effort is a count and no clock, since sampled text depends on it (see `draft_length`): a weight is read once, but
-    of an embedding hardly any, and to call a layer takes as long as to read LAYER weights. An n-gram table is looked up
-    once for each of its lengths, and each look-up takes as long as LOOK_UP layers.
+    An effort is counted, not timed, since sampled text depends on it (see `draft_length`). Each weight outside
+    embeddings counts 1, and each layer LAYER more. An n-gram model counts LOOK_UP layers for each length of n-gram.
     """
     return max(LEAST_COST, _effort(draft) / max(_effort(target), 1))
 

@@ -1,16 +1,16 @@
-"""Why this token: every distribution on the way from the model's logits to one draw, in numbers.
+"""Explain a draw: every distribution between the model's logits and the drawn token, in numbers.
 
-A `Sampler` reshapes a belief p step by step and draws from what is left. Each step is a `Stage` here: how many tokens
-are still possible, the probability of those that it removed (under the belief that it was given), and the entropy that
-remains,
+A `Sampler` transforms the distribution p step by step and draws from the last one. Each step is a `Stage` here: the
+number of tokens that are still possible, the probability that the step removed (under the distribution before it), and
+the entropy of the result,
 
-    H(p) = -sum p log p, in nats;   exp(H) tokens that are equally probable would leave one as uncertain         Shannon 1948
+    H(p) = -sum p log p, in nats;   exp(H): number of equally probable tokens of the same entropy        Shannon 1948
 
-The explanation of a text is JSON that replays bit for bit: from the recorded logits and the recorded uniform number the
-same token is drawn again. Where tokens were drafted, the verdict on each guess is a part of it. Read `sampler` and
-`speculative` before this.
+The explanation of a text is JSON that replays bit for bit: the recorded logits and the recorded uniform number give the
+same token again. With speculative decoding it also has the verdict on each drafted token. Read before: `sampler`,
+`speculative`.
 
-    python -m minillm.decoding.explain nucleus         how top-p adapts to peaked and to flat beliefs
+    python -m minillm.decoding.explain nucleus         how top-p adapts to peaked and flat distributions
     python -m minillm.decoding.explain replay FILE     draw every token of an explanation again
 """
 
@@ -29,10 +29,11 @@ from minillm.decoding.sampler import Sampler, invert, uniforms
 from minillm.decoding.speculative import Verification, left_over
 from minillm.decoding.transforms import BANNED, TopP, widen
 
-N_SHOWN = 5  # candidates of each stage
+N_SHOWN = 5  # tokens listed for each stage
 LEGEND = """\
-u is a uniform number in [0, 1): the token was drawn at which the sum of the probabilities passes it. Each step tells how many tokens it
-left, the probability that it removed (-), and the entropy H of the rest in nats: exp(H) equally probable tokens are as uncertain."""
+u is a uniform random number in [0, 1): the first token whose cumulative probability exceeds u was drawn. Each step
+lists the number of tokens left, the probability removed (-), and the entropy H of the rest in nats: exp(H) equally
+probable tokens have the same entropy."""
 NUCLEI = (0.5, 0.7, 0.9, 0.95, 0.99)
 BELIEFS = {  # probabilities over 100 tokens, not yet normalized
     "certain: one token has 0.99": [0.99] + [0.01 / 99] * 99,
@@ -43,46 +44,45 @@ BELIEFS = {  # probabilities over 100 tokens, not yet normalized
 
 
 class Stage(NamedTuple):
-    """The belief after one step."""
+    """The distribution after one step."""
 
-    step: str  # what was done
+    step: str  # name of the step
     n_possible: int  # tokens whose probability is not 0
-    removed: float  # probability of those that became impossible, under the belief before
+    removed: float  # probability, before the step, of the tokens that it made impossible
     entropy: float  # nats
     best: list[tuple[int, float]]  # the most probable tokens and their probabilities, the best first
 
 
 class DraftVerdict(NamedTuple):
-    """The verdict on a drafted token: accepted where uniform * q < p."""
+    """The verdict on a drafted token: accepted if uniform * q < p."""
 
     token: int
-    q: float  # its probability by the draft
-    p: float  # and by the target, both through the sampler
+    q: float  # its probability in the draft, after the sampler's transforms
+    p: float  # the same in the target
     uniform: float  # in [0, 1)
 
     @property
     def accepted(self) -> bool:
-        """Whether it was written."""
+        """Whether the token was accepted."""
         return self.uniform * self.q < self.p
 
 
 class Choice(NamedTuple):
-    """One draw, and all that led to it."""
+    """One drawn or accepted token, and everything that determined it."""
 
     stages: list[Stage]
     vocab_size: int
-    tokens: list[int]  # those that were possible at the end,
-    logits: list[float]  # and their logits
-    uniform: float  # in [0, 1): the token whose share of the line holds it was drawn
-    token: int  # the one
-    nbytes: int  # what the model's state held then
-    draft: DraftVerdict | None = (
-        None  # on the token that was guessed for this place, if any; accepted, it is the one, and nothing is drawn
-    )
+    tokens: list[int]  # possible tokens after the last stage
+    logits: list[float]  # their logits
+    uniform: float  # in [0, 1): the first token whose cumulative probability exceeds it was drawn
+    token: int  # the drawn token
+    nbytes: int  # size of the model's state at the draw
+    # on the token that was drafted for this place, if any; if accepted, it is `token`, and nothing is drawn
+    draft: DraftVerdict | None = None
 
 
 def describe_belief(step: str, logits: Tensor, before: Tensor | None) -> Stage:
-    """The stage that logits (V,) are at, `before` being the probabilities (V,) of the stage before, if any."""
+    """The stage of logits (V,). `before`: the probabilities (V,) of the previous stage, if any."""
     probs = logits.double().softmax(-1)
     possible = logits > BANNED
     removed = 0.0 if before is None else float(before[~possible].sum())
@@ -99,16 +99,16 @@ def describe_belief(step: str, logits: Tensor, before: Tensor | None) -> Stage:
 
 @dataclass(frozen=True)
 class ExplainingSampler(Sampler):
-    """Draws what the `Sampler` of the same pipeline draws, for one row, and keeps the reasons in `choices`."""
+    """A `Sampler` for one row that also records each draw in `choices`."""
 
-    nbytes: Callable[[], int] = lambda: 0  # asked at every draw
+    nbytes: Callable[[], int] = lambda: 0  # size of the model's state; called at every draw
     choices: list[Choice] = field(default_factory=list)
 
     def __call__(self, logits: Tensor, history: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """See `Sampler`. Raises ValueError for more rows than one."""
+        """See `Sampler`. Raises ValueError for more than one row."""
         if len(logits) != 1:
             raise ValueError(
-                f"{len(logits)} rows: expected one, since an explanation follows a single text; explain them one by one"
+                f"{len(logits)} rows: expected one, since an explanation is for one text; explain one text at a time"
             )
         stages, logits = self._stages(logits, history)
         numbers = uniforms(generators, logits.device)
@@ -117,7 +117,7 @@ class ExplainingSampler(Sampler):
         return drawn
 
     def watch(self, call: Verification) -> None:
-        """Keep the reasons for all tokens that a call of the target gave, for the one row of a speculation."""
+        """Record all tokens that one call of the target gave, in speculative decoding of one row."""
         tokens, q, n = call.draft.tokens[0], call.draft.probs[0], int(call.n_accepted)
         for place, p in enumerate(call.p[0, : n + 1]):
             stages, _ = self._stages(call.logits[:, place], call.history[:, place])
@@ -129,11 +129,11 @@ class ExplainingSampler(Sampler):
                     uniform, token = uniform_of_guess, guess
                 else:
                     left = left_over(p, q[place])
-                    stages.append(describe_belief("what the draft left over", left.log(), p))
+                    stages.append(describe_belief("residual max(0, p - q)", left.log(), p))
             self._keep(stages, left.log()[None], float(uniform), token, verdict)
 
     def _stages(self, logits: Tensor, history: Tensor) -> tuple[list[Stage], Tensor]:
-        """The beliefs on the way through the pipeline, and the logits (1, V) at its end."""
+        """The stages of the pipeline, and the logits (1, V) after the last one."""
         stages = [describe_belief("model", logits[0], None)]
         for transform in self.pipeline:
             before = logits[0].double().softmax(-1)
@@ -165,7 +165,7 @@ def redraw(choice: Choice) -> int:
 
 
 def to_json(choices: Sequence[Choice], **more: object) -> str:
-    """An explanation as text; `more` says what it explains. Numbers keep every bit."""
+    """An explanation as JSON; `more`: other keys to store. Floats are stored exactly."""
     rows = [
         choice._asdict()
         | {"stages": [stage._asdict() for stage in choice.stages], "draft": choice.draft and choice.draft._asdict()}
@@ -175,7 +175,7 @@ def to_json(choices: Sequence[Choice], **more: object) -> str:
 
 
 def from_json(text: str) -> list[Choice]:
-    """The choices of an explanation. Raises ValueError where it is none."""
+    """The choices of an explanation. Raises ValueError for text that is not an explanation."""
     try:
         rows = json.loads(text)["choices"]
         stages = [
@@ -191,27 +191,27 @@ def from_json(text: str) -> list[Choice]:
 
 
 def show(choices: Sequence[Choice], piece: Callable[[int], str]) -> str:
-    """The choices as a table for people; `piece(token)` is how a token is shown."""
+    """The choices as a readable table; `piece(token)` is the text to show for a token."""
     lines = []
     for number, choice in enumerate(choices, start=1):
         how = "drafted" if choice.draft is not None and choice.draft.accepted else f"drawn at u = {choice.uniform:.4f}"
         lines.append(f"{number:>4}  {piece(choice.token)!r} {how}; the state holds {choice.nbytes:,} bytes")
         if choice.draft is not None:
             token, q, p, u = choice.draft
-            verdict = "accepted, since" if choice.draft.accepted else "rejected, since not"
+            verdict, sign = ("accepted", "<") if choice.draft.accepted else ("rejected", ">=")
             lines.append(
-                f"      the draft said {piece(token)!r} with {q:.3f}, {verdict} {u:.4f} x {q:.3f} < {p:.3f} of the target"
+                f"      the draft proposed {piece(token)!r} with q = {q:.3f}: {verdict}, "
+                f"since u q = {u:.4f} x {q:.3f} {sign} p = {p:.3f} of the target"
             )
         for stage in choice.stages:
             best = "  ".join(f"{piece(token)!r} {p:.3f}" for token, p in stage.best)
-            lines.append(
-                f"      {stage.step:<24} {stage.n_possible:>6} left  -{stage.removed:.3f}  H {stage.entropy:.3f}   {best}"
-            )
+            numbers = f"{stage.n_possible:>6} left  -{stage.removed:.3f}  H {stage.entropy:.3f}"
+            lines.append(f"      {stage.step:<24} {numbers}   {best}")
     return "\n".join([*lines, "", LEGEND])
 
 
 def nucleus() -> str:
-    """A table: how many tokens each p keeps of beliefs from certain to flat."""
+    """A table: the number of tokens that top-p keeps of distributions from certain to flat, for several p."""
     lines = [f"{'tokens kept by top-p':<50}" + "".join(f"{p:>8}" for p in NUCLEI) + f"{'exp(H)':>9}"]
     for name, weights in BELIEFS.items():
         logits = torch.tensor([weights], dtype=torch.float64).log()
@@ -222,7 +222,7 @@ def nucleus() -> str:
 
 
 def main(words: Sequence[str]) -> int:
-    """See the module; the exit status."""
+    """Run the command line of the module docstring; returns the exit status."""
     if list(words) == ["nucleus"]:
         print(nucleus())
         return 0

@@ -1,10 +1,10 @@
 """Autoregressive generation: read the prompt, draw a token, read it, draw the next.
 
-One loop serves every language model, because each is a step with a state: logits, state = model(tokens, state). A batch
-may be ragged: prompts are padded on the left with EMPTY, so that all of them end in the same column and the last logits
-predict the next token of every row. A row that has ended leaves the batch with its state, history and generator; the
-others do not notice. Without a state (`use_cache=False`) the model reads the whole text again for every token: O(n^2)
-reads instead of O(n), and the same tokens. Read `rows` before.
+One loop serves every language model, because each has the same interface: logits, state = model(tokens, state). A batch
+may be ragged: prompts are padded on the left with EMPTY, so they all end in the same column, and the last logits
+predict the next token of every row. A row that has ended leaves the batch together with its state, history and
+generator; the other rows are not affected. Without a state (`use_cache=False`) the model reads the whole text again for
+every token: O(n^2) reads instead of O(n), and the same tokens. Read before: `rows`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,12 +36,12 @@ def stream(
     use_cache: bool = True,
     start: Callable[[int], State] | None = None,
 ) -> Iterator[list[Event]]:
-    """Generate, one list of events a step, as the tokens are drawn.
+    """Generate, and yield the list of events of each step as the tokens are drawn.
 
-    generators, stops: one a row; their state moves on. end_id: the token that ends a text, if any. start: makes the
-    first state of a batch, `model.start` unless given (a choice of cache, the memory of an encoder). A prompt and its
-    completion never hold more tokens than the `context_length` of the state, or without one of the model. The model is
-    in eval mode until the last event, then as it was.
+    generators, stops: one a row, and their state changes. end_id: the token that ends a text, if any. start: makes the
+    first state of a batch, for a choice of cache or the memory of an encoder; default: `model.start`. A prompt and its
+    completion together have at most `context_length` tokens, that of the state or, without a state, of the model. The
+    model is in evaluation mode until the last event, then in its former mode.
     Raises ValueError, before anything is read, for prompts that are empty, too long or not of the model's vocabulary.
     """
     check(model, prompts, sampler, max_new_tokens, generators, end_id, stops)
@@ -93,10 +93,10 @@ def begin(
     max_new_tokens: int,
     make_state: Callable[[int], State] | None,
 ) -> tuple[State | None, list[Limit]]:
-    """The first state of a batch, None where none is kept, and the limit of each row.
+    """The first state of a batch, or None without `make_state`, and the limit of each row.
 
-    subtle: rows that may not add a token have a state too. Whatever makes it, from the sources of an encoder for
-    example, has one for each prompt; the state is reordered afterwards to the rows that go on.
+    subtle: rows that may not add a token are in the state too, because `make_state` may need one row for each prompt
+    (an encoder has one source for each). The caller then reorders the state to the rows that continue.
     """
     state = make_state(len(prompts)) if make_state else None
     context_length = state.context_length if state is not None else model.context_length
@@ -112,7 +112,7 @@ def check(
     end_id: int | None,
     stops: Sequence[Stop] | None,
 ) -> None:
-    """Raises ValueError for what `stream` refuses."""
+    """Raise ValueError for arguments that `stream` does not accept."""
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens = {max_new_tokens}: expected a number >= 0")
     if sampler.min_new_tokens > max_new_tokens:

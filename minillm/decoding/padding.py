@@ -1,8 +1,7 @@
-"""Padding: texts of different lengths as one tensor, EMPTY where a text has no token.
+"""Padding: texts of different lengths as one tensor, filled up with EMPTY.
 
-No model reads EMPTY, so that a text means the same with and without it. Prompts are padded on the left, so that all of
-them end in the same column, where the next token is predicted; texts that grow at different paces are padded on the
-right.
+No model reads EMPTY, so padding does not change the output. Prompts are padded on the left, so they all end in the same
+column, where the next token is predicted. Texts that grow at different rates are padded on the right.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from minillm.constants import EMPTY
 
 
 def pad_right(rows: Sequence[Sequence[int]], room: int = 0) -> Tensor:
-    """Rows that begin in the same column, with room behind the longest, (B, width + room).
+    """Rows that begin in the same column, with `room` columns after the longest, (B, width + room).
 
     >>> pad_right([[5, 6, 7], [8]], room=1)
     tensor([[ 5,  6,  7, -1],
@@ -27,7 +26,7 @@ def pad_right(rows: Sequence[Sequence[int]], room: int = 0) -> Tensor:
 
 
 def pad_left(rows: Sequence[Sequence[int]], room: int = 0) -> tuple[Tensor, int]:
-    """Rows that end in the same column, with room to the right, (B, width + room); and that width.
+    """Rows that end in the same column, with `room` columns after it, (B, width + room); and that width.
 
     >>> pad_left([[5, 6, 7], [8]], room=1)[0]
     tensor([[ 5,  6,  7, -1],

@@ -1,10 +1,10 @@
-"""Discourage what was already said, and forbid what must not be.
+"""Penalties and bans: transforms that make repeated tokens less probable, or forbid tokens.
 
-These transforms look at the history (B, T): every real token that a row has read, the prompt included; EMPTY counts for
-nothing. They act on the model's own logits, before temperature and cuts. Repetition: x / theta for a positive logit of
-a seen token, x * theta for a negative one (CTRL, Keskar et al. 2019), however often it was seen. Presence and
-frequency: x - a and x - a * count (OpenAI's API, 2020). No repeated n-gram: Paulus et al. 2017. A token that is
-forbidden has probability exactly 0.
+These transforms use the history (B, T): all tokens that a row has read, the prompt included; EMPTY is ignored. They
+change the model's own logits, before temperature and cuts. Repetition penalty: x / theta for a positive logit of a seen
+token, x * theta for a negative one, however often it was seen (CTRL, Keskar et al. 2019). Presence and frequency
+penalty: x - a and x - a * count (OpenAI's API, 2020). No repeated n-gram: Paulus et al. 2017. A forbidden token has
+probability exactly 0.
 """
 
 import math
@@ -60,7 +60,7 @@ class PresencePenalty:
 
 @dataclass(frozen=True, repr=False)
 class FrequencyPenalty:
-    """Subtract a from the logit of a token for every time that it was seen.
+    """Subtract a from the logit of a token for each time it was seen.
 
     >>> FrequencyPenalty(0.5)(torch.zeros(1, 3), torch.tensor([[0, 1, 1]]))
     tensor([[-0.5000, -1.0000,  0.0000]])
@@ -81,7 +81,7 @@ class FrequencyPenalty:
 
 @dataclass(frozen=True, repr=False)
 class NoRepeatNGram:
-    """Forbid every token that would complete an n-gram which the history already holds; n = 1 forbids every seen token.
+    """Forbid every token that would repeat an n-gram of the history; n = 1 forbids every seen token.
 
     >>> NoRepeatNGram(2)(torch.zeros(1, 3), torch.tensor([[0, 1, 2, 0]]))  # 0 1 has been written
     tensor([[0., -inf, 0.]])
@@ -96,11 +96,11 @@ class NoRepeatNGram:
         logits = rows_of(logits, history)
         if history.shape[1] < self.n:
             return logits
-        order = (history != EMPTY).byte().sort(dim=1, stable=True).indices  # real tokens to the right, in their order
+        order = (history != EMPTY).byte().sort(dim=1, stable=True).indices  # tokens to the right, in order
         history = history.gather(1, order)
         ngrams = history.unfold(1, self.n, 1)  # (B, T - n + 1, n)
         beginning = history[:, history.shape[1] - self.n + 1 :]  # (B, n - 1)
-        # subtle: a beginning that holds EMPTY is the whole text: no token follows it, and EMPTY bans nothing
+        # subtle: if `beginning` has an EMPTY, the text is too short for an n-gram, and an EMPTY token bans nothing
         repeats = (ngrams[..., :-1] == beginning[:, None]).all(-1)
         banned = counts(ngrams[..., -1].masked_fill(~repeats, EMPTY), logits.shape[1]) > 0
         return logits.masked_fill(banned, BANNED)
@@ -111,7 +111,7 @@ class NoRepeatNGram:
 
 @dataclass(frozen=True, repr=False)
 class BannedTokens:
-    """Forbid the ids that are listed."""
+    """Forbid the listed ids."""
 
     ids: tuple[int, ...]
 
@@ -134,7 +134,7 @@ class BannedTokens:
 
 @dataclass(frozen=True, repr=False)
 class OnlyFirst:
-    """Forbid ids of `vocab_size` and above: the padding that a model's output layer may have beyond its tokenizer."""
+    """Forbid ids >= `vocab_size`: a model's output layer may have more entries than its tokenizer."""
 
     vocab_size: int
 
@@ -152,10 +152,10 @@ class OnlyFirst:
 
 @dataclass(frozen=True, repr=False)
 class MinNewTokens:
-    """Forbid END while a row has fewer than n tokens beyond its prompt; every other id is left alone.
+    """Forbid END while a row has fewer than n tokens after its prompt.
 
-    `prompt_lengths` are those of the rows of the batch, in order (a single one holds for all), so this is the only
-    transform that knows its rows: `for_rows` gives the one that serves a reordered batch.
+    `prompt_lengths` has one length for each row of the batch, in order, or one for all rows. So this is the only
+    transform that depends on the rows; `for_rows` returns the transform for a reordered batch.
     """
 
     n: int
@@ -170,14 +170,15 @@ class MinNewTokens:
         logits = rows_of(logits, history).clone()
         if len(self.prompt_lengths) not in (1, len(logits)):
             raise ValueError(
-                f"{len(self.prompt_lengths)} prompt_lengths: expected one, or {len(logits)}, one for each row; see for_rows"
+                f"{len(self.prompt_lengths)} prompt_lengths: expected one, or {len(logits)}, one for each row; "
+                "see for_rows"
             )
         n_new = (history != EMPTY).sum(1) - torch.tensor(self.prompt_lengths, device=history.device)  # (B,)
         logits[:, self.end_id] = logits[:, self.end_id].masked_fill(n_new < self.n, BANNED)
         return logits
 
     def for_rows(self, rows: Sequence[int]) -> "MinNewTokens":
-        """The transform for the batch whose row i was row `rows[i]`."""
+        """The transform for a reordered batch: row i is the former row `rows[i]`."""
         if len(self.prompt_lengths) == 1:
             return self
         return replace(self, prompt_lengths=tuple(self.prompt_lengths[row] for row in rows))

@@ -1,7 +1,7 @@
-"""Three moods for sampling: sampler settings that have names.
+"""Presets: named sampling settings.
 
-"factual" stays near the most probable words, "creative" wanders, "balanced" is between. Each is an ordinary
-`SamplingConfig`; start from one and change a field with `dataclasses.replace`.
+"factual" stays near the most probable tokens, "creative" samples more widely, "balanced" is between. Each is a
+`SamplingConfig`; `dataclasses.replace` changes a field of it.
 """
 
 from minillm.decoding.sampler import SamplingConfig

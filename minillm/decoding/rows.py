@@ -1,10 +1,9 @@
-"""The rows of a batch: what a drawn token means for its text, and how texts that ended leave the batch.
+"""The rows of a batch: decide after each token whether its text ends, and remove finished texts from the batch.
 
 `generate` and `speculative` write several texts side by side. Row i of every tensor and of every state belongs to the
-prompt `numbers[i]`. A text ends at END, at a stop string, at its number of new tokens or where the context is full;
-then its row leaves, and all that is kept about the others moves together, so that nobody computes for a text that is
-over. The engine, whose rows come and go by themselves, judges its tokens by the same rule. Read `sampler` and
-`stopping` before; next: `generate`.
+prompt `numbers[i]`. A text ends at END, at a stop string, at its maximum number of new tokens, or when the context is
+full. Then its row is removed from the batch and from all states, so no step computes finished texts. The engine manages
+its rows itself, and decides with `judge` too. Read before: `sampler`, `stopping`; after: `generate`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,35 +16,34 @@ from torch import Tensor
 from minillm.decoding.sampler import Sampler
 from minillm.decoding.stopping import Stop
 
-Reason = Literal["end", "stop", "length", "context", "cancelled", "failed"]  # the last two by the engine alone
-Limit = tuple[int, Reason]  # how many tokens a row may add, and the reason why it ends there
+Reason = Literal["end", "stop", "length", "context", "cancelled", "failed"]  # the last two only in the engine
+Limit = tuple[int, Reason]  # how many tokens a row may add, and the reason for ending there
 
 
 @dataclass
 class Completion:
-    """The new tokens of one row, and why it ended."""
+    """The new tokens of one row, and the reason for its end."""
 
-    tokens: list[int] = field(default_factory=list)  # END not among them
-    logprobs: list[float] = field(
-        default_factory=list
-    )  # nats of each draw under the untransformed model, END's included
+    tokens: list[int] = field(default_factory=list)  # without END
+    # nats of each draw under the untransformed model, END included
+    logprobs: list[float] = field(default_factory=list)
     reason: Reason | None = None  # END drawn | a stop string | max_new_tokens | the model's context is full
 
 
 class Event(NamedTuple):
     """What happened to one row in this step."""
 
-    row: int  # of the prompts
-    token: int | None  # None where the row ended without a new one: at END, or before it began
-    logprob: float | None  # None where nothing was drawn
-    reason: Reason | None  # None: the row goes on
+    row: int  # index of the prompt
+    token: int | None  # None: the row ended without a new token, at END or before the first step
+    logprob: float | None  # None: nothing was drawn
+    reason: Reason | None  # None: the row continues
 
 
 class Memory(Protocol):
-    """Anything that keeps something for each row of a batch: a state, a `Reader`, a drafter at work."""
+    """Anything with data for each row of a batch: a state, a `Reader`, a `Drafting`."""
 
     def reorder(self, rows: Tensor) -> None:
-        """Row i becomes what row `rows[i]` was."""
+        """Row i becomes the former row `rows[i]`."""
         ...
 
 
@@ -65,7 +63,7 @@ def collect(n_rows: int, steps: Iterable[list[Event]]) -> list[Completion]:
 def judge(
     row: int, token: int, logprob: float, end_id: int | None, stop: Stop | None, limit: Limit, n_new: int
 ) -> Event:
-    """The event of a drawn token: it is the `n_new`-th new token of its row."""
+    """The event of a drawn token, the `n_new`-th of its row: decides whether the text ends with it."""
     if token == end_id:
         stopped = stop is not None and stop.finish()
         return Event(row, None, logprob, "stop" if stopped else "end")
@@ -77,7 +75,7 @@ def judge(
 
 
 class Rows:
-    """The rows of a batch whose texts still grow."""
+    """The rows of a batch whose texts have not ended."""
 
     def __init__(
         self,
@@ -88,13 +86,13 @@ class Rows:
         stops: Sequence[Stop] | None,
         device: torch.device,
     ):
-        """One limit, generator and stop a prompt. Rows that may not add a token stay until the first `retire`."""
+        """One limit, generator and stop for each prompt. Rows that may add no token stay until the first `retire`."""
         self.limits, self.end_id, self.device = limits, end_id, device
         self.stops = stops or [None] * len(limits)
-        self.n_new = [0] * len(limits)  # tokens drawn for each prompt, END among them
+        self.n_new = [0] * len(limits)  # tokens drawn for each prompt, END included
         self.full = [Event(row, None, None, reason) for row, (n, reason) in enumerate(limits) if n == 0]
         self.ended = {event.row for event in self.full}
-        self.numbers = list(range(len(limits)))  # of the rows that are in the batch, as are these two:
+        self.numbers = list(range(len(limits)))  # prompts of the rows in the batch; the next two have the same order
         self.generators, self.sampler = list(generators), sampler
 
     def __len__(self) -> int:
@@ -102,11 +100,11 @@ class Rows:
 
     @property
     def growing(self) -> bool:
-        """Whether any text goes on."""
+        """Whether any text in the batch has not ended."""
         return any(number not in self.ended for number in self.numbers)
 
     def room(self, number: int) -> int:
-        """Tokens that a row may still add."""
+        """Number of tokens that a row may still add."""
         return self.limits[number][0] - self.n_new[number]
 
     def draw(self, logits: Tensor, history: Tensor) -> Tensor:
@@ -114,7 +112,7 @@ class Rows:
         return self.sampler(logits, history, self.generators)
 
     def add(self, number: int, token: int, logprob: float) -> Event:
-        """The event of a token that was drawn for a row."""
+        """Add a drawn token to a row; return its event."""
         self.n_new[number] += 1
         limit, n_new = self.limits[number], self.n_new[number]
         event = judge(number, token, logprob, self.end_id, self.stops[number], limit, n_new)
@@ -123,14 +121,14 @@ class Rows:
         return event
 
     def add_all(self, drawn: Tensor, logits: Tensor) -> list[Event]:
-        """The events of one token for each row, (B,), drawn from logits (B, V)."""
-        told = torch.stack([drawn.double(), logprobs_of(logits, drawn)]).tolist()  # one transfer from the device
+        """Add one token to each row, (B,), drawn from logits (B, V); return the events."""
+        pairs = torch.stack([drawn.double(), logprobs_of(logits, drawn)]).tolist()  # one transfer from the device
         return [
-            self.add(number, int(token), logprob) for number, token, logprob in zip(self.numbers, *told, strict=True)
+            self.add(number, int(token), logprob) for number, token, logprob in zip(self.numbers, *pairs, strict=True)
         ]
 
     def retire(self, *memories: Memory | None) -> Tensor | None:
-        """Drop the rows that ended, also from these memories; the former places of the others, None if all go on."""
+        """Remove the ended rows, also from `memories`; return the others' former indices, None if all stay."""
         going = [i for i, number in enumerate(self.numbers) if number not in self.ended]
         if len(going) == len(self.numbers):
             return None
@@ -146,7 +144,7 @@ class Rows:
 
 
 def limit_of(context_length: int | None, prompt_length: int, max_new_tokens: int) -> Limit:
-    """The number of tokens that a row may add, and the reason for its end there."""
+    """The number of tokens that a row may add, and the reason for ending there."""
     if context_length is not None and context_length - prompt_length < max_new_tokens:
         return context_length - prompt_length, "context"
     return max_new_tokens, "length"

@@ -1,10 +1,10 @@
-"""Sampling is a visible, ordered, pure list of transforms, and one draw.
+"""Sampling: transform the logits by an ordered list of pure functions, then draw one token.
 
-The order is fixed: what is forbidden, penalties, temperature, top-k, top-p, min-p, typical, draw. Each step sees a
-distribution that the one before has renormalised, so the order matters: temperature before top-p flattens what top-p
-then measures. The draw inverts the cumulative distribution, token = the first whose cumulative probability exceeds u,
-with u uniform on [0, 1), all in float64. One generator a row and one u a draw: a row draws the same alone and in any
-company.
+The order is fixed: bans, penalties, temperature, top-k, top-p, min-p, typical, draw. Each step gets the renormalized
+distribution of the step before, so the order matters: temperature before top-p changes the mass that top-p counts. The
+draw inverts the cumulative distribution in float64: it takes the first token whose cumulative probability exceeds u,
+with u uniform on [0, 1). Each row has its own generator, and uses one u a draw, so a row draws the same tokens alone
+and in any batch.
 """
 
 import dataclasses
@@ -39,11 +39,9 @@ class SamplingConfig:
     top_p: Fraction = 1.0  # keep the fewest tokens whose mass reaches p; 1: off, 0: greedy
     min_p: Fraction = 0.0  # keep tokens at least this fraction as probable as the best; 0: off
     typical_p: Fraction = 1.0  # keep the most typical tokens whose mass reaches p; 1: off
-    repetition_penalty: Annotated[float, Above(0)] = (
-        1.0  # divides the logits of tokens seen before, prompt included; 1: off
-    )
-    presence_penalty: float = 0.0  # subtracted from the logit of a token seen before; 0: off
-    frequency_penalty: float = 0.0  # subtracted from the logit of a token each time it was seen; 0: off
+    repetition_penalty: Annotated[float, Above(0)] = 1.0  # divides the logits of seen tokens, prompt included; 1: off
+    presence_penalty: float = 0.0  # subtracted from the logit of each seen token; 0: off
+    frequency_penalty: float = 0.0  # subtracted from a token's logit for each time it was seen; 0: off
     no_repeat_ngram: Count = 0  # never write the same n tokens twice; 0: off
     min_new_tokens: Count = 0  # the text may not end before this many new tokens; 0: off
     banned_tokens: tuple[int, ...] = ()  # ids that are never drawn
@@ -74,10 +72,10 @@ def build_pipeline(
     end_id: int | None = None,
     prompt_lengths: Sequence[int] = (),
 ) -> list[Transform]:
-    """The transforms that a config asks for, in their order; settings at their default, which is off, have none.
+    """The transforms of a config, in order; a setting at its default is off and has no transform.
 
-    vocab_size: ids at or above it are never drawn (the tokenizer's, where the model's may be larger). end_id and
-    prompt_lengths (one a row, or one for all) are needed for min_new_tokens. Raises ValueError where they are missing.
+    vocab_size: ids at or above it are never drawn (the tokenizer's size, if the model's is larger). end_id and
+    prompt_lengths (one a row, or one for all) are needed for min_new_tokens. Raises ValueError if they are missing.
 
     >>> describe(build_pipeline(SamplingConfig(temperature=0.7, top_p=0.9), vocab_size=50257))
     'ids below 50257 -> temperature 0.7 -> top-p 0.9 -> draw'
@@ -100,7 +98,7 @@ def build_pipeline(
 
 
 def _refuse_half_an_addition() -> None:
-    """Raise ValueError for a setting without a transform, and for a transform without a setting."""
+    """Check a newly added setting: raise ValueError for one without a transform, or a transform without a setting."""
     settings = {field.name for field in dataclasses.fields(SamplingConfig)}
     for name in settings - PIPELINE.keys():
         raise ValueError(f"sampling.{name}: expected a transform; add it to PIPELINE in minillm/decoding/sampler.py")
@@ -112,12 +110,12 @@ def _refuse_half_an_addition() -> None:
 
 
 def describe(pipeline: Sequence[Transform]) -> str:
-    """The pipeline for people: "temperature 0.7 -> top-k 50 -> draw"."""
+    """The pipeline as text: "temperature 0.7 -> top-k 50 -> draw"."""
     return " -> ".join([*map(str, pipeline), "draw"])
 
 
 def seeded(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One CPU generator a row: the same seed draws the same on every device."""
+    """One CPU generator for each row: a seed draws the same numbers on every device."""
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
@@ -129,7 +127,7 @@ def uniforms(generators: Sequence[torch.Generator], device: torch.device) -> Ten
 
 
 def invert(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """The tokens (B,) at which the cumulative distributions of logits (B, V) pass uniforms (B,) in [0, 1).
+    """Draw by inversion: the first tokens (B,) whose cumulative probability under logits (B, V) exceeds uniforms (B,).
 
     Raises ValueError for a row without a distribution: every token banned, or logits that are not finite.
 
@@ -142,12 +140,12 @@ def invert(logits: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def possible_in(probs: Tensor) -> Tensor:
-    """Whether each row of probabilities (B, V) is a distribution, (B,) bool; not where every logit was banned."""
+    """Whether each row of probabilities (B, V) is a distribution, (B,) bool; False if every token was banned."""
     return probs.sum(-1) > 0  # subtle: one NaN makes the sum NaN, which is not above 0
 
 
 def refuse_impossible(possible: Tensor) -> None:
-    """Raise ValueError where a row, of (B,) bool, has no token to take."""
+    """Raise ValueError if any row of (B,) bool is False: it has no token to draw."""
     if not all(possible.tolist()):
         raise ValueError(
             "logits: expected a finite one in every row; the model diverged, "
@@ -156,17 +154,17 @@ def refuse_impossible(possible: Tensor) -> None:
 
 
 def pass_at(probs: Tensor, uniforms: Tensor) -> Tensor:
-    """The tokens (B,) at which the sums of probs (B, V), float64, pass uniforms (B,); any where none is possible."""
+    """The first tokens (B,) whose cumulative probs (B, V), float64, exceed uniforms (B,); any if none is possible."""
     possible, passed = probs > 0, probs.cumsum(-1) > uniforms[:, None]
-    # subtle: a sum may end below 1, and one that is computed in parallel may rise at a zero; so the last possible token
-    # always counts as passed, and an impossible one never does
+    # subtle: the last sum may be below 1, and a parallel cumsum may rise at a zero. So the last possible token always
+    # counts as passed, and an impossible token never does.
     last = probs.shape[1] - 1 - possible.flip(-1).byte().argmax(-1, keepdim=True)
     return (passed.scatter(-1, last, True) & possible).byte().argmax(-1)
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """Shape the logits, then draw. Printed, it is its pipeline."""
+    """Transforms the logits, then draws. `str` gives the pipeline."""
 
     pipeline: Sequence[Transform] = ()
 
@@ -178,7 +176,7 @@ class Sampler:
         return logits
 
     def distribution(self, logits: Tensor, history: Tensor) -> Tensor:
-        """The probabilities (B, V), float64, that are drawn from; NaN in a row in which no token is possible."""
+        """The probabilities (B, V) to draw from, float64; NaN in rows without a possible token."""
         return self.shape(logits, history).double().softmax(-1)
 
     def __call__(self, logits: Tensor, history: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
@@ -194,9 +192,9 @@ class Sampler:
         return tokens
 
     def choose(self, logits: Tensor, history: Tensor, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The token of each row, (B,), where its distribution passes `uniforms` (B,); whether any is possible, (B,).
+        """The token of each row by inversion at `uniforms` (B,); and whether any token is possible, (B,) bool.
 
-        A greedy sampler needs no numbers: it takes the most probable token, without a distribution to draw it from.
+        A greedy sampler uses no uniforms: it takes the largest logit, without computing a distribution.
         """
         if self.greedy:
             best = self._before_greedy.shape(logits, history).max(-1)
@@ -205,7 +203,7 @@ class Sampler:
         return pass_at(probs, uniforms), possible_in(probs)
 
     def guess(self, logits: Tensor, history: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`choose`, behind the distribution (B, V), float64, from which the token was drawn."""
+        """The distribution (B, V), float64, then the results of `choose`."""
         if self.greedy:
             tokens, possible = self.choose(logits, history, None)
             certain = torch.zeros(logits.shape, dtype=torch.float64, device=logits.device)
@@ -215,7 +213,7 @@ class Sampler:
 
     @cached_property
     def decisive(self) -> Transform | None:
-        """The first transform that leaves only the most probable token; what comes after it changes nothing."""
+        """The first transform that leaves only the most probable token; later ones change nothing."""
         return next((transform for transform in self.pipeline if transform in GREEDY), None)
 
     @property
@@ -230,11 +228,11 @@ class Sampler:
 
     @property
     def min_new_tokens(self) -> int:
-        """Tokens that a row must write before it may end."""
+        """Number of tokens that a row must write before it may end."""
         return max((t.n for t in self.pipeline if isinstance(t, MinNewTokens)), default=0)
 
     def for_rows(self, rows: Sequence[int]) -> "Sampler":
-        """The sampler for the batch whose row i was row `rows[i]`."""
+        """The sampler for a reordered batch: row i is the former row `rows[i]`."""
         return Sampler([t.for_rows(rows) if isinstance(t, MinNewTokens) else t for t in self.pipeline])
 
     def __str__(self) -> str:

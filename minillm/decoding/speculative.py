@@ -1,11 +1,11 @@
-"""Speculative decoding: a cheap draft guesses some tokens, and the target checks them all in one call.
+"""Speculative decoding: a cheap drafter proposes some tokens, and the target model checks them all in one call.
 
     accept x with probability min(1, p(x) / q(x));   draw from max(0, p - q) / sum at the first rejection, else from p
 
-What is written has the distribution p of the target alone, whatever q is: p(x) = min(p, q) + max(0, p - q), and the
-second part has the mass that is rejected. So a bad draft costs time and nothing else. With each guess accepted with
-probability a, a call gives (1 - a^(k+1)) / (1 - a) tokens for k guesses, and costs 1 + c k (Leviathan et al. 2023; Chen
-et al. 2023). Read `generate` and `drafts`.
+The output has exactly the target's distribution p, whatever q is: p = min(p, q) + max(0, p - q), and the mass of the
+second part equals the probability of rejection. So a bad draft costs time but changes no probability. If each drafted
+token is accepted with probability a, a call with k drafted tokens gives (1 - a^(k+1)) / (1 - a) tokens and costs 1 + c
+k (Leviathan et al. 2023; Chen et al. 2023). Read before: `generate`, `drafts`.
 """
 
 import time
@@ -30,39 +30,36 @@ from minillm.models.language_model import LanguageModel, State, device_of
 
 
 def verify(p: Tensor, draft: Draft, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Accept or reject: the drafted tokens that each row keeps, and the one that the target adds, (B,) and (B,) long.
+    """Accept or reject: the number of accepted tokens of each row, (B,), and the token that the target adds, (B,) long.
 
-    p: (B, K + 1, V) float64, what the target says at each drafted place and after the last; uniforms: (B, K + 1), K to
-    accept with and one to draw with. Raises ValueError for a row without a distribution at the place where it draws.
+    p: (B, K + 1, V) float64, the target's distribution at each drafted place and after the last. uniforms: (B, K + 1),
+    K for acceptance and one for the draw. Raises ValueError for a row without a distribution at the place of its draw.
     """
     tokens, q = draft
     p_of, q_of = (x[:, : tokens.shape[1]].gather(2, tokens.clamp(min=0)[..., None]).squeeze(2) for x in (p, q))
     accepted = (tokens >= 0) & (uniforms[:, :-1] * q_of < p_of)
     n = accepted.long().cumprod(1).sum(1)
     rows = torch.arange(len(p), device=p.device)
-    p, q = (
-        p[rows, n],
-        F.pad(q, (0, 0, 0, 1))[rows, n],
-    )  # subtle: q is 0 behind the draft, so that p itself is left there
+    p, q = p[rows, n], F.pad(q, (0, 0, 0, 1))[rows, n]  # subtle: q is 0 after the draft, so the residual there is p
     return n, invert(left_over(p, q).log(), uniforms[:, -1])
 
 
 def left_over(p: Tensor, q: Tensor) -> Tensor:
-    """The residual distribution max(0, p - q) (..., V), not normalized; p itself where the two agree."""
+    """The residual distribution max(0, p - q) (..., V), not normalized; p itself if p and q are equal."""
     left = (p - q).clamp(min=0)
-    return left.where(left.sum(-1, keepdim=True) > 0, p)  # where p and q differ by rounding alone
+    return left.where(left.sum(-1, keepdim=True) > 0, p)  # else p and q differ by rounding alone
 
 
 class Verification(NamedTuple):
-    """A call of the target for B rows, and what it made of the draft."""
+    """One call of the target for B rows: its distributions and its verdict on the draft."""
 
-    logits: Tensor  # (B, K + 1, V), as the target gave them
-    history: Tensor  # (B, K + 1, S), what each place sees
-    p: Tensor  # (B, K + 1, V) float64, what they became
+    logits: Tensor  # (B, K + 1, V), of the target
+    history: Tensor  # (B, K + 1, S), the tokens before each place
+    p: Tensor  # (B, K + 1, V) float64, the distributions after the sampler's transforms
     draft: Draft
     uniforms: Tensor  # (B, K + 1), see `verify`
     n_accepted: Tensor  # (B,)
-    last: Tensor  # (B,), the token that the target added
+    last: Tensor  # (B,), the token that the target adds
 
 
 def unwatched(call: Verification) -> None:
@@ -93,25 +90,26 @@ def stream(
     watch: Callable[[Verification], None] = unwatched,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[list[Event]]:
-    """Generate as `generate.stream` does, and from the same distribution, one list of events a call of the target.
+    """Generate from the same distribution as `generate.stream`; yields one list of events for each call of the target.
 
-    n_draft: tokens that are drafted at once; 0: as many as pay, by `draft_length`. tallies: new ones, one a row, to be
-    filled in. watch: is told of every call. clock: tells the seconds by which greedy drafting is judged; no token
-    depends on it.
-    Raises ValueError, before anything is read, for what `generate.stream` refuses, for a drafter of another vocabulary
-    or a shorter context, for a state that cannot go back (see `Reader`), and for use_cache=False, which leaves nothing
-    to go back in.
+    n_draft: tokens to draft at once; 0: chosen at each step by `draft_length`. tallies: new ones, one a row, which the
+    call fills in. watch: callback for every call of the target. clock: returns seconds, to measure the cost of greedy
+    drafting; no token depends on it.
+    Raises ValueError, before anything is read, for arguments that `generate.stream` does not accept, a drafter of
+    another vocabulary or a shorter context, a state without rollback (see `Reader`), and use_cache=False, which keeps
+    no state to roll back.
     """
     check(model, prompts, sampler, max_new_tokens, generators, end_id, stops)
     if not use_cache:
         raise ValueError(
-            "use_cache = false: expected true beside a draft, which is checked against a state; drop one of the two"
+            "use_cache = false: expected true with a draft, since rejected tokens are taken back from a state; "
+            "drop one of the two"
         )
     if not 0 <= n_draft <= MOST:
-        raise ValueError(f"n_draft = {n_draft}: expected 1 ... {MOST}, or 0 for as many as pay")
+        raise ValueError(f"n_draft = {n_draft}: expected 1 ... {MOST}, or 0 to choose it at each step")
     if drafter.vocab_size != model.vocab_size:
         raise ValueError(
-            f"draft of vocab_size = {drafter.vocab_size}: expected {model.vocab_size}, that of the target; "
+            f"draft of vocab_size = {drafter.vocab_size}: expected {model.vocab_size}, as the target has; "
             "take one with the same tokenizer"
         )
     limits = [limit_of(model.context_length, len(prompt), max_new_tokens) for prompt in prompts]
@@ -163,23 +161,23 @@ def _stream(
             events = work.call(wanted)
             if timed:
                 how_many.told(max(wanted), clock() - began)
-            timed = True  # all calls but the first, which reads the prompts too
+            timed = True  # the first call is not timed: it also reads the prompts
             yield events
             if work.retire():
                 how_many.restart()
 
 
 class _Call(NamedTuple):
-    """The tokens that one call of the target adds to B rows."""
+    """The new tokens of B rows from one call of the target."""
 
-    new: Tensor  # (B, J) long, EMPTY behind each row's last
-    logits: Tensor  # (B, J, V), from which each was drawn
+    new: Tensor  # (B, J) long, EMPTY after the last one of a row
+    logits: Tensor  # (B, J, V), of the target at each new token
     n_drafted: list[int]
     n_accepted: list[int]
 
 
 class _Speculation:
-    """A batch of texts, and the two models that have read all but the last token of each."""
+    """A batch of texts, with a target and a drafter that have read all but the last token of each."""
 
     def __init__(
         self,
@@ -190,7 +188,7 @@ class _Speculation:
         tallies: Sequence[Tally],
         watch: Callable[[Verification], None],
     ):
-        """`tallies`: one for each prompt, to be filled in. `watch` is told of every call."""
+        """`tallies`: one for each prompt, to be filled in. `watch`: callback for every call of the target."""
         self.rows, self.target, self.drafting, self.tallies, self.watch = rows, target, drafting, tallies, watch
         self.prompt_lengths = [len(prompt) for prompt in prompts]
         growing = [prompts[number] for number in rows.numbers]
@@ -198,38 +196,38 @@ class _Speculation:
         self.lengths = torch.tensor([len(prompt) for prompt in growing], device=rows.device)  # (B,)
 
     def wanted(self, how_many: Lengths) -> list[int]:
-        """The number of tokens to draft for each row: one less than it may still write, since a call adds one."""
+        """The number of tokens to draft for each row: at most one less than it may still write."""
         rows = self.rows
         return [min(how_many.choose(self.tallies[number]), rows.room(number) - 1) for number in rows.numbers]
 
     def call(self, wanted: Sequence[int]) -> list[Event]:
-        """Draft at most `wanted` tokens for each row, let the target check them in one call, and write what it says."""
+        """Draft at most `wanted` tokens for each row, check them in one call of the target, and write the result."""
         n_text = max(self.prompt_lengths[number] + self.rows.n_new[number] for number in self.rows.numbers)
         text = self.texts[:, : n_text + max(wanted)]
-        said = self._check(text, wanted) if any(wanted) or self.watch is not unwatched else self._plain(text)
-        places = self.lengths[:, None] + torch.arange(said.new.shape[1], device=text.device)  # (B, J)
-        self.texts.scatter_(1, places, said.new)
-        self.lengths = self.lengths + (said.new >= 0).sum(1)
-        events = self._judge(said)
+        result = self._check(text, wanted) if any(wanted) or self.watch is not unwatched else self._plain(text)
+        places = self.lengths[:, None] + torch.arange(result.new.shape[1], device=text.device)  # (B, J)
+        self.texts.scatter_(1, places, result.new)
+        self.lengths = self.lengths + (result.new >= 0).sum(1)
+        events = self._judge(result)
         if any(wanted) and self.rows.growing:
             for reader in (self.target, self.drafting):
-                reader.back(self.texts, self.lengths - 1)  # the last token is read with the next draft
+                reader.back(self.texts, self.lengths - 1)  # the last token is read by the next call
         return events
 
     def retire(self) -> bool:
-        """Let the rows that ended leave the batch; whether there were any."""
+        """Remove the ended rows from the batch; return whether there were any."""
         kept = self.rows.retire(self.target, self.drafting)
         if kept is not None:
             self.texts, self.lengths = self.texts[kept], self.lengths[kept]
         return kept is not None
 
     def _plain(self, text: Tensor) -> _Call:
-        """A token for each row, as `generate` draws it."""
+        """One token for each row without a draft, as `generate` draws it."""
         logits, none = self.target.read(text, self.lengths), [0] * len(text)
         return _Call(self.rows.draw(logits[:, -1], text)[:, None], logits[:, -1:], none, none)
 
     def _check(self, text: Tensor, wanted: Sequence[int]) -> _Call:
-        """A draft, which is written into the text, and what the target makes of it."""
+        """Draft, write the draft into the text, and verify it by one call of the target."""
         K, sampler = max(wanted), self.rows.sampler
         uniforms = _uniforms(self.rows.generators, wanted).to(text.device)  # (B, 2K + 1)
         most, to_draft, to_verify = torch.tensor(wanted, device=text.device), uniforms[:, :K], uniforms[:, K:]
@@ -247,12 +245,13 @@ class _Speculation:
         new = new.where(places <= (self.lengths + n_accepted)[:, None], EMPTY)
         return _Call(new, logits, (draft.tokens >= 0).sum(1).tolist(), n_accepted.tolist())
 
-    def _judge(self, said: _Call) -> list[Event]:
-        """The events of every accepted token, row by row; what was drafted behind the end of a text is dropped."""
-        told = torch.stack([said.new.double(), logprobs_of(said.logits, said.new.clamp(min=0))]).tolist()  # (2, B, J)
+    def _judge(self, result: _Call) -> list[Event]:
+        """The events of the new tokens, row by row; tokens after the end of a text are dropped."""
+        logprobs = logprobs_of(result.logits, result.new.clamp(min=0))
+        pairs = torch.stack([result.new.double(), logprobs]).tolist()  # (2, B, J)
         events = []
         for row, tokens, nats, n_drafted, n_accepted in zip(
-            self.rows.numbers, *told, said.n_drafted, said.n_accepted, strict=True
+            self.rows.numbers, *pairs, result.n_drafted, result.n_accepted, strict=True
         ):
             self.tallies[row].add_call(n_drafted, n_accepted)
             for token, logprob in zip(tokens[: n_accepted + 1], nats, strict=False):
@@ -264,20 +263,20 @@ class _Speculation:
 
 
 def _histories(texts: Tensor, places: Tensor) -> Tensor:
-    """The history before each of `places` (B, J) of texts (B, S): (B, J, S), EMPTY behind it."""
+    """The tokens before each of `places` (B, J) in texts (B, S): (B, J, S), EMPTY from the place on."""
     before = torch.arange(texts.shape[1], device=texts.device) < places[..., None]  # (B, J, S)
     return texts[:, None].where(before, EMPTY)
 
 
 def _shaped(sampler: Sampler, logits: Tensor, history: Tensor) -> Tensor:
-    """The target's probabilities after the sampler, each of (B, J) places with its own history: (B, J, V) float64."""
+    """The target's distribution after the sampler's transforms, with the history of each place: (B, J, V) float64."""
     B, J, _ = logits.shape
     sampler = sampler.for_rows([row for row in range(B) for _ in range(J)])
     return sampler.distribution(logits.flatten(0, 1), history.flatten(0, 1)).unflatten(0, (B, J))
 
 
 def _uniforms(generators: Sequence[torch.Generator], wanted: Sequence[int]) -> Tensor:
-    """K uniform numbers to draft, K to accept and one to draw with, (B, 2K + 1); a row draws as many as alone."""
+    """Uniform numbers, (B, 2K + 1): K to draft, K to accept, 1 to draw; a row uses as many as it would alone."""
     K = max(wanted)
     uniforms = torch.zeros(len(wanted), 2 * K + 1, dtype=torch.float64)
     for row, generator, k in zip(uniforms, generators, wanted, strict=True):

@@ -1,9 +1,8 @@
-"""When a text ends: at a string that its reader waits for, wherever the borders of tokens fall.
+"""Stop strings: end a text at the first of some strings, whatever the token boundaries are.
 
-Length, END and the model's context are numbers that `generate` compares; a stop string needs memory, because it may
-begin in one token and end in another. What is shown is exactly text[:i], where i is the first place at which any stop
-string begins; so the last characters are held back for as long as they may still turn out to be the beginning of one.
-Read before: `tokenizers/stream.py`.
+`generate` itself checks length, END and the context. A stop string needs a state, because it may begin in one token and
+end in another. The output is exactly text[:i], where i is the first place at which any stop string begins. So the last
+characters are held back as long as they may be the beginning of a stop string. Read before: `tokenizers/stream.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,29 +16,30 @@ class Stop(Protocol):
     """Watches the new tokens of one row."""
 
     def push(self, token: int) -> bool:
-        """Read one token; True: the text ends here."""
+        """Add one token; True: the text ends here."""
         ...
 
     def finish(self) -> bool:
-        """The row ended for another reason; True: it had reached its own end before that."""
+        """Called when the row ends for another reason; True: a stop was found after all."""
         ...
 
 
 class Cut:
-    """Text in pieces, cut where the first stop string begins; what is shown never depends on how the pieces were cut.
+    """Cut a text, given in pieces, where the first stop string begins; the borders of the pieces do not matter.
 
-    Of several strings the one that begins first wins; of "abcd" and "bc", "abcx" ends at "bc", but only the x tells.
+    Of several strings, the one that begins first wins. With "abcd" and "bc", the text "abcx" is cut at "bc", but only
+    after the x, since "abcd" was possible until then.
     """
 
     def __init__(self, strings: Sequence[str] = ()):
         if isinstance(strings, str) or "" in strings:
             raise ValueError(f"stop strings = {strings!r}: expected a list of non-empty strings")
         self.strings = list(strings)
-        self.held = ""  # not yet shown
+        self.held = ""  # text that is not shown yet
         self.stopped = False
 
     def push(self, piece: str) -> str:
-        """Read a piece of text; the text that may now be shown."""
+        """Add a piece of text; return the text that may be shown now."""
         if self.stopped:
             return ""
         self.held += piece
@@ -48,7 +48,7 @@ class Cut:
         return self._show(min(found, hoped))
 
     def flush(self) -> str:
-        """The text is over; what was held back and may be shown after all."""
+        """End the text; return the held text that may be shown."""
         if self.stopped:
             return ""
         found = self._found()
@@ -56,12 +56,12 @@ class Cut:
         return self._show(found)
 
     def _found(self) -> int:
-        """The start of the first complete stop string; the end of the text where there is none."""
+        """The start of the first complete stop string, or the end of the held text."""
         places = [self.held.find(string) for string in self.strings]
         return min((place for place in places if place >= 0), default=len(self.held))
 
     def _hoped(self) -> int:
-        """The start of the first stop string that is still incomplete; the end of the text where there is none."""
+        """The start of the first stop string that is incomplete so far, or the end of the held text."""
         longest = max(map(len, self.strings), default=0)
         for i in range(max(0, len(self.held) - longest + 1), len(self.held)):
             if any(string.startswith(self.held[i:]) for string in self.strings):
@@ -74,9 +74,9 @@ class Cut:
 
 
 class StopText:
-    """Decodes a row's tokens, cuts the text at a stop string, and tells when to stop. Without strings it only decodes.
+    """A `Stop` that decodes a row's tokens and cuts the text at a stop string. Without strings it only decodes.
 
-    `text` is what has been shown so far; each new piece of it also goes to `show`.
+    `text` is the text shown so far; `show` is called with each new piece of it.
     """
 
     def __init__(self, tokenizer: Tokenizer, strings: Sequence[str] = (), show: Callable[[str], object] | None = None):
@@ -90,12 +90,12 @@ class StopText:
         return "".join(self.pieces)
 
     def push(self, token: int) -> bool:
-        """Read one token; True: a stop string is complete and no other can begin before it."""
+        """Add one token; True: a stop string is complete and no other can begin before it."""
         self._add(self.cut.push(self.decoder.push(token)))
         return self.cut.stopped
 
     def finish(self) -> bool:
-        """Show what was held back; True: a stop string was in it."""
+        """Show the held text; True: a stop string was in it."""
         if not self.cut.stopped:
             self._add(self.cut.push(self.decoder.flush()))
             self._add(self.cut.flush())

@@ -1,11 +1,11 @@
 """Reshape the next-token distribution: temperature, top-k, top-p, min-p, typical.
 
-A model ends in logits x (B, V), and p = softmax(x) is what it believes. A transform is a pure function from logits to
-logits that makes the belief sharper or cuts its tail; a token that is cut gets -inf, so its probability is exactly 0
-and softmax renormalises the others. Each takes the history (B, T), the tokens read so far with EMPTY where none stands,
-although none in this file looks at it (`penalties.py` does). Computed in float32 or wider. Adding a constant to the
-logits changes no distribution; tokens that tie are ranked by id, the lower first. Top-k: Fan et al. 2018; top-p:
-Holtzman et al. 2019; min-p: Nguyen et al. 2024; typical: Meister et al. 2022.
+A model's output is logits x (B, V), and its distribution is p = softmax(x). A transform is a pure function from logits
+to logits that makes the distribution sharper or cuts its tail; a token that is cut gets -inf, so its probability is
+exactly 0, and softmax renormalizes the others. Each also gets the history (B, T), the tokens read so far with EMPTY for
+padding; only those of `penalties.py` use it. Computed in float32 or wider. Adding a constant to the logits changes no
+distribution; of tokens with equal logits, the lower id ranks first. Top-k: Fan et al. 2018; top-p: Holtzman et al.
+2019; min-p: Nguyen et al. 2024; typical: Meister et al. 2022.
 """
 
 import math
@@ -18,14 +18,14 @@ from torch import Tensor
 
 Transform = Callable[[Tensor, Tensor], Tensor]  # (logits (B, V), history (B, T)) -> logits; pure
 
-WIDE = (torch.float32, torch.float64)  # precisions in which logits are computed as they are
+WIDE = (torch.float32, torch.float64)  # dtypes of logits that are not widened
 BANNED = -math.inf  # the logit of a token whose probability is exactly 0
-ROUNDING = 1e-12  # a sum of 50,000 float64 probabilities errs by less; a mass this near to p has reached it
+ROUNDING = 1e-12  # more than the error of a sum of 50,000 float64 probabilities; a mass this near to p reaches it
 
 
 @dataclass(frozen=True, repr=False)
 class Temperature:
-    """x / t: below 1 sharper, above 1 flatter, 0 greedy (of equal largest logits, the lowest id survives).
+    """x / t: below 1 sharper, above 1 flatter, 0 greedy (of equal largest logits, the lowest id is kept).
 
     >>> logits, history = torch.tensor([[0.5, 0.3, 0.2]]).log(), torch.tensor([[0]])
     >>> [Temperature(t)(logits, history).softmax(-1).tolist()[0][0] > 0.5 for t in (0.5, 1, 2)]
@@ -43,7 +43,7 @@ class Temperature:
         logits = rows_of(logits, history)
         if self.t == 0:
             return keep(logits, F.one_hot(logits.argmax(-1), logits.shape[1]).bool())
-        # subtle: with the largest logit moved to 0, no temperature makes inf - inf; float64 holds every float t
+        # subtle: with the largest logit shifted to 0, no temperature gives inf - inf; float64 can represent every t
         below = (logits - logits.amax(-1, keepdim=True)).double()
         return (below / self.t).to(logits.dtype)
 
@@ -53,7 +53,7 @@ class Temperature:
 
 @dataclass(frozen=True, repr=False)
 class TopK:
-    """The k most probable tokens, exactly: of those that tie for the last place, the lower ids. 0 or k >= V keeps all.
+    """Keep exactly the k most probable tokens; of ties for the last place, the lower ids. 0 or k >= V keeps all.
 
     >>> TopK(2)(torch.tensor([[3.0, 1.0, 2.0, 2.0]]), torch.tensor([[0]]))
     tensor([[3., -inf, 2., -inf]])
@@ -79,7 +79,7 @@ class TopK:
 
 @dataclass(frozen=True, repr=False)
 class TopP:
-    """The smallest set of most probable tokens whose mass reaches p: the token that crosses p is kept. 0 is greedy, 1 keeps all.
+    """Keep the fewest most probable tokens with a total probability of at least p. 0 is greedy, 1 keeps all.
 
     >>> TopP(0.6)(torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log(), torch.tensor([[0]])).softmax(-1)  # 0.4 is too little
     tensor([[0.0000, 0.0000, 0.4286, 0.5714]])
@@ -103,7 +103,7 @@ class TopP:
 
 @dataclass(frozen=True, repr=False)
 class MinP:
-    """Tokens at least min_p times as probable as the most probable one. 0 keeps all, 1 those that tie with the most probable.
+    """Keep tokens at least min_p times as probable as the most probable one. 0 keeps all; 1 only that and its ties.
 
     >>> MinP(0.4)(torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log(), torch.tensor([[0]])).softmax(-1)
     tensor([[0.0000, 0.2222, 0.3333, 0.4444]])
@@ -128,9 +128,10 @@ class MinP:
 
 @dataclass(frozen=True, repr=False)
 class Typical:
-    """The smallest set of most typical tokens whose mass reaches p: |-ln p(token) - H| smallest, where H is the entropy in nats.
+    """Keep the fewest most typical tokens with a total probability of at least p.
 
-    The most probable token may be too predictable to be typical and fall out: alone among these transforms, by design.
+    Typical: |-ln p(token) - H| is small, where H is the entropy in nats. This is the only transform here that may cut
+    the most probable token, if that is too predictable.
 
     >>> Typical(0.2)(torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log(), torch.tensor([[0]])).softmax(-1)  # H = 1.28 = -ln 0.28
     tensor([[0., 0., 1., 0.]])
@@ -155,21 +156,21 @@ class Typical:
 
 
 def rows_of(logits: Tensor, history: Tensor) -> Tensor:
-    """Logits (B, V) in float32 or wider. Raises ValueError unless there is one row of logits for each row of history (B, T)."""
+    """Logits (B, V), widened. Raises ValueError unless history (B, T) has one row for each row of logits."""
     if logits.dim() != 2:
         raise ValueError(
-            f"logits of shape {tuple(logits.shape)}: expected (B, V); of (B, T, V) shape the last ones, logits[:, -1]"
+            f"logits of shape {tuple(logits.shape)}: expected (B, V); for (B, T, V), give the last ones, logits[:, -1]"
         )
     if history.dim() != 2 or len(history) != len(logits):
         raise ValueError(
-            f"history of shape {tuple(history.shape)}: expected (B, T) with B = {len(logits)}, a row of tokens for each row of logits; "
-            "give every row its own"
+            f"history of shape {tuple(history.shape)}: expected (B, T) with B = {len(logits)}; "
+            "give one row of tokens for each row of logits"
         )
     return widen(logits)
 
 
 def widen(logits: Tensor) -> Tensor:
-    """float16 and bfloat16 as float32; float32 and float64 as they are."""
+    """Convert float16 and bfloat16 to float32; leave float32 and float64 unchanged."""
     return logits if logits.dtype in WIDE else logits.float()
 
 
@@ -179,17 +180,17 @@ def keep(logits: Tensor, kept: Tensor) -> Tensor:
 
 
 def smallest_set(logits: Tensor, rank: Tensor, p: float) -> Tensor:
-    """The mask (B, V) of the first tokens in ascending order of rank (B, V), as few as bring the mass to p, one at least."""
+    """The mask (B, V) of the fewest tokens, at least one, in ascending order of rank (B, V), with mass at least p."""
     order = rank.sort(dim=-1, stable=True).indices
     mass = logits.double().softmax(-1).gather(-1, order).cumsum(-1)
-    before = F.pad(mass[:, :-1], (1, 0))  # the mass of those ranked earlier
+    before = F.pad(mass[:, :-1], (1, 0))  # the mass of the tokens ranked earlier
     wanted = before < p - ROUNDING
     wanted[:, :1] = True
     return torch.zeros_like(wanted).scatter(-1, order, wanted)
 
 
 def on_survivors(cut: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
-    """`cut` seeing only columns where some row has a token left: after top-k that is a sort of 50 instead of 50,000."""
+    """Apply `cut` only to columns with a token left in some row: after top-k it sorts 50 tokens instead of 50,000."""
     alive = (logits > BANNED).any(0).nonzero().squeeze(-1)
     out = torch.full_like(logits, BANNED)
     out[:, alive] = cut(logits[:, alive])
@@ -203,5 +204,5 @@ def check(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name} = {value}: expected {expected}")
 
 
-# each leaves one token, the most probable; of those that tie, the lowest id
+# these keep only the most probable token; of ties, the lowest id
 GREEDY = (Temperature(0), TopK(1), TopP(0))

@@ -1,1 +1,1 @@
-"""Many requests at once: who they are, whose turn it is, and the loop that serves them."""
+"""The serving engine: requests, the scheduler, and the loop that decodes many requests at once."""

@@ -1,11 +1,11 @@
-"""Continuous batching: requests come and go between two steps, and every step serves all that are there.
+"""Continuous batching: requests join and leave the batch between two steps, and each step serves all running requests.
 
-A step calls the model once for all jobs that read a single token, (B, 1), and once for those that read chunks of their
-prompts, padded on the right. They are not mixed, because in one call every writer would be padded to the longest chunk.
-Keys and values live in pages that all jobs share; `plan` is made once a call and followed by every layer. Only the last
-vector of a row that has read all of its text goes to the head; rows with equal settings are shaped and drawn together.
-What a request gets depends on nothing but the request: it is what `generate` writes for it alone. Read `request`,
-`scheduler` and `cache/paged.py` before.
+A step calls the model once for all jobs that read a single token, (B, 1), and once for all jobs that read a chunk of
+their prompt, padded on the right. One call for both would pad every single token to the longest chunk. Keys and values
+are stored in a pool of pages that all jobs share. One `plan` per call says which pages to read and write, and every
+layer follows it. Only rows that have read all of their text go on to the head, with their last vector; rows with equal
+sampling settings are transformed and drawn together. The completion of a request depends on the request alone: it
+equals the output of `generate` for that prompt. Read before: `request`, `scheduler`, `cache/paged.py`.
 """
 
 from collections import deque
@@ -30,7 +30,7 @@ from minillm.models.language_model import device_of
 
 
 class Engine:
-    """Serves requests; all of its methods belong to one thread."""
+    """Serves requests by continuous batching. Not thread-safe: call all methods from one thread."""
 
     def __init__(
         self,
@@ -44,36 +44,37 @@ class Engine:
         vocab_size: int | None = None,
         share_prefixes: bool = True,
     ):
-        """end_id: the token that ends a text. vocab_size: ids at or above it are never drawn. Others: `PagePool`, `Scheduler`.
+        """`end_id`: the token that ends a text. `vocab_size`: ids at or above it are never drawn.
 
-        Raises ValueError for a model that keeps no keys and values, or that needs more than a text to start.
+        n_pages, page_size: see `PagePool`. max_running, chunk: see `Scheduler`. share_prefixes: prompts with a common
+        prefix share its pages. Raises ValueError for a model without a KV cache, and for one that needs a source.
         """
         if model.start_options != {"cache"}:
             raise ValueError(
-                f"model = {type(model).__name__}: expected a decoder, whose keys and values can live in pages; write with generate instead"
+                f"model = {type(model).__name__}: expected a decoder, since the engine needs a paged KV cache; "
+                "call generate instead"
             )
         self.model, self.end_id, self.vocab_size, self.device = model, end_id, vocab_size, device_of(model)
         self.pool = (PrefixPool if share_prefixes else PagePool)(n_pages, page_size)
         self.scheduler = Scheduler(self.pool, max_running, chunk)
         self.state = model.start(0, cache=lambda: PagedLayer(self.pool))
         self.n_jobs = 0
-        self.news: deque[tuple[Job, Event]] = deque()  # events that nobody has been told yet
+        self.news: deque[tuple[Job, Event]] = deque()  # events that are not delivered yet
         self.groups: list[_Group] = []
-        self.grouped: list[int] = []  # the numbers of the jobs, in the order for which the groups were made
+        self.grouped: list[int] = []  # numbers of the jobs that `groups` was made for, in order
 
     def add(self, request: Request) -> Job:
-        """Take a request in; its completion grows with every step. Raises ValueError for one that could never be served."""
+        """Queue a request; steps then extend its completion. Raises ValueError for one that can never be served."""
         sampler = Sampler(self._pipeline(request, [len(request.prompt)]))
         check(self.model, [request.prompt], sampler, request.max_new_tokens, [None], self.end_id, None)
         limit = limit_of(self.model.context_length, len(request.prompt), request.max_new_tokens)
-        needed, room = (
-            len(request.prompt) + limit[0] - 1,
-            self.pool.n_pages * self.pool.page_size,
-        )  # the last token is never read
+        needed = len(request.prompt) + limit[0] - 1  # the last token is never read
+        room = self.pool.n_pages * self.pool.page_size
         if limit[0] and needed > room:
             raise ValueError(
                 f"prompt of {len(request.prompt)} and {limit[0]} new tokens: expected at most {room + 1} together, for "
-                f"n_pages = {self.pool.n_pages} of {self.pool.page_size} tokens; give the engine more pages or ask for less"
+                f"n_pages = {self.pool.n_pages} of {self.pool.page_size} tokens; give the engine more pages, or ask "
+                "for fewer tokens"
             )
         job = Job(self.n_jobs, request, limit)
         self.n_jobs += 1
@@ -84,7 +85,7 @@ class Engine:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Stop serving a job, at any moment between two events; nothing more is told of it. Of one that is over: nothing."""
+        """Stop a job and discard its undelivered events; does nothing for a finished job. Callbacks may call it."""
         if job.completion.reason is None:
             self.scheduler.drop(job)
             job.completion.reason = "cancelled"
@@ -92,12 +93,15 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        """Whether a step would do anything."""
+        """Whether any job is running or waiting, or any event is undelivered."""
         return bool(self.scheduler.running or self.scheduler.waiting or self.news)
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
-        """Serve all jobs once and tell what is new, to whom it concerns and to the caller. Raises ValueError for a model in training."""
+        """Run one step for all jobs; pass each event to the `show` of its request, and return all events.
+
+        Raises ValueError for a model in training mode.
+        """
         if self.model.training:
             raise ValueError(
                 "model: expected one in evaluation mode, since dropout would change what it writes; call model.eval()"
@@ -105,7 +109,7 @@ class Engine:
         turns = self.scheduler.turns()
         parts = [turn for turn in turns if turn[1] > 1], [turn for turn in turns if turn[1] == 1]
         read = [(part, self._read(part)) for part in parts if part]  # with vectors (B, D)
-        for job, n in turns:  # only now, so that where the model raises nobody has read anything
+        for job, n in turns:  # only now: if the model raises, no job has changed
             self.scheduler.have_read(job, n)
         drawing: list[Job] = []
         vectors: list[Tensor] = []
@@ -118,7 +122,7 @@ class Engine:
         return self._deliver()
 
     def run(self, requests: Sequence[Request]) -> list[Completion]:
-        """Serve these to the end, and whatever else is there; the model is in eval mode meanwhile."""
+        """Add these requests and step until all jobs have finished; return their completions. Uses evaluation mode."""
         jobs = [self.add(request) for request in requests]
         with evaluating(self.model):
             while self.busy:
@@ -126,7 +130,7 @@ class Engine:
         return [job.completion for job in jobs]
 
     def _read(self, turns: Sequence[tuple[Job, int]]) -> Tensor:
-        """Read n tokens of each job's text; the vectors behind the last of them, (B, D)."""
+        """Read n tokens of each job's text; return the hidden vectors at the last of them, (B, D)."""
         jobs, counts = zip(*turns, strict=True)
         begins, T = [job.n_read for job in jobs], max(counts)
         if T == 1:
@@ -145,7 +149,7 @@ class Engine:
         return x[torch.arange(len(jobs)), torch.tensor(counts) - 1] if T > 1 else x[:, 0]
 
     def _draw(self, jobs: Sequence[Job], logits: Tensor) -> None:
-        """Every job writes one token, or ends. logits: (B, V)."""
+        """Draw one token for every job, or end it. logits: (B, V)."""
         drawn = torch.zeros(len(jobs), dtype=torch.long, device=self.device)
         possible = torch.ones(len(jobs), dtype=torch.bool, device=self.device)
         width = max(job.n_text for job in jobs)
@@ -173,7 +177,7 @@ class Engine:
             self._tell(job, event)
 
     def _groups_of(self, jobs: Sequence[Job]) -> list["_Group"]:
-        """Jobs with equal settings together; made anew only when others draw than in the last step."""
+        """Group jobs with equal sampling settings. The groups are kept until the list of jobs changes."""
         numbers = [job.number for job in jobs]
         if numbers != self.grouped:
             rows: dict[object, list[int]] = {}
@@ -200,18 +204,21 @@ class Engine:
         self.news.append((job, event))
 
     def _deliver(self) -> list[Event]:
-        """Tell the news. subtle: listeners may add and cancel jobs or raise; what was not told then is told after the next step."""
-        told = []
+        """Deliver all pending events.
+
+        subtle: a callback may add or cancel jobs, or raise. After an exception, the next step delivers the rest.
+        """
+        delivered = []
         while self.news:
             job, event = self.news.popleft()
-            told.append(event)
+            delivered.append(event)
             if job.request.show is not None:
                 job.request.show(event)
-        return told
+        return delivered
 
 
 class _Group(NamedTuple):
-    """Rows that are shaped alike."""
+    """Rows with equal sampling settings, and their sampler."""
 
     rows: Tensor | slice
     sampler: Sampler

@@ -1,11 +1,12 @@
-"""Scheduling: first come, first served, for turns and for memory; the last to arrive is preempted first.
+"""Scheduling: first come, first served, for compute and for memory; the last job to arrive is preempted first.
 
-Every step, in the order of arrival: each running job reads what it has not read, one token if it is writing, or a chunk
-of its text out of a budget that all readers share. A job that needs a page where none is left takes the memory of the
-one that arrived last, which waits again and later reads its text anew (preemption). Then those who wait are let in, in
-the order of arrival, the first one that does not fit closing the door behind it. Because nobody overtakes and the
-oldest job can always take what it needs, the oldest unfinished job reads in every step; so everyone finishes.
-Continuous batching: Orca (Yu et al. 2022); chunks: Sarathi (Agrawal et al. 2023). Tensors are no business of this file.
+In each step, running jobs get tokens to read, in the order of arrival: a decoding job reads one token, and a job in
+prefill reads a chunk of its text. All prefill chunks of a step share one token budget. If a job needs a page and none
+is free, the running job that arrived last loses its pages and waits again; later it reads its text from the start
+(preemption). Then waiting jobs are admitted in the order of arrival, up to the first one that does not fit. No job
+overtakes an older one, and the oldest job can always get the pages that it needs. So the oldest unfinished job reads in
+every step, and all jobs finish. Continuous batching: Orca (Yu et al. 2022); chunks: Sarathi (Agrawal et al. 2023). This
+file has no tensors.
 """
 
 from bisect import insort
@@ -16,10 +17,10 @@ from minillm.engine.request import Job
 
 
 class Scheduler:
-    """Two queues, both in the order of arrival."""
+    """Two queues, running and waiting, both in the order of arrival."""
 
     def __init__(self, pool: PagePool, max_running: int, chunk: int):
-        """`max_running`: jobs with memory at once; `chunk`: tokens a step, of texts that are longer than the one token of a writer."""
+        """`max_running`: jobs with pages at the same time; `chunk`: tokens that all jobs in prefill read in a step."""
         for name, value in (("max_running", max_running), ("chunk", chunk)):
             if value < 1:
                 raise ValueError(f"{name} = {value}: expected a number >= 1")
@@ -28,24 +29,24 @@ class Scheduler:
         self.running: list[Job] = []
 
     def add(self, job: Job) -> None:
-        """A job waits for its turn."""
+        """Put a job into the waiting queue."""
         insort(self.waiting, job, key=lambda job: job.number)
 
     def drop(self, job: Job) -> None:
-        """A job is over, or is wanted no more; its memory is free."""
+        """Remove a finished or cancelled job and release its pages."""
         if job.table is None:
             self.waiting.remove(job)
         else:
             self._stop(job)
 
     def turns(self) -> list[tuple[Job, int]]:
-        """The jobs of this step, the oldest first, and how many tokens each one reads; there is room for them."""
+        """The jobs of this step, the oldest first, and how many tokens each one reads; reserves their pages."""
         budget, turns = self.chunk, []
         for job in [*self.running]:
             writing = job.n_unread == 1
             n = 1 if writing else min(job.n_unread, budget)
             if job.table is None or not self._make_room(job, n):
-                break  # its memory went to an older one, and so did that of all after it
+                break  # it was preempted, and so were all jobs after it
             if n:
                 turns.append((job, n))
             budget -= 0 if writing else n
@@ -57,17 +58,20 @@ class Scheduler:
         return turns
 
     def have_read(self, job: Job, n: int) -> None:
-        """A job has read n more tokens: the pages that it has filled can be shared from now on."""
+        """Record that a job has read n more tokens, and publish its full pages, so that others can share them."""
         size = self.pool.page_size
         job.table.length += n
         n_full = job.n_read // size
         if n_full > (job.n_read - n) // size:
             job.chain = digests(job.text[: job.n_read].tolist(), size, job.chain)
-            # subtle: a job that reads its text anew knows the digests of pages which it has not filled yet
+            # subtle: a preempted job reads its text again, and its chain has digests of pages that are not filled yet
             self.pool.publish(job.table.pages[:n_full], job.chain)
 
     def _admit(self, job: Job) -> bool:
-        """Let the first of those who wait in, if its text fits and leaves a page for each that runs; one token is always left to read."""
+        """Admit the first waiting job, if its text fits and leaves one free page for each running job.
+
+        subtle: found pages never cover the whole text, because the last token must be read to get logits.
+        """
         size = self.pool.page_size
         job.chain = digests(job.text[: job.n_text].tolist(), size, job.chain)
         found = self.pool.find(job.chain[: (job.n_text - 1) // size])
@@ -82,7 +86,7 @@ class Scheduler:
         return True
 
     def _make_room(self, job: Job, n: int) -> bool:
-        """Room for n more tokens, at the cost of those that arrived last; False where the job itself was the last."""
+        """Reserve pages for n more tokens, preempting the last jobs; False if the job itself was preempted."""
         while job.table is not None:
             try:
                 job.table.reserve(n)

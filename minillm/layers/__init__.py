@@ -1,1 +1,1 @@
-"""The parts that models are built from, each mechanism written once: tensors in, tensors out."""
+"""Layers: the parts that models are built from. Each mechanism is written once and maps tensors to tensors."""

@@ -1,11 +1,11 @@
-"""Attention: every token asks, and takes a weighted mean of what the tokens it may see have to say.
+"""Attention: the output at each token is a weighted mean of the values of the tokens that it may see.
 
     weights = softmax(q k^T / sqrt(K))      output = weights v                          Vaswani et al. 2017
 
-Queries of H heads share the keys and values of G <= H groups (grouped-query attention, Ainslie et al. 2023; G = 1 is
-multi-query). `attend_plainly` is the equation, `attend` the same by fast kernels, and `Attention` the layer around it.
-Read `masks` before this, `positions` for `rotate` and `bias`, and `flash` after it, for what happens inside of a fused
-kernel.
+The queries of H heads share the keys and values of G <= H groups (grouped-query attention, Ainslie et al. 2023; G = 1
+is multi-query attention). `attend_plainly` is the equation, `attend` computes the same with torch's fused kernel, and
+`Attention` is the layer around it. Read before: `masks`, and `positions` for `rotate` and `bias`. Next: `flash`, which
+shows how a fused kernel computes attention.
 """
 
 import math
@@ -26,28 +26,27 @@ from minillm.layers.positions import Bias, no_bias, no_rotation
 def attend_plainly(
     q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, bias: Bias = no_bias
 ) -> Tensor:
-    """The equation, to be read: q (B, H, T, K) over a view of S slots -> (B, H, T, K)."""
+    """Attention as in the equation above, for reading: q (B, H, T, K) over a view of S slots -> (B, H, T, K)."""
     return weigh(q, view, q_positions, causal, window, bias) @ repeat(
         view.v, "B G S K -> B (G h) S K", h=q.shape[1] // view.v.shape[1]
     )
 
 
 def weigh(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, bias: Bias = no_bias) -> Tensor:
-    """Attention weights: the share of each slot in the output of each query (B, H, T, K), (B, H, T, S)."""
+    """Attention weights, the share of each slot in each query's output: q (B, H, T, K) -> (B, H, T, S)."""
     k = repeat(view.k, "B G S K -> B (G h) S K", h=q.shape[1] // view.k.shape[1])
     mask = visible(q_positions, view.positions, causal, window)  # (B or 1, G or 1, T, S)
     mask = repeat(mask, "B G T S -> B (G h) T S", h=q.shape[1] // mask.shape[1])
     scores = q @ k.mT / math.sqrt(q.shape[-1]) + bias(q_positions, view.positions, q.dtype)
-    return torch.softmax(scores.masked_fill(~mask, -torch.inf), dim=-1).nan_to_num(
-        0.0
-    )  # a query that sees nothing gets nothing
+    weights = torch.softmax(scores.masked_fill(~mask, -torch.inf), dim=-1)
+    return weights.nan_to_num(0.0)  # a query that sees no slot gets weights of 0
 
 
 def attend(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, dropout: float = 0.0) -> Tensor:
     """Attention by torch's fused kernel, with the simplest mask that the case allows: q (B, H, T, K) -> (B, H, T, K).
 
-    Dense views need no mask at all for a single query, and only a triangle for a whole text; every other arrangement
-    gets the mask that its positions say. Torch's fused kernel never holds the T x S weights.
+    Over a dense view, a single query needs no mask and a whole text needs only the causal triangle. In all other cases
+    the mask is computed from positions. Torch's fused kernel never stores the T x S weights.
     """
     (_, n_heads, n_queries, _), (_, n_groups, n_slots, _) = q.shape, view.k.shape
     fused = partial(F.scaled_dot_product_attention, dropout_p=dropout, enable_gqa=n_groups != n_heads)
@@ -65,8 +64,8 @@ def attend_with_bias(
 ) -> Tensor:
     """Attention by torch's fused kernel with a bias on the scores, such as `Alibi`: q (B, H, T, K) -> (B, H, T, K).
 
-    The kernel takes the bias as a tensor of (B or 1, H, T, S), where `attend` holds a mask at most and
-    `attend_in_tiles` neither.
+    The kernel takes the bias as a tensor of (B or 1, H, T, S). `attend` stores at most a mask, `attend_in_tiles`
+    neither.
     """
     mask, blind = _sight(q_positions, view, causal, window, q.shape[1])
     added = bias(q_positions, view.positions, q.dtype).masked_fill(~mask, -torch.inf)
@@ -75,10 +74,10 @@ def attend_with_bias(
 
 
 def _sight(q_positions: Tensor, view: KVView, causal: bool, window: int, n_heads: int) -> tuple[Tensor, Tensor]:
-    """The mask for a fused kernel, (B or 1, H or 1, T, S), and the blind queries, (B or 1, H or 1, T, 1), whose output must become 0.
+    """The mask for a fused kernel, (B or 1, H or 1, T, S), and the blind queries, (B or 1, H or 1, T, 1).
 
-    subtle: the softmax of a query that may see nothing is 0/0, which kernels treat differently; it looks at everything,
-    for nothing.
+    A blind query may see no slot; the caller sets its output to 0.
+    subtle: the softmax of a blind query is 0/0, which kernels treat differently. So the mask lets it see every slot.
     """
     mask = visible(q_positions, view.positions, causal, window)  # (B or 1, G or 1, T, S)
     mask = mask if mask.shape[1] == 1 else _for_every_head(mask, n_heads)
@@ -87,7 +86,7 @@ def _sight(q_positions: Tensor, view: KVView, causal: bool, window: int, n_heads
 
 
 class Attention(nn.Module):
-    """Multi-head attention over what a cache shows. Self-attention is `forward`; for cross-attention, `look` at `show(memory)`.
+    """Multi-head attention. `forward` is self-attention with a cache; `look` over `show(memory)` is cross-attention.
 
     >>> attention = Attention(d_model=12, n_heads=3, n_kv_heads=1, d_head=4)  # all queries share one head of keys
     >>> attention(torch.randn(2, 5, 12)).shape
@@ -109,9 +108,10 @@ class Attention(nn.Module):
         dropout: float = 0.0,
         score_bias: Bias = no_bias,
     ):
-        """`qk_norm(d_head)` builds what normalizes each query and key before they are turned (Dehghani et al. 2023).
+        """`rotate` turns queries and keys by their positions; `score_bias` is added to the scores (see `Alibi`).
 
-        `score_bias` is added to the scores, as `Alibi` is.
+        `qk_norm(d_head)` builds the norm of each query and key, applied before `rotate` (Dehghani et al. 2023).
+        Raises ValueError if n_kv_heads does not divide n_heads.
         """
         super().__init__()
         if n_heads % n_kv_heads:
@@ -119,13 +119,8 @@ class Attention(nn.Module):
                 f"n_kv_heads = {n_kv_heads}: expected a divisor of n_heads = {n_heads}; change one of the two"
             )
         self.n_heads, self.n_kv_heads, self.d_head = n_heads, n_kv_heads, d_head
-        self.causal, self.window, self.rotate, self.dropout, self.score_bias = (
-            causal,
-            window,
-            rotate,
-            dropout,
-            score_bias,
-        )
+        self.causal, self.window, self.rotate = causal, window, rotate
+        self.dropout, self.score_bias = dropout, score_bias
         self.attend = attend if score_bias is no_bias else partial(attend_with_bias, bias=score_bias)
         self.to_q = nn.Linear(d_model, n_heads * d_head, bias=bias)
         self.to_k = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
@@ -140,10 +135,10 @@ class Attention(nn.Module):
         cache: KVCache = NO_CACHE,
         values: Tensor | None = None,
     ) -> Tensor:
-        """x (B, T, D) at `positions` looks at itself and at what the cache remembers -> (B, T, D).
+        """Self-attention: x (B, T, D) at `positions`, over the tokens in the cache and x itself -> (B, T, D).
 
-        By default nothing is remembered, and every row is a text of T tokens: `Attention(...)(x)`.
-        `values` (B, T, G K) are added to those that are computed from x (see `value_embedding`).
+        By default there is no cache and every row is a text of T tokens: `Attention(...)(x)`. `values` (B, T, G K) are
+        added to the values computed from x (see `value_embedding`).
         """
         if positions is None:
             positions = Positions(torch.arange(x.shape[1], device=x.device)[None], dense=True)
@@ -153,12 +148,12 @@ class Attention(nn.Module):
         return self._look(q, positions.ids, cache.extend(self.k_norm(k), v, positions, self.rotate))
 
     def show(self, memory: Tensor, positions: Positions) -> KVView:
-        """Keys and values of `memory` (B, S, D): computed once for a source text, used at every step."""
+        """Keys and values of `memory` (B, S, D), computed once for a source text and used at every decoding step."""
         k, v = (_split(to(memory), self.n_kv_heads) for to in (self.to_k, self.to_v))
         return KVView(self.rotate(self.k_norm(k), positions.ids), v, positions.ids[:, None], positions.dense)
 
     def look(self, x: Tensor, positions: Positions, view: KVView) -> Tensor:
-        """The queries of x (B, T, D) over a view -> (B, T, D)."""
+        """Attention with queries from x (B, T, D) over the keys and values of a view -> (B, T, D)."""
         return self._look(_split(self.to_q(x), self.n_heads), positions.ids, view)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -176,11 +171,11 @@ class Attention(nn.Module):
 
 
 def _split(x: Tensor, n_heads: int) -> Tensor:
-    """(B, T, H K) -> (B, H, T, K). Not by einops: to look its pattern up takes longer than a view, which decoding feels."""
+    """(B, T, H K) -> (B, H, T, K). Without einops, whose look-up of the pattern costs more than the view itself."""
     B, T, width = x.shape
     return x.view(B, T, n_heads, width // n_heads).transpose(1, 2)
 
 
 def _for_every_head(x: Tensor, n_heads: int) -> Tensor:
-    """(B, G, ...) -> (B, H, ...), each group repeated for its heads."""
+    """(B, G, ...) -> (B, H, ...): each group is repeated for the heads that share it."""
     return x if x.shape[1] == n_heads else x.repeat_interleave(n_heads // x.shape[1], dim=1)

@@ -1,7 +1,9 @@
-"""One storey of a transformer: look around, then think, each added to a residual stream.
+"""One transformer block: attention, then feed-forward, each added to the residual stream.
 
 pre-norm:   x = x + attention(norm(x));   x = x + feedforward(norm(x))       Xiong et al. 2020; trains without warm-up
 post-norm:  x = norm(x + attention(x));   x = norm(x + feedforward(x))       Vaswani et al. 2017
+
+Read before: `attention`, `feedforward`, `norm`.
 """
 
 from collections.abc import Callable
@@ -14,7 +16,10 @@ from minillm.layers.dropout import dropout_layer
 
 
 def of_tokens(feedforward: Callable[[Tensor], Tensor], x: Tensor, positions: Positions) -> Tensor:
-    """`feedforward` of the vectors (B, T, D) at which a token stands, 0 at all others: padding costs nothing and no router counts it."""
+    """Apply `feedforward` to the vectors of x (B, T, D) that belong to a token; the output is 0 at padding.
+
+    So padding costs no computation, and no router counts it.
+    """
     if positions.dense:
         return feedforward(x)
     filled = (positions.ids >= 0).expand(x.shape[:2])
@@ -23,7 +28,7 @@ def of_tokens(feedforward: Callable[[Tensor], Tensor], x: Tensor, positions: Pos
 
 
 class PreNormBlock(nn.Module):
-    """(B, T, D) -> (B, T, D); the stream itself is never normalized, so the stack needs a norm at its end."""
+    """(B, T, D) -> (B, T, D). The residual stream itself is not normalized, so a stack of blocks needs a final norm."""
 
     def __init__(
         self, attention: Attention, feedforward: nn.Module, norm_1: nn.Module, norm_2: nn.Module, dropout: float = 0.0
@@ -38,7 +43,7 @@ class PreNormBlock(nn.Module):
 
 
 class PostNormBlock(PreNormBlock):
-    """(B, T, D) -> (B, T, D); the stream is normalized after every addition."""
+    """(B, T, D) -> (B, T, D). The residual stream is normalized after every addition."""
 
     def forward(self, x: Tensor, positions: Positions, cache: KVCache, values: Tensor | None = None) -> Tensor:
         x = self.norm_1(x + self.dropout(self.attention(x, positions, cache, values)))

@@ -1,9 +1,9 @@
-"""The feed-forward half of a block: every token thinks for itself.
+"""Feed-forward layers: the second half of a block, applied to each token separately.
 
     MLP(x)    = down(f(up(x))),  f = ReLU, GELU or squared ReLU       Vaswani et al. 2017; So et al. 2021 (squared ReLU)
     SwiGLU(x) = down(silu(gate(x)) * up(x))                           Shazeer 2020
 
-SwiGLU has three matrices where MLP has two, so it is given 2/3 of the width for the same parameters.
+SwiGLU has three matrices where MLP has two; with 2/3 of the width it has the same number of parameters.
 """
 
 from collections.abc import Callable
@@ -13,16 +13,19 @@ from torch import Tensor, nn
 
 
 def relu2(x: Tensor) -> Tensor:
-    """max(0, x)^2: as cheap as ReLU and better at the same size."""
+    """Squared ReLU, max(0, x)^2: as cheap as ReLU, and better at the same model size (So et al. 2021)."""
     return F.relu(x).square()
 
 
 def gelu(x: Tensor) -> Tensor:
-    """x times the normal distribution's mass below x (Hendrycks and Gimpel 2016), in the tanh form that GPT-2 was trained with."""
+    """GELU (Hendrycks and Gimpel 2016): x times the standard normal probability of a value below x.
+
+    This is the tanh approximation, with which GPT-2 was trained.
+    """
     return F.gelu(x, approximate="tanh")
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # of `MLP`, by the name that a config gives them
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # name in a config -> activation function of `MLP`
     "relu2": relu2,
     "gelu": gelu,
     "gelu-erf": F.gelu,
@@ -31,7 +34,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # of `MLP`, by the name 
 
 
 class MLP(nn.Module):
-    """(B, T, D) -> (B, T, D) through F = d_ff hidden units."""
+    """Multi-layer perceptron with F = d_ff hidden units: (B, T, D) -> (B, T, D)."""
 
     def __init__(self, d_model: int, d_ff: int, activation: Callable[[Tensor], Tensor], bias: bool = False):
         super().__init__()
@@ -44,7 +47,7 @@ class MLP(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """(B, T, D) -> (B, T, D) through F = d_ff gated units."""
+    """Gated feed-forward layer with F = d_ff hidden units: (B, T, D) -> (B, T, D)."""
 
     def __init__(self, d_model: int, d_ff: int, bias: bool = False):
         super().__init__()

@@ -1,14 +1,14 @@
-"""Attention taken apart: tile by tile, exact to rounding, and no T x S matrix is ever made.
+"""FlashAttention (Dao et al. 2022): exact attention computed tile by tile, without storing the T x S weights.
 
-A tile of queries walks over tiles of keys; of all scores s = q k^T / sqrt(K) met so far, each query keeps the highest
-m, the sum l of e^(s - m), and o, the values weighted by e^(s - m). When the next tile brings a higher score m', what
-was kept shrinks:
+For a tile of queries, a loop goes over tiles of keys. Over all scores s = q k^T / sqrt(K) so far, each query keeps the
+maximum m, the sum l of e^(s - m), and o, the sum of the values weighted by e^(s - m). When a tile raises the maximum
+from m to m', l and o are rescaled:
 
     l = l e^(m - m') + sum e^(s - m')      o = o e^(m - m') + e^(s - m') v      at the end  o / l = softmax(s) v
 
-That is the online softmax (Milakov and Gimelshein 2018). For the backward pass L = m + log l of each query is enough to
-make the weights e^(s - L) again, tile by tile (FlashAttention, Dao et al. 2022). This file is to be read; `attend`
-calls torch's fused kernels, the same idea compiled. Read `attention` before this.
+This is the online softmax (Milakov and Gimelshein 2018). The backward pass recomputes the weights e^(s - L) tile by
+tile; for that the forward pass saves only L = m + log l of each query. This file is for reading: `attend` calls torch's
+fused kernel, which is the same idea compiled. Read `attention` before this.
 """
 
 import math
@@ -29,10 +29,9 @@ from minillm.layers.positions import Bias, no_bias
 def attend_in_tiles(
     q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, bias: Bias = no_bias, tile: int = 128
 ) -> Tensor:
-    """The same as `attend_plainly` for every view: q (B, H, T, K) over S slots -> (B, H, T, K); gradients for q, k and v.
+    """Compute `attend_plainly` in tiles: q (B, H, T, K) over S slots -> (B, H, T, K), with gradients for q, k and v.
 
-    Beside its arguments, its result and their gradients it holds a few tiles of (B, H, tile, tile) scores and one
-    number a query.
+    Extra memory: a few tiles of (B, H, tile, tile) scores, and one number per query.
     """
     grouped = rearrange(q, "B (G h) T K -> B G h T K", G=view.k.shape[1])
     return _InTiles.apply(
@@ -41,7 +40,7 @@ def attend_in_tiles(
 
 
 class _Rule(NamedTuple):
-    """The mask and the bias of scores, from positions of queries (B or 1, T) and of slots (B or 1, G or 1, S)."""
+    """How scores are masked and biased, given positions of queries (B or 1, T) and of slots (B or 1, G or 1, S)."""
 
     causal: bool
     window: int
@@ -55,7 +54,10 @@ class _Rule(NamedTuple):
         return scores.masked_fill(~visible(q_positions, k_positions, self.causal, self.window)[:, :, None], -torch.inf)
 
     def tiles(self, q_positions: Tensor, k_positions: Tensor) -> Iterator[tuple[slice, list[slice]]]:
-        """Each tile of queries with the tiles of slots where one of them may see something, told from where tiles begin and end."""
+        """Each tile of queries, with those tiles of slots in which one of its queries may see a slot.
+
+        The decision uses only the smallest and the largest position of each tile.
+        """
         rows, columns = (
             [slice(i, i + self.tile) for i in range(0, x.shape[-1], self.tile)] for x in (q_positions, k_positions)
         )
@@ -77,7 +79,7 @@ class _Rule(NamedTuple):
 
 
 class _InTiles(torch.autograd.Function):
-    """q (B, G, h, T, K) over k and v (B, G, S, K); sums are kept in float32 at least."""
+    """q (B, G, h, T, K) over k and v (B, G, S, K); sums are computed in float32 or wider."""
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
@@ -87,7 +89,7 @@ class _InTiles(torch.autograd.Function):
         out, log_sum = torch.zeros_like(q), q.new_zeros(q.shape[:-1], dtype=wide)  # the latter is L
         for rows, seen in rule.tiles(q_positions, k_positions):
             queries = q[..., rows, :].to(wide)
-            # subtle: not -inf, which a query that has seen nothing yet would subtract from itself.
+            # subtle: not -inf, since a query that has seen no slot yet would compute -inf - -inf.
             best = torch.full_like(queries[..., 0], torch.finfo(wide).min)  # m
             total, mean = torch.zeros_like(best), torch.zeros_like(queries)  # l, o
             for columns in seen:
@@ -98,9 +100,8 @@ class _InTiles(torch.autograd.Function):
                 total = total * shrink + weights.sum(-1)
                 mean = mean * shrink[..., None] + torch.einsum("BGhTS,BGSK->BGhTK", weights, values)
                 best = higher
-            total = total.clamp(
-                min=1
-            )  # the highest score alone gives e^0: only the sum of a query that saw nothing is less
+            # The highest score alone adds e^0 = 1, so only a query that saw no slot has a smaller sum.
+            total = total.clamp(min=1)
             out[..., rows, :], log_sum[..., rows] = mean / total[..., None], best + total.log()
         ctx.save_for_backward(q, k, v, q_positions, k_positions, out, log_sum)
         ctx.rule = rule
@@ -109,7 +110,7 @@ class _InTiles(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
-        """With the weights p and the gradient g of the output:
+        """Gradients for q, k and v, with the weights p and the gradient g of the output:
 
         dv = p^T g      ds = p (g v^T - g . out)      dq = ds k / sqrt(K)      dk = ds^T q / sqrt(K)
         """

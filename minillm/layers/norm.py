@@ -1,11 +1,11 @@
-"""Normalization: keep every token's vector at a steady size, so that deep stacks train.
+"""Normalization: scale each token's vector to a fixed size, so that deep stacks train.
 
     LayerNorm(x) = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias      Ba et al. 2016
     RMSNorm(x)   =  x / sqrt(mean(x^2) + eps) * weight                     Zhang and Sennrich 2019
 
-Means run over the last dimension. RMSNorm drops the centering and the bias, which costs nothing in quality. Both are
-computed in float32 at least, whatever the input, and given back in the input's dtype. LayerNorm calls torch's fused
-kernel; `tests/layers/test_norm.py` holds both equal to the lines above, gradients included.
+Means run over the last dimension. RMSNorm leaves out the centering and the bias, at no loss of quality. Both compute in
+float32 or wider and return the dtype of the input. LayerNorm calls torch's fused kernel; `tests/layers/test_norm.py`
+checks both against these equations, gradients included.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class LayerNorm(nn.Module):
-    """(..., D) -> (..., D), centered and scaled."""
+    """Center and scale the vectors of (..., D) -> (..., D)."""
 
     def __init__(self, d_model: int, bias: bool = True, eps: float = 1e-5):
         super().__init__()
@@ -28,7 +28,7 @@ class LayerNorm(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """(..., D) -> (..., D), scaled only."""
+    """Scale the vectors of (..., D) -> (..., D), without centering."""
 
     def __init__(self, d_model: int, eps: float = 1e-5):
         super().__init__()
@@ -42,16 +42,16 @@ class RMSNorm(nn.Module):
 
 
 class NoNorm:
-    """(..., D) -> (..., D), the same vectors."""
+    """No normalization: returns its input."""
 
     def __init__(self, d_model: int):
-        """Accept any width, as norms do."""
+        """Take the width, as the norms do; it is not used."""
 
     def __call__(self, x: Tensor) -> Tensor:
         return x
 
 
-NORMS: dict[str, Callable[[int, float, bool], nn.Module]] = {  # name -> what builds a norm from d_model, eps and bias
+NORMS: dict[str, Callable[[int, float, bool], nn.Module]] = {  # name -> builder of a norm from d_model, eps and bias
     "rmsnorm": lambda d_model, eps, bias: RMSNorm(d_model, eps),
     "layernorm": lambda d_model, eps, bias: LayerNorm(d_model, bias, eps),
 }

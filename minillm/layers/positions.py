@@ -1,4 +1,4 @@
-"""Positional encodings: attention alone sees a bag of tokens, so the order is added.
+"""Positional encodings: attention alone does not depend on the order of tokens, so the order is added.
 
     learned      x + table[position]                                                  Radford et al. 2018
     sinusoidal   x + (sin(position / 10000^(2i/D)), cos(...))                          Vaswani et al. 2017
@@ -6,8 +6,8 @@
                  the score of two tokens then depends on their distance only
     ALiBi        score - slope of the head * distance                                  Press et al. 2022
 
-The first two are added once, below the stack. The last two act inside every attention: of rotary ones the cache decides
-when keys are turned; ALiBi is no part of the keys at all, so any cache will do.
+The first two are added once, before the first block. The last two act inside every attention. With rotary positions the
+cache decides when keys are turned; ALiBi does not change the keys, so it works with any cache.
 """
 
 from collections.abc import Callable
@@ -24,9 +24,9 @@ Bias = Callable[[Tensor, Tensor, torch.dtype], Tensor | float]
 
 
 def positions_of(tokens: Tensor, limit: int, lengths: Tensor | None = None, what: str = "") -> Positions:
-    """The positions of tokens (B, T) that follow `lengths` (B,) others in their rows.
+    """The positions of tokens (B, T) in rows that already hold `lengths` (B,) tokens; EMPTY at padding.
 
-    Raises ValueError, which begins with `what`, where a row would be longer than `limit`.
+    Raises ValueError, with a message that begins with `what`, if a row would be longer than `limit`.
 
     >>> positions_of(torch.tensor([[-1, -1, 7, 4], [5, 6, 7, 8]]), limit=9).ids
     tensor([[-1, -1,  0,  1],
@@ -36,22 +36,21 @@ def positions_of(tokens: Tensor, limit: int, lengths: Tensor | None = None, what
     dense = bool(filled.all())
     count = torch.arange(tokens.shape[1], device=tokens.device)[None] if dense else filled.cumsum(1) - 1
     positions = count if lengths is None else lengths[:, None] + count
-    # subtle: a text no wider than the limit is not asked for its length, since to answer a GPU would have to finish all
-    # its work
+    # subtle: where the width already fits, the maximum is not computed: reading it would wait for all queued GPU work
     fits = not positions.numel() or (lengths is None and tokens.shape[1] <= limit)
     longest = 0 if fits else int(positions.max()) + 1
     if longest > limit:
         raise ValueError(f"{what}{longest} tokens: expected at most model.context_length = {limit}; shorten the text")
     positions = positions if dense else positions.masked_fill(~filled, EMPTY)
     if positions.is_inference():
-        # subtle: caches of look-ups recognize positions by their version, which inference tensors do not count
+        # subtle: caches of look-ups recognize positions by their version counter, which inference tensors do not have
         with torch.inference_mode(False):
             positions = positions.clone()
     return Positions(positions, dense)
 
 
 class LearnedPositions(nn.Module):
-    """One trained vector a position: positions (B or 1, T) -> (B or 1, T, D). EMPTY positions get some vector, never a read error."""
+    """One trained vector per position: positions (B or 1, T) -> (B or 1, T, D). EMPTY gets the vector of position 0."""
 
     def __init__(self, context_length: int, d_model: int):
         super().__init__()
@@ -62,12 +61,12 @@ class LearnedPositions(nn.Module):
 
 
 class SinusoidalPositions(nn.Module):
-    """Fixed waves of geometrically growing length, as one table: positions (B or 1, T) -> (B or 1, T, D)."""
+    """A fixed table of sines and cosines of growing wavelength: positions (B or 1, T) -> (B or 1, T, D)."""
 
     def __init__(self, context_length: int, d_model: int):
         super().__init__()
         angles = _angles(context_length, d_model, base=10000.0)
-        table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :d_model]  # sine and cosine take turns
+        table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :d_model]  # sine and cosine alternate
         self.register_buffer("table", table.float(), persistent=False)
 
     def forward(self, positions: Tensor) -> Tensor:
@@ -75,21 +74,21 @@ class SinusoidalPositions(nn.Module):
 
 
 class NoPositions(nn.Module):
-    """Adds nothing: for rotary models, and for those that learn order from the causal mask alone."""
+    """Adds nothing: for rotary models and ALiBi, and for models that learn order from the causal mask alone."""
 
     def forward(self, positions: Tensor) -> float:
         return 0.0
 
 
 class Rotary:
-    """Turns the pairs (x_i, x_{i + K/2}) of every head, the layout of Llama's weights.
+    """Rotary positions: turns the pairs (x_i, x_{i + K/2}) of every head, which is the layout of Llama's weights.
 
-    subtle: the angles are computed once, in float64, and kept outside of the module's buffers, so that
-    `model.to(bfloat16)` cannot round them: in bfloat16 positions beyond 256 already collide. Only their cosines and
-    sines take the dtype of what they multiply.
+    subtle: the angles are computed once, in float64, and are no buffers of a module, so `model.to(bfloat16)` cannot
+    round them: in bfloat16 positions beyond 256 already collide. Only their cosines and sines are cast to the dtype of
+    the input.
 
     >>> turn, x = Rotary(d_head=2, context_length=99), torch.tensor([[[[1.0, 0.0]]]])
-    >>> turn(x, torch.tensor([[1]]))[0, 0, 0]  # one place: by 1 radian
+    >>> turn(x, torch.tensor([[1]]))[0, 0, 0]  # position 1: by 1 radian
     tensor([0.5403, 0.8415])
     >>> q, k, other = (turn(x, torch.tensor([[place]])).flatten() for place in (7, 5, 3))
     >>> q @ k, k @ other  # the same distance, the same score: cos(2)
@@ -99,7 +98,8 @@ class Rotary:
     def __init__(self, d_head: int, context_length: int, base: float = 10000.0):
         if d_head % 2:
             raise ValueError(
-                f"d_head = {d_head}: expected an even number, since rotary positions turn pairs; change d_model or n_heads"
+                f"d_head = {d_head}: expected an even number, since rotary positions turn pairs; "
+                "change d_model or n_heads"
             )
         angles = _angles(context_length, d_head, base)
         self.cos = torch.cat([angles.cos(), angles.cos()], dim=-1)  # (positions, K)
@@ -107,13 +107,13 @@ class Rotary:
         self.at: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, x: Tensor, positions: Tensor) -> Tensor:
-        """x (B, G, T, K) at positions (B or 1, T) -> the same shape and dtype, turned."""
+        """Turn x (B, G, T, K) at positions (B or 1, T); returns the same shape and dtype."""
         cos, sin = (table[positions.clamp(min=0)][:, None] for table in self.tables(x.device, x.dtype))
         a, b = x.chunk(2, dim=-1)
         return x * cos + torch.cat([b, a], dim=-1) * sin  # (a cos - b sin, b cos + a sin): `sin` carries the signs
 
     def tables(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of all positions, (positions, K) each, on a device and in a dtype."""
+        """Cosines and sines of all positions, (positions, K) each, on a device and in a dtype; cached."""
         if (device, dtype) not in self.at:
             with torch.inference_mode(False):  # subtle: a table first made while sampling must serve training too
                 self.at[device, dtype] = self.cos.to(device, dtype), self.sin.to(device, dtype)
@@ -121,21 +121,21 @@ class Rotary:
 
 
 def no_rotation(x: Tensor, positions: Tensor) -> Tensor:
-    """Return x as it is: the rotation of models without rotary positions."""
+    """Return x unchanged: the `Rotate` of models without rotary positions."""
     return x
 
 
 class Alibi:
-    """A `Bias`: every step of distance costs a head its slope, which is steep in the first heads and next to nothing in the last.
+    """ALiBi, a `Bias` of -slope * distance; the slope differs by head, steep in the first and close to 0 in the last.
 
-    Nothing is learned. The slopes of n heads are 2^(-8/n), 2^(-16/n), ..., 2^-8 where n is a power of two. Any other
-    number takes those of the power of two below it, and then every other one, from the first, of those of the power
-    above.
+    Nothing is learned. If the number of heads n is a power of two, the slopes are 2^(-8/n), 2^(-16/n), ..., 2^-8. For
+    other n they are the slopes of the power of two below n, followed by every second slope of the power above, from the
+    first on.
 
     >>> Alibi(4).slopes
     tensor([0.2500, 0.0625, 0.0156, 0.0039], dtype=torch.float64)
     >>> places = torch.arange(3)[None]
-    >>> Alibi(4)(places, places[:, None], torch.float32)[0, 0]  # of the first head
+    >>> Alibi(4)(places, places[:, None], torch.float32)[0, 0]  # the first head
     tensor([[-0.0000, -0.2500, -0.5000],
             [-0.2500, -0.0000, -0.2500],
             [-0.5000, -0.2500, -0.0000]])
@@ -146,7 +146,7 @@ class Alibi:
         self.slopes = torch.cat([_slopes(power), _slopes(2 * power)[::2]])[:n_heads]  # (H,)
 
     def __call__(self, q_positions: Tensor, k_positions: Tensor, dtype: torch.dtype) -> Tensor:
-        """See `Bias`. Computed in float32 at least; for EMPTY positions it is some number."""
+        """See `Bias`. Computed in float32 or wider; the value at EMPTY positions has no meaning."""
         distance = (q_positions[:, None, :, None] - k_positions[:, :, None, :]).abs()  # (B or 1, G or 1, T, S)
         slopes = self.slopes.to(distance.device, torch.promote_types(dtype, torch.float32)).view(
             distance.shape[1], -1, 1, 1
@@ -160,15 +160,15 @@ def no_bias(q_positions: Tensor, k_positions: Tensor, dtype: torch.dtype) -> flo
 
 
 class PositionalEncoding(NamedTuple):
-    """The parts of a model that tell it the order of tokens; two of the three do nothing, or all of them."""
+    """The parts of a model that depend on positions; at most one of the three does anything."""
 
-    embed: nn.Module  # positions (B or 1, T) -> what is added to the tokens, (B or 1, T, D)
-    rotate: Rotate  # of queries and keys
+    embed: nn.Module  # positions (B or 1, T) -> vectors added to the token embeddings, (B or 1, T, D)
+    rotate: Rotate  # turns queries and keys
     score_bias: Bias
 
 
 class Sizes(NamedTuple):
-    """The numbers that one kind of positional encoding or another depends on."""
+    """The sizes that positional encodings are built from."""
 
     context_length: int
     d_model: int

@@ -1,12 +1,12 @@
-"""Recurrence: a layer reads token after token, and rewrites a few vectors, its state, at each of them.
+"""Recurrent layers: read one token after another and update a state of one or two vectors at each.
 
     Elman    h' = tanh(W x + U h + b)                                                   Elman 1990
     LSTM     c' = f * c + i * g,   h' = o * tanh(c'),   a second vector c behind gates  Hochreiter and Schmidhuber 1997
     GRU      h' = (1 - z) * n + z * h,   the same idea with one vector                  Cho et al. 2014
 
-Only U h has to wait for the step before, so W x + b of a whole window is one product. Time is the first dimension,
-(T, B, H). The layers are torch.nn's RNN, LSTM and GRU, gate for gate, with one bias where torch adds two. Read
-before: `lessons/rnn.py`, `lessons/lstm.py`, `lessons/gru.py`. The same, differentiated by hand: `speed/recurrent.py`.
+Only U h depends on the step before, so W x + b is one product for the whole window. Time is the first dimension,
+(T, B, H). The layers equal torch.nn's RNN, LSTM and GRU gate for gate, with one bias where torch adds two. Read before:
+`lessons/rnn.py`, `lessons/lstm.py`, `lessons/gru.py`. `speed/recurrent.py` has the same layers differentiated by hand.
 """
 
 import torch
@@ -15,11 +15,11 @@ from torch.nn.functional import linear
 
 
 class Recurrent(nn.Module):
-    """One layer: x (T, B, D) read after a state, a tuple of (B, H) -> the state after each step, a tuple of (T, B, H).
+    """One layer: x (T, B, D) and a state, a tuple of (B, H) -> the state after each step, a tuple of (T, B, H).
 
     The first member of a state is the layer's output. weight_x (G H, D), weight_h (G H, H) and bias (G H) hold the G
-    gates one below the other. Each gate's weight_h starts orthogonal: it turns a state without stretching it (Saxe et
-    al. 2014).
+    gates one below the other. Each gate's weight_h is initialized orthogonal, so that it does not change the length of
+    a state (Saxe et al. 2014).
     """
 
     n_gates = 1
@@ -41,12 +41,12 @@ class Recurrent(nn.Module):
         return tuple(torch.stack(parts)[1:] for parts in zip(*states, strict=True))
 
     def step(self, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Compute the state after one token, of which W x + b is given, (B, G H)."""
+        """Compute the state after one token; `given` is its W x + b, (B, G H)."""
         raise NotImplementedError
 
 
 class Elman(Recurrent):
-    """h' = tanh(W x + U h + b). Gradients shrink or grow by a factor a step, so that it learns little from far back."""
+    """h' = tanh(W x + U h + b). Gradients shrink or grow by a factor per step, so it learns little from far back."""
 
     def step(self, given: Tensor, state: tuple[Tensor]) -> tuple[Tensor]:
         (h,) = state
@@ -54,15 +54,15 @@ class Elman(Recurrent):
 
 
 class LSTM(Recurrent):
-    """Long short-term memory: c is only scaled and added to, so that what is written stays, and its gradient too.
+    """Long short-term memory: c is only scaled and added to, so its contents and their gradients last many steps.
 
         i = sigmoid(W_i x + U_i h + b_i)    how much is written
-        f = sigmoid(W_f x + U_f h + b_f)    how much is kept; b_f starts at 1: keep (Jozefowicz et al. 2015)
+        f = sigmoid(W_f x + U_f h + b_f)    how much is kept; b_f starts at 1 (Jozefowicz et al. 2015)
         g = tanh(W_g x + U_g h + b_g)       what is written
-        o = sigmoid(W_o x + U_o h + b_o)    how much is shown
+        o = sigmoid(W_o x + U_o h + b_o)    how much is output
         c' = f * c + i * g                  h' = o * tanh(c')
 
-    The state is (h, c); gates stand in torch's order: i, f, g, o.
+    The state is (h, c). The gates are in torch's order: i, f, g, o.
     """
 
     n_gates = 4
@@ -82,13 +82,13 @@ class LSTM(Recurrent):
 class GRU(Recurrent):
     """Gated recurrent unit.
 
-        r = sigmoid(W_r x + U_r h + b_r)              how much of the past the new vector sees
-        z = sigmoid(W_z x + U_z h + b_z)              how much is kept
-        n = tanh(W_n x + b_n + r * (U_n h + b_h))     what is new
+        r = sigmoid(W_r x + U_r h + b_r)              how much of the old state enters n
+        z = sigmoid(W_z x + U_z h + b_z)              how much of the old state is kept
+        n = tanh(W_n x + b_n + r * (U_n h + b_h))     the candidate for the new state
         h' = (1 - z) * n + z * h
 
-    Gates stand in torch's order: r, z, n. As in torch, r multiplies U_n h, one product for all gates; Cho et al.
-    multiply h before the product.
+    The gates are in torch's order: r, z, n. As in torch, r multiplies U_n h, so one product serves all gates; Cho et
+    al. multiply h by r before the product.
     """
 
     n_gates = 3

@@ -1,9 +1,9 @@
-"""Value embeddings: what a token says when it is looked at, known from the token alone.
+"""Value embeddings: a learned vector per token, added to the values of every attention layer.
 
-    v = to_v(x) + scale_of_layer * table[token]                            Zhou et al. 2024; Jordan et al. 2024 (modded-nanogpt)
+    v = to_v(x) + scale_of_layer * table[token]              Zhou et al. 2024; Jordan et al. 2024 (modded-nanogpt)
 
-A deep layer's x has mixed in what other tokens said, and to_v must dig the token itself out of it again. The table
-hands it over directly, for a lookup and no matrix product. Heads that copy a name from far back then form earlier:
+In a deep layer, x mixes information from many tokens, and to_v has to recover the token itself. The table supplies it
+directly, at the cost of a look-up, without a matrix product. Heads that copy a name from far back then form earlier:
 compare the validation loss with that of `python train.py --config gpt-tiny --model.value_embeddings false`.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class ValueEmbedding(nn.Module):
-    """tokens (B, T) -> for each of L layers what is added to its values, (B, T, G K)."""
+    """tokens (B, T) -> for each of L layers, the vectors that are added to its values, (B, T, G K)."""
 
     def __init__(self, vocab_size: int, width: int, n_layers: int):
         super().__init__()

@@ -1,8 +1,8 @@
-"""Classification: which of a few classes does a text belong to?
+"""Classification: assign each text to one of a few classes.
 
     loss = - log softmax(logits of the text)[its label]
 
-One question a text, so what is counted are texts, not tokens. Read `models/heads.py` before.
+There is one label per text, so the loss counts texts, not tokens. Read `models/heads.py` before.
 """
 
 from torch import nn
@@ -13,7 +13,7 @@ from minillm.objectives.loss import Loss
 
 
 def classification(model: nn.Module, batch: LabelBatch) -> Loss:
-    """Nats of every label under the model, summed."""
+    """Sum the nats of every label under the model; the metric is the accuracy."""
     logits = model(batch.tokens)  # (B, C)
     total, count = cross_entropy(logits, batch.labels)
     return Loss(total, count, {"accuracy": ((logits.argmax(-1) == batch.labels).sum(), count)})

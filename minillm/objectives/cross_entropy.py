@@ -1,11 +1,11 @@
-"""Cross-entropy: the negative log-probability that a model gives to the tokens that really come next, in nats.
+"""Cross-entropy: the negative log-probability that a model gives to the true next tokens, in nats.
 
     loss = -log softmax(logits)[target] = logsumexp(logits) - logits[target]
 
-With label smoothing e (Szegedy et al. 2016) the target distribution gives 1 - e to the target and e / V more to
-each of the V tokens, so that no logit gains by growing without end. All of it is computed in float32 at least. The
-loss is a sum and comes with the number of targets in it: whoever sees the whole batch divides once. Read before:
-`lessons/cross_entropy.py`; the derivative is written out in `backprop/cross_entropy.py`.
+With label smoothing e (Szegedy et al. 2016) the target distribution is 1 - e for the target, plus e / V for each of the
+V tokens; it keeps logits from growing without bound. Everything is computed in float32 or wider. The loss is a sum,
+returned with the number of counted targets; the training step divides once, for the whole batch. Read before:
+`lessons/cross_entropy.py`. The derivative is written out in `backprop/cross_entropy.py`.
 """
 
 import torch
@@ -34,7 +34,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> tu
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
-    """Turn logits (..., V) into log-probabilities (..., V), in float32 at least."""
+    """Turn logits (..., V) into log-probabilities (..., V), in float32 or wider."""
     return torch.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 

@@ -1,7 +1,7 @@
-"""A loss: the value of an objective, as a sum and the number of terms.
+"""Loss: the value of an objective, as a sum and the number of its terms.
 
-Means are taken once, by whoever sees the whole batch. A mean of means would weigh tokens by the micro-batch that they
-fell into.
+The mean is taken once, over the whole batch. A mean of the means of micro-batches would give a token a weight that
+depends on its micro-batch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,17 +14,15 @@ from minillm.datasets.batch import Batch
 
 @dataclass(frozen=True)
 class Loss:
-    """`total / count` is the loss; a batch with nothing to count has total 0 and count 0."""
+    """`total / count` is the mean loss; a batch without counted targets has total 0 and count 0."""
 
     total: Tensor  # scalar, nats, differentiable
-    count: Tensor  # scalar, long: targets that were counted
-    metrics: Mapping[str, tuple[Tensor, Tensor]] = field(
-        default_factory=dict
-    )  # name -> (sum, count) of what else is worth a look
+    count: Tensor  # scalar, long: number of counted targets
+    metrics: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # name -> (sum, count) of other figures
 
 
 def mean_metrics(losses: Sequence[Loss]) -> dict[str, float]:
-    """The metrics of all parts of a batch together: each sum over its own count, 0 where nothing was counted."""
+    """The metrics of a whole batch from those of its parts: each sum divided by its count; 0 if the count is 0."""
     means = {}
     for name in losses[0].metrics:
         sums, counts = zip(*(loss.metrics[name] for loss in losses), strict=True)

@@ -1,10 +1,11 @@
-"""Masked-token prediction: what stood in the blanks? (Devlin et al. 2019; the cloze test is Taylor 1953.)
+"""Masked-token prediction: predict the tokens that were masked (Devlin et al. 2019; the cloze test is Taylor 1953).
 
     loss = - sum over blanks of log p(token | the text with its blanks)
 
-Only blanks are counted, and only their vectors go through the head: with one blank in seven tokens, a seventh of the
-largest matrix product of a small model. Next-sentence prediction adds one question a row, "does the second text follow
-the first?". Read `datasets/masking.py` and `datasets/next_sentence.py` before.
+Blanks are the masked places. Only they are counted, and only their vectors go through the head. With one blank in seven
+tokens this saves six sevenths of the largest matrix product of a small model. Next-sentence prediction adds one
+question per row: does the second text follow the first? Read `datasets/masking.py` and `datasets/next_sentence.py`
+before.
 """
 
 from torch import Tensor, nn
@@ -17,13 +18,13 @@ from minillm.objectives.loss import Loss
 
 
 def masked_token(model: nn.Module, batch: Batch) -> Loss:
-    """Nats of every blank under the model, summed."""
+    """Sum the nats of every blank under the model; the metric is the accuracy at blanks."""
     total, count, correct = _blanks(model, model.hidden(batch.tokens), batch.targets)
     return Loss(total, count, {"masked_accuracy": (correct, count)})
 
 
 def masked_token_and_next_sentence(model: nn.Module, batch: SegmentBatch) -> Loss:
-    """`masked_token` plus next-sentence prediction; a pair counts as much as `model.next_sentence` blanks."""
+    """`masked_token` plus next-sentence prediction; one pair weighs as much as `model.next_sentence` blanks."""
     hidden, weight = model.hidden(batch.tokens, batch.segments), model.config.next_sentence
     total, count, correct = _blanks(model, hidden, batch.targets)
     answers = model.follows(hidden, batch.tokens)  # (B, 2)
@@ -38,7 +39,7 @@ def masked_token_and_next_sentence(model: nn.Module, batch: SegmentBatch) -> Los
 
 
 def _blanks(model: nn.Module, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Nats, number of blanks, and how many of them have their token on top."""
+    """Sum of nats, number of blanks, and number of blanks at which the true token has the highest logit."""
     counted = targets != IGNORE
     logits, targets = model.head(hidden[counted]), targets[counted]  # (N, V), (N,)
     return *cross_entropy(logits, targets), (logits.argmax(-1) == targets).sum()

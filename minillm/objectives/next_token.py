@@ -1,4 +1,4 @@
-"""Next-token prediction: the objective of every language model, from the n-gram table on (Shannon 1948).
+"""Next-token prediction: the objective of language models, from n-gram tables to transformers (Shannon 1948).
 
     loss = - sum over t of log p(token t + 1 | tokens 0 ... t)
 

@@ -1,8 +1,9 @@
-"""Sequence to sequence: predict the next word of a translation, given the source and the words before.
+"""Sequence to sequence: predict the next word of a translation, given the source and the words before it.
 
     loss = - sum over t of log p(word t + 1 | source, words 0 ... t)                        Sutskever et al. 2014
 
-The decoder reads the true words before, never its own (teacher forcing), so it learns all places of a sentence at once.
+The decoder reads the true previous words, not its own predictions (teacher forcing), so all positions of a sentence are
+trained at once.
 """
 
 from torch import nn

@@ -1,10 +1,10 @@
-"""Keeping experts busy: what routers decide during a step becomes a loss, a nudge of their biases, and figures for the log.
+"""Load balancing of experts: router losses, an update of the routers' biases, and figures for the log.
 
-Routers are watched by hooks while the objective runs, so nothing is left on a module and no model has to pass anything
-on. Their losses (see `layers/moe.py`) are means over the tokens of a micro-batch, added up over routers; times what the
-objective counted they become sums like its own, and the step divides both once. So the z-loss is the same however a
-batch is cut into parts that count in proportion to their tokens. The balance loss is a product of two means, so each
-part can only be balanced for itself. Biases are nudged once a step, by the counts of the whole batch.
+Hooks record the routers' decisions while the objective runs, so models neither store nor return them. The router losses
+(see `layers/moe.py`) are means over the tokens of a micro-batch, added up over routers. Multiplied by the objective's
+count they become sums like its own, and the step divides both once. So the z-loss does not depend on how a batch is
+cut, if the parts count in proportion to their tokens. The balance loss is a product of two means, so it is computed for
+each micro-batch by itself. Biases change once per step, by the counts of the whole batch.
 """
 
 import math
@@ -23,13 +23,13 @@ def _remember(to: list[Routing], router: Router, x: tuple, routing: Routing) -> 
 
 
 def routers_of(model: nn.Module) -> list[Router]:
-    """One a layer, in order; none in a dense model."""
+    """The routers of a model, one per layer with experts, in order; none in a dense model."""
     return [module for module in model.modules() if isinstance(module, Router)]
 
 
 @contextmanager
 def watching(routers: Sequence[Router]) -> Iterator[list[list[Routing]]]:
-    """For each router a list, to which every decision that it makes while this is open is added."""
+    """A context that records decisions: for each router, a list of all its `Routing`s while the context is open."""
     seen: list[list[Routing]] = [[] for _ in routers]
     hooks = [router.register_forward_hook(partial(_remember, to)) for router, to in zip(routers, seen, strict=True)]
     try:
@@ -40,23 +40,23 @@ def watching(routers: Sequence[Router]) -> Iterator[list[list[Routing]]]:
 
 
 class Balance:
-    """The routers of a model that is being trained, over one step at a time."""
+    """Balances the routers of a model during training, one step at a time."""
 
     def __init__(self, model: nn.Module, working: nn.Module):
-        """`working` computes, `model` is what is saved; they may be one."""
+        """`working` is the model that computes, `model` the one that is saved; they may be the same object."""
         self.routers = routers_of(working)
         for router, kept in zip(self.routers, routers_of(model), strict=True):
-            router.bias = kept.bias  # subtle: one tensor for both, so that nothing rounds it and checkpoints have it
+            router.bias = kept.bias  # subtle: both share one tensor, so it is not rounded and checkpoints contain it
         self.begin()
 
     def begin(self) -> None:
-        """Forget the step before."""
+        """Begin a step: clear what the previous step recorded."""
         self._counts: list[Tensor] = []  # (L, E) of each micro-batch
-        self._losses: list[Tensor] = []  # the balance loss of each, mean over layers
+        self._losses: list[Tensor] = []  # balance loss of each micro-batch, mean over layers
         self._n_dropped = 0
 
     def loss(self, seen: list[list[Routing]]) -> Tensor | float:
-        """The routers' share of the mean loss of a micro-batch; 0 in a dense model."""
+        """The weighted router losses of a micro-batch, to be added to its mean loss; 0 in a dense model."""
         if not any(seen):
             return 0.0
         probs, logits = ([torch.cat([getattr(r, part) for r in rs]) for rs in seen] for part in ("probs", "logits"))
@@ -70,7 +70,7 @@ class Balance:
 
     @torch.no_grad()
     def finish(self) -> dict[str, float]:
-        """Nudge the biases; how the load was shared, or nothing in a dense model."""
+        """Update the biases; returns metrics of the load, {} for a dense model."""
         if not self._counts:
             return {}
         counts = torch.stack(self._counts).sum(0)  # (L, E)
@@ -84,10 +84,10 @@ class Balance:
 
 
 def load_metrics(counts: Tensor) -> dict[str, float]:
-    """Choices by layer and expert (L, E) -> how evenly they fell, mean over layers.
+    """Measure how evenly choices are spread: counts by layer and expert (L, E) -> metrics, means over layers.
 
-    load_max and load_min: the busiest and the idlest expert's load, in even shares; load_entropy: over ln E, 1 is even,
-    0 is all to one.
+    load_max, load_min: the largest and the smallest load of an expert, as multiples of an even share. load_entropy: the
+    entropy of the loads divided by ln E; 1 if even, 0 if all choices fall on one expert.
     """
     n_experts, shares = counts.shape[1], counts / counts.sum(1, keepdim=True).clamp(min=1)  # (L, E)
     nats = -torch.special.xlogy(shares, shares).sum(1)

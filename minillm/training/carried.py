@@ -1,9 +1,8 @@
-"""Truncated backpropagation through time: the state goes on from step to step, the gradient does not.
+"""Truncated backpropagation through time (Williams and Peng 1990): state is carried from step to step, gradient is not.
 
-Williams and Peng 1990. A row of T tokens is read with the state that the row before it in the text has left behind,
-so that the model learns to use what lies further back than T, although no gradient reaches there. The state is
-detached at the border, and forgotten in rows that do not continue (see `datasets/lanes.py`). It is a part of what a
-resumed run needs.
+A row of T tokens starts from the state after the row that precedes it in the text. So the model can learn to use
+information from more than T tokens back, although no gradient reaches that far. Between steps the state is detached; in
+rows that do not continue a text it is reset (see `datasets/lanes.py`). It is saved with the run, for resumption.
 """
 
 from minillm.datasets.lanes import ContiguousBatch
@@ -13,12 +12,12 @@ from minillm.training.step import GradientStep, Parts
 
 
 class CarriedStep(GradientStep):
-    """A `GradientStep` on a model with an `RNNState`, over batches that continue."""
+    """A `GradientStep` on a model with an `RNNState`; rows of a batch continue those of the batch before."""
 
     def __init__(self, *parts, **how):  # type: ignore[no-untyped-def]
-        """Parameters as `GradientStep`. The objective gets the model with its state filled in."""
+        """Parameters as in `GradientStep`. The objective receives the model together with its state (`ReadingOn`)."""
         super().__init__(*parts, **how)
-        self.states: list[RNNState] = []  # one a micro-batch, in order
+        self.states: list[RNNState] = []  # one per micro-batch, in order
 
     def __call__(self, batch: ContiguousBatch) -> dict[str, float]:
         """Update once. Raises Diverged before any weight has changed."""
@@ -26,7 +25,7 @@ class CarriedStep(GradientStep):
         return super().__call__(batch)
 
     def loss(self, now: Parts, batch: ContiguousBatch) -> Loss:
-        """Compute the objective after the state that the step before has left."""
+        """Compute the objective, starting from the state after the previous step."""
         state = next(self._waiting, None) or self.working.start(len(batch.tokens))
         state.forget(~batch.continues)
         loss = now.objective(ReadingOn(now.model, state), batch)
@@ -35,14 +34,14 @@ class CarriedStep(GradientStep):
         return loss
 
     def state_dict(self) -> dict:
-        """The state that a resumed run needs, the state that is carried included."""
+        """The state that a resumed run needs, including the carried recurrent state."""
         carried = [
             {"layers": [list(layer) for layer in state.layers], "lengths": state.lengths} for state in self.states
         ]
         return super().state_dict() | {"carried": carried}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on where `state_dict` was taken."""
+        """Restore what `state_dict` returned."""
         super().load_state_dict(state)
         self.states = [
             RNNState(

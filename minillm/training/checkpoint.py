@@ -1,14 +1,14 @@
-"""Checkpoints: written whole or not at all, read only if every bit is as it was, and without running anything inside.
+"""Checkpoints: saved atomically, verified by SHA-256 when loaded, and loaded without running any code in the file.
 
-A checkpoint is written beside its place, flushed to the disk and then renamed over the old one, which is atomic:
-whatever happens in between, be it a kill, a full disk or a power cut, leaves the previous one whole. It carries
-weights, optimizer, progress, the resolved config and the tokenizer, so that a run needs nothing else to go on or to be
-sampled from; frozen weights alone stay where they came from, and their fingerprint tells whether they are still the
-same.
+A checkpoint is written to a temporary file, flushed to the disk and then renamed over the old one, which is atomic: if
+the process is killed, the disk is full or the power fails, the previous checkpoint remains intact. It contains weights,
+optimizer state, progress, the resolved config and the tokenizer, so a run needs nothing else to resume or to be sampled
+from. Only frozen weights are left out: they stay in the run that they came from, and their fingerprint shows whether
+they are still the same.
 
-The file is the zip archive that torch.save writes, and torch.load reads it as it is. The comment of the archive, which
-is the end of the file, is a seal: it names the format and the SHA-256 of all bytes before the digest, by which `load`
-notices every flipped bit.
+The file is a zip archive as written by torch.save, and torch.load can read it. The comment of the archive, at the end
+of the file, is a seal: it names the format and the SHA-256 of all bytes before the digest. With it `load` detects any
+changed bit.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from minillm.system.atomic import write_atomically
 from minillm.system.os_errors import advice
 
-FORMAT = 3  # raised when the contents change their meaning
+FORMAT = 3  # increased when the meaning of the contents changes
 SEAL = re.compile(rb"minillm checkpoint, format (\d+), sha256 ([0-9a-f]{64})\Z")
 N_DIGITS = 64  # of a digest, in hexadecimal
 
 
 def save(path: Path | str, contents: dict[str, Any]) -> None:
-    """Write tensors, numbers, strings, lists and dicts. Raises OSError, naming the file, where the disk takes none."""
+    """Write tensors, numbers, strings, lists and dicts. Raises OSError, naming the file, if writing fails."""
     path, buffer = Path(path), io.BytesIO()
     torch.save(contents, buffer)
     _seal(buffer)
@@ -42,7 +42,7 @@ def save(path: Path | str, contents: dict[str, Any]) -> None:
 
 
 def load(path: Path | str) -> dict[str, Any]:
-    """Read what `save` wrote, onto the CPU. Raises ValueError where there is none, or a damaged or foreign one."""
+    """Read a checkpoint, onto the CPU. Raises ValueError if it is missing, damaged, or not written by `save`."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: expected a checkpoint, found none; train first, or name another run")
@@ -53,43 +53,43 @@ def load(path: Path | str) -> dict[str, Any]:
 
 
 def _seal(archive: io.BytesIO) -> None:
-    """Give a zip archive that has no comment its seal."""
+    """Append the seal to a zip archive that has no comment yet."""
     comment = f"minillm checkpoint, format {FORMAT}, sha256 ".encode()
-    archive.seek(-2, io.SEEK_END)  # the length of the comment, which stands before it
+    archive.seek(-2, io.SEEK_END)  # the two bytes for the length of the comment
     archive.write((len(comment) + N_DIGITS).to_bytes(2, "little") + comment)
     digest = hashlib.sha256(archive.getbuffer()).hexdigest()
     archive.write(digest.encode())
 
 
 def _open(data: bytes) -> dict[str, Any]:
-    """The contents of a checkpoint. Raises ValueError for any other bytes, and says what they are."""
+    """Verify and decode a checkpoint. Raises ValueError, which says what is wrong, for any other bytes."""
     seal = SEAL.search(data[-2 * N_DIGITS :])
     contents = None if seal else _unpickle(data)
     found = int(seal[1]) if seal else contents.get("format") if isinstance(contents, dict) else None
     if found != FORMAT:
-        raise ValueError(f"format = {found}: expected {FORMAT}, which is what this version of minillm writes")
+        raise ValueError(f"format = {found}: expected {FORMAT}, which this version of minillm writes")
     if seal is None or hashlib.sha256(memoryview(data)[:-N_DIGITS]).hexdigest().encode() != seal[2]:
-        raise ValueError("damaged: its SHA-256 is not that of what was written")
+        raise ValueError("damaged: its SHA-256 differs from the one in its seal")
     return _unpickle(data)
 
 
 def _unpickle(data: bytes) -> Any:
-    """The object in a file of torch.save. Raises ValueError for any other file; code inside is never run."""
+    """The object in a file written by torch.save. Raises ValueError for any other file. Never runs code in the file."""
     if not data:
         raise ValueError("expected a checkpoint, found an empty file")
     archive = data.startswith(b"PK")
     try:
         if not archive:
-            raise ValueError("it does not begin as an archive of torch.save does")
+            raise ValueError("it does not begin like an archive of torch.save")
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as e:  # subtle: torch raises errors of any kind for bytes that are no archive
+    except Exception as e:  # subtle: torch raises errors of any type for bytes that are not an archive
         if _code_in_archive(data) if archive else _code_in_pickle(data):
-            raise ValueError("contains code, not run: expected tensors, numbers, texts, lists and dicts") from e
+            raise ValueError("contains code, which was not run: expected tensors, numbers, texts, lists, dicts") from e
         raise ValueError(f"damaged, or not a checkpoint ({str(e).partition(chr(10))[0][:80]})") from e
 
 
 def _code_in_archive(data: bytes) -> bool:
-    """Whether unpickling an archive of torch.save would call functions or classes that are no part of a tensor."""
+    """Whether unpickling an archive of torch.save would call functions or classes other than those of tensors."""
     try:
         return bool(torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data)))
     except Exception:  # subtle: as in _unpickle
@@ -105,15 +105,16 @@ def _code_in_pickle(data: bytes) -> bool:
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state of a model without what is frozen: all of it, or of an adapted model the adapter."""
+    """The state of a model without its frozen weights: the whole state, or only the adapter of an adapted model."""
     frozen = {name for name, parameter in model.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
     return {name: value for name, value in model.state_dict().items() if name not in frozen}
 
 
 def load_trained_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """The inverse of `trained_state`; what is frozen stays as it is. Raises ValueError for weights of another model or adapter.
+    """Load the result of `trained_state`; frozen weights stay as they are.
 
-    Tables that are no parameters may have another shape: they grow as they are filled.
+    Buffers may differ in shape, because tables of n-grams grow as they are filled. Raises ValueError for weights of
+    another model or adapter.
     """
     tables = {name for name, _ in model.named_buffers()}
     shapes, found = (
@@ -125,13 +126,14 @@ def load_trained_state(model: nn.Module, state: dict[str, Tensor]) -> None:
     if wrong:
         name = wrong[0]
         raise ValueError(
-            f"{name} of shape {found.get(name)}: expected {shapes.get(name)}, as the model has it; load it by its own config"
+            f"{name} of shape {found.get(name)}: expected {shapes.get(name)}, as in the model; "
+            "load it with its own config"
         )
     model.load_state_dict(state, strict=False)
 
 
 def fingerprint(state: dict[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and bits: equal only for the same weights."""
+    """SHA-256 of names, dtypes, shapes and bytes: equal only for the same weights."""
     hashed = hashlib.sha256()
     for name, value in sorted(state.items()):
         hashed.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())

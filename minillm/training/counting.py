@@ -1,7 +1,7 @@
-"""Learning by counting: the step of a model that has no weights.
+"""Training by counting: the step of an n-gram model, which has no weights.
 
-The loss that is logged is that of a few rows before they are counted, under what was counted from all the text before
-them: each text is news to the model that is judged by it (Dawid 1984 calls this prequential).
+The logged loss is that of a few rows of the batch, computed before the batch is counted. So the model is always
+evaluated on text that it has not counted yet (prequential evaluation, Dawid 1984).
 """
 
 import torch
@@ -11,7 +11,7 @@ from minillm.models.language_model import device_of
 from minillm.models.ngram import Ngram
 from minillm.objectives.loss import Objective
 
-ROWS = 8  # rows of a batch that are guessed before they are counted
+ROWS = 8  # rows of a batch that the logged loss is computed on
 
 
 class CountingStep:
@@ -23,7 +23,7 @@ class CountingStep:
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> dict[str, float]:
-        """Count once; the model knows the batch from now on."""
+        """Compute the loss, then count the n-grams of the batch."""
         batch = moved(batch, device_of(self.model))
         loss = self.objective(self.model, Batch(*(part[:ROWS] for part in batch)))
         n_tokens = self.model.count(batch)
@@ -35,6 +35,6 @@ class CountingStep:
         return {"model": self.model.state_dict(), "n_steps": self.n_steps}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on where `state_dict` was taken."""
+        """Restore what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.n_steps = state["n_steps"]

@@ -1,7 +1,7 @@
 """Loss curves of a run, drawn as text for the terminal and as a picture for the run's folder.
 
-A curve is a list of (step, value). Where the entropy of the text's source is known, the picture shows it as a line: the
-irreducible loss, which no model can go below. Read `metrics` before.
+A curve is a list of (step, value). If the entropy of the text's source is known, the picture shows it as a line: it is
+the irreducible loss, the lowest that any model can reach. Read `metrics` before.
 """
 
 import math
@@ -25,7 +25,7 @@ def curves_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
 
 
 def terminal_plot(curves: Mapping[str, Curve], width: int = 72, height: int = 12) -> str:
-    """Curves as text: one mark a curve, the range of values on the left, the steps below.
+    """Draw curves as text: one mark per curve, the range of values on the left, the steps below.
 
     >>> print(terminal_plot({"loss": [(0, 3.0), (1, 2.0), (2, 1.0)]}, width=5, height=3))
        3.000 |l
@@ -53,7 +53,7 @@ def terminal_plot(curves: Mapping[str, Curve], width: int = 72, height: int = 12
 
 
 def marks(names: Sequence[str]) -> list[str]:
-    """One character for each name, all different: its first letter, or a spare sign where that is taken.
+    """One character for each name, all different: its first letter, or a spare sign if that is taken.
 
     >>> marks(["training loss", "validation loss", "test loss"])
     ['t', 'v', 'o']
@@ -65,7 +65,7 @@ def marks(names: Sequence[str]) -> list[str]:
 
 
 def save_plot(curves: Mapping[str, Curve], path: Path, floor: float | None = None) -> bool:
-    """Save curves as a picture; False where matplotlib is not installed. `floor`: the known entropy, drawn as a line."""
+    """Save curves as a picture; returns False without matplotlib. `floor`: entropy of the source, drawn as a line."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

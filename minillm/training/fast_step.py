@@ -1,14 +1,14 @@
-"""The fast step: a gradient step whose parts are replaced by fast twins for as long as their signatures hold.
+"""The fast step: a gradient step with fast twins in place of its parts, as long as their signatures hold.
 
     model              the accelerated tree (`speed/accelerate.py`), or compiled code (`speed/compiled.py`)
     objective          chunked or linear cross-entropy (`speed/next_token.py`)
-    bfloat16 copy      moved as a list of tensors (`speed/grouped_copy.py`)
+    bfloat16 copy      copied as a list of tensors (`speed/grouped_copy.py`)
     gradients          one flat vector (`speed/flat_gradient.py`)
     optimizer          the fused kernel, and matrices in groups (`speed/fused_adamw.py`, `speed/grouped_muon.py`)
 
-The plain parts keep all state: weights, running means, the copy. So checkpoints are the same with and without
-twins, and a run may go on with the other setting. Before each step every twin is asked for again: what was edited,
-replaced or hooked since runs as it is written, and one line says why. Read `step` and `speed/signing.py` before.
+The plain parts keep all state: weights, running means, the copy. So checkpoints are the same with and without twins,
+and a run may be resumed with the other setting. Every twin is checked again before each step: if its plain part was
+edited, replaced or hooked, the plain part runs, and one line says why. Read `step` and `speed/signing.py` before.
 """
 
 from typing import Any
@@ -39,33 +39,33 @@ TWINS: dict[Any, Twin] = {
 
 
 def accelerate_training(step: GradientStep) -> GradientStep:
-    """Let a step use fast twins from now on; returns the step."""
+    """Make a step use fast twins from now on; returns the step."""
     step.choose = Fast()
     return step
 
 
 def accelerate_pass(model: nn.Module, objective: Objective) -> tuple[nn.Module, Objective]:
-    """The two that a fast step computes a loss with."""
+    """The model and the objective with which a fast step computes the loss."""
     return accelerate(model, training=True), faster(objective)
 
 
 def compile_step(step: GradientStep, batch: Batch) -> str:
-    """Let a step compute by compiled code if a trial on this batch succeeds; returns the line that says so, or not."""
+    """Make a step run compiled code if a trial on this batch succeeds; returns a line that reports the result."""
     first = moved(step.micro_batches(batch)[0], step.device)
     tree, objective = accelerate_pass(step.working.train(), step.objective)
-    twin, said = try_compiled(tree, lambda model: objective(model, first).total.backward())
+    twin, report = try_compiled(tree, lambda model: objective(model, first).total.backward())
     step.working.zero_grad()
     step.choose = Fast(None if twin is None else (tree, twin))
-    return said
+    return report
 
 
 class Fast:
-    """Replaces the parts of a step by twins."""
+    """Replaces the parts of a step by twins; a value of `GradientStep.choose`."""
 
     def __init__(self, compiled: tuple[nn.Module, nn.Module] | None = None):
-        """`compiled`: an accelerated tree, and the same compiled, which is used while the tree is still right."""
+        """`compiled`: an accelerated tree and its compiled version, which is used as long as the tree is unchanged."""
         self.compiled = compiled
-        self.twins: dict[int, tuple[Any, Any]] = {}  # by the id of the plain object, which is kept too
+        self.twins: dict[int, tuple[Any, Any]] = {}  # id of a plain object -> that object and its twin
 
     def __call__(self, parts: Parts) -> Parts:
         model, objective = accelerate_pass(parts.model, parts.objective)
@@ -78,11 +78,11 @@ class Fast:
         )
 
     def compiled_model(self, tree: nn.Module) -> nn.Module:
-        """The compiled model where it was made of this tree, or the tree."""
+        """The compiled model if it was compiled from this tree, otherwise the tree."""
         if self.compiled is None:
             return tree
         if self.compiled[0] is not tree:
-            say("train.compile: going on without, since a part of the model is not what was compiled")
+            say("train.compile: going on without it, since a part of the model has changed after compilation")
             return tree
         return self.compiled[1]
 
@@ -93,12 +93,12 @@ class Fast:
         )
 
     def twin(self, plain: Any) -> Any:
-        """The twin of an object; the object itself without one, with a method of its own, or of a changed class."""
+        """The twin of an object. The object itself, if it has none, has replaced methods, or its class was changed."""
         kind = type(plain)
         replaced = sorted(vars(plain).keys() & methods(kind))
         if kind not in TWINS or replaced or not in_force(kind, TWINS[kind]):
             if kind in TWINS and replaced:
-                say(f"{name_of(kind)} runs as it is written, since an object of it has a {replaced[0]} of its own")
+                say(f"{name_of(kind)} runs without its fast twin, since {replaced[0]} was replaced on one object")
             return plain
         _, twin = self.twins.setdefault(id(plain), (plain, None))
         if twin is None:

@@ -1,4 +1,4 @@
-"""Gradients of one step: start at zero, add up over micro-batches, divide once, clip.
+"""Gradients of one step: set to zero, summed over micro-batches, divided once, clipped.
 
     g = (g_1 + ... + g_n) / count                   each g_i is the gradient of a summed loss
     g = g * min(1, max_norm / |g|)                  |g| is the norm over all parameters together (Pascanu et al. 2013)
@@ -19,7 +19,7 @@ class Gradients:
         self.parameters = list(parameters)
 
     def zero(self) -> None:
-        """Set every gradient to zeros. With None, a parameter that a batch does not use would not decay."""
+        """Set every gradient to zeros. With None, parameters that a batch does not use would have no weight decay."""
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
 
@@ -34,7 +34,7 @@ class Gradients:
 
 
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> float:
-    """Shorten the gradient of all parameters together to `max_norm`, and return its norm before; 0 is no limit.
+    """Scale the gradient of all parameters together to at most `max_norm`; returns its norm before. 0 is no limit.
 
     Parameters without a `.grad` are left out.
     """
@@ -49,6 +49,6 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> float:
 def gradient_norm(gradients: Iterable[Tensor]) -> float:
     """Compute the norm of some tensors as if they were one vector.
 
-    subtle: tensor by tensor. In float32 a single sum of a hundred million squares is off by a percent.
+    subtle: a norm of norms, tensor by tensor. In float32 a single sum of a hundred million squares is off by a percent.
     """
     return float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients])))

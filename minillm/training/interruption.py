@@ -1,8 +1,8 @@
-"""Stopping a training from outside: Ctrl-C (SIGINT), the end of a batch job (SIGTERM), a closed terminal (SIGHUP).
+"""Interrupting a training run: Ctrl-C (SIGINT), the end of a batch job (SIGTERM), a closed terminal (SIGHUP).
 
-The first signal is remembered and the loop asks for it between two steps, so that the step at hand is finished and
-saved. A second one does what it would do without this file: it ends the process at once. A signal that is ignored, as
-`nohup` has it, stays ignored.
+The first signal is recorded. The loop checks for it after each step, so the current step is finished and saved. A
+second signal has its usual effect and ends the process at once. A signal that was ignored before, as under `nohup`,
+stays ignored.
 """
 
 import os
@@ -15,22 +15,23 @@ from contextlib import contextmanager
 from typing import Any
 
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
-REPEATED = 0.25  # seconds; `timeout` and a shell that closes send the same signal twice, which is one request
+REPEATED = 0.25  # seconds; `timeout` and a closing shell send a signal twice, which counts as one request
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked to stop, and everything was saved."""
+    """Raised after a signal requested a stop and everything was saved; `status` is the exit status."""
 
     def __init__(self, signum: int):
         super().__init__(f"stopped by {signal.Signals(signum).name}, all saved")
-        self.status = 128 + signum  # what a shell reports for a process that a signal ended
+        self.status = 128 + signum  # as shells report for a process that was ended by a signal
 
 
 @contextmanager
 def interruptions() -> Iterator[Callable[[], int]]:
-    """A function that returns the number of the signal that asked to stop, 0 before there is one. Only the main thread gets signals.
+    """Catch stop signals; gives a function that returns the number of the first signal, or 0 before there is one.
 
-    Where nobody can read what is printed any more, as after a terminal was closed, it goes nowhere from then on.
+    Only the main thread receives signals. If stdout or stderr is closed, for example with its terminal, output to it is
+    discarded from then on.
     """
     asked: list[int] = []
     ends_from = 0.0  # when a further signal is a second request
@@ -47,11 +48,11 @@ def interruptions() -> Iterator[Callable[[], int]]:
 
     def asked_by() -> int:
         if asked:
-            _leave_what_is_closed()  # once more, since what reads a pipe may end a little later
+            _leave_what_is_closed()  # once more, since the reader of a pipe may end a little later
         return asked[0] if asked else 0
 
     before = {s: signal.getsignal(s) for s in signal.Signals if s.name in STOPPING}
-    # subtle: a handler that is None was not set by Python, so it could not be put back
+    # subtle: a handler that is None was not set by Python, so Python could not restore it
     before = {s: handler for s, handler in before.items() if handler not in (signal.SIG_IGN, None)}
     if threading.current_thread() is not threading.main_thread():
         before = {}
@@ -65,9 +66,9 @@ def interruptions() -> Iterator[Callable[[], int]]:
 
 
 def _leave_what_is_closed() -> None:
-    """Send what is printed nowhere if nobody can read it: printing to a closed terminal would raise OSError before the run is saved."""
+    """Redirect stdout or stderr to /dev/null if it is closed: printing would raise OSError before the run is saved."""
     poll = select.poll()
     for stream in (1, 2):
-        poll.register(stream, 0)  # asked for nothing, it reports only errors
+        poll.register(stream, 0)  # with an event mask of 0, poll reports only errors
     for stream, _ in poll.poll(0):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

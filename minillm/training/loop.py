@@ -1,8 +1,7 @@
-"""The one training loop. It owns cadence: when to evaluate, to log, to save, to stop; the step owns learning.
+"""The training loop: calls the step, and decides when to evaluate, log, save and stop.
 
-Pre-training, fine-tuning, distillation and preference learning run through this same function: they differ in the
-step's objective and in where batches come from. Batch i is a function of i, so a run that was stopped goes on with the
-next number.
+Pre-training, fine-tuning, distillation and preference learning all use this function; they differ in the step's
+objective and in the source of the batches. Batch i is a function of i, so a stopped run resumes with the next number.
 """
 
 import math
@@ -20,34 +19,32 @@ from minillm.training.interruption import Interrupted, interruptions
 from minillm.training.metrics import PlainLines, told
 from minillm.training.step import Step
 
-N_VALIDATIONS = 8  # in a run at least, where nobody says otherwise
-PLAIN = "{n_fmt} of {total_fmt} steps, {elapsed} gone, {remaining} left{postfix}"  # where stderr is no terminal
+N_VALIDATIONS = 8  # least number of validations in a run, if eval_every is not set
+PLAIN = "{n_fmt} of {total_fmt} steps, {elapsed} gone, {remaining} left{postfix}"  # if stderr is not a terminal
 SECONDS_BETWEEN_LINES = 10
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Length of a training, batch size, and the cadence of validations, saves and logs."""
+    """Number of training steps, batch size, and how often to validate, save and log."""
 
     run: str = ""  # folder of the run; empty: runs/ and the config's name
     seed: Seed = 0  # of the weights, the order of the batches and dropout
     max_steps: Positive = 1000  # optimizer updates
     batch_size: Positive = 16  # rows of model.context_length tokens in one update
     n_micro_batches: Positive = 1  # parts that a batch is cut into to save memory; the gradient stays the same
-    grad_clip: Annotated[float, AtLeast(0)] = 1.0  # longest gradient; 0: no limit
-    precision: Literal["auto", "fp32", "bf16"] = (
-        "auto"  # of matrix products; auto: whichever a short probe finds faster
-    )
+    grad_clip: Annotated[float, AtLeast(0)] = 1.0  # largest norm of the gradient; 0: no limit
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of matrix products; auto: the faster one in a short trial
     fast: bool = True  # use the fast twins of minillm/speed while their signatures hold; false: only the plain code
-    compile: bool = False  # fast: translate forward and backward once by torch.compile, which takes a minute or more
-    keep_memory: bool = True  # fast: reuse memory that a step frees instead of giving it back, where there is glibc
+    compile: bool = False  # fast: compile forward and backward with torch.compile, which takes a minute or more
+    keep_memory: bool = True  # fast: reuse memory that a step frees instead of returning it to the system (needs glibc)
     log_every: Positive = 10  # steps between two rows of metrics.jsonl
-    eval_every: Count = 0  # steps between two validations; 0: one a pass over the text, and eight a run at least
-    eval_tokens: Count = 0  # of the validation text, to choose the best weights on; 0: what takes 2 % of the time
+    eval_every: Count = 0  # steps between validations; 0: once per pass over the text, at least 8 times per run
+    eval_tokens: Count = 0  # validation tokens used to choose the best weights; 0: as many as take 2 % of the time
     save_every: Positive = 200  # steps between two checkpoints
-    patience: Annotated[
-        int, AtLeast(-1)
-    ] = -1  # stop after so many validations without a best; 0: never; -1: 8 if text is small
+    patience: Annotated[int, AtLeast(-1)] = (
+        -1  # stop after this many validations in a row without a new best; 0: never; -1: 8 if the text is small
+    )
 
     def __post_init__(self) -> None:
         validate(self)
@@ -55,23 +52,23 @@ class TrainConfig:
             raise ValueError("train.compile = true: expected false beside train.fast = false; change one of the two")
         if self.n_micro_batches > self.batch_size:
             raise ValueError(
-                f"train.n_micro_batches = {self.n_micro_batches}: expected at most train.batch_size = {self.batch_size}, "
-                "since a part has a row at least; lower it"
+                f"train.n_micro_batches = {self.n_micro_batches}: expected at most train.batch_size = "
+                f"{self.batch_size}, since each part needs at least one row; lower it"
             )
 
     def steps_between_validations(self) -> int:
-        """As configured, or as many as give a run `N_VALIDATIONS` at least."""
+        """`eval_every`; if it is 0, a number of steps that gives a run at least `N_VALIDATIONS` validations."""
         return self.eval_every or max(1, self.max_steps // N_VALIDATIONS)
 
 
 @dataclass
 class Progress:
-    """Progress of a run: all that the loop needs to continue."""
+    """Progress of a run: everything that the loop needs to resume."""
 
     step: int = 0
     best_loss: float = math.inf
-    n_worse: int = 0  # validations since the best
-    seconds: float = 0.0  # spent in this loop, over all resumptions
+    n_worse: int = 0  # validations since the best one
+    seconds: float = 0.0  # time spent in this loop, all resumptions included
 
     def stopped_early(self, patience: int) -> bool:
         return 0 < patience <= self.n_worse
@@ -86,11 +83,11 @@ def train(
     log: Callable[[dict[str, Any]], None],
     progress: Progress,
 ) -> Progress:
-    """Run from `progress` to `config.max_steps` or an early stop.
+    """Train from `progress` to `config.max_steps` or an early stop.
 
-    `save("latest" | "best", progress)` keeps a checkpoint, `log(row)` a row of metrics. Raises Interrupted after a
-    signal, once the step at hand is done and saved; whatever the step or the evaluation raises passes through, with
-    nothing saved after it.
+    `save("latest" | "best", progress)` writes a checkpoint, `log(row)` a row of metrics. Raises Interrupted after a
+    signal, when the current step is finished and saved. Errors of the step or the evaluation are passed on, and nothing
+    is saved after them.
     """
     began, eval_every = time.monotonic() - progress.seconds, config.steps_between_validations()
     with interruptions() as asked_to_stop, _bar(config, progress) as bar:
@@ -129,7 +126,7 @@ def _evaluate(
     if better:
         save("best", progress)
     bar.write(f"step {progress.step:>6}  " + "  ".join(f"{name} {value}" for name, value in told(metrics).items()))
-    sys.stdout.flush()  # where it is a file, its lines stand in turn with those of stderr
+    sys.stdout.flush()  # if both go to one file, lines of stdout and stderr stay in order
 
 
 def _thousands(bar: tqdm, tokens_per_step: float) -> str:
@@ -139,6 +136,6 @@ def _thousands(bar: tqdm, tokens_per_step: float) -> str:
 
 def _bar(config: TrainConfig, progress: Progress) -> tqdm:
     how: dict[str, Any] = {"total": config.max_steps, "initial": progress.step, "unit": "step", "smoothing": 0.05}
-    if sys.stderr.isatty() or "ipykernel" in sys.modules:  # a notebook, too, draws over a line
+    if sys.stderr.isatty() or "ipykernel" in sys.modules:  # a terminal or a notebook can overwrite a line
         return tqdm(**how, dynamic_ncols=True, mininterval=0.5)
     return tqdm(**how, file=PlainLines(sys.stderr), bar_format=PLAIN, mininterval=SECONDS_BETWEEN_LINES)

@@ -1,7 +1,7 @@
-"""Training by derivatives that are written out: the step of `step.py`, without autograd.
+"""Training with hand-written derivatives: the step of `step.py` without autograd.
 
-Division by the count, clipping, optimizer, learning rate and checkpoints are those of every gradient step; only where
-the gradients come from is another. They are autograd's up to rounding, so a run follows the run that autograd trains.
+Division by the count, clipping, optimizer, learning rate and checkpoints are those of every gradient step; only the
+source of the gradients differs. They equal autograd's up to rounding, so a run follows the one with autograd.
 """
 
 from collections.abc import Callable
@@ -19,16 +19,16 @@ from minillm.training.manual_decoder import ManualDecoder
 from minillm.training.manual_rnn import ManualRNN
 from minillm.training.step import GradientStep, Parts
 
-Walk = Callable[[Batch], Loss]  # the summed loss; adds its derivatives to the .grad of the model that it was built for
+Walk = Callable[[Batch], Loss]  # returns the summed loss, and adds its derivatives to the .grad of its model
 
 WALKS: dict[type[nn.Module], Callable[[Any], Walk]] = {Decoder: ManualDecoder, RNN: ManualRNN}
 
 
 class ManualStep(GradientStep):
-    """A `Step` by hand, in float32."""
+    """A `GradientStep` with hand-written derivatives, in float32."""
 
     def __init__(self, model: nn.Module, objective: Objective, *rest: Any, precision: str = "fp32", **how: Any):
-        """As `GradientStep`. Raises ValueError for a model, an objective or a precision without derivatives by hand."""
+        """As `GradientStep`. Raises ValueError for a model, objective or precision without hand-written derivatives."""
         if objective is not next_token:
             name = "a smoothed one" if isinstance(objective, partial) else objective.__name__
             raise ValueError(f"task.backward = manual: expected next-token prediction, not {name}; use autograd")

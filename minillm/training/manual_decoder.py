@@ -1,10 +1,10 @@
-"""The decoder's next-token loss and all its derivatives, without autograd: the model of `models/decoder.py`, walked there and back.
+"""Backpropagation through a decoder by hand: the next-token loss of `models/decoder.py` and all its derivatives.
 
-    there   x = embed(token) + position;   x = block(x) for every block;   logits = head(norm(x));   loss
-    back    the same list from its end, each dy turned into dx by the function that stands beside the forward in `backprop`
+    forward    x = embed(token) + position;   x = block(x) for every block;   logits = head(norm(x));   loss
+    backward   the same steps in reverse order; for each, a function of `backprop` turns dy into dx
 
-The residual stream is why depth trains: in x + f(x) the derivative dy goes on to x as it is, beside what comes back
-through f. Read `python -m minillm.backprop` and `minillm/backprop/` before this.
+The residual stream is what makes deep models trainable: in x + f(x) the derivative dy reaches x unchanged, in addition
+to the part that comes through f. Read `python -m minillm.backprop` and `minillm/backprop/` before this.
 """
 
 from collections.abc import Callable
@@ -45,20 +45,21 @@ POSITIONS = ("rotary", "learned", "sinusoidal", "none")
 
 
 class ManualDecoder:
-    """`next_token` of a decoder, forward and backward."""
+    """Forward and backward of `next_token` for a decoder."""
 
     def __init__(self, model: Decoder):
-        """Raises ValueError for a part whose derivative is not written."""
+        """Raises ValueError for a model with a part that has no hand-written derivative."""
         refuse_unknown(model, KNOWN)
         if model.config.positions not in POSITIONS:
             raise ValueError(
-                f"model.positions = {model.config.positions}: expected {', '.join(POSITIONS)} beside task.backward = manual"
+                f"model.positions = {model.config.positions}: expected {', '.join(POSITIONS)} "
+                "beside task.backward = manual"
             )
         self.model = model
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Loss:
-        """The summed loss; its derivatives are added to the .grad of the parameters, as `loss.total.backward()` would."""
+        """Return the summed loss, and add its derivatives to each .grad, as `loss.total.backward()` would."""
         model, filled, ids = self.model, batch.tokens >= 0, batch.tokens.clamp(min=0)
         positions = (filled.cumsum(1) - 1).masked_fill(~filled, EMPTY)  # (B, T)
 
@@ -133,7 +134,7 @@ BLOCKS: dict[type, tuple[Callable, Callable]] = {
 
 
 def attention(layer: Attention, x: Tensor, values: Tensor | None, positions: Tensor) -> tuple[Tensor, tuple]:
-    """x (B, T, D), `values` (B, T, G K) added to those of x -> (B, T, D), kept."""
+    """x (B, T, D), `values` (B, T, G K) to be added to the values computed from x -> (B, T, D), kept."""
     (q, kept_to_q), (k, kept_to_k), (v, kept_to_v) = (forward(to, x) for to in (layer.to_q, layer.to_k, layer.to_v))
     q, kept_q_norm = forward(layer.q_norm, _heads(q, layer.n_heads))
     k, kept_k_norm = forward(layer.k_norm, _heads(k, layer.n_kv_heads))
@@ -159,7 +160,7 @@ def attention_backward(layer: Attention, dy: Tensor, kept: tuple) -> tuple[Tenso
 def _turns(
     layer: Attention, x: Tensor, positions: Tensor
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """The rotation of queries and keys to their positions, and of their derivatives back."""
+    """Two functions: the rotation of queries and keys by their positions, and its backward."""
     if not isinstance(layer.rotate, Rotary):
         return (lambda q: q), (lambda dq: dq)
     half = layer.d_head // 2

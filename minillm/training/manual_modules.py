@@ -1,8 +1,8 @@
-"""Table of derivatives by hand: module class -> its functions of `backprop`.
+"""Hand-written derivatives of modules: a table from module class to its functions of `backprop`.
 
-`forward(module, x)` gives (y, kept); `backward(module, dy, kept)` gives dx and adds the derivatives of the module's own
-parameters to their .grad, as autograd does. A tied parameter is added to twice, a frozen one never. The walk through a
-whole model is made of these two calls; see `manual_decoder`.
+`forward(module, x)` returns (y, kept). `backward(module, dy, kept)` returns dx and adds the derivatives of the module's
+own parameters to their .grad, as autograd does: twice for a tied parameter, never for a frozen one. Backpropagation
+through a whole model consists of these two calls; see `manual_decoder`.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,7 +20,7 @@ from minillm.layers.norm import LayerNorm, NoNorm, RMSNorm
 
 
 class Backprop(NamedTuple):
-    """forward(x, *arguments(module)) -> y, kept; backward(dy, kept) -> dx and the derivatives of those arguments that are tensors."""
+    """forward(x, *arguments(module)) -> y, kept; backward(dy, kept) -> dx and the derivatives of tensor arguments."""
 
     forward: Callable[..., tuple[Tensor, Any]]
     backward: Callable[[Tensor, Any], tuple[Tensor | None, ...]]
@@ -38,31 +38,30 @@ PAIRS: dict[type[nn.Module], Backprop] = {
 
 
 def forward(module: nn.Module, x: Tensor) -> tuple[Tensor, Any]:
-    """The module's output, and what `backward` needs."""
+    """The module's output, and the values that `backward` needs."""
     pair = PAIRS[type(module)]
     return pair.forward(x, *pair.arguments(module))
 
 
 def backward(module: nn.Module, dy: Tensor, kept: Any) -> Tensor:
-    """dx; the derivatives of the module's parameters are added to their .grad."""
+    """Return dx, and add the derivatives of the module's parameters to their .grad."""
     pair = PAIRS[type(module)]
     dx, *derivatives = pair.backward(dy, kept)
-    for parameter, derivative in zip(
-        pair.arguments(module), derivatives, strict=False
-    ):  # eps and names come last and have none
+    # not strict: arguments that have no derivative (eps, names) come last
+    for parameter, derivative in zip(pair.arguments(module), derivatives, strict=False):
         add(parameter, derivative)
     return dx
 
 
 def add(parameter: Tensor | None, derivative: Tensor | None) -> None:
-    """Into .grad, in place where there is one."""
+    """Add a derivative to the parameter's .grad, in place if there is one; does nothing for a frozen parameter."""
     if parameter is None or not parameter.requires_grad:
         return
     parameter.grad = derivative if parameter.grad is None else parameter.grad.add_(derivative)
 
 
 def refuse_unknown(model: nn.Module, known: Iterable[type[nn.Module]]) -> None:
-    """ValueError for the first part of a model that is not exactly of a kind in `known` or in PAIRS, or that drops out."""
+    """Raise ValueError for a part of a model that is of no class in `known` or PAIRS, or that has a dropout rate."""
     known = {*known, *PAIRS}
     for path, module in model.named_modules():
         if type(module) not in known:

@@ -1,8 +1,8 @@
-"""A recurrent model's next-token loss and all its derivatives, without autograd: `models/rnn.py`, walked there and back through time.
+"""Backpropagation through time by hand: the next-token loss of `models/rnn.py` and all its derivatives.
 
-The walk itself is `backprop/recurrent_model.py`; here its derivatives find their parameters. A layer of
-`layers/recurrent.py` has one bias where the equations have two: that of the text, and in a GRU that of the recalled
-part of n alone.
+`backprop/recurrent_model.py` computes the derivatives; this file adds them to the parameters. The equations there have
+two biases, b_ih and b_hh. A layer of `layers/recurrent.py` has only b_ih, and in a GRU the part of b_hh that belongs to
+n.
 """
 
 import torch
@@ -20,19 +20,18 @@ from minillm.training.manual_modules import add, refuse_unknown
 
 
 class ManualRNN:
-    """`next_token` of a recurrent model, forward and backward."""
+    """Forward and backward of `next_token` for a recurrent model."""
 
     def __init__(self, model: RNN):
-        """Raises ValueError for a part whose derivative is not written."""
+        """Raises ValueError for a model with a part that has no hand-written derivative."""
         refuse_unknown(model, (RNN, Elman, LSTM, GRU, nn.Embedding, nn.Dropout, nn.ModuleList))
         self.model = model
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Loss:
-        """The summed loss; its derivatives are added to the .grad of the parameters, as `loss.total.backward()` would."""
+        """Return the summed loss, and add its derivatives to each .grad, as `loss.total.backward()` would."""
         model = self.model
-        # As in the model, padding moves behind each row's tokens, where it comes too late to be read; targets move
-        # along.
+        # As in the model, padding is moved behind the tokens of each row, where it affects nothing; targets move along.
         order = (batch.tokens < 0).to(torch.uint8).argsort(dim=1, stable=True)  # (B, T)
         tokens, targets = (x.gather(1, order) for x in (batch.tokens, batch.targets))
         layers, states = [_weights(layer) for layer in model.layers], model.start(len(tokens)).layers

@@ -1,7 +1,7 @@
-"""The log of a run: one JSON object a line in metrics.jsonl.
+"""The log of a run: metrics.jsonl, with one JSON object per line.
 
-The log can be cut back to a step, because a run that was killed goes on from its last checkpoint and repeats what came
-after. Next: `curves`, which draws it.
+A resumed run continues from its last checkpoint and repeats the steps after it, so rows of later steps are dropped.
+Next: `curves`, which draws the log.
 """
 
 import json
@@ -15,7 +15,7 @@ class MetricsLog:
     """metrics.jsonl of one run; every row has a "step"."""
 
     def __init__(self, path: Path, last_step: int = 0):
-        """Rows after `last_step` (the step that the run goes on from) are dropped, and so is a line that was cut short."""
+        """Open the log; rows after `last_step`, from which the run resumes, and an incomplete line are dropped."""
         self.path = path
         rows = [row for row in read_metrics(path) if row["step"] <= last_step]
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
@@ -27,7 +27,7 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, without a last line that was cut short; none where there is no file."""
+    """The rows of a metrics.jsonl, without an incomplete last line; [] if there is no file."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
@@ -38,13 +38,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def read_summary(run: Path) -> dict[str, Any]:
-    """The summary.json of a run: its final figures on all held-out text. Empty before the run has ended."""
+    """The summary.json of a run, its final figures on all held-out text; {} before the run has ended."""
     path = run / "summary.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def told(metrics: dict[str, float]) -> dict[str, str]:
-    """Metrics as people read them: the regret in percent of the source's own loss, the irreducible entropy."""
+    """Format metrics for the console; the regret is given in percent of the source's own loss, the entropy."""
     texts = {name: f"{value:.4f}" if isinstance(value, float) else str(value) for name, value in metrics.items()}
     for name in metrics:
         if name.endswith("regret"):
@@ -53,7 +53,7 @@ def told(metrics: dict[str, float]) -> dict[str, str]:
 
 
 class PlainLines:
-    """A text stream for progress bars where no terminal is: each new state is a line, and blank ones are dropped."""
+    """A text stream for progress bars without a terminal: each new state is a line, blank ones are dropped."""
 
     def __init__(self, stream: TextIO):
         self.stream = stream

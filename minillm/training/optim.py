@@ -1,18 +1,18 @@
-"""Optimizers: AdamW for everything, or Muon for the matrices inside the stack and AdamW for the rest.
+"""Optimizers: AdamW for all parameters, or Muon for the matrices of the blocks and AdamW for the rest.
 
 AdamW (Kingma and Ba 2015; Loshchilov and Hutter 2019), with m and v running means of the gradient g and of g^2:
 
     m = beta1 m + (1 - beta1) g              v = beta2 v + (1 - beta2) g^2
     p = p - lr * weight_decay * p - lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
-Muon (Jordan et al. 2024) steps along the nearest orthogonal matrix to the momentum, so that every direction moves
-as far:
+Muon (Jordan et al. 2024) steps along the orthogonal matrix nearest to the momentum, so the step has the same size in
+every direction:
 
     m = momentum m + (1 - momentum) g        p = p - lr * weight_decay * p
     p = p - lr * sqrt(max(1, rows / columns)) * orthogonal((1 - momentum) g + momentum m)
 
-Five Newton-Schulz steps of matrix products push all singular values towards 1; no decomposition is needed. Only
-parameters of two or more dimensions decay: norms and biases have nothing to shrink. Both work on any module:
+Five Newton-Schulz steps of matrix products push all singular values towards 1, without a decomposition. Weight decay
+applies only to parameters of two or more dimensions, not to norms and biases. Both work on any module:
 `AdamW(module.parameters(), lr=1e-3)`. `speed/fused_adamw.py` and `speed/grouped_muon.py` compute the same faster.
 """
 
@@ -30,18 +30,16 @@ from minillm.system.processor import has_bfloat16
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Which optimizer, and how far it steps."""
+    """Which optimizer, and its learning rates."""
 
-    kind: Literal["muon", "adamw"] = (
-        "muon"  # muon: for the matrices inside the stack, adamw for all else; adamw: for everything
-    )
+    kind: Literal["muon", "adamw"] = "muon"  # muon: for the matrices of the blocks, adamw for the rest; adamw: for all
     lr: Annotated[float, Above(0)] = 3e-3  # peak learning rate of adamw
     min_lr: Annotated[float, Above(0)] = 3e-5  # learning rate at the last step; muon's falls in the same proportion
     muon_lr: Annotated[float, Above(0)] = 0.02  # peak learning rate of muon
     weight_decay: Annotated[float, AtLeast(0)] = 0.1  # pull towards zero, on matrices only, times the learning rate
-    beta1: Annotated[float, Between(0, 0.9999)] = 0.9  # adamw: memory of the gradient
-    beta2: Annotated[float, Between(0, 0.99999)] = 0.95  # adamw: memory of its square
-    momentum: Annotated[float, Between(0, 0.9999)] = 0.95  # muon: memory of the gradient
+    beta1: Annotated[float, Between(0, 0.9999)] = 0.9  # adamw: decay of the running mean of the gradient
+    beta2: Annotated[float, Between(0, 0.99999)] = 0.95  # adamw: decay of the running mean of its square
+    momentum: Annotated[float, Between(0, 0.9999)] = 0.95  # muon: decay of the running mean of the gradient
     eps: Annotated[float, Above(0)] = 1e-8  # adamw: keeps the division finite
 
     def __post_init__(self) -> None:
@@ -51,7 +49,7 @@ class OptimConfig:
 
 
 class AdamW:
-    """AdamW (see the module). Of the parameters, those of two or more dimensions decay."""
+    """AdamW (see the module). Weight decay applies to parameters of two or more dimensions."""
 
     def __init__(
         self,
@@ -66,7 +64,7 @@ class AdamW:
         self.lr, self.beta1, self.beta2, self.eps, self.weight_decay = lr, beta1, beta2, eps, weight_decay
         self.m = [torch.zeros_like(p) for p in self.parameters]
         self.v = [torch.zeros_like(p) for p in self.parameters]
-        self.t = [torch.zeros((), dtype=torch.float32, device=p.device) for p in self.parameters]  # updates of each
+        self.t = [torch.zeros((), dtype=torch.float32, device=p.device) for p in self.parameters]  # number of updates
 
     @torch.no_grad()
     def step(self, fraction: float = 1.0) -> None:
@@ -93,24 +91,24 @@ class AdamW:
         return {"m": self.m, "v": self.v, "t": self.t}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on where `state_dict` was taken."""
+        """Restore what `state_dict` returned."""
         _copy(self.m + self.v + self.t, state["m"] + state["v"] + state["t"])
 
 
 class Muon:
-    """Muon (see the module), for matrices (R, C) and stacks (E, R, C) of them, each updated by itself."""
+    """Muon (see the module), for matrices (R, C) and stacks (E, R, C) of matrices that are updated independently."""
 
     def __init__(
         self, parameters: Iterable[Tensor], lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.1
     ):
-        """Raises ValueError for a parameter that is no matrix."""
+        """Raises ValueError for a parameter of fewer than two dimensions."""
         self.parameters = list(parameters)
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
         self.m = [torch.zeros_like(p) for p in self.parameters]
         for p in self.parameters:
             if p.ndim < 2:
                 raise ValueError(
-                    f"a parameter of shape {tuple(p.shape)}: expected two dimensions at least for Muon; "
+                    f"a parameter of shape {tuple(p.shape)}: expected at least two dimensions for Muon; "
                     "give it to AdamW"
                 )
 
@@ -122,7 +120,7 @@ class Muon:
             if p.grad is None:
                 continue
             m.lerp_(p.grad, 1 - self.momentum)
-            ahead = p.grad.lerp(m, self.momentum)  # Nesterov momentum: where m is about to be
+            ahead = p.grad.lerp(m, self.momentum)  # Nesterov momentum: looks one update of m ahead
             rows, columns = p.shape[-2:]
             p -= lr * self.weight_decay * p
             p -= lr * max(1, rows / columns) ** 0.5 * orthogonal(ahead)
@@ -136,18 +134,18 @@ class Muon:
         return {"m": self.m}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on where `state_dict` was taken."""
+        """Restore what `state_dict` returned."""
         _copy(self.m, state["m"])
 
 
 class Together:
-    """Several optimizers, each with parameters of its own, stepped as one."""
+    """Several optimizers, each with its own parameters, used as one."""
 
     def __init__(self, members: list[AdamW | Muon]):
         self.members = members
 
     def step(self, fraction: float = 1.0) -> None:
-        """Every member's step."""
+        """Take a step with every optimizer."""
         for member in self.members:
             member.step(fraction)
 
@@ -161,7 +159,7 @@ class Together:
         return {"members": [member.state_dict() for member in self.members]}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on where `state_dict` was taken."""
+        """Restore what `state_dict` returned."""
         for member, saved in zip(self.members, state["members"], strict=True):
             member.load_state_dict(saved)
 
@@ -170,9 +168,9 @@ Optimizer = AdamW | Muon | Together
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
-    """The optimizer of all that is trained: embeddings, the head, routers and recurrent gates belong to AdamW.
+    """The optimizer of all trained parameters; embeddings, the head, routers and recurrent layers always use AdamW.
 
-    Raises ValueError where nothing is left for Muon, though the config asks for it.
+    Raises ValueError if the config asks for Muon and there is no matrix for it.
     """
     c, parameters = config, {name: p for name, p in model.named_parameters() if p.requires_grad}
     matrices = {
@@ -184,8 +182,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
     if c.kind == "muon" and not matrices:
         name = type(model).__name__
         raise ValueError(
-            f"optim.kind = muon: expected linear layers to train inside of the {name}, found none; "
-            "use --optim.kind adamw"
+            f"optim.kind = muon: expected linear layers to train inside the {name}, found none; use --optim.kind adamw"
         )
     rest = [p for name, p in parameters.items() if name not in matrices]
     members = [Muon(matrices.values(), c.muon_lr, c.momentum, c.weight_decay)] if matrices else []
@@ -197,13 +194,13 @@ def orthogonal(x: Tensor, steps: int = 5) -> Tensor:
     """Bring the singular values of matrices near 1: x (..., R, C) -> (..., R, C), singular values 0.68 ... 1.21.
 
     Each Newton-Schulz step applies the quintic a s + b s^3 + c s^5 to every singular value s. Its slope at 0 is 3.4, so
-    that small values grow quickly: all above 1/500 of the norm of x get there, smaller ones remain smaller. The
-    products are in bfloat16, which is exact enough for a direction; in float64 for float64, and in float32 on a
-    processor that only emulates bfloat16.
+    small values grow quickly: all above 1/500 of the norm of x reach this range, smaller ones stay below it. The
+    products are computed in bfloat16, which is exact enough for a direction; in float64 for float64, and in float32 on
+    a processor that only emulates bfloat16.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     y = x if x.dtype == torch.float64 or not has_bfloat16(x.device) else x.bfloat16()
-    y = y.mT if x.shape[-2] > x.shape[-1] else y  # the smaller of y y^T and y^T y
+    y = y.mT if x.shape[-2] > x.shape[-1] else y  # so that y y^T below is the smaller of the two products
     y = y / (y.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = y @ y.mT

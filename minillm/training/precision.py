@@ -1,10 +1,10 @@
-"""Precision: in which numbers a step computes, and a short trial that finds the faster ones.
+"""Precision: float32 or bfloat16 for a training step, and a short trial that finds the faster one.
 
-In bf16 a working copy of the model, all of it in bfloat16, computes loss and gradients. The weights themselves stay
-in float32 and add up updates that bfloat16 would round away (Micikevicius et al. 2018). Norms and losses compute in
-float32 by themselves. bfloat16 halves the bytes and, where the processor multiplies it natively (AVX512-BF16, AMX,
-tensor cores), doubles the rate of matrix products; elsewhere it is emulated and slower. So the trial measures both,
-on the real model and a real batch.
+In bf16 a working copy of the model, entirely in bfloat16, computes loss and gradients. The weights themselves stay in
+float32 and accumulate updates that bfloat16 would round away (Micikevicius et al. 2018). Norms and losses compute in
+float32 in any case. bfloat16 halves the bytes and doubles the rate of matrix products on processors that multiply it
+natively (AVX512-BF16, AMX, tensor cores); on others it is emulated and slower. So the trial measures both, with the
+real model and a real batch.
 """
 
 import copy
@@ -22,20 +22,20 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class FullPrecision:
-    """The model computes in the precision of its weights; there is no copy to keep up to date."""
+    """The model computes in the precision of its weights, without a working copy."""
 
     def __init__(self, model: nn.Module):
         self.model = model
 
     def read(self) -> None:
-        """Do nothing: the weights are the model's own."""
+        """Does nothing: there is no copy."""
 
     def give(self) -> None:
-        """Do nothing: `backward` has added to the gradients already."""
+        """Does nothing: `backward` has already added the gradients to those of the weights."""
 
 
 class WorkingCopy:
-    """A copy of a model in bfloat16 computes: it reads the weights before a step and gives gradients back."""
+    """A bfloat16 copy of a model that computes: it reads the weights before a step and gives gradients back."""
 
     def __init__(self, model: nn.Module):
         self.model = copy.deepcopy(model).bfloat16()
@@ -44,13 +44,13 @@ class WorkingCopy:
 
     @torch.no_grad()
     def read(self) -> None:
-        """Copy the weights."""
+        """Copy the weights into the copy."""
         for weight, worked in self.pairs:
             worked.copy_(weight)
 
     @torch.no_grad()
     def give(self) -> None:
-        """Add the copy's gradients to those of the weights, in float32, and forget them here."""
+        """Add the copy's gradients to those of the weights, in float32, and clear them in the copy."""
         for weight, worked in self.pairs:
             if worked.grad is not None:
                 weight.grad += worked.grad
@@ -58,7 +58,7 @@ class WorkingCopy:
 
 
 def finish(device: torch.device) -> None:
-    """Wait until a device that works on its own has done all that it was asked to do."""
+    """Wait until an asynchronous device (CUDA, MPS) has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -70,7 +70,8 @@ def seconds_per_pass(
 ) -> dict[str, float]:
     """Measure the median seconds of a forward and a backward in each precision, on copies of the model.
 
-    They are taken in turns after a warm-up. `prepare(model, objective)` returns the two that are really used.
+    The precisions take turns, after one warm-up pass each. `prepare(model, objective)` returns the model and the
+    objective to measure, for example their fast twins.
     """
     device = next(model.parameters()).device
     batch = moved(batch, device)

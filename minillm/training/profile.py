@@ -1,9 +1,9 @@
-"""Profiling: the time of a training step by part, and its share of the machine's peak (train.py --profile 20).
+"""Profiling: the time of each part of a training step, and the share of the machine's peak (train.py --profile 20).
 
-Two measured rates bound every step: arithmetic (a large matrix product) and memory (a large copy). The roofline
-(Williams et al. 2009): a step of F operations that touches M bytes takes at least max(F / arithmetic, M / memory)
-seconds. Operations are those of matrix products, forward and backward; bytes are those that every operation reads and
-writes, whether a cache had them or not.
+Two measured rates bound every step: arithmetic (a large matrix product) and memory (a large copy). By the roofline
+model (Williams et al. 2009), a step with F operations on M bytes takes at least max(F / arithmetic, M / memory)
+seconds. F counts the operations of matrix products, forward and backward. M counts the bytes that operations read and
+write, whether or not they are in a cache.
 """
 
 import os
@@ -25,27 +25,22 @@ from minillm.training.step import OPTIMIZER, GradientStep
 DATA = "data"
 PARTS = ("matmul", "attention", OPTIMIZER, DATA, "other")
 MATMULS = ("aten::mm", "aten::addmm")
-ATTENTION = (
-    "scaled_dot_product",
-    "flash_attention",
-    "aten::bmm",
-    "aten::baddbmm",
-    "aten::_softmax",
-)  # where they are not the optimizer's
+# operations of attention, outside the optimizer
+ATTENTION = ("scaled_dot_product", "flash_attention", "aten::bmm", "aten::baddbmm", "aten::_softmax")
 
 
 class Profile(NamedTuple):
     """Costs of one training step."""
 
-    seconds: dict[str, float]  # of a step, by part
+    seconds: dict[str, float]  # part -> seconds per step
     n_operations: int  # additions and multiplications of matrix products
-    n_bytes: int  # read and written
-    peak_operations: float  # a second, measured
-    peak_bytes: float  # a second, measured
+    n_bytes: int  # bytes read and written
+    peak_operations: float  # operations per second, measured
+    peak_bytes: float  # bytes per second, measured
 
     def __str__(self) -> str:
         whole = sum(self.seconds.values())
-        lines = [f"where the {1000 * whole:.1f} ms of a step go"]
+        lines = [f"time of a step: {1000 * whole:.1f} ms"]
         lines += [f"  {part:<10} {1000 * s:8.1f} ms {100 * s / whole:5.1f} %" for part, s in self.seconds.items()]
         bounds = {
             "arithmetic": (self.n_operations, self.peak_operations, "FLOP"),
@@ -58,7 +53,7 @@ class Profile(NamedTuple):
 
 
 def profile(step: GradientStep, batch: Callable[[int], Batch], n_steps: int, device: str, precision: str) -> Profile:
-    """Take `n_steps` steps and look; the model has learned from them afterwards."""
+    """Measure `n_steps` training steps; they change the weights as usual."""
     for i in range(2):
         step(batch(i))
     began = time.perf_counter()
@@ -75,12 +70,11 @@ def profile(step: GradientStep, batch: Callable[[int], Batch], n_steps: int, dev
 
 
 def _shares(step: GradientStep, batch: Callable[[int], Batch], n_steps: int, device: str) -> dict[str, float]:
-    """Shares of the recorded time, by part; they sum to 1."""
+    """The share of each part in the recorded time; shares sum to 1."""
     on_cuda = torch.device(device).type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
-    os.environ.setdefault(
-        "KINETO_LOG_LEVEL", "99"
-    )  # the profiler writes lines of its own to stderr at any level it knows
+    # subtle: at every level that the profiler knows, it writes its own lines to stderr
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with recorded(activities=activities) as events:
         for i in range(n_steps):
             with record_function(DATA):
@@ -94,7 +88,7 @@ def _shares(step: GradientStep, batch: Callable[[int], Batch], n_steps: int, dev
 
 
 def part_of(event: torch.autograd.profiler_util.FunctionEvent) -> str:
-    """Which of PARTS an operation belongs to: the optimizer's and the data's by where they were called, the others by their names."""
+    """Which of PARTS an operation belongs to: optimizer and data by the enclosing scope, the others by name."""
     scope = event
     while scope is not None:
         if scope.name in (OPTIMIZER, DATA):
@@ -106,7 +100,7 @@ def part_of(event: torch.autograd.profiler_util.FunctionEvent) -> str:
 
 
 class Traffic(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations read and write; views move nothing."""
+    """Counts the bytes of all tensors that operations read and write; views count 0."""
 
     n_bytes = 0
 
@@ -126,13 +120,13 @@ def _tensors(found: object) -> Iterator[Tensor]:
 
 
 def matmul_rate(dtype: torch.dtype, device: str = "cpu", n: int = 2048, repeats: int = 5) -> float:
-    """Operations a second of the best of some products of square matrices."""
+    """Operations per second of a product of square matrices; the best of `repeats`."""
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     return 2 * n**3 / min(_seconds(lambda: a @ b, device, repeats))
 
 
 def copy_rate(device: str = "cpu", n_bytes: int = 2**27, repeats: int = 5) -> float:
-    """Bytes a second, read and written, of the best of some copies that no cache holds."""
+    """Bytes per second, read and written, of a copy that is too large for caches; the best of `repeats`."""
     a, b = torch.zeros(n_bytes // 4, device=device), torch.empty(n_bytes // 4, device=device)
     return 2 * n_bytes / min(_seconds(lambda: b.copy_(a), device, repeats))
 

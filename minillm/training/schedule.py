@@ -1,12 +1,12 @@
-"""The learning rate over time, as a fraction of its peak: up, then down.
+"""Learning-rate schedule: warm-up, then decay, as a fraction of the peak rate.
 
-    cosine   warm-up, then half a cosine down to the floor                                         Loshchilov and Hutter 2017
-    linear   warm-up, constant, then a straight line down to the floor over the last part (WSD)     Hu et al. 2024
-    inverse_sqrt   warm-up of w steps, then 1 / sqrt(step), moved and stretched to run from the peak to the floor; the peak is the
-                   original's  D^-0.5 w^-0.5                                                          Vaswani et al. 2017
+    cosine         warm-up, then half a cosine down to the floor                            Loshchilov and Hutter 2017
+    linear         warm-up, constant, then a line down to the floor in the last part (WSD)  Hu et al. 2024
+    inverse_sqrt   warm-up of w steps, then 1 / sqrt(step), shifted and scaled to go from   Vaswani et al. 2017
+                   the peak to the floor; in the paper the peak is  D^-0.5 w^-0.5
 
-Warm-up step s of w has (s + 1) / w of the peak, so that no step is wasted at zero and the last warm-up step is the
-peak. The floor bounds what comes after warm-up, and the last step of a run has exactly the floor.
+Step s = 0, 1, ... of w warm-up steps has (s + 1) / w of the peak, so no step has a rate of zero and the last warm-up
+step has the peak. After warm-up the rate is at least the floor, and the last step of a run has exactly the floor.
 """
 
 import math
@@ -18,20 +18,18 @@ from minillm.config.fields import Count, Fraction, validate
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Shape of the learning rate's curve."""
+    """Shape of the learning-rate schedule."""
 
-    kind: Literal["linear", "cosine", "inverse_sqrt"] = (
-        "linear"  # how the rate falls: straight at the end, or throughout
-    )
-    warmup_steps: Count = 20  # steps of rising
-    decay_fraction: Fraction = 0.5  # linear: this last part of all steps falls
+    kind: Literal["linear", "cosine", "inverse_sqrt"] = "linear"  # decay: in the last part only, or all along
+    warmup_steps: Count = 20  # steps over which the rate rises to its peak
+    decay_fraction: Fraction = 0.5  # linear: the rate falls over this last fraction of all steps
 
     def __post_init__(self) -> None:
         validate(self)
 
 
 def rate(config: ScheduleConfig, step: int, max_steps: int, floor: float) -> float:
-    """The fraction of the peak rate that step 0, 1, ... of max_steps runs at: in (0, 1], `floor` at the last and ever after."""
+    """The rate of step 0, 1, ... of max_steps as a fraction of the peak, in (0, 1]; `floor` from the last step on."""
     warmup = min(config.warmup_steps, max_steps - 1)
     if step < warmup:
         return (step + 1) / config.warmup_steps

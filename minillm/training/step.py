@@ -1,10 +1,10 @@
-"""One optimizer update: the gradient of the mean loss of a batch, clipped, and a step of the optimizer.
+"""The gradient step: one optimizer update with the clipped gradient of the mean loss of a batch.
 
     zero the gradients;   forward and backward of each micro-batch;   divide once;   clip;   step
 
-Losses are sums, and the division by all that was counted comes at the end, so the gradient is the same however the
-batch is cut. The norm in the log is that of the gradient before it is clipped. Read `gradients`, `precision` and
-`optim` for the parts.
+Losses are sums, and the division by the number of counted targets comes at the end. So the gradient does not depend on
+how the batch is cut into micro-batches. The logged norm is that of the gradient before clipping. Read `gradients`,
+`precision` and `optim` for the parts.
 """
 
 import math
@@ -24,15 +24,15 @@ from minillm.training.optim import Optimizer
 from minillm.training.precision import FullPrecision, WorkingCopy
 
 OPTIMIZER = "optimizer"
-Step = Callable[[Batch], dict[str, float]]  # one optimizer update, or one round of counting; what it returns is logged
+Step = Callable[[Batch], dict[str, float]]  # one optimizer update, or one round of counting; returns metrics to log
 
 
 class Diverged(FloatingPointError):
-    """The loss or its gradient is no longer a number; the weights are those before the step."""
+    """Raised if the loss or its gradient is not finite; the weights are those before the step."""
 
 
 class Parts(NamedTuple):
-    """The parts of a gradient step that do its work: the plain ones, or faster twins of them."""
+    """The parts of a gradient step: the plain ones, or their fast twins."""
 
     model: nn.Module  # computes logits
     objective: Objective
@@ -67,7 +67,7 @@ class GradientStep:
         )
         self.working = self.copy.model
         self.balance = Balance(model, self.working)
-        self.choose: Callable[[Parts], Parts] = plain  # asked before each step; `speed/training.py` sets another
+        self.choose: Callable[[Parts], Parts] = plain  # called before each step; `fast_step` sets another
         self.n_steps = 0
 
     def __call__(self, batch: Batch) -> dict[str, float]:
@@ -94,11 +94,11 @@ class GradientStep:
         return metrics | mean_metrics(losses) | self.balance.finish()
 
     def parts(self) -> Parts:
-        """The parts that do the next step: the plain ones, or their twins."""
+        """The parts for the next step: the plain ones, or their fast twins."""
         return self.choose(Parts(self.working, self.objective, self.copy, self.gradients, self.optimizer))
 
     def micro_batches(self, batch: Batch) -> list[Batch]:
-        """Cut a batch into parts of rows."""
+        """Cut a batch into `n_micro_batches` parts, by rows."""
         return [type(batch)(*part) for part in zip(*(x.chunk(self.n_micro_batches) for x in batch), strict=True)]
 
     def backward(self, now: Parts, batch: Batch) -> Loss:
@@ -114,7 +114,7 @@ class GradientStep:
         return now.objective(now.model, batch)
 
     def state_dict(self) -> dict:
-        """The state that a resumed run needs, dropout's randomness included; of the model, what is not frozen."""
+        """The state that a resumed run needs: trained weights, optimizer, and random state (for dropout)."""
         return {
             "model": trained_state(self.model),
             "optimizer": self.optimizer.state_dict(),
@@ -124,7 +124,7 @@ class GradientStep:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on where `state_dict` was taken."""
+        """Restore what `state_dict` returned."""
         load_trained_state(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.n_steps = state["n_steps"]
@@ -134,5 +134,5 @@ class GradientStep:
 
 
 def plain(parts: Parts) -> Parts:
-    """Use the parts as they are, without any twin."""
+    """Return the parts unchanged, without fast twins."""
     return parts

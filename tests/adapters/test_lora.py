@@ -186,7 +186,7 @@ def test_factors_of_another_adapter_are_refused():
     factors = trained_state(adapted(["to_q"]))
     for other in (adapted(["to_q", "to_k"]), adapted(["to_k"]), adapted(["to_q"], rank=2), decoder()):
         before = state_of(other)
-        with pytest.raises(ValueError, match=r"of shape .*: expected .*, as the model has it"):
+        with pytest.raises(ValueError, match=r"of shape .*: expected .*, as in the model"):
             load_trained_state(other, factors)
         assert_same_bits(state_of(other), before)
 

@@ -29,7 +29,7 @@ EXACT = {
 }
 
 every_cache = pytest.mark.parametrize("cache", EXACT.values(), ids=EXACT)
-KEEPS_IDS = ("contiguous", "contiguous, growing", "paged", "fixed")  # those that n-gram embeddings can look into
+KEEPS_IDS = ("contiguous", "contiguous, growing", "paged", "fixed")  # caches that n-gram embeddings can read
 every_shape_that_it_can_read = pytest.mark.parametrize(
     ("cache", "shape"),
     [
@@ -216,7 +216,7 @@ def test_a_cache_keeps_the_models_dtype_and_holds_less_for_fewer_key_heads(cache
 
 
 class Checked(ContiguousCache):
-    """Looks at every view that it shows."""
+    """Checks that a dense view has position i in slot i."""
 
     n_dense = 0
 

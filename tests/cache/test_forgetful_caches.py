@@ -1,4 +1,4 @@
-"""Lossy caches: exact with room for everything; with less, they hold what their papers say, in no more bytes."""
+"""Lossy caches: exact within the budget; beyond it, they keep the tokens that their papers name, in bounded memory."""
 
 from functools import partial
 
@@ -82,7 +82,7 @@ def test_while_nothing_is_forgotten_tokens_can_be_taken_back(name):
     )
 
 
-TAKEN_BACK = {  # what cannot be, and what still can
+TAKEN_BACK = {  # lengths that are refused, with the message, and lengths that still work
     "streaming": ([20, 5], r"lengths = \[20, 5\]: expected the tokens read, \[21, 6\], or 0.*budget = 7", [0, 2]),
     "h2o": ([21, 4], r"lengths = \[21, 4\]: expected the tokens read, \[21, 6\], or 0", [0, 0]),
     "snapkv": (
@@ -181,7 +181,7 @@ def test_a_row_is_read_in_the_same_way_alone_and_in_company(cache, shape, seed, 
 
 
 def weights_of(layer, q, k, v, at_q, at_k, positions_kind, window):
-    """One query over some keys, everything written out: head by head, (H, n) weights and (H, K) answers."""
+    """Attention of one query over some keys, written out for each head: weights (H, n) and outputs (H, K)."""
     weights, answers, G = [], [], k.shape[1]
     for head in range(N_HEADS):
         group = head * G // N_HEADS
@@ -208,8 +208,8 @@ def held_by_oracle(name, layer, qkv, n_prompt, kind, window):
         at_k = [range(len(group)) for group in held] if name == "streaming" else held
         at_q = len(held[0]) - 1 if name == "streaming" else t
         kept = torch.stack([torch.stack([k[i, g] for i in held[g]]) for g in range(G)], 1)
-        said = torch.stack([torch.stack([v[i, g] for i in held[g]]) for g in range(G)], 1)
-        weights, answer = weights_of(layer, q[t], kept, said, at_q, at_k, kind, window)
+        values = torch.stack([torch.stack([v[i, g] for i in held[g]]) for g in range(G)], 1)
+        weights, answer = weights_of(layer, q[t], kept, values, at_q, at_k, kind, window)
         answers.append(answer)
         for g in range(G):
             for head in range(g * N_HEADS // G, (g + 1) * N_HEADS // G):
@@ -258,7 +258,7 @@ def answers_of(name, shape, seed, n_prompt, T=19):
 
 
 def answers_of_lesson(name, q, k, v, slope, n_prompt):
-    """Answers (T, K) of one head, and from which token on the lesson says them."""
+    """The lesson's outputs (T', K) for one head, and the first token that they begin at."""
     if name == "streaming":
         return 0, lesson.streaming_llm(q, k, v, slope, budget=7, n_sinks=2)[0]
     if name == "h2o":
@@ -333,7 +333,7 @@ def test_caches_that_count_positions_themselves_are_refused_where_positions_are_
 
 
 REFUSED = {
-    "no budget": (CacheConfig, ("h2o", 0), "cache_budget = 0: expected the tokens that h2o keeps"),
+    "no budget": (CacheConfig, ("h2o", 0), "cache_budget = 0: expected the number of tokens that h2o keeps"),
     "a useless budget": (CacheConfig, ("int4", 5), "cache_budget = 5 would be ignored by int4"),
     "an unknown cache": (CacheConfig, ("streeming", 5), "did you mean streaming"),
     "fewer than the sinks": (

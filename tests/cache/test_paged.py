@@ -1,4 +1,4 @@
-"""Pages equal lists: after any operations every row has its own text, no page is lost, no shared page is written."""
+"""Paged rows behave like lists: every row keeps its own text, no page is lost, and no shared page is written."""
 
 from collections import Counter
 
@@ -17,7 +17,7 @@ from tests.tiny import assert_reads_on, decoder, tokens
 
 
 class Rows(RuleBasedStateMachine):
-    """Tables over a memory of numbers, and beside each the list that it should hold."""
+    """Page tables over a memory of numbers, each with the list that it should hold."""
 
     rows = Bundle("rows")
     Pool = PagePool
@@ -88,7 +88,7 @@ class Rows(RuleBasedStateMachine):
 
 
 class PrefixedRows(Rows):
-    """The same where full pages are known by their text, and rows begin with what is known."""
+    """The same for `PrefixPool`: full pages are found by their text, and rows may start with found pages."""
 
     Pool = PrefixPool
 
@@ -200,7 +200,7 @@ def test_a_table_that_cannot_copy_its_last_page_stays_as_it_was():
     assert other.pages == table.pages == [1, 0][::-1] and pool.users == [2, 2] and other.length == 4
 
 
-BROKEN = {  # how a read can go wrong: keys, values (B, G, T, K) and the rotation
+BROKEN = {  # ways for a read to fail: keys, values (B, G, T, K) and the rotation
     "the rotation": lambda k, v: (k, v, lambda x, positions: x.log(0, 1)),
     "values of another width": lambda k, v: (k, v[..., :3], lambda x, positions: x),
     "values of another length": lambda k, v: (k, v[:, :, :2], lambda x, positions: x),

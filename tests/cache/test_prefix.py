@@ -1,4 +1,4 @@
-"""Prefix caching: which pages are found by their text, for how long, and that their content is right."""
+"""Prefix caching: pages are found by their text until they are evicted, and their content is right."""
 
 from hypothesis import given
 from hypothesis import strategies as st

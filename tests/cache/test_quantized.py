@@ -1,4 +1,4 @@
-"""Quantized caches: the error is bounded, the bytes are really fewer, and no token is lost."""
+"""Quantized caches: the error is bounded, the cache takes fewer bytes, and no token is lost."""
 
 from functools import partial
 from itertools import pairwise, product
@@ -23,7 +23,7 @@ def unturned(x, positions):
 
 
 def read(cache, k, v, chunk=1, start=0):
-    """Hand over k, v (B, G, T, K) in chunks; the last view."""
+    """Extend the cache by k, v (B, G, T, K) in chunks; return the last view."""
     for a in range(0, k.shape[2], chunk):
         b = min(a + chunk, k.shape[2])
         view = cache.extend(

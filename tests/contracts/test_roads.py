@@ -169,7 +169,7 @@ ROADS = {
     "a known beginning": partial(asked_again),
 }
 ENGINES = [road for road, take in ROADS.items() if isinstance(take, partial) and take.func in (served, asked_again)]
-PAGED_ONLY = "expected a decoder, whose keys and values can live in pages"
+PAGED_ONLY = "expected a decoder, since the engine needs a paged KV cache"
 
 
 def refusal(name: str, road: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The filters of the lesson on sampling, one after another in its order: a plain Python oracle of the sampling pipeline."""
+"""Oracle of the sampling pipeline: the filters of the lesson on sampling, in plain Python, in the same order."""
 
 from collections.abc import Sequence
 

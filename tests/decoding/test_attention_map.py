@@ -28,7 +28,7 @@ def test_the_weights_give_the_output_of_each_layer(name):
         v = repeat(v, "B T (G K) -> B (G h) T K", G=layer.n_kv_heads, h=layer.n_heads // layer.n_kv_heads)
         tiny.assert_equal(layer.to_out(rearrange(w @ v, "B H T K -> B T (H K)")), out)
     watched, seen[:] = list(seen), []
-    with torch.no_grad():  # nothing is watched any more, and being watched has changed nothing
+    with torch.no_grad():  # no hook is left, and recording has changed no output
         model(tokens)
     for (_, _, one), (_, _, other) in zip(watched, seen, strict=True):
         tiny.assert_equal(one, other)

@@ -1,4 +1,4 @@
-"""Beam search: against all possible texts, the lesson, transformers and greedy decoding, for every model with a state."""
+"""Beam search against all possible texts, the lesson, transformers and greedy decoding, for all models with a state."""
 
 import itertools
 import math
@@ -67,7 +67,7 @@ MODELS = {
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
-EXPECTED = {  # of each early_stopping: the score that a beginning is expected to reach
+EXPECTED = {  # for each early_stopping: the best score that an unfinished text is expected to reach
     "always": lambda logprob, length, longest, alpha: -math.inf,
     "likely": lesson.likely,
     "never": lambda logprob, length, longest, alpha: logprob / (longest if alpha > 0 else length) ** alpha,
@@ -76,7 +76,7 @@ EXPECTED = {  # of each early_stopping: the score that a beginning is expected t
 
 @torch.inference_mode()
 def found_by_the_lesson(model, prompt, n_beams, alpha, stopping, n_most, end_id, forbidden=lambda text: ()):
-    """(score, tokens, ended) of at most n_beams texts, the best first; no token of forbidden(text) follows a text."""
+    """Oracle: (score, tokens, ended) of at most n_beams texts, the best first; forbidden(text): tokens not to add."""
 
     def logprobs(text):
         after = model(torch.tensor([text]))[0][0, -1].double().log_softmax(-1).tolist()
@@ -89,14 +89,14 @@ def found_by_the_lesson(model, prompt, n_beams, alpha, stopping, n_most, end_id,
 
 @torch.inference_mode()
 def logprob_of(model, prompt, new):
-    """The log probability of the tokens `new` after the prompt, read at once."""
+    """The log probability of the tokens `new` after the prompt, by one call of the model."""
     text = torch.tensor([[*prompt, *new]])
     logprobs = model(text[:, :-1])[0][0].double().log_softmax(-1)
     return float(logprobs[len(prompt) - 1 :].gather(1, text[0, len(prompt) :, None]).sum())
 
 
 def every_text(model, prompt, alpha, n_most, end_id):
-    """(score, tokens, ended) of each possible text, the best first: those that end, and those of full length."""
+    """(score, tokens, ended) of all possible texts, with END or of full length, the best first."""
     found = []
     for n in range(1, n_most + 1):
         for new in itertools.product(range(model.vocab_size), repeat=n):
@@ -107,7 +107,7 @@ def every_text(model, prompt, alpha, n_most, end_id):
 
 
 def assert_found(hypotheses, expected):
-    """The same texts in the same order with the same scores; of those that tie any order."""
+    """Check for the same texts with the same scores in the same order; ties may be in any order."""
     assert [h.score for h in hypotheses] == pytest.approx([score for score, *_ in expected], abs=1e-9)
     scores = [score for score, *_ in expected]
     clear = [i for i, x in enumerate(scores) if all(abs(x - y) > 1e-9 for j, y in enumerate(scores) if j != i)]
@@ -247,7 +247,7 @@ def test_a_translator_finds_for_each_source_what_it_finds_for_it_alone(sources, 
         return beam_search(model, [[2]] * len(rows), config, max_new_tokens=n, end_id=2, start=start)
 
     class Alone:
-        """The target's model for one source, for the lesson."""
+        """The decoder with one source, as a model for the lesson."""
 
         vocab_size = V
 
@@ -265,7 +265,7 @@ def test_a_translator_finds_for_each_source_what_it_finds_for_it_alone(sources, 
 @law
 @given(st.lists(st.sampled_from([1, 3, 14, 15, 16]), min_size=1, max_size=4), st.integers(0, 4), st.integers(1, 3))
 def test_a_translator_finds_the_best_texts_where_some_prompts_fill_the_context(sizes, n, n_beams):
-    """Against the lesson for each prompt and its source; a full prompt has the empty text, as `generate` has it."""
+    """Against the lesson for each prompt and source; a prompt of full length gets an empty text, as in `generate`."""
     torch.manual_seed(0)
     model = (
         EncoderDecoder(EncoderDecoderConfig(n_layers=1, d_model=12, n_heads=3, d_ff=10, context_length=16), V)
@@ -293,7 +293,7 @@ def test_a_translator_finds_the_best_texts_where_some_prompts_fill_the_context(s
 
 
 def gpt_2(vocab, context_length, n_layers, d_model, n_heads):
-    """transformers' and ours, with the same weights."""
+    """The model of transformers and ours, with the same weights."""
     torch.manual_seed(0)
     theirs = GPT2LMHeadModel(
         GPT2Config(vocab_size=vocab, n_positions=context_length, n_embd=d_model, n_layer=n_layers, n_head=n_heads)

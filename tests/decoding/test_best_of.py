@@ -1,4 +1,4 @@
-"""Best-of-N returns the best of N in any order, and equal texts count once."""
+"""Best of N returns the best text for any order of the candidates, and counts equal texts once."""
 
 import math
 

@@ -51,7 +51,7 @@ def test_drafts_grow_with_acceptance_and_shrink_with_cost(accepted, rejected, co
 
 
 def written(rule, a, cost, n, chance):
-    """A text of n tokens with acceptance probability a: its tally, and its speed-up over plain decoding."""
+    """Simulate a text of n tokens with acceptance probability a: its tally and its speed-up over plain decoding."""
     tally, time = Tally(), 0.0
     while tally.n_tokens < n:
         k = rule.choose(tally)
@@ -71,7 +71,7 @@ RULES = {"counted": Counted, "measured": lambda cost: Measured(Cost(0.1))}
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(st.floats(0, 1), st.floats(0, 2), st.floats(0, 0.5), st.integers(0, 2**31))
 def test_drafting_costs_little_where_it_does_not_pay_and_gains_where_it_does(rule, a, token, call, seed):
-    """Counted at the true cost, or measured by a clock that knew nothing of it and errs by a tenth."""
+    """With the true cost given, or measured by a clock with errors of up to a tenth."""
     cost = Cost(token, call)
     tally, speed_up = written(rule(cost), a, cost, 1000, random.Random(seed))
     best = max(expected_speed_up(a, k, cost) for k in range(MOST + 1))

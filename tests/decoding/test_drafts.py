@@ -19,7 +19,7 @@ ROOM = 6
 
 
 def laid_out(rows, room=ROOM):
-    """(B, longest + room) and the lengths."""
+    """Texts (B, longest + room) and their lengths."""
     width = max(map(len, rows)) + room
     return torch.tensor([row + [EMPTY] * (width - len(row)) for row in rows]), torch.tensor([len(row) for row in rows])
 
@@ -59,7 +59,7 @@ def test_a_draft_ends_where_everything_is_banned():
 @settings(max_examples=7, deadline=None, derandomize=True)
 @given(st.data())
 def test_after_any_drafts_and_rejections_a_reader_is_a_fresh_one_that_read_the_text(name, data):
-    """Rows accept different numbers of tokens, and leave; all logits equal those of the whole text, read alone."""
+    """Rows accept different numbers of tokens and leave the batch; logits equal those of the whole text read alone."""
     model = tiny.decoder(**tiny.SHAPES["experts"]) if name == "experts" else MODELS[name]
     token, text = st.integers(0, V - 1), lambda low, high: st.lists(st.integers(0, V - 1), min_size=low, max_size=high)
     rows = [data.draw(text(1, 3)) for _ in range(data.draw(st.integers(1, 3)))]
@@ -86,11 +86,11 @@ def test_after_any_drafts_and_rejections_a_reader_is_a_fresh_one_that_read_the_t
             assert reader.state.lengths.tolist() == list(map(len, rows))
             staying = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=len(rows), unique=True))
             reader.reorder(torch.tensor(staying))
-            rows = [rows[i] + [data.draw(token)] for i in staying]  # what the target adds
+            rows = [rows[i] + [data.draw(token)] for i in staying]  # the token that the target adds
 
 
 def looked_up(text, longest, k):
-    """What followed the last tokens where they stood last; in plain Python."""
+    """Oracle of prompt lookup in plain Python."""
     for n in range(longest, 0, -1):
         for place in range(len(text) - n - 1, -1, -1):
             if text[place : place + n] == text[-n:] and len(text) > n:

@@ -53,7 +53,7 @@ def test_explaining_changes_no_token_and_replays_bit_for_bit(sampling, seed):
 @hypothesis.settings(max_examples=25)
 @given(settings, st.integers(0, 2**31), st.integers(1, 4), st.sampled_from(["the target itself", "another"]))
 def test_the_verdicts_are_those_that_were_given_and_replay_bit_for_bit(sampling, seed, n_draft, other):
-    """A draft that remembers otherwise, and one that agrees."""
+    """With the target as its own draft, and with another draft model."""
     sampler, tally = Sampler(build_pipeline(sampling)), Tally()
     explaining = ExplainingSampler(sampler.pipeline)
     how = {"max_new_tokens": 7, "drafter": ModelDrafter(DRAFTS[other], 0.1), "n_draft": n_draft}

@@ -1,4 +1,4 @@
-"""`generate` equals a slow loop over single rows: with and without state, ragged or alone, for every way to stop."""
+"""`generate` equals a slow loop over single rows: with and without a state, in batches or alone, for every stop."""
 
 import functools
 import itertools
@@ -47,7 +47,7 @@ def sampler_for(sampling, prompts, end_id):
 
 @torch.inference_mode()
 def slowly(model, prompt, sampling, seed, max_new_tokens, end_id):
-    """One row, everything read again for each token: (tokens, logprobs, reason)."""
+    """Oracle: one row, the whole text read again for each token: (tokens, logprobs, reason)."""
     sampler, generators, text, logprobs = sampler_for(sampling, [prompt], end_id), seeded([seed]), list(prompt), []
     for _ in range(max_new_tokens):
         if len(text) == model.context_length:
@@ -127,7 +127,7 @@ def test_a_ragged_batch_writes_what_the_lesson_writes_after_each_prompt(name, pr
 @law
 @given(all_prompts, st.randoms(use_true_random=False), samplings)
 def test_a_row_writes_the_same_in_any_company_and_order(prompts, random, sampling):
-    """Rows carry their seed with them; others come, go, and end before them."""
+    """A row's seed determines its text, whatever other rows are in the batch and whenever they end."""
     rows = [(prompt, 100 + i) for i, prompt in enumerate(prompts)]
     chosen = random.sample(rows, random.randint(1, len(rows)))
     written = []
@@ -154,7 +154,7 @@ def test_one_generation_leaves_no_trace_on_the_next():
 
 @pytest.mark.parametrize("end_id", range(V))
 def test_the_end_token_truncates_for_every_choice_of_it_and_every_budget(end_id):
-    """Run without an end, then declare a token of the text to be the end."""
+    """Generate without END, then make a token of that text END."""
     model, prompts = Remembers(V).eval(), [[1], [2, 3], [4, 5, 6]]
     free = generate(model, prompts, GREEDY, max_new_tokens=10, generators=seeded([0] * 3))
     for n in range(11):

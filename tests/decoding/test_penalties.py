@@ -24,7 +24,7 @@ law = settings(max_examples=60, deadline=None, derandomize=True)
 V = 7
 
 rows = st.lists(st.integers(0, V - 1), max_size=23)
-texts = st.one_of(rows, st.lists(st.integers(0, 1), max_size=23))  # two letters: every n-gram comes again
+texts = st.one_of(rows, st.lists(st.integers(0, 1), max_size=23))  # two token ids, so n-grams repeat
 penalties = st.sampled_from(
     [RepetitionPenalty(1.3), RepetitionPenalty(0.7), PresencePenalty(0.6), PresencePenalty(-1), FrequencyPenalty(0.4)]
     + [NoRepeatNGram(n) for n in (1, 2, 3, 5)]
@@ -33,7 +33,7 @@ penalties = st.sampled_from(
 
 
 def batch(texts, gaps=None):
-    """Histories (B, T), padded on the left, or with EMPTY strewn in where `gaps` (a Random) says so."""
+    """Histories (B, T), padded on the left, or with EMPTY at random places if `gaps` (a Random) is given."""
     if gaps is not None:
         texts = [
             [t for token in text for t in [EMPTY] * gaps.randrange(3) + [token]] + [EMPTY] * gaps.randrange(3)
@@ -46,12 +46,12 @@ def batch(texts, gaps=None):
 
 
 def random_logits(b, seed):
-    """Of both signs."""
+    """Logits of both signs."""
     return torch.randn(b, V, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 3
 
 
 def by_hand(transform, x, text):
-    """The slow twin: one row, plain Python."""
+    """Oracle for one row, in plain Python."""
     match transform:
         case RepetitionPenalty(theta):
             return repetition_penalty(x, text, theta)

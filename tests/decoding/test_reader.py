@@ -1,4 +1,4 @@
-"""Rollback: every state does what it declares, for every model and every cache."""
+"""Rollback: every state keeps what its `rollback` promises, for every model and every cache."""
 
 from functools import partial
 
@@ -47,7 +47,7 @@ def ragged(lengths: list[int], seed: int) -> torch.Tensor:
     st.data(),
 )
 def test_a_state_that_declares_a_way_back_has_it_after_any_reads(name, reads, data):
-    """truncate: back to any of the last 32 tokens of each row; copy: back to an unchanged copy; none: neither."""
+    """truncate: removes up to 32 last tokens of each row; copy: the copy does not change; none: neither works."""
     model, start = STATES[name]
     state, longest = start(2), MODELS["remembers"].context_length if name == "remembers" else CONTEXT
     with torch.inference_mode():

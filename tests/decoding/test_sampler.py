@@ -1,4 +1,4 @@
-"""The sampler: frequencies equal enumerated distributions, and a row's stream does not depend on other rows."""
+"""The sampler: frequencies equal enumerated distributions, and a row's draws do not depend on other rows."""
 
 import itertools
 import math
@@ -15,7 +15,7 @@ from minillm.decoding.transforms import BANNED, TopK
 from tests.decoding.filters import filtered
 
 law = settings(max_examples=60, deadline=None, derandomize=True)
-TOP = 1 - 2**-53  # the largest uniform number that is drawn
+TOP = 1 - 2**-53  # the largest uniform number that a generator gives
 
 PROBS = [0.31, 0.02, 0.23, 0.17, 0.005, 0.125, 0.14]
 LOGITS = [math.log(p) for p in PROBS]
@@ -37,7 +37,7 @@ COMBINATIONS = [
 
 
 def p_value(counts, probs):
-    """Of Pearson's chi-square test that the counts (V,) were drawn from probs (V,)."""
+    """p-value of Pearson's chi-square test that the counts (V,) were drawn from probs (V,)."""
     expected = counts.sum() * probs
     assert (counts[probs == 0] == 0).all(), "an impossible token was drawn"
     chi2 = ((counts - expected)[probs > 0] ** 2 / expected[probs > 0]).sum()
@@ -46,7 +46,7 @@ def p_value(counts, probs):
 
 
 def draw(logits, generators):
-    """One token a row from softmax(logits), by a sampler that shapes nothing."""
+    """One token a row from softmax(logits), by a sampler without transforms."""
     return Sampler()(logits, torch.full((len(logits), 1), EMPTY), generators)
 
 
@@ -116,7 +116,7 @@ def test_the_draw_is_the_inverse_of_the_cumulative_distribution(x, u):
     ("v", "first", "last"), [(1, 0, 0), (2, 0, 1), (2, 1, 1), (3, 0, 1), (10, 3, 8), (999, 0, 998), (50_257, 1, 50_000)]
 )
 def test_the_ends_of_the_unit_interval_are_the_first_and_the_last_possible_token(v, first, last):
-    """Even for u = 1, which no generator gives but rounding may."""
+    """Also for u = 1, which no generator gives, but rounding may."""
     logits = torch.full((1, v), BANNED)
     logits[0, first : last + 1] = torch.randn(last + 1 - first, generator=torch.Generator().manual_seed(v))
     drawn = [int(invert(logits, torch.tensor([u], dtype=torch.float64))) for u in (0.0, TOP, 1.0)]
@@ -147,7 +147,7 @@ def test_a_sum_that_errs_as_parallel_sums_do_finds_no_impossible_token(monkeypat
     st.sampled_from([0, 0.8]),
 )
 def test_a_row_draws_the_same_alone_and_in_any_company(seeds, random, temperature):
-    """Also beside greedy rows, in any order, and when others leave in between."""
+    """Sampled or greedy, with the rows in any order, and when other rows leave the batch."""
     sampler = Sampler(build_pipeline(SamplingConfig(temperature=temperature, top_p=0.9, repetition_penalty=1.2)))
     logits = {s: torch.randn(3, 11, generator=torch.Generator().manual_seed(s)) for s in seeds}
     history = {s: torch.tensor([s % 11, EMPTY, 3]) for s in seeds}
@@ -236,7 +236,7 @@ def test_a_generator_for_every_row_is_demanded():
 
 def test_ids_beyond_the_tokenizer_are_never_drawn():
     logits = torch.zeros(1, 13)
-    logits[0, 11:] = 50.0  # the model's padding, untrained and loud
+    logits[0, 11:] = 50.0  # ids beyond the tokenizer: untrained, with large logits
     for config in (SamplingConfig(), *PRESETS.values()):
         shaped = Sampler(build_pipeline(config, vocab_size=11)).shape(logits, torch.tensor([[1]]))
         assert (shaped.softmax(-1)[0, 11:] == 0.0).all() and shaped.softmax(-1)[0, :11].sum() == pytest.approx(1)

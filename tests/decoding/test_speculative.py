@@ -1,4 +1,4 @@
-"""Speculative decoding is lossless: equal to a slow version, to every text of plain decoding, for every way to stop."""
+"""Speculative decoding is lossless: equal to a slow version and to plain decoding, for every way to stop."""
 
 import itertools
 import math
@@ -30,7 +30,7 @@ law = settings(max_examples=10, deadline=None, derandomize=True)
 V = 7
 GREEDY = Sampler(build_pipeline(SamplingConfig(temperature=0)))
 OTHER = Markov(torch.randn(V, V, generator=torch.Generator().manual_seed(8), dtype=torch.float64))
-CLOSE = Markov(MODELS["markov"].table + 0.7 * OTHER.table)  # a draft that is right now and then
+CLOSE = Markov(MODELS["markov"].table + 0.7 * OTHER.table)  # a draft that is sometimes accepted
 
 
 def translator(seed=0):
@@ -45,7 +45,7 @@ def translator(seed=0):
 
 
 class Says:
-    """A drafter that draws from the same q (V,) whatever it reads, and says that it drew from `told`."""
+    """A drafter that always draws from the same q (V,), but reports `told` as its distribution."""
 
     context_length, cost = None, 0.1
 
@@ -70,7 +70,7 @@ class Says:
 
 
 def slowly(target, draft, prompt, sampler, generator, max_new_tokens, k, end_id):
-    """The new tokens that the lesson writes, up to END."""
+    """The new tokens of the lesson, up to END."""
     models = [lambda text, model=model: distribution(model, text, sampler) for model in (target, draft)]
     calls = lesson.speculate(*models, prompt, max_new_tokens, k, generator)
     return list(itertools.takewhile(lambda token: token != end_id, itertools.chain.from_iterable(calls)))
@@ -90,7 +90,7 @@ def outcomes(completions):
     k=st.integers(1, 5),
 )
 def test_a_ragged_batch_is_the_slow_one_row_by_row(target, draft, prompts, sampling, seed, k):
-    """Every model as target, every kind of state as draft, sampled: the same uniform numbers give the same tokens."""
+    """Every model as target and every kind of state as draft: the same uniform numbers give the same tokens."""
     prompts, seeds = [p[:7] for p in prompts[:3]], [seed + i for i in range(len(prompts[:3]))]
     drafter, how = ModelDrafter(MODELS[draft]), {"max_new_tokens": 5, "end_id": 2}
     out = speculate(
@@ -126,7 +126,7 @@ DRAFTERS = {name: ModelDrafter(MODELS[name]) for name in ("ngram", "markov", "ro
     k=st.sampled_from([0, 0, 1, 3, MOST]),
 )
 def test_greedy_texts_are_the_plain_ones_with_every_drafter(target, prompts, name, n, k):
-    """Tokens, reasons and logprobs for adaptive or fixed drafts, ragged prompts, every budget, END, and the limit."""
+    """Tokens, reasons and logprobs, for adaptive or fixed drafts, ragged prompts, END, and every limit."""
     model, prompts = MODELS[target], [p[:4] for p in prompts] if DRAFTERS[name].context_length else prompts
     how = {"max_new_tokens": n, "end_id": 2, "generators": seeded([0] * len(prompts))}
     plain = generate(model, prompts, GREEDY, **how)
@@ -151,7 +151,7 @@ def test_greedy_texts_of_every_kind_of_decoder_are_the_plain_ones(shape):
 
 
 def p_value(counts, probs):
-    """Of Pearson's chi-square test; outcomes that are expected less than 5 times are taken together."""
+    """p-value of Pearson's chi-square test; outcomes expected less than 5 times are merged."""
     n = sum(counts.values())
     assert set(counts) <= set(probs), "an impossible text was written"
     bins = [(counts.get(text, 0), n * p) for text, p in probs.items() if n * p >= 5]
@@ -187,7 +187,7 @@ TRANSFORMS = {
 
 
 def frequencies(drafter, sampler, n, k=2, prompt=(3, 1), end_id=1, max_new_tokens=4):
-    """How often each text is written, END's place shown, in n rows."""
+    """The count of each text in n rows; END is shown in the text."""
     out = speculate(
         SMALL,
         [prompt] * n,
@@ -208,7 +208,7 @@ def frequencies(drafter, sampler, n, k=2, prompt=(3, 1), end_id=1, max_new_token
 @pytest.mark.parametrize("transforms", TRANSFORMS)
 @pytest.mark.parametrize("name", ADVERSARIES)
 def test_texts_of_four_tokens_are_as_frequent_as_in_plain_sampling(name, transforms):
-    """First, second and later tokens together, each with its own history; END (id 1) ends some texts early."""
+    """Whole texts, so tokens at every place with their histories; END (id 1) ends some texts early."""
     sampler = Sampler(build_pipeline(SamplingConfig(**TRANSFORMS[transforms]), end_id=1, prompt_lengths=[2]))
     counts = frequencies(ADVERSARIES[name], sampler, 1000)
     assert p_value(counts, possible_texts(SMALL, (3, 1), sampler, 4, 1)) > 1e-4
@@ -228,7 +228,7 @@ def distributions(draw, n=V):
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(distributions(), distributions())
 def test_acceptance_and_residual_make_up_the_target_exactly(p, q):
-    """How much of the unit interval of uniform numbers leads to each token, by a grid of them: no chance involved."""
+    """The share of uniform numbers that gives each token, counted on a grid, so without randomness."""
     n = 1000
     grid, highest = (torch.arange(n, dtype=torch.float64) + 0.5) / n, torch.full((n,), 1 - 2**-53, dtype=torch.float64)
     mass = torch.zeros(V, dtype=torch.float64)
@@ -291,7 +291,7 @@ def test_a_place_without_a_distribution_matters_only_where_it_is_reached():
 @law
 @given(all_prompts, st.randoms(use_true_random=False), samplings, st.sampled_from([0, 3]))
 def test_a_row_writes_the_same_in_any_company_and_order(prompts, random, sampling, k):
-    """Also with drafts of its own length, and when others end before it."""
+    """Each row may have its own draft length, and other rows may end before it."""
     rows = [(prompt, 100 + i) for i, prompt in enumerate(prompts)]
     chosen, written = random.sample(rows, random.randint(1, len(rows))), []
     for batch in (rows, chosen):
@@ -304,7 +304,7 @@ def test_a_row_writes_the_same_in_any_company_and_order(prompts, random, samplin
 
 @pytest.mark.parametrize("end_id", range(V))
 def test_an_end_inside_a_draft_truncates_for_every_choice_of_it_and_every_budget(end_id):
-    """Run without END, then make a token of the text END; the draft is the target, so that all is accepted."""
+    """Generate without END, then make a token of that text END. The draft is the target, so all is accepted."""
     model, prompts = Remembers(V).eval(), [[1], [2, 3], [4, 5, 6]]
     free = generate(model, prompts, GREEDY, max_new_tokens=10, generators=seeded([0] * 3))
     for n in (0, 1, 4, 5, 6, 10):
@@ -337,7 +337,7 @@ def test_stop_strings_inside_a_draft_end_their_row_only(strings, n, k):
 @pytest.mark.parametrize("k", [1, 2, 3, 7, MOST])
 @pytest.mark.parametrize("name", ["remembers", "rotary", "lstm", "ngram"])
 def test_a_draft_that_is_the_target_is_always_accepted(name, k):
-    """So neither has lost a token or kept a wrong one; and a call gives k + 1 tokens."""
+    """So neither state lost a token or kept a rejected one; each call gives k + 1 tokens."""
     model, tallies = MODELS[name], [Tally(), Tally()]
     how = {"max_new_tokens": 11, "generators": seeded([3, 4]), "n_draft": k, "tallies": tallies}
     sampler = sampler_for(SamplingConfig(temperature=1.4, repetition_penalty=1.2, top_p=0.95), [[1], [1]], None)
@@ -359,7 +359,7 @@ def test_a_draft_that_is_the_target_is_always_accepted(name, k):
     ids=lambda penalties: next(iter(penalties)),
 )
 def test_a_greedy_draft_obeys_the_penalties_of_the_target(name, penalties):
-    """So a draft that is the target is always accepted, although penalties change the argmax in each of these texts."""
+    """So the target as its own draft is always accepted, although penalties change the argmax in all these texts."""
     model, tallies, how = MODELS[name], [Tally(), Tally()], {"max_new_tokens": 11, "end_id": None}
     sampler = Sampler(build_pipeline(SamplingConfig(temperature=0, **penalties)))
     told = {"tallies": tallies, "n_draft": 4, "drafter": ModelDrafter(model)}
@@ -384,7 +384,7 @@ def test_drafts_are_verified_in_one_call_of_the_target():
     st.sampled_from(["remembers", "lstm", "ngram", "rotary"]),
 )
 def test_no_token_depends_on_a_clock(name, sampling, seed, target):
-    """Whatever it says: greedy text is the plain one, and of sampled text not even the number of drafts changes."""
+    """For any times: greedy text equals plain decoding; for sampled text even the number of drafts is the same."""
     noise, prompts, results = random.Random(seed), [[1], [2, 3], [4, 5, 6]], []
     for clock in (lambda: 0.0, lambda: noise.random() * 1e3, itertools.count(1e9, -1).__next__):
         tallies, sampler = [Tally() for _ in prompts], sampler_for(sampling, prompts, 2)
@@ -400,7 +400,7 @@ def test_no_token_depends_on_a_clock(name, sampling, seed, target):
 
 @pytest.mark.parametrize("slow", ["draft", "target"])
 def test_greedy_drafting_is_left_off_where_the_draft_is_slow_and_goes_on_where_the_target_is(slow):
-    """By a clock that ticks whenever one of the two models is called, though each guess is right."""
+    """The clock advances with each call of a model; every drafted token is accepted."""
     target, draft, tally = Remembers(V).eval(), Remembers(V).eval(), Tally()
     ticks = {"draft": (0.01, 1.0), "target": (1.0, 0.01)}[slow]
     how = {"max_new_tokens": 90, "generators": seeded([0]), "tallies": [tally], "drafter": ModelDrafter(draft)}
@@ -423,7 +423,7 @@ def test_tallies_add_up():
 
 
 class NoWayBack(Remembers):
-    """Its state can neither take tokens back nor be copied."""
+    """A model with a state that can neither take tokens back nor be copied."""
 
     def start(self, batch_size):
         state = super().start(batch_size)
@@ -487,7 +487,7 @@ def test_a_draft_beside_a_cache_that_forgets_is_refused_before_any_row_is_told_o
 def test_a_translator_writes_with_a_draft_what_it_writes_alone_where_some_prompts_fill_the_context(
     sizes, n, k, other_draft
 ):
-    """The state is made for all prompts and their sources, of which some rows have nothing to add."""
+    """The state is made for all prompts and their sources, also for rows that may add no token."""
     model = translator()
     draft = translator(seed=1) if other_draft else model
     prompts, sources = (
@@ -521,7 +521,7 @@ def test_nothing_is_read_where_nothing_may_be_written():
 
 def test_columns_in_which_no_row_has_a_guess_are_not_read():
     class Silent(PromptLookup):
-        """Finds nothing."""
+        """Drafts nothing."""
 
         def propose(self, texts, lengths, wanted, sampler, uniforms):
             draft = super().propose(texts, lengths, wanted, sampler, uniforms)

@@ -1,4 +1,4 @@
-"""Stop strings: the output is the text before the first of them, however tokens cut the text."""
+"""Stop strings: the output is the text before the first of them, for any token boundaries."""
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +18,7 @@ def before(text, strings):
 
 
 def shown(pieces, strings):
-    """What is shown after every push, and after the flush."""
+    """The texts shown after each push and after the flush."""
     cut, out = Cut(strings), [""]
     for piece in pieces:
         out.append(out[-1] + cut.push(piece))

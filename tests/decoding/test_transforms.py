@@ -1,4 +1,4 @@
-"""Temperature, top-k, top-p, min-p and typical: laws, the lesson on sampling, and transformers as a second opinion."""
+"""Temperature, top-k, top-p, min-p and typical: laws, the lesson on sampling, and transformers as a second oracle."""
 
 import itertools
 import math
@@ -40,7 +40,7 @@ def probs_of(transforms, logits):
 
 
 def kept(logits):
-    """The ids that survive in the only row."""
+    """The ids that are kept, for a single row."""
     return set((logits[0] > BANNED).nonzero().squeeze(-1).tolist())
 
 
@@ -87,7 +87,7 @@ def test_any_chain_leaves_a_distribution(logits, chain):
 @law
 @given(batches(), temperatures, counts, fractions, fractions)
 def test_a_most_probable_token_survives(logits, t, k, p, min_p):
-    """Not so for typical: see below."""
+    """Not for typical: see below."""
     probs = probs_of([Temperature(t), TopK(k), TopP(p), MinP(min_p)], logits)
     best = logits.argmax(-1)
     assert (probs.gather(1, best[:, None]).squeeze(1) == probs.amax(-1)).all()
@@ -149,7 +149,7 @@ def test_the_names_of_tokens_do_not_matter(logits, transform, random):
 @law
 @given(batches(ties=False), any_transform(), st.floats(-300, 300))
 def test_a_constant_added_to_all_logits_changes_nothing(logits, transform, constant):
-    # temperatures near 0 blow the rounding of the sum itself up
+    # temperatures near 0 amplify the rounding error of the sum itself
     if isinstance(transform, Temperature) and 0 < transform.t < 0.01:
         transform = Temperature(0.01)
     moved, still = probs_of([transform], logits + constant), probs_of([transform], logits)
@@ -350,7 +350,7 @@ def test_lengths_of_prompts_that_are_not_those_of_the_rows_are_refused():
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("scale", [0.5, 2.0, 5.0])
 def test_top_p_of_a_large_vocabulary_in_float32_keeps_the_set_of_float64(p, scale):
-    """Sums of 50,000 probabilities in float32 err by more than the least of them."""
+    """A float32 sum of 50,000 probabilities has an error larger than the smallest of them."""
     logits = torch.randn(1, 50_000, generator=torch.Generator().manual_seed(3)) * scale
     wide = logits.double()[0]
     values = wide.tolist()
@@ -364,7 +364,7 @@ def test_top_p_of_a_large_vocabulary_in_float32_keeps_the_set_of_float64(p, scal
 @law
 @given(batches(), st.data())
 def test_a_token_that_is_exactly_min_p_as_probable_as_the_best_is_kept(logits, data):
-    """Whatever the dtype: the ratio of a token is taken for min_p itself; a little more and the token goes."""
+    """For every dtype: with min_p equal to its ratio a token is kept; with a slightly larger min_p it is cut."""
     below = (logits.double() - logits.double().amax(-1, keepdim=True))[0]
     token = data.draw(st.sampled_from([i for i, x in enumerate(below.tolist()) if x > -700]))
     min_p = min(1.0, math.exp(below[token]))

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-# tokens of a prompt, tokens to write at most -> tokens written, and the reason for the end
+# tokens of the prompt, maximum of new tokens -> new tokens, and the reason for the end
 AT_THE_END_OF_A_CONTEXT_OF_12 = [
     (5, 6, 6, "length"),
     (5, 7, 7, "length"),
@@ -40,7 +40,7 @@ class Reading:
 
 
 class Markov:
-    """The next token depends on the last one: `table` (V, V) of logits. Not an nn.Module, as an n-gram need not be."""
+    """The next token depends on the last one: `table` (V, V) of logits. Not an nn.Module."""
 
     context_length = None
     start_options = frozenset()
@@ -75,7 +75,7 @@ class Remembers(nn.Module):
         self.turn = nn.Parameter(torch.randn(5, 5, generator=g, dtype=torch.float64))
         self.head = nn.Parameter(torch.randn(5, vocab_size, generator=g, dtype=torch.float64) * 2)
         self.dropout = nn.Dropout(0.5)
-        self.calls = []  # the shapes that were read
+        self.calls = []  # shapes of the tokens of all calls
 
     def start(self, batch_size):
         return Reading(batch_size, 5, torch.float64, self.context_length)
@@ -95,13 +95,13 @@ class Remembers(nn.Module):
 
 
 def distribution(model, text, sampler):
-    """The probability of each token as the next one of a text, after a sampler's transforms: a list of numbers."""
+    """The probability of each next token of a text after a sampler's transforms, as a list."""
     logits = model(torch.tensor([text]))[0][:, -1]
     return sampler.shape(logits, torch.tensor([text])).double().softmax(-1)[0].tolist()
 
 
 def possible_texts(model, prompt, sampler, n, end_id=None):
-    """Every text of n tokens, or fewer and END, that plain decoding may write, with its probability."""
+    """Every text that plain decoding may write, of n tokens or fewer with END, and its probability."""
     texts = {(): 1.0}
     for _ in range(n):
         grown = {}

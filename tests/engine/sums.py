@@ -1,4 +1,4 @@
-"""A model without weights whose only memory is its cache, fast enough for ten thousand scripts."""
+"""A model without weights for tests of the engine: its only memory is the KV cache, and it is fast."""
 
 import torch
 from torch import Tensor
@@ -11,20 +11,20 @@ V = 5
 
 
 class Sums:
-    """The next token depends on every visible token and its place: a sum of integers, exact in float64."""
+    """Next-token logits depend on all visible tokens and their positions, by a sum of integers, exact in float64."""
 
     context_length, vocab_size, training = 16, V, False
     start_options = frozenset({"cache"})
     table = torch.randn(1009, V, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2
 
     def __init__(self):
-        self.n_read = 0  # tokens, over its life
+        self.n_read = 0  # tokens read in all calls together
 
     def start(self, batch_size, cache):
         return CachedState(batch_size, [cache(), cache()], torch.device("cpu"), self.context_length, relative=True)
 
     def hidden(self, tokens: Tensor, state: CachedState):
-        """(B, T) -> (B, T, 1), and the state; nothing is kept but in the cache."""
+        """(B, T) -> (B, T, 1), and the state; only the cache keeps anything."""
         filled = tokens >= 0
         self.n_read += int(filled.sum())
         positions = (state.lengths[:, None] + filled.cumsum(1) - 1).masked_fill(~filled, EMPTY)
@@ -42,6 +42,6 @@ class Sums:
         return self.table[x[..., 0].long()]
 
     def logits_after(self, text: list[int]) -> Tensor:
-        """The same for one text, written out: (1, V)."""
+        """The logits after one text, written out: (1, V)."""
         total = sum((7 * i * i + 3 * i + 5) * 4 * (token + 1) for i, token in enumerate(text))
         return self.table[2 * total % 1009][None]

@@ -1,4 +1,4 @@
-"""Scripts of requests: each gets the text that it gets alone, in its turn, and every page is freed."""
+"""The engine: each request gets the completion that it gets alone, in order of arrival, and all pages are freed."""
 
 from collections import Counter, defaultdict
 from dataclasses import replace
@@ -30,7 +30,7 @@ SAMPLINGS = [
 
 
 def slowly(model, request):
-    """What a request should get, one token after the other: (tokens, reason)."""
+    """Oracle: the completion of a request, one token after the other: (tokens, reason)."""
     text, generators, n = list(request.prompt), seeded([request.seed]), len(request.prompt)
     sampler = Sampler(build_pipeline(request.sampling, end_id=END, prompt_lengths=[n]))
     while len(text) - n < request.max_new_tokens:
@@ -74,7 +74,7 @@ engines = st.fixed_dictionaries(
 
 
 class Served:
-    """An engine that is watched."""
+    """An engine, its jobs, and the events that it has returned for each."""
 
     def __init__(self, **how):
         self.model = Sums()
@@ -90,7 +90,7 @@ class Served:
             self.jobs.append(engine.add(request))
 
     def step(self):
-        """One step: the oldest job comes on, nobody has passed another, and every page is accounted for."""
+        """Run one step; check that the oldest job reads, that no job overtakes another, and that no page is lost."""
         scheduler, pool = self.engine.scheduler, self.engine.pool
         open_jobs = [job for job in self.jobs if job.completion.reason is None]
         before = open_jobs[0].n_read if open_jobs else 0
@@ -118,7 +118,7 @@ class Served:
 
 
 def assert_served(script, how):
-    """Everyone gets what it would get alone, is told so, and at the end all pages are free."""
+    """Check each completion and its events against the oracle, and that all pages are free at the end."""
     served = Served(**how)
     for action in script:
         if isinstance(action, Request):
@@ -346,7 +346,7 @@ def test_prompts_of_one_length_write_what_each_writes_alone_whatever_they_share_
         for page_size in range(1, length + 2):
             engine = Engine(model, page_size=page_size, chunk=chunk)
             first = engine.add(Request(prompts[0], 4, SamplingConfig(temperature=0)))
-            engine.step()  # some of its pages may be known when the others come
+            engine.step()  # some of its pages may be published when the others arrive
             others = engine.run([Request(prompt, 4, SamplingConfig(temperature=0)) for prompt in prompts[1:]])
             assert [first.completion.tokens, *(completion.tokens for completion in others)] == expected
 
@@ -392,7 +392,7 @@ def test_writers_beside_a_long_prompt_leave_it_its_whole_chunk():
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5])
 def test_all_prompts_together_read_at_most_a_chunk_in_a_step(chunk):
-    """Also those that were begun before: two whose memory was taken read on side by side."""
+    """Also prompts that were begun before, when two preempted jobs read their texts again in the same step."""
     engine = Engine(Sums(), chunk=chunk, page_size=2, n_pages=9, share_prefixes=False)
     for prompt in ([1, 2, 4, 0, 1, 1], [2, 2, 4, 0, 1], [1, 1, 1, 2, 2, 2, 4]):
         engine.add(Request(prompt, 9, SamplingConfig(temperature=0)))

@@ -206,7 +206,7 @@ def test_a_method_of_an_objects_own_runs(reasons):
         setattr(part, method, louder)
         step(batch_of())
         assert louder.n_calls == 1
-        assert f"an object of it has a {method} of its own" in reasons.messages[-1]
+        assert f"{method} was replaced on one object" in reasons.messages[-1]
 
 
 def test_another_objective_or_optimizer_takes_effect_at_once():

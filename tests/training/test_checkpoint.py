@@ -130,10 +130,10 @@ FOREIGN = {
     "this format without a seal": (torch_bytes({"format": FORMAT, **CONTENTS}), "damaged"),
     "somebody else's weights": (torch_bytes(OrderedDict(w=torch.ones(3))), f"format = None: expected {FORMAT}"),
     "a tensor": (torch_bytes(torch.ones(3)), f"format = None: expected {FORMAT}"),
-    "code": (torch_bytes({"format": 1, "step": Payload()}), "contains code, not run"),
-    "code under a seal": (sealed({"step": Payload()}), "contains code, not run"),
-    "a whole module": (torch_bytes(torch.nn.Linear(2, 3)), "contains code, not run"),
-    "a pickle with code": (pickle.dumps(Payload()), "contains code, not run"),
+    "code": (torch_bytes({"format": 1, "step": Payload()}), "contains code, which was not run"),
+    "code under a seal": (sealed({"step": Payload()}), "contains code, which was not run"),
+    "a whole module": (torch_bytes(torch.nn.Linear(2, 3)), "contains code, which was not run"),
+    "a pickle with code": (pickle.dumps(Payload()), "contains code, which was not run"),
     "a pickle without": (pickle.dumps({"format": 1}), "damaged, or not a checkpoint"),
 }
 

@@ -130,7 +130,7 @@ def test_an_optimizer_steps_the_same_over_any_iterable_of_parameters_and_forgets
 
 def test_muon_refuses_what_is_no_matrix():
     with pytest.raises(
-        ValueError, match=r"a parameter of shape \(5,\): expected two dimensions at least for Muon; give it to AdamW"
+        ValueError, match=r"a parameter of shape \(5,\): expected at least two dimensions for Muon; give it to AdamW"
     ):
         Muon(iter(parameters()), 0.05, 0.9, 0.2)
 
