@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from minillm.adapters.inject import inject, replace
 from minillm.config.fields import Above, Between, Count, validate
-from minillm.layers.dropout import dropout_layer
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class LoRA(nn.Module):
                 f"adapter.rank = {rank}: expected 1 ... {min(base.weight.shape)}, the rank of a target of "
                 f"{base.out_features} x {base.in_features}; lower it, or leave this target out"
             )
-        self.base, self.scale, self.dropout = base, alpha / rank, dropout_layer(dropout)
+        self.base, self.scale, self.dropout = base, alpha / rank, nn.Dropout(dropout)
         self.A = nn.Linear(base.in_features, rank, bias=False).to(base.weight)
         self.B = nn.Linear(rank, base.out_features, bias=False).to(base.weight)
         nn.init.zeros_(self.B.weight)

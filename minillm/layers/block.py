@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from minillm.cache.kv_cache import KVCache, Positions
 from minillm.layers.attention import Attention
-from minillm.layers.dropout import dropout_layer
 
 
 def of_tokens(feedforward: Callable[[Tensor], Tensor], x: Tensor, positions: Positions) -> Tensor:
@@ -35,7 +34,7 @@ class PreNormBlock(nn.Module):
     ):
         super().__init__()
         self.norm_1, self.attention, self.norm_2, self.feedforward = norm_1, attention, norm_2, feedforward
-        self.dropout = dropout_layer(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, positions: Positions, cache: KVCache, values: Tensor | None = None) -> Tensor:
         x = x + self.dropout(self.attention(self.norm_1(x), positions, cache, values))

@@ -20,7 +20,6 @@ from minillm.cache.kv_cache import NO_CACHE, KVCache, Positions
 from minillm.config.fields import Above, AtLeast, Between, Choice, Count, Positive, validate
 from minillm.layers.attention import Attention
 from minillm.layers.block import BLOCKS
-from minillm.layers.dropout import dropout_layer
 from minillm.layers.feedforward import ACTIVATIONS, MLP, SwiGLU
 from minillm.layers.moe import ExpertMLPs, ExpertSwiGLUs, MoE, NoSharedExpert, Router
 from minillm.layers.ngram_embedding import NgramEmbedding, NoNgramEmbedding
@@ -138,7 +137,7 @@ class Decoder(nn.Module):
         self.embed_positions = order.embed
         self.embed_ngrams = NgramEmbedding(c.ngram_rows, c.d_model, vocab_size) if c.ngram_rows else NoNgramEmbedding()
         self.embed_values = build_value_embedding(c, vocab_size)
-        self.dropout = dropout_layer(c.dropout)
+        self.dropout = nn.Dropout(c.dropout)
         self.blocks = nn.ModuleList(build_block(c, order) for _ in range(c.n_layers))
         self.norm = build_norm(c) if c.norm_place == "pre" else NoNorm(c.d_model)
         self.head = nn.Linear(c.d_model, vocab_size, bias=False)

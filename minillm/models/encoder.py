@@ -18,7 +18,6 @@ from minillm.cache.kv_cache import NO_CACHE
 from minillm.config.fields import Above, AtLeast, Between, Choice, Count, Positive, validate
 from minillm.layers.attention import Attention
 from minillm.layers.block import BLOCKS
-from minillm.layers.dropout import dropout_layer
 from minillm.layers.feedforward import ACTIVATIONS, MLP
 from minillm.layers.norm import LayerNorm, NoNorm
 from minillm.layers.positions import POSITIONS, PositionalEncoding, Sizes, positions_of
@@ -82,7 +81,7 @@ class Encoder(nn.Module):
         order = POSITIONS[c.positions](Sizes(c.context_length, c.d_model, c.n_heads, c.d_model // c.n_heads))
         self.embed_positions = order.embed
         self.embed_segments = nn.Embedding(N_SEGMENTS, c.d_model)
-        self.embed_norm, self.dropout = build_norm(c), dropout_layer(c.dropout)
+        self.embed_norm, self.dropout = build_norm(c), nn.Dropout(c.dropout)
         self.blocks = nn.ModuleList(build_block(c, order) for _ in range(c.n_layers))
         self.norm = build_norm(c) if c.norm_place == "pre" else NoNorm(c.d_model)
         gain = c.init_std / c.init_embed if c.init_embed > c.init_std else 1.0

@@ -25,7 +25,6 @@ from minillm.cache.kv_cache import NO_CACHE, KVCache, KVView, Positions
 from minillm.config.fields import Above, Between, Choice, Count, Positive, validate
 from minillm.layers.attention import Attention, attend_plainly
 from minillm.layers.block import BLOCKS
-from minillm.layers.dropout import dropout_layer
 from minillm.layers.feedforward import ACTIVATIONS, MLP
 from minillm.layers.norm import LayerNorm, NoNorm
 from minillm.layers.positions import SinusoidalPositions, positions_of
@@ -71,7 +70,7 @@ class PreNormCrossBlock(nn.Module):
         self.norm_1, self.attention = norm(), attention
         self.norm_2, self.cross = norm(), cross
         self.norm_3, self.feedforward = norm(), feedforward
-        self.dropout = dropout_layer(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, positions: Positions, cache: KVCache, source: KVView) -> Tensor:
         x = x + self.dropout(self.attention(self.norm_1(x), positions, cache))
@@ -125,7 +124,7 @@ class EncoderDecoder(nn.Module):
         self.config, self.vocab_size, self.context_length = c, vocab_size, c.context_length
         self.embed = nn.Embedding(vocab_size, c.d_model)
         self.embed_positions = SinusoidalPositions(c.context_length, c.d_model)
-        self.dropout = dropout_layer(c.dropout)
+        self.dropout = nn.Dropout(c.dropout)
         self.encoder = nn.ModuleList(build_block(c) for _ in range(c.n_layers))
         self.encoder_norm = build_norm(c) if c.norm_place == "pre" else NoNorm(c.d_model)
         self.decoder = nn.ModuleList(build_cross_block(c) for _ in range(c.n_layers))

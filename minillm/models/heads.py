@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minillm.layers.dropout import dropout_layer
 from minillm.layers.norm import LayerNorm
 
 
@@ -41,7 +40,7 @@ class PooledHead(nn.Module):
     def __init__(self, d_model: int, n_classes: int, dropout: float, init_std: float):
         super().__init__()
         self.dense, self.head = nn.Linear(d_model, d_model), nn.Linear(d_model, n_classes)
-        self.dropout = dropout_layer(dropout)
+        self.dropout = nn.Dropout(dropout)
         for linear in (self.dense, self.head):
             nn.init.normal_(linear.weight, std=init_std)
             nn.init.zeros_(linear.bias)

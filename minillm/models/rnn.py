@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from minillm.config.fields import AtLeast, Between, Choice, Count, Positive, validate
-from minillm.layers.dropout import dropout_layer
 from minillm.layers.recurrent import GRU, LSTM, Elman, Recurrent
 from minillm.models.language_model import Rollback
 
@@ -96,7 +95,7 @@ class RNN(nn.Module):
         self.config, self.vocab_size = c, vocab_size
         d_embed = c.d_embed or c.d_hidden
         self.embed = nn.Embedding(vocab_size, d_embed)
-        self.dropout = dropout_layer(c.dropout)
+        self.dropout = nn.Dropout(c.dropout)
         self.layers = nn.ModuleList(CELLS[c.cell](c.d_hidden if i else d_embed, c.d_hidden) for i in range(c.n_layers))
         self.head = nn.Linear(c.d_hidden, vocab_size, bias=False)
         nn.init.normal_(self.embed.weight, std=c.init_embed)

@@ -120,7 +120,7 @@ class Tree:
         if kind not in TWINS or not _is_as_its_class(module) or not self._in_force(kind):
             return module
         if kind is nn.Dropout:
-            return module if self.training else TWINS[kind].fast
+            return module if self.training and module.p else TWINS[kind].fast
         parts = {name: part if part is None else self._twin_of(part, made) for name, part in module._modules.items()}
         attributes = {name: twin for name, value in vars(module).items() if (twin := self._faster(value)) is not value}
         if not self.training:

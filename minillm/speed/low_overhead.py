@@ -13,7 +13,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def lean(plain: nn.Module, kind: type[nn.Module], parts: Mapping[str, Any], attributes: Mapping[str, Any]) -> nn.Module:
@@ -36,3 +36,8 @@ def lean(plain: nn.Module, kind: type[nn.Module], parts: Mapping[str, Any], attr
 def _called_directly(kind: type[nn.Module]) -> type[nn.Module]:
     """A class of modules whose `__call__` is its forward."""
     return type(kind.__name__, (kind,), {"__call__": kind.forward, "__module__": kind.__module__})
+
+
+def no_dropout(x: Tensor) -> Tensor:
+    """Dropout of rate 0, and dropout in eval mode: the identity."""
+    return x

@@ -13,7 +13,6 @@ from torch import nn
 from minillm.layers import attention
 from minillm.layers.attention import Attention, attend
 from minillm.layers.block import PostNormBlock, PreNormBlock
-from minillm.layers.dropout import no_dropout
 from minillm.layers.feedforward import MLP, SwiGLU, relu2
 from minillm.layers.masks import visible
 from minillm.layers.moe import ExpertMLPs, ExpertSwiGLUs, MoE, NoSharedExpert, StackedLinear
@@ -61,7 +60,7 @@ CROSS_ENTROPY = (cross_entropy, log_probabilities, target_logprobs, refuse_stran
 
 TWINS: dict[Any, Twin] = {
     **{kind: Twin(kind, tuple(getattr(kind, name) for name in names)) for kind, names in LEAN.items()},
-    nn.Dropout: Twin(no_dropout, (nn.Dropout.forward,)),  # in a tree that only reads and writes
+    nn.Dropout: Twin(no_dropout, (nn.Dropout.forward,)),  # of rate 0, or in a tree that only reads and writes
     Attention: Twin(JoinedAttention, (Attention, attention._split, attention.weigh, visible), THREE),
     attend: Twin(attend_in_training, (attend, attention._sight, attention._for_every_head, visible)),
     RMSNorm: Twin(FastRMSNorm, (RMSNorm,)),
