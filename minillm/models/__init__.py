@@ -1,1 +1,1 @@
-"""Whole models, each with its entire forward in one file: tokens (and a state) in, logits (and a state) out."""
+"""Models, each with its whole forward pass in one file: tokens (and a state) in, logits (and a state) out."""

@@ -1,7 +1,7 @@
-"""The state of every model that attends: how much each row has read, and one KV cache a layer.
+"""The state of a transformer: the number of tokens that each row has read, and one KV cache for each layer.
 
-All of it is in the caches but the lengths, so that rows are reordered and tokens are taken back layer by layer. Read
-`language_model` and `cache/kv_cache.py` before this.
+To reorder rows or take tokens back, the state calls the cache of each layer. Read before: `language_model`,
+`cache/kv_cache.py`.
 """
 
 import torch
@@ -12,21 +12,21 @@ from minillm.models.language_model import Rollback
 
 
 class CachedState:
-    """See `State` in `language_model`."""
+    """The `State` of a transformer."""
 
     def __init__(
         self, batch_size: int, caches: list[KVCache], device: torch.device, context_length: int, relative: bool
     ):
-        """context_length: positions that the model has. relative: whether it only compares them, so that a cache may count its own.
+        """context_length: number of positions of the model. relative: positions are only compared (rotary, ALiBi).
 
-        Raises ValueError for caches that count positions for a model that does not compare them, or more positions than
-        it has.
+        A cache that renumbers positions needs relative ones, and fewer than `context_length` of them; otherwise raises
+        ValueError.
         """
         self.span = caches[0].span
         if self.span is not None and not relative:
             raise ValueError(
-                "cache: expected one that leaves positions alone, since this model adds them to its tokens and cannot renumber them; "
-                "take another cache, or a model of rotary or alibi positions"
+                "cache: expected one that does not renumber positions, since this model adds them to its embeddings; "
+                "take another cache, or a model with rotary or alibi positions"
             )
         if self.span is not None and self.span >= context_length:
             raise ValueError(

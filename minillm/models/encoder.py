@@ -1,11 +1,11 @@
-"""The encoder-only transformer: every token sees all others, on both sides (BERT, Devlin et al. 2019).
+"""The encoder-only transformer: every token attends to all tokens on both sides (BERT, Devlin et al. 2019).
 
     x = norm(embed(token) + position + segment);   x = block(x) for every block;   logits = head(x)
 
-It cannot write, since what it predicts it must not see; it reads. It learns by filling in blanks: some tokens are
-replaced by [MASK] and guessed from what stands before and after them (see `datasets/masking.py`). [MASK] is an id of
-the model's own, the one after the tokenizer's last, so no text can contain it. Read `decoder` before: the parts are the
-same, with causal=False.
+It cannot generate text from left to right, since each prediction uses the tokens after it. It is trained as a masked
+language model: some tokens are replaced by [MASK] and predicted from the tokens before and after them (see
+`datasets/masking.py`). The model adds the id of [MASK] after the tokenizer's last id, so no text contains it. Read
+before: `decoder`, which has the same parts, with causal=True.
 """
 
 from dataclasses import dataclass
@@ -28,35 +28,36 @@ N_SEGMENTS = 2  # first and second text of a pair
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The shape of an encoder; the defaults are BERT's way."""
+    """The shape of an encoder; the defaults follow BERT."""
 
     kind: Literal["encoder"] = "encoder"  # what the model is
     n_layers: Positive = 4  # blocks
     d_model: Positive = 128  # width of the residual stream
     n_heads: Positive = 4  # heads of each attention
     d_ff: Count = 0  # hidden width of the feed-forward; 0: 4 x d_model
-    context_length: Positive = 256  # most tokens that the model reads at once
-    # subtle: no ALiBi, which knows distances and no directions, so that a text would mean the same as its reverse
-    positions: Literal["learned", "rotary"] = "learned"  # how order is told
+    context_length: Positive = 256  # maximum number of tokens of a text
+    # subtle: no ALiBi, which has distances without direction, so a text and its reverse would look the same
+    positions: Literal["learned", "rotary"] = "learned"  # positional encoding
     norm_place: Annotated[str, Choice(BLOCKS)] = "post"  # before each sublayer (and at the end), or after each addition
     norm_eps: Annotated[float, Above(0)] = 1e-12  # added to the variance
     feedforward: Annotated[str, Choice(ACTIVATIONS)] = (
         "gelu-erf"  # activation of the feed-forward and of the masked head
     )
     next_sentence: Count = (
-        0  # also learn whether a second text follows a first: the blanks that one such answer counts for; 0: do not
+        0  # weight of next-sentence prediction, in masked tokens that one answer counts for; 0: masked tokens only
     )
     dropout: Annotated[float, Between(0, 0.99)] = (
-        0.0  # of embeddings, attention weights, sublayer outputs and pooled vectors
+        0.0  # probability, for embeddings, attention weights, sublayer outputs and pooled vectors
     )
-    init_std: Annotated[float, AtLeast(0)] = 0.02  # of the normal distribution that weights start from
-    init_embed: Annotated[float, AtLeast(0)] = 0.02  # the same for embeddings
+    init_std: Annotated[float, AtLeast(0)] = 0.02  # standard deviation of initial weights
+    init_embed: Annotated[float, AtLeast(0)] = 0.02  # standard deviation of initial embeddings
 
     def __post_init__(self) -> None:
         validate(self)
         if self.d_model % self.n_heads:
             raise ValueError(
-                f"model.d_model = {self.d_model}: expected a multiple of n_heads = {self.n_heads}; change one of the two"
+                f"model.d_model = {self.d_model}: expected a multiple of n_heads = {self.n_heads}; "
+                "change one of the two"
             )
         if self.next_sentence and self.context_length < 6:
             raise ValueError(
@@ -65,13 +66,13 @@ class EncoderConfig:
 
 
 class Encoder(nn.Module):
-    """Tokens (B, T) -> logits (B, T, V): at each place, a score for every token that could stand there.
+    """Tokens (B, T) -> logits (B, T, V): at each place, a score for every token that could be there.
 
-    An id of EMPTY (-1), anywhere in a row, is a place where no token stands; its logits mean nothing.
+    EMPTY (-1), anywhere in a row, marks padding; its logits have no meaning.
     """
 
     def __init__(self, config: EncoderConfig, vocab_size: int):
-        """`vocab_size` counts the tokenizer's ids; [MASK] comes on top."""
+        """`vocab_size`: number of ids of the tokenizer, without [MASK]."""
         super().__init__()
         c = config
         self.config, self.context_length = c, c.context_length
@@ -90,11 +91,11 @@ class Encoder(nn.Module):
         self.follows = PooledHead(c.d_model, 2, c.dropout, c.init_std) if c.next_sentence else None
 
     def forward(self, tokens: Tensor, segments: Tensor | None = None) -> Tensor:
-        """Raises ValueError where a row is longer than the context."""
+        """Logits (B, T, V). Raises ValueError if a row is longer than the context."""
         return self.head(self.hidden(tokens, segments))
 
     def hidden(self, tokens: Tensor, segments: Tensor | None = None) -> Tensor:
-        """Contextual vectors of the tokens: (B, T) -> (B, T, D). `segments` (B, T) are 0, or 1 in the second text of a pair."""
+        """Hidden vectors: tokens (B, T) -> (B, T, D). `segments` (B, T): 0, or 1 in the second text of a pair."""
         positions = positions_of(tokens, self.context_length)  # (B or 1, T)
         segments = torch.zeros_like(tokens) if segments is None else segments
         x = self.embed(tokens.clamp(min=0)) + self.embed_positions(positions.ids) + self.embed_segments(segments)
@@ -115,7 +116,7 @@ class Encoder(nn.Module):
 
 
 def build_block(c: EncoderConfig, order: PositionalEncoding) -> nn.Module:
-    """One block: attention to both sides and a feed-forward, each with its norm."""
+    """One block: bidirectional attention and a feed-forward, each with its norm."""
     how = {"causal": False, "bias": True, "dropout": c.dropout, "rotate": order.rotate, "score_bias": order.score_bias}
     attention = Attention(c.d_model, c.n_heads, c.n_heads, c.d_model // c.n_heads, **how)
     feedforward = MLP(c.d_model, c.d_ff or 4 * c.d_model, ACTIVATIONS[c.feedforward], bias=True)

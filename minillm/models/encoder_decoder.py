@@ -1,13 +1,13 @@
-"""The transformer as it was first drawn: an encoder reads a sentence, a decoder writes another while it looks at it.
+"""The encoder-decoder transformer: an encoder reads the source, and a decoder writes the target and attends to it.
 
-    memory = encoder(embed(source) sqrt(D) + position)          every source token sees every other one
-    x = x + attention(x);   x = x + cross(x, memory);   x = x + feedforward(x)      once for every block of the decoder
-    logits = x embed^T                                          one matrix reads the source, reads the target and writes it
+    memory = encoder(embed(source) sqrt(D) + position)          every source token attends to all others
+    x = x + attention(x);   x = x + cross(x, memory);   x = x + feedforward(x)      in every block of the decoder
+    logits = x embed^T                                          source, target and head share one matrix
 
 Vaswani et al. 2017, with dropout, LayerNorm after every addition (post-norm, theirs) or before every sublayer
-(pre-norm). The source is encoded once; the keys and values that each block of the decoder shows of it are kept in the
-state, beside its own cache. Read before: `decoder`, and `minillm/lessons/encoder_decoder.py`, the same model on one
-page, to which this one is held equal.
+(pre-norm). The source is encoded once. The state keeps its keys and values for each block of the decoder, next to the
+KV caches of the target. Read before: `decoder`, and `minillm/lessons/encoder_decoder.py`, the same model on one page;
+tests hold the two equal.
 """
 
 import math
@@ -36,27 +36,28 @@ class EncoderDecoderConfig:
     """The shape of an encoder-decoder."""
 
     kind: Literal["encoder_decoder"] = "encoder_decoder"  # what the model is
-    n_layers: Positive = 6  # blocks of the encoder, and as many of the decoder
+    n_layers: Positive = 6  # blocks of the encoder, and of the decoder
     d_model: Positive = 512  # width of the residual stream
     n_heads: Positive = 8  # heads of each attention
     d_ff: Count = 0  # hidden width of the feed-forward; 0: 4 x d_model
-    context_length: Positive = 256  # most tokens of a source, and of a target
+    context_length: Positive = 256  # maximum number of tokens of a source, and of a target
     norm_place: Literal["post", "pre"] = "post"  # after each addition, or before each sublayer (and once at each end)
     norm_eps: Annotated[float, Above(0)] = 1e-5  # added to the variance
-    feedforward: Annotated[str, Choice(ACTIVATIONS)] = "relu"  # the feed-forward's kind
+    feedforward: Annotated[str, Choice(ACTIVATIONS)] = "relu"  # activation of the feed-forward
     bias: bool = True  # biases in linear layers and LayerNorm
-    dropout: Annotated[float, Between(0, 0.99)] = 0.1  # of embeddings, attention weights and sublayer outputs
+    dropout: Annotated[float, Between(0, 0.99)] = 0.1  # probability, for embeddings, attention and sublayers
 
     def __post_init__(self) -> None:
         validate(self)
         if self.d_model % self.n_heads:
             raise ValueError(
-                f"model.d_model = {self.d_model}: expected a multiple of n_heads = {self.n_heads}; change one of the two"
+                f"model.d_model = {self.d_model}: expected a multiple of n_heads = {self.n_heads}; "
+                "change one of the two"
             )
 
 
 class PreNormCrossBlock(nn.Module):
-    """(B, T, D) -> (B, T, D): look at what is written, then at the source, then think."""
+    """Decoder block, pre-norm: self-attention, cross-attention to the source, feed-forward. (B, T, D) -> (B, T, D)."""
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class PreNormCrossBlock(nn.Module):
 
 
 class PostNormCrossBlock(PreNormCrossBlock):
-    """(B, T, D) -> (B, T, D); the stream is normalized after every addition."""
+    """Decoder block, post-norm: the residual stream is normalized after every addition. (B, T, D) -> (B, T, D)."""
 
     def forward(self, x: Tensor, positions: Positions, cache: KVCache, source: KVView) -> Tensor:
         x = self.norm_1(x + self.dropout(self.attention(x, positions, cache)))
@@ -91,14 +92,14 @@ CROSS_BLOCKS = {"pre": PreNormCrossBlock, "post": PostNormCrossBlock}
 
 
 class EncoderDecoderState(CachedState):
-    """The state of the decoder: its KV caches, and a fixed view of the source for each layer."""
+    """The state of the decoder: its KV caches, and the keys and values of the source for each layer."""
 
     def __init__(self, sources: list[KVView], caches: list[KVCache], context_length: int):
         super().__init__(len(sources[0].k), caches, sources[0].k.device, context_length, relative=False)
         self.sources = sources
 
     def reorder(self, rows: Tensor, since: int = 0) -> None:
-        """See `State.reorder`. A row takes its source with it."""
+        """See `State.reorder`. Rows are reordered together with their sources."""
         super().reorder(rows, since)
         self.sources = [
             view._replace(
@@ -108,7 +109,7 @@ class EncoderDecoderState(CachedState):
         ]
 
     def nbytes(self) -> int:
-        """See `State.nbytes`. Keys and values of the source are counted too."""
+        """See `State.nbytes`. Includes keys and values of the source."""
         shown = sum(x.numel() * x.element_size() for view in self.sources for x in (view.k, view.v, view.positions))
         return shown + super().nbytes()
 
@@ -136,23 +137,23 @@ class EncoderDecoder(nn.Module):
     def start(
         self, batch_size: int, source: Tensor | None = None, cache: Callable[[], KVCache] = ContiguousCache
     ) -> EncoderDecoderState:
-        """A decoder that has written nothing, before the source (B, S): encoded here, once. `cache()` makes one layer's.
+        """Encode the source (B, S); return a state without target tokens. `cache()` makes the cache of one layer.
 
         Raises ValueError for a source that is missing, empty, too long, or not of `batch_size` rows.
         """
         views = self.show(source)
         if len(views[0].k) != batch_size:
             raise ValueError(
-                f"source of {len(views[0].k)} rows: expected batch_size = {batch_size}; give every row its own"
+                f"source of {len(views[0].k)} rows: expected batch_size = {batch_size}; give one for each row"
             )
         return EncoderDecoderState(views, [cache() for _ in self.decoder], self.context_length)
 
     def forward(
         self, tokens: Tensor, state: EncoderDecoderState | None = None, source: Tensor | None = None
     ) -> tuple[Tensor, EncoderDecoderState | None]:
-        """See `LanguageModel.__call__`. Without a state, as in training, the source (B, S) is given here.
+        """See `LanguageModel.__call__`. Without a state, as in training, pass the source (B, S) here.
 
-        Raises ValueError for a source as `start`, and where a row would outgrow the context.
+        Raises ValueError for a source as `start` does, and if a row would exceed the context.
         """
         x, state = self.hidden(tokens, state, source=source)
         return self.head(x), state
@@ -164,9 +165,9 @@ class EncoderDecoder(nn.Module):
         vectors: Tensor | None = None,
         source: Tensor | None = None,
     ) -> tuple[Tensor, EncoderDecoderState | None]:
-        """See `HiddenModel.hidden`. The source, and errors, as in `forward`."""
+        """See `HiddenModel.hidden`. For the source and the errors, see `forward`."""
         if state is not None and source is not None:
-            raise ValueError("source: expected none beside a state, which has one of its own; hand it to start")
+            raise ValueError("source: expected none beside a state, which has its own; pass it to start")
         views = self.show(source) if state is None else state.sources
         caches = state.caches if state is not None else [NO_CACHE] * len(self.decoder)
         positions = positions_of(tokens, self.context_length, None if state is None else state.places, "the target of ")
@@ -178,7 +179,7 @@ class EncoderDecoder(nn.Module):
         return self.decoder_norm(x), state
 
     def encode(self, source: Tensor) -> tuple[Tensor, Positions]:
-        """The memory of a source (B, S), as (B, S, D), with its positions."""
+        """Encode a source (B, S): the memory (B, S, D) and its positions."""
         positions = positions_of(source, self.context_length, what="the source of ")
         x = self._read(source, positions)
         for block in self.encoder:
@@ -189,13 +190,13 @@ class EncoderDecoder(nn.Module):
         """Keys and values of a source (B, S) for each block of the decoder."""
         if source is None or not source.numel():
             given = "None" if source is None else "no tokens"
-            raise ValueError(f"source = {given}: expected the sentence to look at; give its tokens (B, S)")
+            raise ValueError(f"source = {given}: expected the source text; give its tokens (B, S)")
         memory, positions = self.encode(source)
         return [block.cross.show(memory, positions) for block in self.decoder]
 
     @torch.no_grad()
     def alignment(self, tokens: Tensor, source: Tensor) -> Tensor:
-        """The weights with which each cross-attention looks at the source while it reads the tokens: (L, B, H, T, S)."""
+        """The cross-attention weights of target tokens (B, T) on source tokens (B, S): (L, B, H, T, S)."""
         asked: list[Tensor] = []
         hooks = [block.cross.to_q.register_forward_hook(lambda _, __, q: asked.append(q)) for block in self.decoder]
         try:
@@ -207,21 +208,20 @@ class EncoderDecoder(nn.Module):
         for q, view in zip(asked, self.show(source), strict=True):
             q = rearrange(q, "B T (H K) -> B H T K", H=self.config.n_heads)
             each_slot = torch.eye(view.k.shape[2], dtype=q.dtype, device=q.device).expand(*view.k.shape[:3], -1)
-            found.append(
-                attend_plainly(q, view._replace(v=each_slot), tokens, causal=False)
-            )  # the mean of one-hot values: the weights
+            # with one-hot values, the output of attention is its weights
+            found.append(attend_plainly(q, view._replace(v=each_slot), tokens, causal=False))
         return torch.stack(found)
 
     def _read(self, tokens: Tensor, positions: Positions, vectors: Tensor | None = None) -> Tensor:
-        """The vectors (B, T, D) that enter the first block; `vectors` replace the embeddings of the tokens (B, T)."""
+        """The input (B, T, D) of the first block; `vectors`, if given, replace the embeddings of the tokens (B, T)."""
         embedded = self.embed(tokens.clamp(min=0)) if vectors is None else vectors
         return self.dropout(embedded * math.sqrt(self.config.d_model) + self.embed_positions(positions.ids))
 
     def _initialize(self) -> None:
-        """Matrices that keep the variance of what passes through (Glorot and Bengio 2010); embeddings of variance 1 once scaled.
+        """Xavier weights, which preserve variance (Glorot and Bengio 2010); embeddings of variance 1 after scaling.
 
-        The last norm starts with a small gain, so that logits start with a standard deviation of 0.2 and the first
-        guess is near uniform.
+        With pre-norm, the last norm starts with a small gain: initial logits have a standard deviation of 0.2, so the
+        first predictions are nearly uniform.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -262,5 +262,5 @@ def build_norm(c: EncoderDecoderConfig) -> LayerNorm:
 
 
 def _rows_of(positions: Tensor, rows: Tensor) -> Tensor:
-    """The positions (B or 1, 1, S) of those rows; where all rows share them, they still do."""
+    """Select rows of positions (B or 1, 1, S); positions that all rows share remain shared."""
     return positions if len(positions) == 1 else positions[rows]

@@ -1,7 +1,7 @@
-"""Evaluation mode: no dropout, for as long as somebody reads or writes with a model.
+"""Evaluation mode as a context manager: no dropout while a model reads or generates.
 
-Uses are counted: contexts may overlap and end in any order, as streams of one model do, and the last one restores every
-module's mode.
+The contexts of a module are counted. So they may overlap and end in any order, as streams of one model do; the last one
+restores the module's former mode.
 """
 
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from minillm.models.language_model import LanguageModel
 
 @dataclass
 class _Use:
-    """A module in evaluation mode: by how many, and the mode that it returns to after the last of them."""
+    """A module in evaluation mode: the number of contexts that use it, and the mode to restore."""
 
     training: bool
     n: int = 0
 
 
-# subtle: beside the modules and not in them, so that a copy or a pickle of a module has no part in it
+# subtle: stored outside the modules, so that copies and pickles of a module do not contain the count
 _uses: "WeakKeyDictionary[nn.Module, _Use]" = WeakKeyDictionary()
 
 

@@ -1,11 +1,11 @@
-"""Heads of an encoder: layers that turn its vectors into answers to different questions.
+"""Heads of an encoder: output layers for masked tokens, classes, and sentence vectors.
 
-    which token?        embed^T norm(f(dense(x))) + bias     at every place (Devlin et al. 2019)
-    which class?        head(tanh(dense(x of the first token)))     of a text, or of a pair: does the second follow the first?
-    what is it like?    mean of x over the tokens, scaled to length 1     cosines compare texts (Reimers and Gurevych 2019)
+    masked token       embed^T norm(f(dense(x))) + bias          at every place (Devlin et al. 2019)
+    class              head(tanh(dense(x of the first token)))   of a text, or of a pair (does the second follow?)
+    sentence vector    mean of x over the tokens, scaled to length 1; cosines compare texts (Reimers and Gurevych 2019)
 
-Every text begins with END, so the first token is the same for all of them and has nothing else to tell than what it
-saw. Read `encoder` before.
+Every text begins with the same token, END, so the vector of the first token depends only on the rest of the text. Read
+before: `encoder`.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ from minillm.layers.norm import LayerNorm
 
 
 class MaskedHead(nn.Module):
-    """(..., D) -> logits (..., V): scores a token by the embedding that it is read with, so the table is learned from both sides."""
+    """Hidden vectors (..., D) -> logits (..., V); the weight of the last layer is the embedding (tied)."""
 
     def __init__(self, embed: nn.Embedding, activation: Callable[[Tensor], Tensor], norm_eps: float, gain: float = 1.0):
-        """`gain`: initial gain of the norm; below 1 where embeddings start large, so that the first guess is near uniform."""
+        """`gain`: initial gain of the norm; below 1 for large initial embeddings, so first guesses are near uniform."""
         super().__init__()
         self.dense = nn.Linear(embed.embedding_dim, embed.embedding_dim)
         self.activation = activation
@@ -35,7 +35,7 @@ class MaskedHead(nn.Module):
 
 
 class PooledHead(nn.Module):
-    """Vectors (B, T, D) of tokens (B, T) -> logits (B, C) of C classes."""
+    """Classification head: vectors (B, T, D) of tokens (B, T) -> logits (B, C) of C classes."""
 
     def __init__(self, d_model: int, n_classes: int, dropout: float, init_std: float):
         super().__init__()
@@ -46,7 +46,7 @@ class PooledHead(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def pool(self, hidden: Tensor, tokens: Tensor) -> Tensor:
-        """Pooling: the transformed vector of each row's first token, behind any padding: (B, T, D) -> (B, D)."""
+        """Pooling: transform the vector of each row's first token after any padding: (B, T, D) -> (B, D)."""
         first = (tokens >= 0).int().argmax(1)  # (B,)
         return torch.tanh(self.dense(hidden[torch.arange(len(tokens), device=tokens.device), first]))
 
@@ -55,9 +55,9 @@ class PooledHead(nn.Module):
 
 
 class Classifier(nn.Module):
-    """An encoder that answers one question about a text: tokens (B, T) -> logits (B, C)."""
+    """Text classifier, an encoder with a pooled head: tokens (B, T) -> logits (B, C)."""
 
-    head = None  # there are no logits of tokens
+    head = None  # no logits of tokens
 
     def __init__(self, encoder: nn.Module, n_classes: int):
         super().__init__()
@@ -69,13 +69,13 @@ class Classifier(nn.Module):
 
 
 def sentence_vectors(encoder: nn.Module, tokens: Tensor) -> Tensor:
-    """One vector of length 1 a row, padding left out: tokens (B, T) -> (B, D). A row without any token gets zeros."""
+    """One vector of length 1 for each row, without padding: tokens (B, T) -> (B, D). Rows without tokens get zeros."""
     filled = (tokens >= 0)[..., None]  # (B, T, 1)
     mean = encoder.hidden(tokens).masked_fill(~filled, 0.0).sum(1) / filled.sum(1).clamp(min=1)
     return F.normalize(mean, dim=-1)
 
 
 def nearest(query: Tensor, vectors: Tensor, n: int) -> list[tuple[int, float]]:
-    """(row, cosine) of the n rows of vectors (N, D) that are most like query (D,), the best first; all of length 1."""
+    """(row, cosine) of the n vectors (N, D) most similar to query (D,), the best first; all have length 1."""
     cosines, rows = (vectors @ query).topk(min(n, len(vectors)))
     return list(zip(rows.tolist(), cosines.tolist(), strict=True))

@@ -1,11 +1,11 @@
-"""The n-gram model: the next token is guessed from the last n - 1 by counting what followed them before (Shannon 1948).
+"""The n-gram model: predict the next token from the last n - 1 tokens, by counts of n-grams (Shannon 1948).
 
     P(w | h) = c(h w) / c(h), smoothed,     h = the last n - 1 tokens
 
-Nothing is learned but counts: no weights, no gradient, one reading of the text. Logits are log probabilities, and sum
-to one after every context, seen or not; before anything is counted they are uniform. END is a token like any other, but
-since no document is counted together with the one before it, a context that reaches across an END has never been seen
-and gives way to the part of it that begins with END. Read `ngram_counts` and `smoothing` first.
+Training only counts: no weights, no gradient, one pass over the text. Logits are log probabilities, which are
+normalized after every context, seen or not; before anything is counted they are uniform. END is an ordinary token. No
+n-gram is counted across two documents, so a context with an END inside was never seen, and the model uses the part of
+it that begins with END. Read before: `ngram_counts`, `smoothing`.
 
     python -m minillm.models.ngram "I love machine learning. I love deep learning. You love machine learning."
 """
@@ -25,33 +25,33 @@ from minillm.models.language_model import Rollback
 from minillm.models.ngram_counts import NgramCounts
 from minillm.models.smoothing import SMOOTHINGS
 
-ROWS = 256  # contexts that are looked up together: what followed them all is held at once
+ROWS = 256  # contexts looked up at once; limits the memory for their (ROWS, V) probabilities
 
 
 @dataclass(frozen=True)
 class NgramConfig:
-    """The reach of an n-gram model and what it does about gaps."""
+    """The order of an n-gram model, and its smoothing."""
 
     kind: Literal["ngram"] = "ngram"  # what the model is
-    order: Positive = 3  # tokens of an n-gram: the next one and order - 1 before it
-    smoothing: Annotated[str, Choice(SMOOTHINGS)] = "kneser-ney"  # what is believed about the unseen
-    discount: Annotated[float, Above(0), AtMost(1)] = 0.75  # of kneser-ney: taken from each count
+    order: Positive = 3  # n: length of an n-gram, the next token and n - 1 before it
+    smoothing: Annotated[str, Choice(SMOOTHINGS)] = "kneser-ney"  # rule for the probability of unseen n-grams
+    discount: Annotated[float, Above(0), AtMost(1)] = 0.75  # of kneser-ney: subtracted from each count
     k: Annotated[float, Above(0)] = 0.01  # of add-k: added to each count
-    backoff: Annotated[float, Above(0), AtMost(1)] = 0.4  # of stupid-backoff: the factor for each token less of context
-    context_length: Positive = 256  # tokens in a row of a batch; what the model writes may be longer
+    backoff: Annotated[float, Above(0), AtMost(1)] = 0.4  # of stupid-backoff: factor for each token of context dropped
+    context_length: Positive = 256  # tokens in a row of a training batch; generated text may be longer
 
     def __post_init__(self) -> None:
         validate(self)
         for owner, (_, name) in SMOOTHINGS.items():
             if self.smoothing != owner and getattr(self, name) != getattr(NgramConfig, name):
                 raise ValueError(
-                    f"model.{name} = {getattr(self, name)}: expected none, since model.smoothing = {self.smoothing} does not use it; "
-                    f"leave it out or choose {owner}"
+                    f"model.{name} = {getattr(self, name)}: expected none, "
+                    f"since model.smoothing = {self.smoothing} does not use it; leave it out or choose {owner}"
                 )
 
 
 class NgramState:
-    """The tokens that each row has read. The last n - 1 matter; the others are kept so that any number can be taken back."""
+    """The tokens that each row has read: n - 1 for the next prediction, all others so that `truncate` can go back."""
 
     context_length = None
     rollback: Rollback = "truncate"
@@ -59,12 +59,10 @@ class NgramState:
     def __init__(self, batch_size: int, reach: int, device: torch.device):
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
         self.reach = reach
-        self.tokens = torch.full(
-            (batch_size, reach), EMPTY, device=device
-        )  # (B, reach + S): nothing, then what was read
+        self.tokens = torch.full((batch_size, reach), EMPTY, device=device)  # (B, reach + S): EMPTY, then tokens read
 
     def read(self, tokens: Tensor) -> Tensor:
-        """Append tokens (B, T) but for the EMPTY ones; the last n - 1 tokens at each of them, EMPTY on the left: (B, T, n - 1)."""
+        """Append tokens (B, T) without EMPTY; return the context of each place, (B, T, n - 1), EMPTY on the left."""
         filled = tokens >= 0
         lengths = self.lengths[:, None] + filled.cumsum(1)  # (B, T)
         longest = int(lengths.max()) if lengths.numel() else int(self.lengths.max()) if len(self.lengths) else 0
@@ -104,7 +102,7 @@ class Ngram(nn.Module):
         self.counts = NgramCounts(config.order, vocab_size)
         rule = SMOOTHINGS[config.smoothing]
         self.smooth = rule.make(getattr(config, rule.number))
-        self.register_buffer("like", torch.zeros(()), persistent=False)  # has the device and the dtype of the logits
+        self.register_buffer("like", torch.zeros(()), persistent=False)  # for the device and dtype of the logits
 
     def start(self, batch_size: int) -> NgramState:
         """A state that has read nothing."""
@@ -119,7 +117,7 @@ class Ngram(nn.Module):
         return logits, state
 
     def probabilities(self, contexts: Tensor) -> Tensor:
-        """P(w | h) for contexts (N, n - 1), EMPTY on the left where there are fewer tokens: (N, V) float64."""
+        """P(w | h) for contexts (N, n - 1), shorter ones with EMPTY on the left: (N, V) float64."""
         self._weigh()
         p = self.like.new_full((1, self.vocab_size), 1 / self.vocab_size, dtype=torch.float64)
         p = self.smooth(p, self.counts.followers(contexts.new_empty(1, 0))).expand(len(contexts), -1)
@@ -128,13 +126,13 @@ class Ngram(nn.Module):
         return self.smooth.normalize(p)
 
     def count(self, batch: Batch) -> int:
-        """Count all n-grams that end in a target, after as much context as its row has; how many targets there were."""
+        """Count all n-grams of a batch that end in a target; return the number of targets."""
         text, counted = _text(*batch)
         self.counts.add(text, counted)
         return int(counted.sum())
 
     def _weigh(self) -> None:
-        """Work out what smoothing takes for counts, where something was counted or loaded since it was done last."""
+        """Compute the counts that smoothing uses, if n-grams were counted or loaded since the last time."""
         levels = self.counts.levels
         if any(level.weights is None for level in levels):
             for level, weights in zip(levels, self.smooth.weights(self.counts), strict=True):
@@ -142,10 +140,10 @@ class Ngram(nn.Module):
 
 
 def _text(tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The texts of a batch (B, T) without gaps, (B, T + 1) int, and which of their tokens are targets, (B, T + 1) bool."""
+    """The texts of a batch (B, T) without EMPTY inside, (B, T + 1) int, and a mask of the targets, (B, T + 1) bool."""
     filled, (B, T) = tokens >= 0, tokens.shape
     learned = filled & (targets != IGNORE)
-    # a target stands one place after its token, and what is no token goes to the last column
+    # a target is one place after its token; places without a token go to the last column, which is dropped
     places = filled.cumsum(1)
     of_tokens, of_targets = (places - 1).where(filled, T + 1), places.where(learned, T + 1)
     text = (
@@ -159,9 +157,9 @@ def _text(tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def frequency_table(text: str, order: int = 3) -> list[tuple[tuple[str, ...], int]]:
-    """The n-grams of words within each sentence, in the order of the alphabet, and how often each occurs.
+    """The n-grams of words within sentences, sorted alphabetically, with their counts.
 
-    Raises ValueError for an order below 1 and where no sentence has so many words.
+    Raises ValueError for an order below 1, and if no sentence has `order` words.
     """
     NgramConfig(order=order)
     sentences = [re.findall(r"[\w'-]+", sentence) for sentence in re.split(r"[.!?\n]+", text)]
@@ -179,9 +177,9 @@ def frequency_table(text: str, order: int = 3) -> list[tuple[tuple[str, ...], in
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print the table of a text as a textbook shows it."""
-    parser = Parser(description="Which words follow which, and how often.")
-    parser.add_argument("text", help="sentences, ended by . ! or ?")
+    """Print the n-gram table of a text."""
+    parser = Parser(description="Count the n-grams of words in a text.")
+    parser.add_argument("text", help="sentences that end with . ! or ?")
     parser.add_argument("--order", type=int, default=3, help="words in an n-gram (default 3)")
     args = parser.parse(argv)
     try:

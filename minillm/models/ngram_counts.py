@@ -1,12 +1,12 @@
 """Counts of n-grams: every sequence of up to n tokens, in sorted arrays.
 
-An m-gram is one integer: the place of its first m - 1 tokens among all (m - 1)-grams, then its last token,
+The key of an m-gram is one integer: the index of its first m - 1 tokens among all (m - 1)-grams, then its last token,
 
-    key(w1 ... wm) = place(w1 ... wm-1) * 2^bits + wm        place(g) = index of key(g) among the sorted keys of its length
+    key(w1 ... wm) = place(w1 ... wm-1) * 2^bits + wm        place(g) = index of key(g) in the sorted keys of its length
 
-So a key fits in 63 bits however long the n-gram and however large the vocabulary, a binary search leads from a sequence
-to a longer one, and all that ever followed a context lies side by side. Twelve bytes an n-gram. Pauls and Klein (2011),
-"Faster and smaller n-gram language models", compare this trie of sorted arrays with others.
+So a key fits in 63 bits for any order and vocabulary, a binary search extends an n-gram by one token, and all
+continuations of a context are contiguous. An n-gram takes twelve bytes. Pauls and Klein (2011), "Faster and smaller
+n-gram language models", compare this trie of sorted arrays with others.
 """
 
 from typing import NamedTuple
@@ -16,22 +16,22 @@ from torch import Tensor, nn
 
 from minillm.constants import EMPTY
 
-MOST = 2**22  # at most so many places of a text are sorted together: more need more memory, fewer more merging
-PART = 2**20  # n-grams of a long array that are looked at together
+MOST = 2**22  # tokens of a text that are sorted at once: more need more memory, fewer need more merging
+PART = 2**20  # n-grams of a long array that are processed at once
 
 
 class Followers(NamedTuple):
-    """Counts of the tokens after each of N contexts: a sparse (N, V) table with K entries."""
+    """Counts of the tokens that follow each of N contexts: a sparse (N, V) table with K entries."""
 
     rows: Tensor  # (K,) long
     tokens: Tensor  # (K,) long
     counts: Tensor  # (K,) float64, above zero
-    totals: Tensor  # (N, 1) float64: the sum of a row's counts; 0 for a context that nothing has followed
-    kinds: Tensor  # (N, 1) float64: how many different tokens followed
+    totals: Tensor  # (N, 1) float64: sum of a row's counts; 0 for a context without followers
+    kinds: Tensor  # (N, 1) float64: number of different followers
 
 
 def _sort(numbers: Tensor) -> Tensor:
-    """Ascending, in place where it can be; numpy sorts integers ten times as fast as torch on a processor."""
+    """Sort ascending, in place on the CPU, where numpy sorts integers ten times as fast as torch."""
     if numbers.device.type != "cpu":
         return numbers.sort().values
     numbers.numpy().sort()
@@ -39,12 +39,12 @@ def _sort(numbers: Tensor) -> Tensor:
 
 
 def _order(numbers: Tensor) -> Tensor:
-    """The places of the numbers from the least to the largest."""
+    """The indices that sort the numbers in ascending order."""
     return numbers.argsort() if numbers.device.type != "cpu" else torch.from_numpy(numbers.numpy().argsort())
 
 
 def _below(numbers: Tensor, borders: Tensor) -> Tensor:
-    """Count the ascending numbers below each border; numpy is faster where these ascend as well."""
+    """For each border, count the numbers (ascending) below it; numpy is faster if the borders ascend too."""
     if numbers.device.type != "cpu":
         return torch.searchsorted(numbers, borders)
     return torch.from_numpy(numbers.numpy().searchsorted(borders.numpy()))
@@ -54,8 +54,8 @@ class Level(nn.Module):
     """All n-grams of one length."""
 
     keys: Tensor  # (K,) long, ascending
-    counts: Tensor  # (K,) int: how often each has occurred; 0 for one that was only ever read as a context
-    weights: Tensor | None  # (K,) the counts as smoothing wants them; None: not yet asked for since the last change
+    counts: Tensor  # (K,) int: occurrences of each; 0 if it only occurred as a context
+    weights: Tensor | None  # (K,) the counts for smoothing; None: not computed since the last change
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,18 +65,16 @@ class Level(nn.Module):
         self.register_load_state_dict_pre_hook(_make_room)
 
     def find(self, keys: Tensor) -> Tensor:
-        """The place of each key (N,), EMPTY where there is no such n-gram."""
-        order = _order(
-            keys
-        )  # neighbors lie near each other, so that most of what the search reads is in the cache already
+        """The index of each key (N,), EMPTY for an n-gram that is not here."""
+        order = _order(keys)  # sorted, so that successive searches read memory that is in the processor's cache
         keys = keys.gather(0, order)
         places = _below(self.keys, keys)
         return torch.empty_like(places).scatter_(0, order, places.where(self._holds(places, keys), EMPTY))
 
     def insert(self, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Make sure that all these n-grams are here, new ones with count 0. keys: ascending, none twice.
+        """Insert the n-grams that are missing, with count 0. keys: ascending, without duplicates.
 
-        Returns the places of `keys`, and for each new one how many old n-grams are below it.
+        Returns the indices of all `keys`, and for each new one the number of old n-grams below it.
         """
         places = _below(self.keys, keys)
         new = ~self._holds(places, keys)
@@ -84,7 +82,7 @@ class Level(nn.Module):
         places += new.cumsum(0) - new.long()
         old = torch.ones(len(self.keys) + len(keys), dtype=torch.bool, device=keys.device)
         old[places.masked_select(new)] = False
-        # one after the other, so that no more than one array is there twice
+        # one array after the other, so that only one exists twice at a time
         self.keys = torch.empty_like(old, dtype=torch.long).masked_scatter_(old, self.keys).masked_scatter_(~old, keys)
         self.counts = torch.zeros_like(old, dtype=torch.int).masked_scatter_(old, self.counts)
         return places, below
@@ -96,7 +94,7 @@ class Level(nn.Module):
 
 
 def _make_room(level: Level, state_dict: dict, prefix: str, *_: object) -> None:
-    """Before a checkpoint is copied in: as many n-grams as it has."""
+    """Before a checkpoint is loaded, resize the arrays to its number of n-grams."""
     level.weights = None
     for name in ("keys", "counts"):
         if prefix + name in state_dict:
@@ -112,12 +110,12 @@ class NgramCounts(nn.Module):
         self.levels = nn.ModuleList(Level() for _ in range(order))
 
     def add(self, text: Tensor, counted: Tensor) -> None:
-        """Count every n-gram that ends where `counted` (B, S) is true. text: (B, S) long; no n-gram reaches across an EMPTY.
+        """Count every n-gram that ends where `counted` (B, S) is true. text: (B, S) long; no n-gram contains EMPTY.
 
-        The others are entered too, with what count they have, since longer n-grams begin with them.
+        The other n-grams are inserted too, without a change of their count, since longer n-grams begin with them.
         """
         order = len(self.levels)
-        # narrow types, since what is looked up at random should fit in the processor's cache
+        # narrow types, so that arrays with random access fit in the processor's cache
         flat, counted = (nn.functional.pad(x, (0, order), value=EMPTY).flatten() for x in (text.int(), counted.char()))
         n_parts = -(-len(flat) // min(MOST, 2 ** ((63 - self.bits) // 2)))
         n = -(-len(flat) // max(1, n_parts))
@@ -125,15 +123,15 @@ class NgramCounts(nn.Module):
             self._add(flat[first : first + n + order], counted[first : first + n + order], min(n, len(flat) - first))
 
     def _add(self, flat: Tensor, counted: Tensor, n: int) -> None:
-        """Count the n-grams that begin in the first n places of a text.
+        """Count the n-grams that begin at the first n places of a text.
 
-        They are sorted by their first token, by two, by three: what is sorted is one number for each place,
+        The places are sorted by their first token, then by their first two, and so on, as one number for each place:
 
             (rank of the m tokens that begin there | the next token | the place),    negative if the next token is EMPTY
         """
         bits, last = (n - 1).bit_length(), (1 << self.bits) - 1
         starts, ranks = torch.arange(n, device=flat.device), torch.zeros(n, dtype=torch.long, device=flat.device)
-        before = ranks[:1]  # the place in the table of each different context
+        before = ranks[:1]  # the index of each different context
         for m, level in enumerate(self.levels):
             packed = _sort(self._keys(ranks, flat.gather(0, starts + m)) << bits | starts)
             packed = packed[_below(packed, packed.new_zeros(1)) :]
@@ -149,22 +147,22 @@ class NgramCounts(nn.Module):
             level.weights = None
 
     def _move(self, level: Level, below: Tensor, n: int) -> None:
-        """Let n-grams point to where their prefixes are now: of n prefixes `below` were below each new one."""
+        """Update keys after new prefixes were inserted: of n old prefixes, `below` are below each new one."""
         borders = nn.functional.pad(below, (1, 1))
         borders[-1] = n
-        up = torch.repeat_interleave(borders.diff().int())  # (n,) by how many places each prefix has moved
+        up = torch.repeat_interleave(borders.diff().int())  # (n,) how far each prefix has moved
         for part in level.keys.split(PART):
             part += up.gather(0, part >> self.bits).long() << self.bits
 
     def find(self, grams: Tensor) -> Tensor:
-        """The place of each m-gram (N, m) among those of its length, EMPTY where it has not occurred: (N,)."""
+        """The index of each m-gram (N, m) among all m-grams, (N,); EMPTY if it has not occurred."""
         places = grams.new_zeros(len(grams))
         for level, tokens in zip(self.levels, grams.unbind(1), strict=False):
             places = level.find(self._keys(places, tokens))
         return places
 
     def followers(self, contexts: Tensor) -> Followers:
-        """Look up the followers of contexts (N, m), m < order: none for one that has not occurred or has an EMPTY in it."""
+        """The followers of contexts (N, m), m < order; none for a context that has not occurred or contains EMPTY."""
         level, places = self.levels[contexts.shape[1]], self.find(contexts)
         first, end = (torch.searchsorted(level.keys, border << self.bits) for border in (places, places + 1))
         n = end - first
@@ -178,20 +176,21 @@ class NgramCounts(nn.Module):
         return Followers(rows, level.keys[entries] & ((1 << self.bits) - 1), counts, totals[:, None], kinds[:, None])
 
     def occurrences(self) -> list[Tensor]:
-        """Occurrences of each n-gram of each length."""
+        """The number of occurrences of each n-gram, for each length."""
         return [level.counts for level in self.levels]
 
     def predecessors(self) -> list[Tensor]:
-        """The same for the longest n-grams; for each shorter one how many different tokens it has followed (Kneser and Ney 1995).
+        """Counts for Kneser-Ney (1995): for shorter n-grams, the number of different tokens before them.
 
-        An occurrence with nothing before it, at the beginning of a text, counts as a predecessor of its own.
+        The longest n-grams keep their occurrences. Each occurrence at the beginning of a text counts as one
+        predecessor.
         """
         weights, links = [], torch.zeros_like(self.levels[0].keys, dtype=torch.int)
         for shorter, longer in zip(self.levels, self.levels[1:], strict=False):
             weights.append(shorter.counts.clone())
             parts = []
             for keys, counts in zip(longer.keys.split(PART), longer.counts.split(PART), strict=True):
-                # the longer n-gram without its first token: what its prefix without the first token was continued to
+                # the longer n-gram without its first token: its prefix without the first token, then its last token
                 part = shorter.find(
                     self._keys(links.gather(0, keys >> self.bits).long(), keys & ((1 << self.bits) - 1))
                 )
@@ -201,7 +200,7 @@ class NgramCounts(nn.Module):
         return [*weights, self.levels[-1].counts]
 
     def table(self, m: int) -> tuple[Tensor, Tensor]:
-        """All m-grams that have occurred, (K, m) in ascending order, and how often, (K,)."""
+        """All m-grams that have occurred, (K, m) in ascending order, and their counts, (K,)."""
         places, columns = torch.arange(len(self.levels[m - 1].keys), device=self.levels[0].keys.device), []
         for level in reversed(self.levels[:m]):
             columns.append(level.keys[places] & ((1 << self.bits) - 1))
@@ -210,5 +209,5 @@ class NgramCounts(nn.Module):
         return torch.stack(columns[::-1], 1)[counts > 0], counts[counts > 0]
 
     def _keys(self, places: Tensor, tokens: Tensor) -> Tensor:
-        """Negative, and so nowhere to be found, where either is EMPTY."""
+        """Keys from the indices of prefixes and the last tokens; negative, so never found, if either is EMPTY."""
         return (places << self.bits) | tokens

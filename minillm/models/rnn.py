@@ -1,10 +1,10 @@
 """The recurrent language model: tanh RNN, LSTM or GRU, stacked.
 
-    x = embed(token);   x = layer(x, state) for every layer;   logits = head(x)              Mikolov et al. 2010; Zaremba et al. 2014
+    x = embed(token);   x = layer(x, state) for every layer;   logits = head(x)
 
-What it has read is a vector or two a layer, however long the text: a token costs the same after ten as after a million.
-The price is that training must walk the text step by step, and that all of the past has to fit into those vectors. Read
-`layers/recurrent.py` first.
+Mikolov et al. 2010; Zaremba et al. 2014. The state is one or two vectors for each layer, whatever the length of the
+text, so a token costs the same after ten tokens as after a million. In return, training must process the text step by
+step, and these vectors must summarize the whole past. Read before: `layers/recurrent.py`.
 """
 
 from dataclasses import dataclass
@@ -25,21 +25,21 @@ class RNNConfig:
     """The shape of a recurrent model."""
 
     kind: Literal["rnn"] = "rnn"  # what the model is
-    cell: Annotated[str, Choice(CELLS)] = "lstm"  # how a layer rewrites its state at each token
-    n_layers: Positive = 2  # layers, each reading what the one below says
+    cell: Annotated[str, Choice(CELLS)] = "lstm"  # kind of layer
+    n_layers: Positive = 2  # layers; each reads the output of the layer below
     d_hidden: Positive = 256  # width of each layer's state
     d_embed: Count = 0  # width of the embedding; 0: d_hidden
-    context_length: Positive = 128  # tokens of a training row: gradients reach no further back; writing has no limit
-    tied: bool = True  # the head's weight is the embedding
-    dropout: Annotated[float, Between(0, 0.99)] = 0.0  # of embeddings and of what each layer says, never of the state
-    init_embed: Annotated[float, AtLeast(0)] = 0.1  # of the normal distribution that embeddings and the head start from
+    context_length: Positive = 128  # tokens of a training row, and reach of gradients; generation has no limit
+    tied: bool = True  # share one weight between embedding and head
+    dropout: Annotated[float, Between(0, 0.99)] = 0.0  # probability, for embeddings and layer outputs, not states
+    init_embed: Annotated[float, AtLeast(0)] = 0.1  # standard deviation of initial embeddings and head
 
     def __post_init__(self) -> None:
         validate(self)
         if self.tied and self.d_embed not in (0, self.d_hidden):
             raise ValueError(
-                f"model.d_embed = {self.d_embed}: expected d_hidden = {self.d_hidden} (or 0, which means the same) for a head that is the "
-                "embedding; change one, or set tied = false"
+                f"model.d_embed = {self.d_embed}: expected d_hidden = {self.d_hidden} (or 0, which means the same) "
+                "for a head that is the embedding; change one, or set tied = false"
             )
 
 
@@ -58,15 +58,16 @@ class RNNState:
         self.layers = [tuple(part[rows] for part in layer) for layer in self.layers]
 
     def truncate(self, lengths: Tensor) -> None:
-        """See `State.truncate`. Raises ValueError wherever a token would be taken back: it is blended into the state for good."""
+        """See `State.truncate`. Raises ValueError for any token to take back: a recurrent state cannot remove it."""
         if not torch.equal(lengths, self.lengths):
             raise ValueError(
-                f"lengths = {lengths.tolist()}: expected exactly the tokens read, {self.lengths.tolist()}; a recurrent state sums "
-                "up all that it has read and cannot take a token back; read the shorter text from its beginning"
+                f"lengths = {lengths.tolist()}: expected exactly the tokens read, {self.lengths.tolist()}; "
+                "a recurrent state sums up all that it has read and cannot take a token back; "
+                "read the shorter text from its beginning"
             )
 
     def copy(self) -> "RNNState":
-        """Another state that stays as it is while this one reads on: the only way back. Costs nothing, as no vector is ever changed."""
+        """A second state, which does not change when this one reads on. Copies no vectors: none is changed in place."""
         return RNNState(list(self.layers), self.lengths)
 
     def nbytes(self) -> int:
@@ -74,11 +75,11 @@ class RNNState:
         return sum(part.nbytes for layer in self.layers for part in layer)
 
     def detach(self) -> None:
-        """Forget how the state came about, so that no gradient flows further back."""
+        """Detach the state from the graph, so that no gradient flows further back."""
         self.layers = [tuple(part.detach() for part in layer) for layer in self.layers]
 
     def forget(self, rows: Tensor) -> None:
-        """Start anew in the rows that are marked, (B,) bool."""
+        """Reset the rows marked in `rows`, (B,) bool, to the state of an empty text."""
         self.lengths = self.lengths.masked_fill(rows, 0)
         self.layers = [tuple(part.masked_fill(rows[:, None], 0.0) for part in layer) for layer in self.layers]
 
@@ -87,7 +88,7 @@ class RNN(nn.Module):
     """A `HiddenModel`: tokens (B, T) -> logits (B, T, V)."""
 
     start_options: frozenset[str] = frozenset()
-    context_length = None  # rows may grow without end
+    context_length = None  # no limit
 
     def __init__(self, config: RNNConfig, vocab_size: int):
         super().__init__()
@@ -117,14 +118,13 @@ class RNN(nn.Module):
     def hidden(
         self, tokens: Tensor, state: RNNState | None = None, vectors: Tensor | None = None
     ) -> tuple[Tensor, RNNState | None]:
-        """See `HiddenModel.hidden`; embeddings are d_embed wide, and the vectors that come out d_hidden."""
+        """See `HiddenModel.hidden`; embeddings have width d_embed, hidden vectors d_hidden."""
         if state is not None and len(state.lengths) != len(tokens):
             raise ValueError(
                 f"tokens have {len(tokens)} rows: expected {len(state.lengths)}, as many as the state; start another"
             )
         filled = tokens >= 0
-        # subtle: padding moves behind each row's tokens. There it comes too late to change what is said of them or the
-        # state after them.
+        # subtle: padding is moved behind each row's tokens, where it cannot change outputs or the state after them
         order = None if bool(filled.all()) else (~filled).to(torch.uint8).argsort(dim=1, stable=True)  # (B, T)
         tokens = tokens if order is None else tokens.gather(1, order)
         lengths = filled.sum(1)
@@ -150,7 +150,7 @@ def _in_order(x: Tensor, order: Tensor | None) -> Tensor:
 
 
 class ReadingOn:
-    """An `RNN` with its state filled in, for an objective that knows of none."""
+    """An `RNN` with a state attached, for an objective that passes no state."""
 
     def __init__(self, model: RNN, state: RNNState):
         self.model, self.state = model, state
@@ -163,5 +163,5 @@ class ReadingOn:
 
 
 def _state_after(n_steps: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """The state after each row's number of steps, (B, H): of the one before the first and those after each, (B, H) and (T, B, H)."""
+    """The state of each row after n_steps (B,) steps, (B, H); `after`: the states after each step, (T, B, H)."""
     return torch.cat([before[None], after])[n_steps, torch.arange(len(n_steps), device=n_steps.device)]

@@ -1,15 +1,15 @@
 """Smoothing: probabilities of tokens that an n-gram model has not seen after a context.
 
-Each rule turns the distribution after a shorter context, p(w | h'), into the one after a context h with one more token.
-The first p is uniform, so that no token is impossible. A context that nothing has followed leaves p as it is.
+Each rule computes the distribution after a context h from p(w | h'), where h' is h without its first token. The
+recursion starts from a uniform p, so no token is impossible. A context without followers leaves p unchanged.
 
-    add-k             (c(h w) + k) / (c(h) + k V)                                           Lidstone 1920; k = 1 is Laplace
-    Kneser-Ney        (c(h w) - d) / c(h)  where seen,  + d n(h) / c(h) * p(w | h')         Kneser and Ney 1995, interpolated
-    stupid back-off   c(h w) / c(h)  where seen,  else  b * p(w | h');  scores               Brants et al. 2007
+    add-k             (c(h w) + k) / (c(h) + k V)                                      Lidstone 1920; k = 1: Laplace
+    Kneser-Ney        (c(h w) - d) / c(h)  if seen,  + d n(h) / c(h) * p(w | h')       Kneser and Ney 1995, interpolated
+    stupid back-off   c(h w) / c(h)  if seen,  else  b * p(w | h');  scores            Brants et al. 2007
 
-c(h) sums over what followed h, n(h) is how many different tokens did. Below the highest order the c of Kneser-Ney is
-the number of different tokens before h w: "Francisco" is frequent, but follows nothing but "San". Chen and Goodman
-(1998) compare them all.
+c(h) is the sum of c(h w) over all w, and n(h) the number of different tokens after h. Below the highest order, c in
+Kneser-Ney is the number of different tokens before h w: "Francisco" is frequent, but follows only "San". Chen and
+Goodman (1998) compare these rules.
 """
 
 from collections.abc import Callable
@@ -23,10 +23,10 @@ from minillm.models.ngram_counts import Followers, NgramCounts
 
 
 class Smoothing:
-    """A rule."""
+    """Base of the smoothing rules."""
 
     def weights(self, counts: NgramCounts) -> list[Tensor]:
-        """The c of each n-gram, for each length."""
+        """The count c of each n-gram, for each length."""
         return counts.occurrences()
 
     def __call__(self, shorter: Tensor, seen: Followers) -> Tensor:
@@ -34,13 +34,13 @@ class Smoothing:
         raise NotImplementedError
 
     def normalize(self, p: Tensor) -> Tensor:
-        """Normalize the scores (N, V) of the rule to probabilities."""
+        """Turn the scores (N, V) of the rule into probabilities."""
         return p
 
 
 @dataclass(frozen=True)
 class AddK(Smoothing):
-    """Pretend that each token has followed each context k more times."""
+    """Add-k smoothing: add k to the count of each token after each context."""
 
     k: float
 
@@ -53,7 +53,7 @@ class AddK(Smoothing):
 
 @dataclass(frozen=True)
 class KneserNey(Smoothing):
-    """Take a little from each count and hand it to the shorter context."""
+    """Kneser-Ney smoothing: subtract a discount from each count, and give that mass to the shorter context."""
 
     discount: float
 
@@ -68,7 +68,7 @@ class KneserNey(Smoothing):
 
 @dataclass(frozen=True)
 class StupidBackoff(Smoothing):
-    """The longest context that the token has followed decides; the sum is not one until somebody divides by it."""
+    """Stupid back-off: score a token by the longest context that it has followed; `normalize` makes the sum 1."""
 
     backoff: float
 
@@ -82,7 +82,7 @@ class StupidBackoff(Smoothing):
 
 
 class Rule(NamedTuple):
-    """A smoothing with its one number."""
+    """A smoothing rule and its parameter."""
 
     make: Callable[[float], Smoothing]
     number: str  # the key of `NgramConfig` that holds it

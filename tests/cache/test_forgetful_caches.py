@@ -326,7 +326,7 @@ def test_after_a_read_no_more_is_held_than_the_budget(cache):
 
 def test_caches_that_count_positions_themselves_are_refused_where_positions_are_added_to_tokens_or_too_few():
     for positions in ("learned", "sinusoidal"):
-        with pytest.raises(ValueError, match="cache: expected one that leaves positions alone"):
+        with pytest.raises(ValueError, match="cache: expected one that does not renumber positions"):
             decoder(positions=positions).start(1, cache=ROOMY["streaming"])
     with pytest.raises(ValueError, match=r"budget = 32: expected less than model\.context_length = 32"):
         decoder().start(1, cache=partial(StreamingCache, 32))

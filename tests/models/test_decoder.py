@@ -1,4 +1,4 @@
-"""The composed decoder against the GPT of the lesson, and the laws that every choice of its parts has to keep."""
+"""The decoder against the GPT of the lesson, and laws for every choice of its parts."""
 
 import hashlib
 import math
@@ -37,7 +37,7 @@ def test_the_composed_model_is_the_gpt_of_the_lesson_weight_for_weight():
     ids=["gpt-tiny", "moe-tiny", "llama"],
 )
 def test_a_seed_gives_the_same_names_and_weights_for_ever(shape, names, sum_of_waves):
-    """So that a run can be made again after parts of the constructor have moved."""
+    """So a run stays reproducible when the constructor is changed."""
     torch.manual_seed(7)
     named = Decoder(shape, 97).state_dict()
     waves = [float((p.double().flatten() * torch.arange(p.numel()).double().cos()).sum()) for p in named.values()]

@@ -11,7 +11,7 @@ VOCAB = 41
 
 
 def randomized(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """float64 weights of size one, biases and norms included."""
+    """Set all weights to random float64 numbers, biases and norms included; outputs of layers have size about 1."""
     torch.manual_seed(seed)
     model = model.double().eval()
     for parameter in model.parameters():
@@ -20,7 +20,7 @@ def randomized(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 
 
 def copy(mine: Decoder, pairs: dict[str, torch.Tensor]) -> Decoder:
-    """Every weight, none left over."""
+    """Load all weights; none is missing or left over."""
     if mine.config.tied:
         pairs["head.weight"] = pairs["embed.weight"]
     mine.double().eval().load_state_dict(pairs, strict=True)
@@ -39,7 +39,7 @@ def test_gpt_2_gives_the_same_logits_and_gradients(eps):
         "embed_positions.table.weight": theirs.transformer.wpe.weight,
     }
     norms = {"norm": theirs.transformer.ln_f}
-    linears = {}  # subtle: GPT-2 keeps its matrices the other way round
+    linears = {}  # subtle: GPT-2 stores its matrices transposed
     for i, block in enumerate(theirs.transformer.h):
         norms |= {f"blocks.{i}.norm_1": block.ln_1, f"blocks.{i}.norm_2": block.ln_2}
         linears |= {f"blocks.{i}.attention.to_out": block.attn.c_proj}

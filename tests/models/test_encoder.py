@@ -1,4 +1,4 @@
-"""The encoder against the BERT of the lesson, and the laws that it keeps whatever its parts: both sides are seen, padding is not."""
+"""The encoder against the BERT of the lesson; for all parts, every token attends to both sides and not to padding."""
 
 import math
 
@@ -74,7 +74,7 @@ def test_order_counts_and_so_does_the_segment(shape):
 
 
 def pad(texts: list[torch.Tensor], where: str, length: int) -> torch.Tensor:
-    """The texts as one batch with EMPTY at places of all sorts."""
+    """The texts as one batch, with EMPTY before, between and after the tokens."""
     batch = torch.full((len(texts), length), -1)
     for row, text in zip(batch, texts, strict=True):
         n, free = len(text), length - len(text)

@@ -13,7 +13,7 @@ SIZES = {"n_layers": 3, "d_model": 35, "n_heads": 5, "d_ff": 53, "context_length
 
 
 def bert(kind: type, activation: str = "gelu", eps: float = 1e-12, **more) -> torch.nn.Module:
-    """float64 weights of size one, biases and norms included, dropout off."""
+    """A BERT of transformers with random float64 weights, biases and norms included; dropout is off."""
     torch.manual_seed(0)
     c = BertConfig(
         vocab_size=VOCAB,
@@ -33,7 +33,7 @@ def bert(kind: type, activation: str = "gelu", eps: float = 1e-12, **more) -> to
 
 
 def weights_of(theirs: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The encoder's weights by our names."""
+    """The weights of transformers, by the names of our encoder."""
     e = theirs.bert.embeddings
     weights = {
         "embed": e.word_embeddings,
@@ -63,7 +63,7 @@ def weights_of(theirs: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def encoder(weights: dict[str, torch.Tensor], **changes) -> Encoder:
-    """Every weight, none left over."""
+    """Load all weights; none is missing or left over."""
     mine = Encoder(EncoderConfig(**(SIZES | changes)), VOCAB - 1).double().eval()
     mine.load_state_dict(weights, strict=True)
     return mine

@@ -1,4 +1,4 @@
-"""The encoder-decoder against the transformer of the lesson, against torch's own, and the laws that it shares with every model."""
+"""The encoder-decoder against the transformer of the lesson and that of torch, and laws of all models."""
 
 import math
 from functools import partial
@@ -25,7 +25,7 @@ each_place = pytest.mark.parametrize("norm_place", ["post", "pre"])
 
 
 def encoder_decoder(seed: int = 0, **changes) -> EncoderDecoder:
-    """Two and two layers of five heads of three; biases and norms are random too."""
+    """Two layers in each stack, five heads of width three; biases and norms are random too."""
     torch.manual_seed(seed)
     sizes = {"n_layers": 2, "d_model": 15, "n_heads": 5, "d_ff": 17, "context_length": 13, "dropout": 0.0}
     model = EncoderDecoder(EncoderDecoderConfig(**(sizes | changes)), VOCAB).double().eval()
@@ -36,7 +36,7 @@ def encoder_decoder(seed: int = 0, **changes) -> EncoderDecoder:
 
 
 def ragged(lengths: list[int], width: int, seed: int = 7, where: str = "right") -> torch.Tensor:
-    """Rows of these many random tokens, the rest of them EMPTY."""
+    """Random tokens, one row for each length, filled up with EMPTY."""
     batch = torch.full((len(lengths), width), -1)
     for i, n in enumerate(lengths):
         row = tokens(1, n, seed + i)[0]
@@ -47,7 +47,7 @@ def ragged(lengths: list[int], width: int, seed: int = 7, where: str = "right") 
 
 
 def greedy(model: EncoderDecoder, source: torch.Tensor, n: int, end_id: int | None = None) -> list[list[int]]:
-    """What `generate` writes after token 0."""
+    """The greedy completions of `generate` after token 0."""
     sampler = Sampler(build_pipeline(SamplingConfig(temperature=0.0)))
     how = {
         "max_new_tokens": n,
@@ -235,9 +235,9 @@ def test_the_alignment_is_what_the_cross_attention_weighs_with():
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda m: m(tokens(2, 3)), r"source = None: expected the sentence to look at"),
-        (lambda m: m.start(2), r"source = None: expected the sentence"),
-        (lambda m: m.start(2, tokens(2, 0)), r"source = no tokens: expected the sentence"),
+        (lambda m: m(tokens(2, 3)), r"source = None: expected the source text"),
+        (lambda m: m.start(2), r"source = None: expected the source text"),
+        (lambda m: m.start(2, tokens(2, 0)), r"source = no tokens: expected the source text"),
         (lambda m: m.start(3, tokens(2, 5)), r"source of 2 rows: expected batch_size = 3"),
         (
             lambda m: m.start(2, tokens(2, 14)),

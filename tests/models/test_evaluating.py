@@ -1,4 +1,4 @@
-"""Inference mode is counted: overlapping uses may end in any order, and nothing is left behind."""
+"""Evaluation mode is counted: overlapping contexts may end in any order, and the former mode returns."""
 
 import copy
 import gc
@@ -40,7 +40,7 @@ def test_nothing_is_left_behind_even_after_an_error():
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=24), st.lists(st.booleans(), min_size=3, max_size=3))
 def test_a_model_is_evaluated_until_the_last_of_many_that_overlap_leaves(order, modes):
-    """Contexts are entered and left in any order; some share modules. Dropout returns with the end of the last."""
+    """Contexts begin and end in any order, and some share modules; dropout returns after the last one."""
     model = nn.ModuleList([decoder(**SHAPES["plain"]), nn.Dropout(0.5), nn.Linear(3, 3)])
     for module, mode in zip(model, modes, strict=True):
         module.train(mode)
@@ -71,7 +71,7 @@ def begin(model: Decoder, prompt: list[int]) -> Iterator:
 
 @pytest.mark.parametrize("ending", ["exhausted", "closed", "thrown", "forgotten"])
 def test_a_stream_writes_the_same_after_another_of_its_model_has_ended(ending):
-    """However the first stream ended; a model in training mode returns to it after the last stream."""
+    """For every way to end the first stream, a model in training mode returns to it after the last stream."""
     model = decoder(**SHAPES["plain"], dropout=0.5)
     expected = written(begin(model.eval(), [4, 5]))
     model.train()

@@ -1,4 +1,4 @@
-"""The contract of language models: what `start` takes is declared, and hidden vectors are what embeddings go in for."""
+"""The contract of language models: `start_options` are right, and `vectors` replace embeddings in `hidden`."""
 
 from functools import partial
 
@@ -21,7 +21,7 @@ def recurrent(**how) -> RNN:
 
 
 class Translating(EncoderDecoder):
-    """An encoder-decoder whose source is always the same, so that it can be read as the others are."""
+    """An encoder-decoder with a constant source, so that tests can call it like the other models."""
 
     def hidden(self, tokens, state=None, vectors=None, source=None):
         return super().hidden(tokens, state, vectors, SOURCE if state is None else None)
@@ -51,7 +51,7 @@ every_hidden_model = pytest.mark.parametrize("make", HIDDEN.values(), ids=HIDDEN
 
 
 def with_gaps() -> torch.Tensor:
-    """Three texts with EMPTY on the left, on the right and between."""
+    """Three texts with EMPTY on the left, on the right and inside."""
     text = tokens(3, 9)
     text[0, :3], text[1, -2:], text[2, 4:6] = EMPTY, EMPTY, EMPTY
     return text

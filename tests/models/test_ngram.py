@@ -38,7 +38,7 @@ def config(order, smoothing):
 
 
 def batch(rows, width=None):
-    """Rows of one batch: each token but the last is read, each but the first is a target."""
+    """A batch of rows: the tokens are all but the last of a row, the targets all but the first."""
     width = width or max([len(row) for row in rows], default=0)
     padded = torch.tensor([row + [EMPTY] * (width - len(row)) for row in rows], dtype=torch.long).view(len(rows), width)
     targets = padded[:, 1:].masked_fill(padded[:, 1:] == EMPTY, IGNORE)
@@ -59,7 +59,7 @@ def after(model, history):
 
 
 def scores_of_the_lesson(kind, order, rows, history):
-    """What a rule of the lesson gives to each token after a history."""
+    """The score of each token after a history, by a rule of the lesson."""
     (rule, counting), (_, amount) = RULES[kind], AMOUNTS[kind]
     context, counts = tuple(history[max(0, len(history) - order + 1) :]), counting(rows, order)
     return torch.tensor([rule(token, context, counts, V, amount) for token in range(V)], dtype=torch.float64)
@@ -115,7 +115,7 @@ def test_before_anything_is_counted_the_perplexity_is_exactly_the_size_of_the_vo
 
 
 def test_a_token_that_follows_only_one_other_is_unlikely_elsewhere():
-    """The reason for Kneser-Ney: what matters after an unknown context is how many contexts a token is known in."""
+    """The idea of Kneser-Ney: after an unknown context, the number of contexts of a token matters, not its count."""
     san, francisco, glasses = 0, 1, 2
     rows = [[san, francisco]] * 9 + [[3, glasses], [4, glasses], [5, glasses]]
     for smoothing, likelier in (("kneser-ney", glasses), ("add-k", francisco), ("stupid-backoff", francisco)):

@@ -25,7 +25,7 @@ every_cell = pytest.mark.parametrize("cell", CELLS)
 
 
 def rnn(seed: int = 0, **changes) -> RNN:
-    """Two layers of seven, in evaluation mode, biases random."""
+    """Two layers of width seven, in evaluation mode, with random biases."""
     torch.manual_seed(seed)
     model = RNN(RNNConfig(**({"d_hidden": 7, "init_embed": 0.8} | changes)), VOCAB).double().eval()
     for parameter in model.parameters():
@@ -81,7 +81,7 @@ def test_no_logit_depends_on_a_later_token_and_each_on_all_before(shape):
 
 
 def scattered(texts: list[torch.Tensor], width: int, where: str) -> torch.Tensor:
-    """Texts with EMPTY between, before or behind their tokens, (B, width)."""
+    """Texts with EMPTY before, between or after their tokens, (B, width)."""
     batch = torch.full((len(texts), width), EMPTY)
     for row, text in zip(batch, texts, strict=True):
         n, free = len(text), width - len(text)
