@@ -21,12 +21,10 @@ from torch import Tensor
 
 from minillm.config.fields import Between, Count, Positive, validate
 from minillm.decoding.generate import begin, check
-from minillm.decoding.padding import pad_left
-from minillm.decoding.rows import Reason
+from minillm.decoding.rows import Reason, pad_left
 from minillm.decoding.sampler import Sampler
 from minillm.decoding.transforms import BANNED
-from minillm.models.evaluating import evaluating
-from minillm.models.language_model import LanguageModel, State, device_of
+from minillm.models.language_model import LanguageModel, State, device_of, evaluating
 
 FORBIDDING = ("banned_tokens", "min_new_tokens", "no_repeat_ngram")  # sampling settings that beam search supports
 

@@ -20,8 +20,7 @@ from minillm.config.fields import Positive, validate
 from minillm.constants import EMPTY
 from minillm.decoding.reader import Reader
 from minillm.decoding.sampler import Sampler
-from minillm.models.evaluating import evaluating
-from minillm.models.language_model import LanguageModel, State
+from minillm.models.language_model import LanguageModel, State, evaluating
 from minillm.models.ngram_counts import Level
 
 LEAST_COST = 0.1  # least cost of a drafted token, in calls of the target: drafting and checking it is never free

@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from minillm.decoding.padding import pad_left
-from minillm.decoding.rows import Completion, Event, Limit, Rows, collect, limit_of
+from minillm.decoding.rows import Completion, Event, Limit, Rows, collect, limit_of, pad_left
 from minillm.decoding.sampler import Sampler
 from minillm.decoding.stopping import Stop
-from minillm.models.evaluating import evaluating
-from minillm.models.language_model import LanguageModel, State, device_of
+from minillm.models.language_model import LanguageModel, State, device_of, evaluating
 
 
 def generate(model: LanguageModel, prompts: Sequence[Sequence[int]], sampler: Sampler, **how) -> list[Completion]:

@@ -3,7 +3,11 @@
 `generate` and `speculative` write several texts side by side. Row i of every tensor and of every state belongs to the
 prompt `numbers[i]`. A text ends at END, at a stop string, at its maximum number of new tokens, or when the context is
 full. Then its row is removed from the batch and from all states, so no step computes finished texts. The engine manages
-its rows itself, and decides with `judge` too. Read before: `sampler`, `stopping`; after: `generate`.
+its rows itself, and decides with `judge` too.
+
+Texts of different lengths are padded with EMPTY, which no model reads. Prompts are padded on the left, so they all end
+in the same column, where the next token is predicted; texts that grow at different rates are padded on the right. Read
+before: `sampler`, `stopping`; after: `generate`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,6 +17,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from minillm.constants import EMPTY
 from minillm.decoding.sampler import Sampler
 from minillm.decoding.stopping import Stop
 
@@ -153,3 +158,30 @@ def limit_of(context_length: int | None, prompt_length: int, max_new_tokens: int
 def logprobs_of(logits: Tensor, tokens: Tensor) -> Tensor:
     """ln p of each token (...) under logits (..., V), in nats: (...) float64."""
     return logits.double().log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+
+
+def pad_right(rows: Sequence[Sequence[int]], room: int = 0) -> Tensor:
+    """Rows that begin in the same column, with `room` columns after the longest, (B, width + room).
+
+    >>> pad_right([[5, 6, 7], [8]], room=1)
+    tensor([[ 5,  6,  7, -1],
+            [ 8, -1, -1, -1]])
+    """
+    padded = torch.full((len(rows), max(map(len, rows)) + room), EMPTY)
+    for filled, row in zip(padded, rows, strict=True):
+        filled[: len(row)] = torch.tensor(row)
+    return padded
+
+
+def pad_left(rows: Sequence[Sequence[int]], room: int = 0) -> tuple[Tensor, int]:
+    """Rows that end in the same column, with `room` columns after it, (B, width + room); and that width.
+
+    >>> pad_left([[5, 6, 7], [8]], room=1)[0]
+    tensor([[ 5,  6,  7, -1],
+            [-1, -1,  8, -1]])
+    """
+    width = max(map(len, rows))
+    padded = torch.full((len(rows), width + room), EMPTY)
+    for filled, row in zip(padded, rows, strict=True):
+        filled[width - len(row) : width] = torch.tensor(row)
+    return padded, width

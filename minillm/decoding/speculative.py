@@ -20,13 +20,11 @@ from minillm.constants import EMPTY
 from minillm.decoding.draft_length import MOST, Lengths, Tally, lengths_for
 from minillm.decoding.drafts import Draft, Drafter, Drafting
 from minillm.decoding.generate import check
-from minillm.decoding.padding import pad_right
 from minillm.decoding.reader import Reader
-from minillm.decoding.rows import Completion, Event, Limit, Rows, collect, limit_of, logprobs_of
+from minillm.decoding.rows import Completion, Event, Limit, Rows, collect, limit_of, logprobs_of, pad_right
 from minillm.decoding.sampler import Sampler, invert
 from minillm.decoding.stopping import Stop
-from minillm.models.evaluating import evaluating
-from minillm.models.language_model import LanguageModel, State, device_of
+from minillm.models.language_model import LanguageModel, State, device_of, evaluating
 
 
 def verify(p: Tensor, draft: Draft, uniforms: Tensor) -> tuple[Tensor, Tensor]:

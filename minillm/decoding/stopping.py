@@ -2,14 +2,13 @@
 
 `generate` itself checks length, END and the context. A stop string needs a state, because it may begin in one token and
 end in another. The output is exactly text[:i], where i is the first place at which any stop string begins. So the last
-characters are held back as long as they may be the beginning of a stop string. Read before: `tokenizers/stream.py`.
+characters are held back as long as they may be the beginning of a stop string. Read before: `tokenizers/tokenizer.py`.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from minillm.tokenizers.stream import StreamDecoder
-from minillm.tokenizers.tokenizer import Tokenizer
+from minillm.tokenizers.tokenizer import StreamDecoder, Tokenizer
 
 
 class Stop(Protocol):

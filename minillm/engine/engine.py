@@ -25,8 +25,7 @@ from minillm.decoding.sampler import Sampler, build_pipeline
 from minillm.engine.request import Job, Request
 from minillm.engine.scheduler import Scheduler
 from minillm.models.decoder import Decoder
-from minillm.models.evaluating import evaluating
-from minillm.models.language_model import device_of
+from minillm.models.language_model import device_of, evaluating
 
 
 class Engine:

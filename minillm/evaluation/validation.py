@@ -16,8 +16,7 @@ import torch
 from torch import nn
 
 from minillm.datasets.batch import Batch, moved
-from minillm.models.evaluating import evaluating
-from minillm.models.language_model import device_of
+from minillm.models.language_model import device_of, evaluating
 from minillm.objectives.loss import Loss, Objective, mean_metrics
 from minillm.speed.accelerate import accelerate, faster
 

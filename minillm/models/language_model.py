@@ -5,8 +5,11 @@ values. So one `generate`, one beam search and one speculative decoder work with
 returned, never stored in the model.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -91,3 +94,41 @@ def device_of(model: LanguageModel) -> torch.device:
 def count_parameters(model: nn.Module) -> int:
     """Number of parameters, or of table entries for a model that has counts and no parameters."""
     return sum(p.numel() for p in model.parameters()) or sum(table.numel() for table in model.buffers())
+
+
+@dataclass
+class _Use:
+    """A module in evaluation mode: the number of contexts that use it, and the mode to restore."""
+
+    training: bool
+    n: int = 0
+
+
+# subtle: stored outside the modules, so that copies and pickles of a module do not contain the count
+_uses: "WeakKeyDictionary[nn.Module, _Use]" = WeakKeyDictionary()
+
+
+@contextmanager
+def evaluating(model: LanguageModel) -> Iterator[None]:
+    """Evaluation mode for a model, without dropout, until the context ends.
+
+    The contexts of a module are counted. So they may overlap and end in any order, as streams of one model do; the last
+    one restores the module's former mode.
+    """
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    for module in modules:
+        _uses.setdefault(module, _Use(module.training)).n += 1
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in modules:
+            _leave(module)
+
+
+def _leave(module: nn.Module) -> None:
+    use = _uses[module]
+    use.n -= 1
+    if not use.n:
+        del _uses[module]
+        module.training = use.training

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minillm.system.processor import has_bfloat16
-
 QUINTIC = 3.4445, -4.7750, 2.0315
 STEPS = 5
 
@@ -41,15 +39,15 @@ class GroupedMuon:
             groups.setdefault(tuple(parameter.shape[-2:]), []).append((parameter, towards))
         for (rows, columns), members in groups.items():
             stacks = [towards.view(-1, rows, columns) for _, towards in members]
-            directions = orthogonal_batch(torch.cat(stacks)).split([len(stack) for stack in stacks])
+            directions = orthogonal_batch(torch.cat(stacks), muon.bfloat16).split([len(stack) for stack in stacks])
             mine, step = [parameter for parameter, _ in members], -lr * max(1, rows / columns) ** 0.5
             torch._foreach_add_(mine, [d.view_as(p) for d, p in zip(directions, mine, strict=True)], alpha=step)
 
 
-def orthogonal_batch(x: Tensor) -> Tensor:
+def orthogonal_batch(x: Tensor, bfloat16: bool = False) -> Tensor:
     """Compute `orthogonal` of `training/optim.py` for a batch of matrices (N, R, C)."""
     a, b, c = QUINTIC
-    y = x.bfloat16() if x.dtype != torch.float64 and has_bfloat16(x.device) else x
+    y = x.bfloat16() if bfloat16 and x.dtype != torch.float64 else x
     y = y.mT if x.shape[1] > x.shape[2] else y
     y = y / (y.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(STEPS):

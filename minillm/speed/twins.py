@@ -33,6 +33,7 @@ from minillm.speed.captured import Captured
 from minillm.speed.experts import FastMoE, FastStackedLinear
 from minillm.speed.joined_projections import JoinedAttention
 from minillm.speed.linear_cross_entropy import FastDecoder, FastRNN
+from minillm.speed.low_overhead import no_dropout
 from minillm.speed.next_token import fast_next_token, fast_seq2seq
 from minillm.speed.ngram_lookups import FastNgramEmbedding
 from minillm.speed.recurrent import FastElman, FastGRU, FastLSTM

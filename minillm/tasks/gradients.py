@@ -55,7 +55,7 @@ def build_step(kind: type[GradientStep], settings: Settings, model: nn.Module, o
         model,
         objective,
         build_optimizer(model, s.optim),
-        lambda step: fraction(step=step),
+        fraction,
         lr=s.optim.lr,
         grad_clip=s.train.grad_clip,
         n_micro_batches=s.train.n_micro_batches,

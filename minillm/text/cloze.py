@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from minillm.datasets.masking import MASK
 from minillm.decoding.attention_map import AttentionMap
-from minillm.decoding.padding import pad_right
+from minillm.decoding.rows import pad_right
 from minillm.models.heads import nearest, sentence_vectors
 from minillm.text.model import opening, read_attention
 from minillm.tokenizers.tokenizer import Tokenizer

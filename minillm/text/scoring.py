@@ -14,10 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from minillm.decoding.padding import pad_right
-from minillm.decoding.rows import logprobs_of
-from minillm.models.evaluating import evaluating
-from minillm.models.language_model import LanguageModel, device_of
+from minillm.decoding.rows import logprobs_of, pad_right
+from minillm.models.language_model import LanguageModel, device_of, evaluating
 from minillm.tokenizers.tokenizer import Tokenizer
 
 AT_ONCE = 2**25  # most logits in one call of the model, unless a single text has more

@@ -9,7 +9,7 @@ from torch import Tensor
 from minillm.cache.kv_cache import KVCache
 from minillm.datasets.pairs import spaced
 from minillm.decoding.attention_map import AttentionMap
-from minillm.decoding.padding import pad_right
+from minillm.decoding.rows import pad_right
 from minillm.models.language_model import State
 from minillm.text.model import TextModel
 from minillm.text.scoring import Question, ScoredToken

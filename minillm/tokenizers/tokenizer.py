@@ -6,6 +6,7 @@ after each one, so that a model can start from it and stop at it. Kudo and Richa
 tokenization.
 """
 
+import codecs
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -77,3 +78,30 @@ class Tokenizer(ABC):
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of ids; invalid UTF-8 (a character cut in two) becomes U+FFFD."""
         return self.decode_bytes(tokens).decode("utf-8", errors="replace")
+
+
+class StreamDecoder:
+    """Text from ids as they are generated: push one id at a time, and print the text that `push` returns.
+
+    A token may end in the middle of a character: "é" is two bytes, an emoji four. Incomplete bytes are kept until the
+    rest arrives, three at most, so the text is at most one character late. The pushed pieces and the flush, joined, are
+    `tokenizer.decode` of all tokens at once. The state machine is the standard library's, of UTF-8 as in RFC 3629
+    (Yergeau 2003).
+
+    >>> from minillm.tokenizers.byte import ByteTokenizer
+    >>> decoder = StreamDecoder(ByteTokenizer())
+    >>> [decoder.push(token) for token in "né!".encode()], decoder.flush()
+    (['n', '', 'é', '!'], '')
+    """
+
+    def __init__(self, tokenizer: Tokenizer):
+        self.tokenizer = tokenizer
+        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token: int) -> str:
+        """The characters that this token completes, possibly none."""
+        return self.decoder.decode(self.tokenizer.decode_bytes([token]))
+
+    def flush(self) -> str:
+        """The rest at the end: "", or U+FFFD for an incomplete character. Resets the decoder for a new text."""
+        return self.decoder.decode(b"", final=True)

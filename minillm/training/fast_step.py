@@ -24,7 +24,6 @@ from minillm.speed.fused_adamw import FusedAdamW
 from minillm.speed.grouped_copy import GroupedCopy
 from minillm.speed.grouped_muon import GroupedMuon
 from minillm.speed.signing import Twin, in_force, methods, name_of, say
-from minillm.system.processor import has_bfloat16
 from minillm.training.gradients import Gradients, clip_gradients, gradient_norm
 from minillm.training.optim import AdamW, Muon, Optimizer, Together, orthogonal
 from minillm.training.precision import WorkingCopy
@@ -32,7 +31,7 @@ from minillm.training.step import GradientStep, Parts
 
 TWINS: dict[Any, Twin] = {
     AdamW: Twin(FusedAdamW, (AdamW.step,)),
-    Muon: Twin(GroupedMuon, (Muon.step, orthogonal, has_bfloat16)),
+    Muon: Twin(GroupedMuon, (Muon.step, orthogonal)),
     Gradients: Twin(FlatGradients, (Gradients, clip_gradients, gradient_norm)),
     WorkingCopy: Twin(GroupedCopy, (WorkingCopy.read, WorkingCopy.give)),
 }

@@ -105,6 +105,7 @@ class Muon:
         self.parameters = list(parameters)
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
         self.m = [torch.zeros_like(p) for p in self.parameters]
+        self.bfloat16 = all(has_bfloat16(p.device) for p in self.parameters)
         for p in self.parameters:
             if p.ndim < 2:
                 raise ValueError(
@@ -123,7 +124,7 @@ class Muon:
             ahead = p.grad.lerp(m, self.momentum)  # Nesterov momentum: looks one update of m ahead
             rows, columns = p.shape[-2:]
             p -= lr * self.weight_decay * p
-            p -= lr * max(1, rows / columns) ** 0.5 * orthogonal(ahead)
+            p -= lr * max(1, rows / columns) ** 0.5 * orthogonal(ahead, self.bfloat16)
 
     def zero_grad(self) -> None:
         """Forget every gradient."""
@@ -190,16 +191,15 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
     return Together(members) if len(members) > 1 else members[0]
 
 
-def orthogonal(x: Tensor, steps: int = 5) -> Tensor:
+def orthogonal(x: Tensor, bfloat16: bool = False, steps: int = 5) -> Tensor:
     """Bring the singular values of matrices near 1: x (..., R, C) -> (..., R, C), singular values 0.68 ... 1.21.
 
     Each Newton-Schulz step applies the quintic a s + b s^3 + c s^5 to every singular value s. Its slope at 0 is 3.4, so
-    small values grow quickly: all above 1/500 of the norm of x reach this range, smaller ones stay below it. The
-    products are computed in bfloat16, which is exact enough for a direction; in float64 for float64, and in float32 on
-    a processor that only emulates bfloat16.
+    small values grow quickly: all above 1/500 of the norm of x reach this range, smaller ones stay below it. With
+    `bfloat16` the products of float32 matrices are computed in bfloat16, which is exact enough for a direction.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    y = x if x.dtype == torch.float64 or not has_bfloat16(x.device) else x.bfloat16()
+    y = x.bfloat16() if bfloat16 and x.dtype != torch.float64 else x
     y = y.mT if x.shape[-2] > x.shape[-1] else y  # so that y y^T below is the smaller of the two products
     y = y / (y.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):

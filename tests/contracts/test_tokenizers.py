@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.tokenizers.build_tokenizer import TOKENIZERS, TokenizerConfig, tokenizer_from_dict, train_tokenizer
-from minillm.tokenizers.stream import StreamDecoder
-from minillm.tokenizers.tokenizer import END, Tokenizer
+from minillm.tokenizers.tokenizer import END, StreamDecoder, Tokenizer
 
 CORPUS = [
     "Once upon a time there was a hedgehog. The hedgehog had 37 apples, and 73 pears.\n",

@@ -17,7 +17,7 @@ from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.speculative import Tally, speculate
 from minillm.decoding.transforms import Temperature, TopK, TopP
-from minillm.models.evaluating import evaluating
+from minillm.models.language_model import evaluating
 from tests.decoding.toys import Remembers
 
 MODEL = Remembers(11)

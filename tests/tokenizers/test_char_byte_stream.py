@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from minillm.tokenizers.byte import ByteTokenizer
 from minillm.tokenizers.char import CharTokenizer
-from minillm.tokenizers.stream import StreamDecoder
+from minillm.tokenizers.tokenizer import StreamDecoder
 
 
 def test_the_alphabet_is_sorted_whatever_the_order_of_texts():

@@ -13,7 +13,7 @@ from torch import nn
 from minillm.decoding.generate import stream
 from minillm.decoding.sampler import Sampler, seeded
 from minillm.models.decoder import Decoder, DecoderConfig
-from minillm.models.evaluating import evaluating
+from minillm.models.language_model import evaluating
 
 V = 29
 SHAPES = {
