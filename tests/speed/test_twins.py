@@ -95,7 +95,7 @@ def test_what_the_plain_code_calls_is_signed_or_called_by_the_twin_too(plain):
 
 
 def functions(thing: Any) -> list[FunctionType]:
-    """The functions of a class, those inherited from minillm included, without the constructor; or a function itself."""
+    """The functions of a class without the constructor, those inherited from minillm included; or a function itself."""
     if isinstance(thing, FunctionType):
         return [thing]
     kinds = [kind for kind in thing.__mro__ if kind.__module__.startswith("minillm.")]
