@@ -1,8 +1,8 @@
 """The twins of minillm/speed/, each compared with the plain code that it stands in for: python -m benchmarks.kernels
 
-Forward and backward of a layer or a function, or one step of an optimizer, on one thread, the two in turns: milliseconds
-of each, and the speed-up. Freed memory is kept, as in training. Attention is compared with torch's fused kernel, and
-cross-entropy in tiles with all rows at once.
+Forward and backward of a layer or a function, or one step of an optimizer, on one thread, the two in turns:
+milliseconds of each, and the speed-up. Freed memory is kept, as in training. Attention is compared with torch's fused
+kernel, and cross-entropy in tiles with all rows at once.
 """
 
 from collections.abc import Callable

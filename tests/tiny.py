@@ -83,7 +83,7 @@ def assert_equal_with_gradients(
     theirs: nn.Module,
     renamed: Callable[[str], str] = lambda name: name,
 ) -> None:
-    """The two outputs are equal, and so are the gradients of a random sum of them; `renamed` turns my names into theirs."""
+    """The two outputs are equal, and so are the gradients of a random sum; `renamed` maps my names to theirs."""
     assert_equal(*outs)
     direction = torch.randn_like(outs[0])
     for out in outs:

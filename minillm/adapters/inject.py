@@ -1,9 +1,9 @@
 """Replace linear layers of a trained model by other modules, chosen by name, and freeze the rest.
 
 The path of a layer is its name in the model, blocks.0.attention.to_q. A target matches the end of paths; * stands for
-any text and ? for any character: `to_q` is every to_q, `to_*` all four projections of an attention, `attention.to_q`
-only those inside one, `blocks.0.*` (or a whole path) those in the first block. Only nn.Linear counts: embeddings, norms
-and stacked weights of experts are never replaced. Houlsby et al. 2019 introduced adapters.
+any text and ? for any character: `to_q` matches every to_q, `to_*` all four projections of an attention,
+`attention.to_q` only those inside an attention, `blocks.0.*` those in the first block, and a whole path one layer. Only
+nn.Linear is replaced, not embeddings, norms or stacked weights of experts. Houlsby et al. 2019 introduced adapters.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -2,10 +2,10 @@
 
     y = W x + (alpha / rank) B A x        A (rank, in), B (out, rank)
 
-B starts at zero, so a fresh adapter changes nothing; A starts at random, so that B has a gradient at once. The update
-that a task needs is often of low rank, so rank (in + out) numbers replace in * out: fewer gradients, less optimizer
-state, and an adapter of some kilobytes for each task. `merge` adds the correction to the matrix, which then costs
-nothing extra. Merging is always explicit; eval() does not merge. Read before: `inject`.
+B starts at zero, so a fresh adapter changes nothing; A starts at random, so B has a gradient from the first step on.
+The update that a task needs is often of low rank, so rank (in + out) trained numbers are enough instead of in * out:
+fewer gradients, less optimizer state, and an adapter of some kilobytes for each task. `merge` adds the correction to
+the matrix, so it takes no extra time. Merging is always explicit; eval() does not merge. Read before: `inject`.
 """
 
 import copy
@@ -41,7 +41,7 @@ class LoRA(nn.Module):
     """A frozen linear layer and its correction: (..., in) -> (..., out)."""
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: float = 0.0):
-        """Factors are drawn on the CPU and moved, so that a seed gives the same on every device. Raises ValueError."""
+        """Factors are drawn on the CPU, so a seed gives the same on all devices. Raises ValueError for a wrong rank."""
         super().__init__()
         if not 1 <= rank <= min(base.weight.shape):
             raise ValueError(
@@ -58,7 +58,7 @@ class LoRA(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """The equal linear layer without dropout, frozen: summed in float32 at least, then rounded once."""
+        """The equivalent frozen linear layer, without dropout; summed in float32 or wider, then rounded once."""
         wide = torch.promote_types(self.base.weight.dtype, torch.float32)
         w, a, b = (layer.weight.to(wide) for layer in (self.base, self.A, self.B))
         layer = copy.deepcopy(self.base)
@@ -70,13 +70,13 @@ def add_lora(model: nn.Module, config: AdapterConfig) -> None:
     """Freeze a model and add a correction to each of `config.targets`. Raises ValueError before any change."""
     if lora_layers(model):
         raise ValueError(
-            "the model carries an adapter already: expected one without; merge that one first, or load the model afresh"
+            "the model carries an adapter already: expected one without; merge it first, or load the model again"
         )
     inject(model, config.targets, lambda layer: LoRA(layer, config.rank, config.alpha, config.dropout))
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoRA]:
-    """Path -> layer with a correction."""
+    """Path -> LoRA layer, for all of a model."""
     return {path: module for path, module in model.named_modules() if isinstance(module, LoRA)}
 
 

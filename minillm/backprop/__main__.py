@@ -1,4 +1,4 @@
-"""Backpropagation through three inputs and two neurons, every number on one page (python -m minillm.backprop).
+"""Backpropagation through a network of three inputs and two neurons, with every number (python -m minillm.backprop).
 
 Each derivative of the chain rule (Rumelhart, Hinton and Williams 1986) is printed beside its numerical value. Source:
 `textbook`.

@@ -1,9 +1,9 @@
-"""Backward of linear layers, which all other derivatives use.
+"""Backward of a linear layer, which most other backwards use.
 
     y = x W^T + b          dx = dy W          dW = dy^T x          db = sum of dy over all rows
 
-Every row meets every weight once, so the derivative of a weight is a sum over rows of (its input) times (the derivative
-of its output). Rumelhart, Hinton and Williams 1986.
+Every weight is used once for every row, so its derivative is a sum over rows: (its input) times (the derivative of its
+output). Rumelhart, Hinton and Williams 1986.
 """
 
 from torch import Tensor

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def softmax(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x (..., N) -> y (..., N), and y again, which the backward needs. A row of nothing but -inf becomes nan.
+    """x (..., N) -> y (..., N), and y again, which the backward needs. A row in which all x are -inf becomes nan.
 
     >>> import torch
     >>> softmax(torch.tensor([112.0, 96.0]) / 8)[0]

@@ -3,9 +3,9 @@
     z = W x          a = softmax(z)          L = -log a[right]
     dL/dw = dL/da * da/dz * dz/dw            w = w - lr * dL/dw
 
-The neurons are the words "rug" and "mat" after "The cat sat on the"; the right one is "mat". The weights give "rug" 0.9
-and "mat" 0.1 at the start. The functions here are those that also train whole models (backpropagation: Rumelhart,
-Hinton and Williams 1986).
+The two neurons stand for the next words "rug" and "mat" after "The cat sat on the"; the right one is "mat". The initial
+weights give "rug" a probability of 0.9 and "mat" 0.1. The functions used here also train whole models (backpropagation:
+Rumelhart, Hinton and Williams 1986).
 """
 
 import math

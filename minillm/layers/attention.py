@@ -76,7 +76,7 @@ def attend_with_bias(
 def _sight(q_positions: Tensor, view: KVView, causal: bool, window: int, n_heads: int) -> tuple[Tensor, Tensor]:
     """The mask for a fused kernel, (B or 1, H or 1, T, S), and the blind queries, (B or 1, H or 1, T, 1).
 
-    A blind query may see no slot; the caller sets its output to 0.
+    A blind query is one that may not see any slot; the caller sets its output to 0.
     subtle: the softmax of a blind query is 0/0, which kernels treat differently. So the mask lets it see every slot.
     """
     mask = visible(q_positions, view.positions, causal, window)  # (B or 1, G or 1, T, S)

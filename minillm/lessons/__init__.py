@@ -1,1 +1,4 @@
-"""The textbook: one idea a file, in plain PyTorch without options. `python -m minillm.lessons` lists the lessons in order."""
+"""The textbook: one idea per file, in plain PyTorch without options.
+
+`python -m minillm.lessons` lists the lessons in order.
+"""

@@ -20,7 +20,7 @@ def docstring(name: str) -> str:
 
 
 def field(name: str, title: str) -> str:
-    """The text of a field of that docstring, as of "Paper:", up to the next field or to an empty line."""
+    """The text of a field of that docstring, such as "Paper:", up to the next field or an empty line."""
     lines = docstring(name).splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith(title))
     last = first + 1

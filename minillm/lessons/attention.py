@@ -2,11 +2,11 @@
 
     scores = q k^T / sqrt(K)      weights = softmax(scores)      output = weights v
 
-A token's query q says what it looks for, the key k of another what that one offers, the value v what it hands over.
-A dot product of K numbers of variance 1 has variance K; dividing by sqrt(K) keeps the scores small enough for a softmax
-that does not choose a single token. A causal mask hides the tokens that come later. Multi-head attention makes queries,
-keys and values by three learned matrices, cuts them into H heads of K = D / H numbers, lets each head attend by itself,
-and mixes their outputs by a fourth matrix. In self-attention memory is x; in cross-attention it is another text.
+The query q of a token describes what it looks for, the key k of another what it offers, the value v what it adds.
+A dot product of K pairs of numbers of variance 1 has variance K; divided by sqrt(K), scores are small enough that the
+softmax does not put all weight on one token. A causal mask hides later tokens. Multi-head attention computes queries,
+keys and values with three learned matrices, splits them into H heads of K = D / H numbers that attend independently,
+and mixes their outputs with a fourth matrix. In self-attention memory is x; in cross-attention it is another text.
 
 Paper: Vaswani et al. 2017, "Attention Is All You Need".
 Read before: cross_entropy (softmax).
@@ -56,7 +56,7 @@ class MultiHeadAttention(nn.Module):
 
 
 def main() -> None:
-    """Two scores that can be checked by hand, three tokens under a causal mask, and what a layer costs."""
+    """Two scores that can be checked by hand, three tokens under a causal mask, and the parameters of a layer."""
     q = torch.full((1, 64), 1.0)
     k = torch.stack([torch.full((64,), 1.75), torch.full((64,), 1.5)])
     print("one query, two keys, K = 64")
@@ -71,7 +71,7 @@ def main() -> None:
     output, weights = attention(x, x, x, causal=True)
     print("\nthree tokens that may not see later ones; each row sums to 1:")
     print("\n".join("  ".join(f"{weight:.3f}" for weight in row) for row in weights))
-    print("the first token sees itself alone, so its output is its own value:", torch.equal(output[0], x[0]))
+    print("the first token sees only itself, so its output is its own value:", torch.equal(output[0], x[0]))
 
     layer = MultiHeadAttention(d_model=4, n_heads=2)
     print(f"\nmulti-head attention: {tuple(x.shape)} -> {tuple(layer(x, x, causal=True).shape)}")

@@ -1,10 +1,10 @@
-"""Backpropagation: the derivative of the loss by every weight, by the chain rule from the loss back to the inputs.
+"""Backpropagation: compute the derivative of the loss by every weight, with the chain rule from the loss to the inputs.
 
     z = W x        p = softmax(z)        L = -ln p[target]
     dL/dz_i = sum_j dL/dp_j dp_j/dz_i        dL/dW_ij = dL/dz_i x_j        dL/dx_j = sum_i dL/dz_i W_ij
 
-One pass backwards gives all derivatives for about twice the cost of the forward pass. dL/dx is what the layer below
-receives as its dL/dz: so a deep network is differentiated layer by layer. Numerical differences check the result
+One backward pass gives all derivatives for about twice the cost of the forward pass. dL/dx is the derivative by the
+output of the layer below, so a deep network is differentiated layer by layer. Numerical differences check the result
 without any calculus, at the cost of two forward passes for every weight.
 
 Paper: Rumelhart, Hinton and Williams 1986, "Learning Representations by Back-propagating Errors".
@@ -37,9 +37,9 @@ def backward(W: Tensor, x: Tensor, target: int) -> tuple[Tensor, Tensor, Tensor]
     dp = torch.zeros_like(p)
     dp[target] = -1 / p[target]  # L = -ln p[target], and the other p do not occur in it
     dp_dz = torch.diag(p) - torch.outer(p, p)  # (N, N): dp_j/dz_i = p_j (1[i = j] - p_i)
-    dz = dp @ dp_dz  # comes to p - onehot(target)
+    dz = dp @ dp_dz  # equals p - onehot(target)
     dW = torch.outer(dz, x)  # z_i = sum_j W_ij x_j, so dz_i/dW_ij = x_j
-    dx = dz @ W  # dz_i/dx_j = W_ij; x_j enters every z_i, so their shares are added
+    dx = dz @ W  # dz_i/dx_j = W_ij; x_j enters every z_i, so the contributions are added
     return dz, dW, dx
 
 

@@ -1,12 +1,12 @@
-"""BERT: a transformer whose tokens see both sides of a text, and which learns to fill in masked tokens.
+"""BERT: a transformer in which each token sees the text on both sides, trained to predict masked tokens.
 
     x = norm(embed(token) + embed_positions(place) + embed_segments(segment))
     x = block(x)                                             once for each block; every token sees every other
-    logits = norm(gelu(dense(x))) embed^T + bias             a score for each token that may stand at a place
+    logits = norm(gelu(dense(x))) embed^T + bias             at each place, a score for each token of the vocabulary
 
 Some tokens of a text are chosen, 15 % in the paper, and replaced by [MASK] (10 % of them by a random token, 10 %
-stay); the loss is the cross-entropy of the true tokens at these places alone. Since it reads both sides, BERT cannot
-write a text from left to right; its vectors are fine-tuned for other tasks, such as labels of texts. Segments tell the
+stay); the loss is the cross-entropy of the true tokens at these places only. Since it reads both sides, BERT cannot
+generate text from left to right; it is fine-tuned for other tasks, such as classifying texts. Segments distinguish the
 first text of a pair from the second.
 
 Paper: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding".
@@ -55,7 +55,7 @@ class BERT(nn.Module):
 
 
 def main() -> None:
-    """Learn three sentences by their masked tokens; then the verb on the right tells which animal stands on the left."""
+    """Learn three sentences from their masked tokens; then predict a masked animal from the verb to its right."""
     torch.manual_seed(0)
     sentences = [sentence.split() for sentence in ("the cat meows", "the cow moos", "the dog barks")]
     words = sorted({word for sentence in sentences for word in sentence} | {"[MASK]"})

@@ -2,9 +2,9 @@
 
     merge_i = argmax over pairs (x, y) of count(x y in the words after the merges 1 ... i-1)
 
-Of equally frequent pairs the first in byte order is merged; training stops where no pair occurs twice. A new word is
-encoded by the same merges: the pair that was learned first is merged first. Frequent words become one token, rare
-words several, and no word is unknown, since every byte is a token. The vocabulary has 256 tokens and one for each
+Of equally frequent pairs the first in byte order is merged; training stops when no pair occurs twice. A new word is
+encoded with the same merges, in the order in which they were learned. Frequent words become one token, rare words
+several, and no word is unknown, since every byte is a token. The vocabulary has 256 tokens for bytes and one for each
 merge.
 
 Paper: Sennrich, Haddow and Birch 2016, "Neural Machine Translation of Rare Words with Subword Units"; Gage 1994.
@@ -62,7 +62,7 @@ def train(words: Sequence[bytes], n_merges: int) -> tuple[list[Pair], list[list[
 
 
 def encode(word: bytes, merges: list[Pair]) -> list[bytes]:
-    """The symbols of a word: while pairs in it have been learned, join the one learned first, at its first place."""
+    """The symbols of a word: again and again, merge the first occurrence of the earliest learned pair in it."""
     symbols = split(word)
     while learned := [(merges.index(pair), i) for i, pair in enumerate(pairwise(symbols)) if pair in merges]:
         _, i = min(learned)
@@ -71,7 +71,7 @@ def encode(word: bytes, merges: list[Pair]) -> list[bytes]:
 
 
 def main() -> None:
-    """The merges of a few words, then words that were not among them."""
+    """The merges of a few words, then the encoding of new words."""
     print("words:", ", ".join(f"{word} {n} times" for word, n in Counter(WORDS).items()), "\n")
     words = [word.encode() for word in WORDS]
     merges, segmented = train(words, N_MERGES)
@@ -80,7 +80,7 @@ def main() -> None:
         rivals = ", ".join(f"{(x + y).decode()} {n}" for (x, y), n in counts.most_common(4))
         print(f"merge {i + 1}: {left.decode()} + {right.decode()}".ljust(20), f"most frequent pairs: {rivals}")
     print("\nthe words now:", *dict.fromkeys("|".join(map(bytes.decode, symbols)) for symbols in segmented))
-    print("words that were not among them, the last with a letter of two bytes:")
+    print("new words, the last with a letter of two bytes:")
     for word in ("lowest", "newer", "löw"):
         symbols = encode(word.encode(), merges)
         print(f"{word} -> {' '.join(symbol.decode(errors='backslashreplace') for symbol in symbols)}")

@@ -1,12 +1,13 @@
-"""Cache eviction: only a chosen few tokens keep their keys and values, so memory stays constant while the text grows.
+"""Cache eviction: keep the keys and values of only a few chosen tokens, so memory stays constant while a text grows.
 
     StreamingLLM: the first tokens (attention sinks) and the last ones; positions are counted inside the cache
     H2O:          the last tokens and the heavy hitters: those with the largest sum of weights from all queries so far
     SnapKV:       once, after the prompt: the last `window` tokens and those to which their queries attend most
 
-A softmax must spend its weight, and models learn to spend what they do not need on the first tokens, so a plain window
-breaks them. Each rule loses something: StreamingLLM what has left the window, H2O what no query has asked for yet,
-SnapKV what the end of the prompt does not ask for. `slope` times the distance is subtracted from the scores (ALiBi).
+Softmax weights sum to 1, and models learn to put the weight that they do not need on the first tokens. A plain window
+drops these tokens, and the model fails. Each rule loses something: StreamingLLM all that has left the window, H2O
+tokens that no query has attended to yet, SnapKV tokens that the end of the prompt does not attend to. `slope` times the
+distance is subtracted from the scores (ALiBi).
 
 Paper: Xiao et al. 2023 (StreamingLLM); Zhang et al. 2023 (H2O); Li et al. 2024 (SnapKV).
 Read before: kv_cache, positions (ALiBi).
@@ -60,7 +61,7 @@ def h2o(q: Tensor, k: Tensor, v: Tensor, slope: float, budget: int) -> tuple[Ten
 
 
 def snapkv(q: Tensor, k: Tensor, slope: float, budget: int, window: int, kernel: int) -> list[int]:
-    """The tokens kept of a prompt (T, K), T > budget; a token counts as much as the best of the `kernel` around it."""
+    """The tokens kept of a prompt (T, K), T > budget; each token has the largest vote of the `kernel` around it."""
     T = len(q)
     voters, n_older, half = range(T - window, T), T - window, kernel // 2
     votes = sum(weights_of(q[t], k[: t + 1], slope, t - torch.arange(t + 1))[:n_older] for t in voters)
@@ -70,12 +71,12 @@ def snapkv(q: Tensor, k: Tensor, slope: float, budget: int, window: int, kernel:
 
 
 def main() -> None:
-    """A prompt of 16 tokens: all queries ask for token 2, and the last one for the fact at token 9 as well."""
+    """A prompt of 16 tokens: all queries attend to token 2, and the last one also to the fact at token 9."""
     q, k = torch.zeros(16, 2), torch.zeros(16, 2)
     q[:, 0], q[15, 1] = 5.0, 7.0  # a query's first number looks for "popular", its second for "fact"
     k[2, 0], k[9, 1] = 1.0, 1.0
     v = torch.arange(16.0)[:, None]
-    print("token 2 is popular, token 9 holds a fact, which only the last token asks for; 6 tokens are held")
+    print("token 2 is popular; token 9 holds a fact, and only the last token asks for it; 6 tokens are kept")
     _, held, largest = streaming_llm(q, k, v, slope=0.0, budget=6, n_sinks=2)
     print(f"StreamingLLM  {held}  largest distance {largest}")
     print(f"H2O           {h2o(q, k, v, slope=0.0, budget=6)[1]}")

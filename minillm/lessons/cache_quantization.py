@@ -1,12 +1,12 @@
-"""Cache quantization: keys and values become integers of 4 bits with shared scales; every token stays, but rounded.
+"""Cache quantization: store keys and values as 4-bit integers with shared scales; all tokens are kept, but rounded.
 
     scale = (max - min) / 15      code = round((x - min) / scale), 0 ... 15      x' = min + scale * code
     |x - x'| <= scale / 2, so numbers that share a scale should be of one size
 
-Two codes fill a byte; codes of 4 bits that stand in a byte each would save nothing over 8 bits. Scales and minima take
-bytes too. Some channels of keys are large in every token, so keys share a scale along the tokens: one for each channel
-of a group of tokens. Values have no such channels, so each token has a scale. Only a complete group can be rounded: the
-last tokens stay exact.
+Two codes share a byte; with one 4-bit code per byte nothing would be saved over 8 bits. Scales and minima take bytes
+too. Some channels of keys are large in every token, so keys have one scale for each channel of a group of tokens.
+Values have no such channels, so they have one scale for each token. Only complete groups are rounded; the last tokens
+stay exact.
 
 Paper: Liu et al. 2024, "KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache".
 Read before: kv_cache.
@@ -26,7 +26,7 @@ from torch import Tensor
 
 
 class Quantized(NamedTuple):
-    """A matrix (T, K) in 4 bits a number."""
+    """A matrix (T, K) with 4 bits per number."""
 
     codes: Tensor  # (T / 2, K) uint8: tokens 2 i and 2 i + 1 share a byte
     scale: Tensor  # (1, K) or (T, 1)

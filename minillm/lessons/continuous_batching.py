@@ -1,10 +1,10 @@
-"""Continuous batching: requests join and leave the batch between two steps, instead of waiting until all of it is done.
+"""Continuous batching: requests join and leave the batch between two steps, instead of waiting for the whole batch.
 
     each step:  waiting requests take the free places;  one call of the model for all;  finished requests leave
 
-A step of a large model takes almost as long for one text as for many, so a full batch writes the most tokens a second.
-A static batch runs as long as its longest text, while the places of the shorter ones stay empty. Shorter texts are
-padded and the model ignores the padding, so the tokens of a request depend on nothing but the request.
+A step of a large model takes almost as long for one text as for many, so a full batch gives the most tokens per second.
+A static batch runs as long as its longest text, while the places of finished texts stay unused. Shorter texts are
+padded and the model ignores the padding, so the tokens of a request depend only on the request.
 
 Paper: Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based Generative Models".
 Read before: generation, paged_cache.
@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 EMPTY = -1  # no token
-Model = Callable[[Tensor], list[int]]  # texts (B, T), EMPTY behind the shorter ones -> the next token of each
+Model = Callable[[Tensor], list[int]]  # texts (B, T), padded with EMPTY at the end -> the next token of each
 
 
 class Request(NamedTuple):
-    """A prompt and how many tokens to write, unless `end` comes before."""
+    """A prompt and the number of tokens to generate; generation stops early at the token `end`."""
 
     prompt: Sequence[int]
     n_new: int
@@ -36,7 +36,7 @@ class Request(NamedTuple):
 
 
 def serve(model: Model, requests: Sequence[Request], n_places: int) -> list[list[tuple[int, int]]]:
-    """Serve all requests, first come, first served -> for each step the (number of the request, new token) pairs."""
+    """Serve all requests, first come, first served. Returns, for each step, pairs (number of a request, new token)."""
     waiting, running = list(range(len(requests))), {}  # running: number -> text
     steps = []
     while waiting or running:
@@ -79,7 +79,7 @@ def main() -> None:
     print(f"{len(steps)} steps for {n_tokens} tokens, {used:.0f} % of the places used")
     print("static batches, requests 0 and 1, then 2: 6 + 3 = 9 steps")
     alone = [written(serve(weighted_sum, [request], n_places=1), 0) for request in requests]
-    print("each request gets what it gets alone:", alone == [written(steps, number) for number in range(3)])
+    print("each request has the same tokens as alone:", alone == [written(steps, number) for number in range(3)])
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Cross-entropy: the mean of -ln p(target), with p the probabilities that a model gives and target the token that came.
+"""Cross-entropy: the mean of -ln p(target), with p the predicted probabilities and target the true next token.
 
     softmax(z)_i = exp(z_i) / sum_j exp(z_j)        loss = mean of -ln softmax(z)[target]        perplexity = exp(loss)
 
 A model returns logits z, which may be any numbers; softmax turns them into probabilities. Adding the same number to
 all logits changes nothing, so the largest is subtracted first, and no exp overflows. The unit of the loss is the nat.
-A uniform guess among V tokens costs ln V nats: the loss before training. Perplexity is the V of the uniform guess that
-costs as much.
+A uniform guess among V tokens costs ln V nats, which is the loss before training. Perplexity is the number of tokens
+among which a uniform guess has the same loss.
 
 Paper: Bridle 1990, "Probabilistic Interpretation of Feedforward Classification Network Outputs".
 Read before: nothing.
@@ -36,7 +36,7 @@ def softmax(logits: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Logits (..., V) and the tokens that came (...) -> the mean of -ln p(target), in nats."""
+    """Logits (..., V) and targets (...) -> the mean of -ln p(target), in nats."""
     return -log_softmax(logits).gather(-1, targets[..., None]).mean()
 
 
@@ -52,7 +52,7 @@ def main() -> None:
     print(f"softmax         {softmax(logits)[0]:.3f} {softmax(logits)[1]:.3f}")
     for target, name in enumerate(("first", "second")):
         loss = cross_entropy(logits, torch.tensor(target))
-        print(f"loss if the {name:<6} token came: -ln {softmax(logits)[target]:.1f} = {loss:.3f}")
+        print(f"loss if the {name:<6} token is the target: -ln {softmax(logits)[target]:.1f} = {loss:.3f}")
 
     loss = cross_entropy(logits.expand(4, 2), torch.tensor([0, 0, 0, 1]))
     print(f"\na text of 4 tokens, first first first second: loss (3 * 0.105 + 2.303) / 4 = {loss:.3f}")

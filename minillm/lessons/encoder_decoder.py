@@ -1,12 +1,12 @@
-"""Encoder-decoder: one stack of blocks reads a source text, another writes a target text and attends to the first.
+"""Encoder-decoder: one stack of blocks reads a source text; another generates a target text and attends to the source.
 
     memory = embed(source) sqrt(D) + positions     encoder:  x = norm(x + sublayer(x)) for self-attention, MLP
     x      = embed(target) sqrt(D) + positions     decoder:  the same for causal self-attention, cross-attention, MLP
     logits = x embed^T                             a score for each next token of the target
 
-In cross-attention the queries come from the target, and keys and values from the memory of the source, all of which
-each target token may see. One matrix embeds both texts and scores the output. This is the transformer as it was first
-published, for translation, with post-norm and sinusoidal positions; the paper has ReLU where this has GELU.
+In cross-attention the queries come from the target, keys and values from the memory of the source. Each target token
+sees the whole source. One matrix embeds both texts and scores the output. This is the transformer as it was first
+published, for translation, with post-norm and sinusoidal positions; the paper uses ReLU instead of GELU.
 
 Paper: Vaswani et al. 2017, "Attention Is All You Need".
 Read before: attention, positions, normalization, transformer_block.

@@ -1,12 +1,12 @@
-"""FlashAttention: exact attention in tiles, which holds one tile of the scores at a time instead of all T x T.
+"""FlashAttention: exact attention computed in tiles, with one tile of scores in memory instead of all T x T.
 
-A softmax seems to need all scores of a query at once. The online softmax needs three sums for each query, and updates
+A softmax seems to need all scores of a query at once. The online softmax keeps three results for each query and updates
 them with each tile of scores s and values v: the largest score m, l = sum of e^(s - m), and o = sum of e^(s - m) v.
 
     m' = max(m, max s)      l' = l e^(m - m') + sum e^(s - m')      o' = o e^(m - m') + e^(s - m') v
 
-At the end o / l = softmax(s) v: if a larger score comes, e^(m - m') shrinks what was added before. Memory grows with T
-instead of T^2, and a tile fits into the fast memory of a GPU, which is where the speed comes from.
+At the end o / l = softmax(s) v: if a tile has a larger score, e^(m - m') rescales the earlier sums. Memory grows with T
+instead of T^2. A tile fits into the fast memory of a GPU, which makes the computation fast.
 
 Paper: Dao et al. 2022, "FlashAttention"; Milakov and Gimelshein 2018, "Online normalizer calculation for softmax".
 Read before: attention.

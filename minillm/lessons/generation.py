@@ -3,10 +3,10 @@
     greedy      token = argmax p
     sampling    token = the first whose cumulative probability exceeds u, with u uniform on [0, 1)
 
-Such models are called autoregressive: they read what they have written. Greedy decoding takes the best next token,
-gives the same text each time, and tends to go in circles. Sampling draws each token as often as the model says. A text
-ends with the token END, or after a given number of tokens. Here the model reads the whole text again for every new
-token; the lesson on the KV cache avoids that.
+Such models are called autoregressive: they read their own output. Greedy decoding takes the best next token, gives the
+same text each time, and tends to repeat itself. Sampling draws each token with the probability that the model gives it.
+A text ends with the token END, or after a given number of tokens. Here the model reads the whole text again for every
+new token; the lesson on the KV cache avoids that.
 
 Paper: Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration".
 Read before: gpt, ngram.
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 WORDS = ("the", "cat", "mat", "sat", "on", "END")
-FOLLOWS = {  # the probability of each word after the last one
+FOLLOWS = {  # last word -> probability of each next word
     "the": {"cat": 0.6, "mat": 0.4},
     "cat": {"sat": 0.9, "END": 0.1},
     "mat": {"END": 0.7, "sat": 0.3},
@@ -54,7 +54,7 @@ def generate(
     max_new_tokens: int,
     end_id: int,
 ) -> list[int]:
-    """The new tokens, without END. The model gives the logits (V,) of what follows a text."""
+    """The new tokens, without END. The model returns the logits (V,) of the next token after a text."""
     tokens = list(prompt)
     for _ in range(max_new_tokens):
         token = choose(model(tokens))
@@ -65,7 +65,7 @@ def generate(
 
 
 def main() -> None:
-    """A model that is a table of five rows, read by hand; greedy text, and texts of three seeds."""
+    """A model that is a table of five rows; its greedy text, and sampled texts of four seeds."""
     n_read = []
 
     def model(tokens: Sequence[int]) -> Tensor:

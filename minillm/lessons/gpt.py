@@ -1,12 +1,12 @@
-"""GPT: a stack of causal transformer blocks that gives, at each place of a text, a score to every possible next token.
+"""GPT: a stack of causal transformer blocks that, at each place of a text, gives every possible next token a score.
 
     x = embed(token) + embed_positions(place)
     x = block(x)                                 once for each block; no token sees a later one
     logits = norm(x) embed^T                     softmax(logits): the probabilities of the next token
 
-One matrix embeds the tokens that are read and scores those that may come next (tied weights). Small initial weights
-make the first guess uniform, so an untrained model has a loss of ln V. Every place of a text is an example: the target
-of a token is the token after it, and under a causal mask one forward pass learns from all of them.
+One matrix embeds the input tokens and scores the next ones (tied weights). With small initial weights the predictions
+are uniform, so an untrained model has a loss of ln V. Every place of a text is a training example: its target is the
+following token, and thanks to the causal mask one forward pass trains on all places.
 
 Paper: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2).
 Read before: transformer_block, normalization, training_loop.
@@ -51,7 +51,7 @@ class GPT(nn.Module):
 
 
 def main() -> None:
-    """Train a GPT of 26,000 parameters to count from one to ten, character by character, and let it write."""
+    """Train a GPT of 26,000 parameters to count from one to ten, character by character, and generate text with it."""
     torch.manual_seed(0)
     text = "one two three four five six seven eight nine ten one two "
     characters = sorted(set(text))
@@ -59,7 +59,7 @@ def main() -> None:
     windows = ids.unfold(0, 9, 1)  # (B, T + 1): every piece of 9 characters
     tokens, targets = windows[:, :-1], windows[:, 1:]
     print(f"in:      {len(windows)} windows such as {text[:8]!r}, each character an id from 0 to {len(characters) - 1}")
-    print(f"targets: the same, one place on: {text[1:9]!r}")
+    print(f"targets: the same, shifted by one place: {text[1:9]!r}")
 
     model = GPT(len(characters), context_length=8, d_model=32, n_heads=2, n_layers=2)
     print(f"out:     logits (B, T, V) = {tuple(model(tokens).shape)}")
@@ -72,7 +72,7 @@ def main() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    print("the rest of the loss is at the first characters of the windows, whose past is cut off")
+    print("the remaining loss is at the first characters of the windows, which have too little context")
 
     written = [characters.index(character) for character in "one t"]
     for _ in range(48):

@@ -1,13 +1,13 @@
-"""Gated recurrent unit (GRU): a recurrent network whose gate mixes the state before and a candidate.
+"""Gated recurrent unit (GRU): a recurrent network with a gate that mixes the previous state and a candidate.
 
     r = sigmoid(W_r x + U_r h + b_r)            reset gate: how much of the state the candidate sees
     z = sigmoid(W_z x + U_z h + b_z)            update gate: how much of the state is kept
     n = tanh(W_n x + b_n + r * (U_n h + c_n))   candidate
     h' = (1 - z) * n + z * h
 
-It has two gates and one state where the LSTM has three and two, so three quarters of the weights. Some papers (Chung
-et al. 2014) exchange z and 1 - z; weights trained with one convention remember nothing with the other. As in torch, r
-multiplies U_n h + c_n, so that one product serves all gates; Cho et al. multiply h.
+It has two gates and one state vector where the LSTM has three and two, so three quarters of the weights. Some papers
+(Chung et al. 2014) exchange z and 1 - z; weights trained with one convention are useless with the other. As in torch, r
+multiplies U_n h + c_n, so one product serves all gates; in Cho et al. it multiplies h.
 
 Paper: Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder".
 Read before: rnn, lstm.
@@ -44,7 +44,7 @@ def gru(xs: Tensor, h: Tensor, W: Gates, U: Gates, b: Gates, c_n: Tensor) -> Ten
 
 
 def main() -> None:
-    """A single 1, then zeros: a GRU of one number replaces its state by the 1 and keeps it."""
+    """A single 1, then zeros: a GRU with one number of state replaces its state at the 1 and then keeps it."""
     W = {name: value[:, None] for name, value in gates(r=0.0, z=-10.0, n=2.0).items()}
     U = {name: value[:, None] for name, value in gates(r=0.0, z=0.0, n=0.0).items()}
     b = gates(r=0.0, z=5.0, n=0.0)

@@ -1,13 +1,13 @@
-"""KV cache: the keys and values of the tokens already read, kept so that a new token computes only its own.
+"""KV cache: the keys and values of tokens already read are kept, so only those of new tokens are computed.
 
     k, v = x W_k, x W_v  for the new tokens only        output = softmax(q [k_cache; k]^T / sqrt(K)) [v_cache; v]
 
-Under a causal mask the key and the value of a token depend on nothing that comes later, so they never change. Without
-the cache every step computes them again for the whole text. The cache costs memory instead:
+Under a causal mask the key and the value of a token do not depend on later tokens, so they never change. Without the
+cache every step computes them again for the whole text. The cache costs memory instead:
 
     bytes = 2 (keys and values) * layers * key heads * numbers of a head * tokens * texts * bytes of a number
 
-The positions of new queries go on behind the cache: the first new token sees the whole cache and itself.
+The positions of new queries continue after the cache: the first new token sees the whole cache and itself.
 
 Paper: Shazeer 2019, "Fast Transformer Decoding: One Write-Head is All You Need" (fewer key heads, a smaller cache).
 Read before: attention, generation.
@@ -58,7 +58,9 @@ def n_bytes(n_layers: int, n_kv_heads: int, d_head: int, n_tokens: int, n_texts:
 def main() -> None:
     """A running mean, the keys that are computed, and the size of the caches of three models."""
     x, one, zero = torch.tensor([[2.0], [4.0], [6.0], [8.0]]), torch.ones(1, 1), torch.zeros(1, 1)
-    print("tokens 2 4 6 8, W_q = 0, W_k = W_v = 1: all weights are equal, so an output is the mean of what is seen")
+    print(
+        "tokens 2 4 6 8, W_q = 0, W_k = W_v = 1: all weights are equal, so an output is the mean of the visible tokens"
+    )
     cache = KVCache(1)
     for t in range(4):
         output = read(x[t : t + 1], (zero, one, one), cache)
@@ -72,7 +74,7 @@ def main() -> None:
     print("\nsix random tokens, read in parts of 3, 1 and 2")
     print("equal to attention over the whole text:", torch.allclose(at_once, in_parts, atol=1e-5))
 
-    print("\nbytes of one text in fp16, 2 bytes a number:")
+    print("\nbytes of one text in fp16, 2 bytes per number:")
     for name, n_layers, n_kv_heads, n_tokens in (
         ("Llama-2-7B", 32, 32, 4096),
         ("Llama-2-7B", 32, 32, 131072),

@@ -1,11 +1,11 @@
-"""LoRA: a frozen weight is adapted by a trained update of low rank, the product of two thin matrices.
+"""LoRA: adapt a frozen weight by adding a trained update of low rank, the product of two thin matrices.
 
     y = W x + (alpha / rank) B A x        W (out, in) frozen,  A (rank, in),  B (out, rank)
 
-The change that a task needs is close to a matrix of low rank, so rank (in + out) numbers are enough, not in * out; only
-they have gradients and optimizer state. B starts at zero, so a fresh adapter changes nothing. A must not: the gradient
-of B has the factor A x and that of A the factor B, so with both at zero neither would ever move. After training
-W + (alpha / rank) B A is an ordinary weight (merging), and the adapter costs no time.
+The update that a task needs is close to a matrix of low rank, so rank (in + out) numbers are enough instead of
+in * out; only they have gradients and optimizer state. B starts at zero, so a fresh adapter changes nothing. A must not
+start at zero too: the gradient of B has the factor A x and that of A the factor B, so neither would ever change. After
+training W + (alpha / rank) B A replaces the weight (merging), and the adapter costs no time.
 
 Paper: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models".
 Read before: backpropagation, optimizers.
@@ -15,7 +15,7 @@ Try: python train.py --config lora-tiny --init-from runs/gpt-tiny
 Change it:
     - self.A = nn.Parameter(torch.randn(rank, d_in) / math.sqrt(d_in))
     + self.A = nn.Parameter(torch.zeros(rank, d_in))
-Shown: the error moves from 8.9 to 8.9
+Shown: the error goes from 8.9 to 8.9
 """
 
 import math
@@ -67,7 +67,7 @@ def main() -> None:
         errors.append(loss.item())
         for parameter, gradient in zip(trained, torch.autograd.grad(loss, trained), strict=True):
             parameter.data -= 0.3 * gradient
-    print(f"300 steps: the error moves from {errors[0]:.1f} to {errors[-1]:.1f}")
+    print(f"300 steps: the error goes from {errors[0]:.1f} to {errors[-1]:.1f}")
     print("merged equals unmerged:", torch.allclose(x @ layer.merged().T, layer(x), atol=1e-5))
     print(f"a layer of 4096 x 4096 with rank 8: {8 * (4096 + 4096):,} of {4096 * 4096:,} numbers are trained")
 

@@ -1,13 +1,13 @@
-"""Long short-term memory (LSTM): a recurrent network with a memory c that gates scale and add to.
+"""Long short-term memory (LSTM): a recurrent network with a memory c; gates decide what is kept, written and output.
 
     i = sigmoid(W_i x + U_i h + b_i)    input gate: how much is written
     f = sigmoid(W_f x + U_f h + b_f)    forget gate: how much is kept
     g = tanh(W_g x + U_g h + b_g)       candidate: what is written
-    o = sigmoid(W_o x + U_o h + b_o)    output gate: how much is shown
+    o = sigmoid(W_o x + U_o h + b_o)    output gate: how much is output
     c' = f * c + i * g                  h' = o * tanh(c')
 
-Through the memory, the derivative of a late c by an early one is a product of forget gates. With gates near 1 it does
-not vanish, so b_f starts at 1 (Jozefowicz et al. 2015).
+Along the memory, the derivative of a late c by an early one is a product of forget gates. With gates near 1 it does not
+vanish, so b_f starts at 1 (Jozefowicz et al. 2015).
 
 Paper: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory"; Gers et al. 2000 (forget gate).
 Read before: rnn.
@@ -52,7 +52,7 @@ def gates(**values: float) -> Gates:
 
 
 def main() -> None:
-    """A single 1, then zeros: an LSTM of one number writes the 1 down and keeps it."""
+    """A single 1, then zeros: an LSTM with one number of state stores the 1 and keeps it."""
     W = {name: value[:, None] for name, value in gates(i=10.0, f=0.0, g=2.0, o=0.0).items()}
     U = {name: value[:, None] for name, value in gates(i=0.0, f=0.0, g=0.0, o=0.0).items()}
     b = gates(i=-5.0, f=5.0, g=0.0, o=5.0)
@@ -67,7 +67,7 @@ def main() -> None:
         (slope,) = torch.autograd.grad(c_t, c, retain_graph=True)
         print(f"{t:>2}   {x.item():.0f}  {c_t.item():8.4f}{h.item():8.4f}    {slope.item():8.4f}")
     print("\nby hand: c_1 = 0.9933 * 0.9640 = 0.9576, and each later c is the one before times the forget gate.")
-    print("The tanh network of the lesson `rnn` has 0.0014 left of the same 1.")
+    print("In the tanh network of the lesson `rnn` only 0.0014 is left of the same 1.")
 
 
 if __name__ == "__main__":

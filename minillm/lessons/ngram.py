@@ -3,7 +3,7 @@
     P(w | h) = c(h w) / c(h)
 
 The context h is the last n - 1 tokens. c(h w) is how often the token w followed h in the text, and c(h) is the sum of
-these counts over all w. Training is one reading of the text; the model is the table of counts.
+these counts over all w. Training reads the text once; the model is the table of counts.
 
 Paper: Shannon 1948, "A Mathematical Theory of Communication".
 Read before: nothing.
@@ -35,7 +35,7 @@ def followers(context: tuple, counts: Counter[tuple]) -> dict:
 
 
 def probabilities(context: tuple, counts: Counter[tuple]) -> dict:
-    """The tokens w that followed the context h, each with P(w | h); none where h never occurred."""
+    """The tokens w that followed the context h, each with P(w | h); {} if h never occurred."""
     seen = followers(context, counts)
     return {token: n / sum(seen.values()) for token, n in seen.items()}
 
@@ -47,7 +47,7 @@ def text_probability(text: Sequence, counts: Counter[tuple], n: int) -> float:
 
 
 def main() -> None:
-    """The table of three sentences, a text that it continues, and a text that it holds to be impossible."""
+    """The table of three sentences, a continued text, and the probabilities of two texts."""
     texts = [sentence.split() for sentence in SENTENCES]
     counts = count_ngrams(texts, ORDER)
     print("three sentences:", *(f"{sentence}." for sentence in SENTENCES))
@@ -64,7 +64,7 @@ def main() -> None:
     print("\n'You love' is continued by the most probable words:", *written)
     for text in ("You love machine learning", "You love deep learning"):
         print(f"P({text}) = {text_probability(text.split(), counts, ORDER):.2f}")
-    print("What the table has not seen after a context is impossible: the lesson `smoothing` mends that.")
+    print("A token that never followed a context has probability 0; the lesson `smoothing` changes that.")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Normalization: scale each token's vector to a fixed size, so that numbers stay in range however deep the model.
+"""Normalization: scale each token's vector to a fixed size, so that numbers stay in range in models of any depth.
 
     LayerNorm(x) = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias
     RMSNorm(x)   =  x / sqrt(mean(x^2) + eps) * weight
 
-Means run over the D numbers of one vector, so no token depends on another, and training and sampling compute the same.
-RMSNorm leaves out centering and bias. Weight and bias are learned; eps avoids a division by zero.
+Means run over the D numbers of one vector, so a token does not depend on others, and training and sampling compute the
+same. RMSNorm leaves out centering and bias. Weight and bias are learned; eps avoids a division by zero.
 
 Paper: Ba et al. 2016, "Layer Normalization"; Zhang and Sennrich 2019, "Root Mean Square Layer Normalization".
 Read before: training_loop.
@@ -63,7 +63,7 @@ def main() -> None:
     print("mean 16 / 4 = 4, variance (25 + 1 + 1 + 9) / 4 = 9, mean square (1 + 25 + 25 + 49) / 4 = 25")
     show("LayerNorm", layer_norm(x))
     show("RMSNorm", rms_norm(x))
-    print("\nten times x: the same vectors, for the size of x is divided out")
+    print("\nten times x: the same vectors, since the size of x cancels out")
     show("LayerNorm", layer_norm(10 * x))
     show("RMSNorm", rms_norm(10 * x))
     print("\nx + 8: LayerNorm subtracts the mean, RMSNorm does not")

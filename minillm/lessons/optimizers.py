@@ -6,9 +6,9 @@
     Muon    m = momentum m + (1 - momentum) g
             p = p - lr decay p - lr sqrt(max(1, rows / columns)) orthogonalize((1 - momentum) g + momentum m)
 
-SGD steps in proportion to the slope, so the steepest direction limits lr and the flat ones wait. AdamW divides by the
-running size of the gradient: each parameter moves by about lr. Muon moves a matrix equally far in every direction: it
-sets all singular values to about 1.
+SGD takes steps in proportion to the slope, so the steepest direction limits lr, and progress in flat ones is slow.
+AdamW divides by the running size of the gradient, so each parameter moves by about lr. Muon sets all singular values of
+a matrix's step to about 1, so the step is equally large in every direction.
 
 Paper: Robbins and Monro 1951 (SGD); Kingma and Ba 2015, Loshchilov and Hutter 2019 (AdamW); Jordan et al. 2024 (Muon).
 Read before: backpropagation.
@@ -56,12 +56,12 @@ def orthogonalize(x: Tensor) -> Tensor:
 def muon(p: Tensor, g: Tensor, m: Tensor, lr: float, momentum: float, decay: float) -> tuple[Tensor, Tensor]:
     """The matrix p (R, C) after one step, and the mean m of its gradient, which starts at 0."""
     m = momentum * m + (1 - momentum) * g
-    ahead = (1 - momentum) * g + momentum * m  # Nesterov: the mean after the same gradient once more
+    ahead = (1 - momentum) * g + momentum * m  # Nesterov momentum: m after one more step with the same gradient
     return p - lr * decay * p - lr * math.sqrt(max(1, p.shape[0] / p.shape[1])) * orthogonalize(ahead), m
 
 
 def main() -> None:
-    """A valley a hundred times steeper in one direction than in the other, walked down by each optimizer."""
+    """Each optimizer minimizes a function that is a hundred times steeper in one direction than in the other."""
     print("p = [[a, 0], [0, b]], from a = b = 1    loss = (100 a^2 + b^2) / 2    g = [[100 a, 0], [0, b]]\n")
     for name in ("SGD", "AdamW", "Muon"):
         p, m, v = torch.eye(2), torch.zeros(2, 2), torch.zeros(2, 2)

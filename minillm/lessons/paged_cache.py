@@ -1,11 +1,11 @@
-"""Paged KV cache: memory in pages of a few tokens, and for each text a table that says which pages are its own.
+"""Paged KV cache: memory is divided into pages of a few tokens, and each text has a table of its pages.
 
-    token i of a text stands in page table[i // page_size], at place i % page_size
+    token i of a text is in page table[i // page_size], at place i % page_size
 
-A contiguous cache reserves room for the longest text that may come, and most of it stays empty. With pages a text takes
-memory only when its last page is full, so it wastes less than one page, and its pages may lie anywhere. Texts that
-begin alike share the pages of their beginning: to copy a text is to copy its table. A text that writes into a shared
-page copies that page first (copy on write).
+A contiguous cache reserves memory for the longest possible text, and most of it stays empty. With pages, a text takes a
+new page only when its last one is full, so it wastes less than one page, and its pages may be anywhere. Texts with the
+same beginning share the pages of that beginning, so copying a text means copying its table. Before a text writes into a
+shared page, it gets its own copy of that page (copy on write).
 
 Paper: Kwon et al. 2023, "Efficient Memory Management for Large Language Model Serving with PagedAttention".
 Read before: kv_cache.
@@ -47,13 +47,13 @@ class PagedCache:
         return self.memory[self.tables[text]].flatten(0, 1)[: self.lengths[text]]
 
     def fork(self, text: str, copy: str) -> None:
-        """Add a text that begins as `text` does and shares all of its pages."""
+        """Add a copy of a text, which shares all of its pages."""
         self.tables[copy], self.lengths[copy] = list(self.tables[text]), self.lengths[text]
         for page in self.tables[copy]:
             self.n_users[page] += 1
 
     def drop(self, text: str) -> None:
-        """Forget a text."""
+        """Remove a text."""
         for page in self.tables.pop(text):
             self.release(page)
         del self.lengths[text]
@@ -69,7 +69,7 @@ class PagedCache:
             self.free.append(page)
 
     def copy_if_shared(self, table: list[int], page: int) -> None:
-        """Give a table its own copy of a page that other texts use too."""
+        """Give a table its own copy of a page if other texts use the page too."""
         if self.n_users[table[page]] > 1:
             old, table[page] = table[page], self.take()
             self.memory[table[page]] = self.memory[old]
@@ -77,7 +77,7 @@ class PagedCache:
 
 
 def main() -> None:
-    """Two texts in pages of 4 tokens, then a copy of one of them that goes on in another way."""
+    """Two texts in pages of 4 tokens, then a copy of one of them with a different continuation."""
     cache = PagedCache(torch.zeros(6, 4, 2, 1))
     for text, n in (("A", 6), ("B", 3)):
         for i in range(n):
@@ -89,7 +89,7 @@ def main() -> None:
     print(f"\nC, a copy of A: pages {cache.tables['C']}, users of each page {cache.n_users}, free {cache.free}")
     cache.append("C", torch.full((2, 1), 9.0))
     cache.append("A", torch.full((2, 1), 6.0))
-    print(f"C goes on with 9, A with 6: C in pages {cache.tables['C']}, A in pages {cache.tables['A']}")
+    print(f"C continues with 9, A with 6: C in pages {cache.tables['C']}, A in pages {cache.tables['A']}")
     for text in "AC":
         print(text, "reads", *(int(key) for key in cache.read(text)[:, 0, 0]))
 

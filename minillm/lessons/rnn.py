@@ -1,12 +1,12 @@
-"""Recurrent neural network: a state vector h that each token rewrites is all that the network remembers of a sequence.
+"""Recurrent neural network (RNN): reads a sequence token by token and keeps all memory of it in one state vector h.
 
     h_t = tanh(W x_t + U h_{t-1} + b)
     dh_t / dh_{t-1} = diag(1 - h_t^2) U
 
-A step costs the same after ten tokens as after a million. The price: the steps wait for each other, and the derivative
-of a late state by an early one is a product of many factors (1 - h^2) U. Factors below 1 let it vanish, factors above
-1 let it explode; so it is hard to learn from what is far back. A large U does not help: the state then stays, but the
-factor 1 - h^2 is near 0.
+A step costs the same after ten tokens as after a million. But steps cannot run in parallel, and the derivative of a
+late state by an early one is a product of many factors (1 - h^2) U. With factors below 1 it vanishes, with factors
+above 1 it explodes, so dependencies over many tokens are hard to learn. A large U does not help: it preserves the
+state, but the factor 1 - h^2 is near 0.
 
 Paper: Elman 1990, "Finding Structure in Time"; Bengio, Simard and Frasconi 1994 (vanishing gradients).
 Read before: backpropagation.
@@ -38,7 +38,7 @@ def rnn(xs: Tensor, h: Tensor, W: Tensor, U: Tensor, b: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """A single 1, then zeros: how long a network of one number remembers it, and how far back its gradient reaches."""
+    """A single 1, then zeros: how fast its effect on a state of one number fades, and its gradient with it."""
     W, b = torch.tensor([[1.0]]), torch.tensor([0.0])
     U = torch.tensor([[0.5]])
     xs = torch.tensor([[1.0]] + 9 * [[0.0]], requires_grad=True)  # (T, 1)

@@ -6,8 +6,8 @@
     min-p         the tokens at least min_p times as probable as the best one
     typical       the smallest set whose mass reaches p, in the order of |-ln p(token) - entropy|
 
-After each cut the remaining probabilities are divided by their sum, so that the order of the filters matters; it is the
-order above. A repetition penalty acts before them, on the logits of tokens that the text already holds.
+After each filter the remaining probabilities are divided by their sum, so the order of the filters matters; it is the
+order above. A repetition penalty comes before them and changes the logits of tokens that the text already contains.
 
 Paper: Fan et al. 2018 (top-k); Holtzman et al. 2019 (top-p); Meister et al. 2022 (typical); Nguyen et al. 2024 (min-p).
 Read before: generation.
@@ -23,7 +23,7 @@ Shown: top-p 0.7          A 0.471   B 0.353   C 0.176
 import math
 from collections.abc import Collection, Sequence
 
-Probs = dict[int, float]  # token -> probability; tokens that were cut are missing
+Probs = dict[int, float]  # token -> probability; removed tokens are missing
 ROUNDING = 1e-12  # 0.4 + 0.3 + 0.2 is a little less than 0.9 in floating point
 
 
@@ -46,7 +46,7 @@ def top_k(probs: Probs, k: int) -> Probs:
 
 
 def smallest_set(probs: Probs, ranking: Sequence[int], p: float) -> Probs:
-    """The first tokens of a ranking, as few as reach the mass p; the token that crosses p is kept, and 1 keeps all."""
+    """The first tokens of a ranking, as few as reach the mass p; the token that reaches p is kept. p = 1 keeps all."""
     kept: Probs = {}
     for token in ranking:
         kept[token] = probs[token]
@@ -71,13 +71,13 @@ def typical(probs: Probs, p: float) -> Probs:
 
 
 def repetition_penalty(logits: list[float], history: Collection[int], theta: float) -> list[float]:
-    """Divide positive logits of tokens in the history by theta and multiply negative ones, however often they occur."""
+    """Divide positive logits of tokens in the history by theta, multiply negative ones; repeats count once."""
     factors = [1.0 if token not in history else 1 / theta if x > 0 else theta for token, x in enumerate(logits)]
     return [x * factor for x, factor in zip(logits, factors, strict=True)]
 
 
 def main() -> None:
-    """Five tokens, A to E, through each filter by itself, and through two filters in both orders."""
+    """Five tokens, A to E: each filter by itself, and two filters in both orders."""
 
     def show(name: str, probs: Probs) -> None:
         print(f"{name:<18}", "  ".join(f"{'ABCDE'[token]} {p:.3f} " for token, p in sorted(probs.items())))

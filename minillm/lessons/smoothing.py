@@ -1,13 +1,13 @@
-"""Smoothing: give every token a probability above 0 after every context, such that the sum stays 1.
+"""Smoothing: give every token a probability above 0 after every context, with a sum of 1.
 
     add-k            P(w | h) = (c(h w) + k) / (c(h) + k V)
     Kneser-Ney       P(w | h) = max(c(h w) - d, 0) / c(h)  +  d n(h) / c(h) * P(w | h')
     stupid backoff   S(w | h) = c(h w) / c(h)  if w followed h,  else  b S(w | h')
 
-V is the size of the vocabulary, h' is h without its first token, and n(h) is how many different tokens followed h. A
-context that never occurred gives way to h'; below the empty context stands the uniform 1 / V. Kneser-Ney interpolates:
-it takes d from each count and shares it out by P(w | h'). Below the highest order its c(h w) counts the different
-tokens before h w. S is a score, no probability.
+V is the size of the vocabulary, h' is h without its first token, and n(h) is how many different tokens followed h. If a
+context never occurred, h' is used instead; the last resort, after the empty context, is the uniform 1 / V. Kneser-Ney
+interpolates: it takes d from each count and distributes the total by P(w | h'). For orders below the highest its
+c(h w) is the number of different tokens that precede h w. S is a score, not a probability.
 
 Paper: Kneser and Ney 1995, "Improved Backing-off for M-gram Language Modeling"; Brants et al. 2007.
 Read before: ngram.
@@ -32,16 +32,16 @@ def all_counts(texts: Sequence[Sequence], order: int) -> Counter[tuple]:
 
 
 def kneser_ney_counts(texts: Sequence[Sequence], order: int) -> Counter[tuple]:
-    """c(h w) of Kneser-Ney: occurrences for the highest order, different tokens before for the lower ones."""
+    """c(h w) of Kneser-Ney: occurrences for the highest order, different preceding tokens for lower ones."""
     counts = count_ngrams(texts, order)
     for n in range(1, order):
         counts.update(longer[1:] for longer in count_ngrams(texts, n + 1))
-        counts.update(tuple(text[:n]) for text in texts if 2 <= n <= len(text))  # a beginning is one more
+        counts.update(tuple(text[:n]) for text in texts if 2 <= n <= len(text))  # the beginning of a text counts too
     return counts
 
 
 def add_k(token: object, context: tuple, counts: Counter[tuple], vocab_size: int, k: float) -> float:
-    """P(w | h), where each token counts as if it had followed each context k more times."""
+    """P(w | h), as if each token had followed each context k more times."""
     seen = followers(context, counts)
     if context and not seen:
         return add_k(token, context[1:], counts, vocab_size, k)
@@ -67,7 +67,7 @@ def stupid_backoff(token: object, context: tuple, counts: Counter[tuple], vocab_
 
 
 def main() -> None:
-    """A trigram table of three sentences, smoothed after a seen and an unseen context; then Kneser-Ney's reason."""
+    """Three smoothings of a trigram table, after a seen and an unseen context; then the advantage of Kneser-Ney."""
     texts = [sentence.split() for sentence in SENTENCES]
     words, counts = ["I", "You", "love", "deep", "machine", "learning"], all_counts(texts, 3)
     different = kneser_ney_counts(texts, 3)
@@ -86,7 +86,7 @@ def main() -> None:
     print("by hand: add-1 (1 + 1) / (1 + 6) = 0.286, Kneser-Ney (1 - 0.75) / 1 + 0.75 * 1 / 1 * 0.479 = 0.609")
 
     texts = 9 * [["San", "Francisco"]] + [["my", "glasses"], ["new", "glasses"], ["old", "glasses"]]
-    print("\nFrancisco occurs 9 times, after San only; glasses 3 times, after three words. After an unknown word,")
+    print("\nFrancisco occurs 9 times, only after San; glasses 3 times, after three words. After an unknown word,")
     rules = ("add-1", add_k, all_counts(texts, 2), 1.0), ("Kneser-Ney", kneser_ney, kneser_ney_counts(texts, 2), 0.75)
     for name, rule, counts, amount in rules:
         p = {word: rule(word, ("unknown",), counts, 6, amount) for word in ("Francisco", "glasses")}

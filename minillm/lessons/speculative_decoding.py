@@ -4,8 +4,8 @@
     at the first rejection draw from max(0, p - q), divided by its sum; if all k are accepted, draw one more from p
 
 p is the target's distribution, q the draft's. A token x is written with probability min(p, q) + max(0, p - q) = p: the
-text has the target's distribution whatever the draft is; a worse draft only costs time. If each guess is accepted with
-probability a, a call of the target gives 1 + a + ... + a^k = (1 - a^(k+1)) / (1 - a) tokens.
+text has the target's distribution for any draft; a worse draft only costs time. If each guess is accepted with
+probability a, a call of the target gives 1 + a + ... + a^k = (1 - a^(k+1)) / (1 - a) tokens on average.
 
 Paper: Leviathan et al. 2023, "Fast Inference from Transformers via Speculative Decoding"; Chen et al. 2023.
 Read before: generation, sampling, kv_cache.
@@ -27,13 +27,13 @@ Model = Callable[[Sequence[int]], list[float]]  # a text -> the probability of e
 
 
 def draw(weights: Sequence[float], u: float) -> int:
-    """The first token at which the weights, divided by their sum, add up to more than u in [0, 1)."""
+    """Draw a token: the first one at which the weights, divided by their sum, add up to more than u in [0, 1)."""
     sums = itertools.accumulate(weight / sum(weights) for weight in weights)
     return next(token for token, total in enumerate(sums) if total > u)
 
 
 def residual(p: Sequence[float], q: Sequence[float]) -> Sequence[float]:
-    """The weights of the token that replaces a rejected guess: what the target has more of than the draft."""
+    """The weights for the token that replaces a rejected guess: the excess of the target over the draft."""
     return [max(0.0, a - b) for a, b in zip(p, q, strict=True)]
 
 
@@ -43,7 +43,7 @@ def speculate(
     """Yield the tokens that each call of the target adds, n_new in all."""
     text = list(prompt)
     while (room := len(prompt) + n_new - len(text)) > 0:
-        n = min(k, room - 1)  # a call adds one token more than it accepts
+        n = min(k, room - 1)  # a call adds one more token than it accepts
         u = torch.rand(2 * n + 1, generator=generator, dtype=torch.float64).tolist()
         guesses: list[int] = []
         for i in range(n):

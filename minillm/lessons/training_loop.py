@@ -2,11 +2,11 @@
 
     p = p - lr(step) * AdamW(clip(dL/dp))        clip(g) = g * min(1, 1 / |g|)
 
-The loss starts at ln V, the cost of a uniform guess. The learning rate rises first, while AdamW's means are of few
-gradients, and falls afterwards, so that the last steps are small. Clipping bounds what a single odd batch can do: |g|
-is the length of the gradient of all parameters together. The batch is a function of the number of the step, so a
-stopped run can go on with the same batches. The target is the token after the last one read. Shifted by one too few,
-the loss still falls to 0, and the model copies.
+The loss starts at ln V, the cost of a uniform guess. The learning rate rises first, while AdamW's means contain few
+gradients, and falls afterwards, so that the last steps are small. Clipping limits the effect of a single unusual batch;
+|g| is the norm of the gradient of all parameters together. The batch is a function of the step number, so a stopped run
+can resume with the same batches. The target is the token after the last one read. If it is the last token read instead,
+the loss still falls to 0, but the model only copies.
 
 Paper: Pascanu et al. 2013 (clipping); Goyal et al. 2017 (warm-up).
 Read before: cross_entropy, backpropagation, optimizers (AdamW).
@@ -43,7 +43,7 @@ def rate(step: int, n_steps: int) -> float:
 def train(
     model: Callable[[Tensor], Tensor], parameters: Sequence[Tensor], batch: Callable[[int], tuple], n_steps: int
 ) -> list[float]:
-    """Change the parameters of `model`, tokens -> logits, in place; the loss of every step."""
+    """Train the parameters of `model`, tokens -> logits, in place; returns the loss of every step."""
     m, v = [torch.zeros_like(p) for p in parameters], [torch.zeros_like(p) for p in parameters]
     losses = []
     for step in range(n_steps):

@@ -1,12 +1,12 @@
-"""Transformer block: attention between tokens, then an MLP of each token, and both add to their input.
+"""Transformer block: attention between tokens, then an MLP for each token, each added to the residual stream.
 
     pre-norm    x = x + attention(norm(x))      x = x + mlp(norm(x))        GPT-2 and most models since
     post-norm   x = norm(x + attention(x))      x = norm(x + mlp(x))        the transformer of 2017, BERT
     mlp(x) = down(gelu(up(x)))
 
-A model is a stack of blocks. The vectors that run through it, and to which each block adds, are the residual stream: a
-block that adds 0 changes nothing, and gradients reach the first block through the additions alone. Pre-norm leaves the
-stream itself as it is and trains without warm-up; post-norm normalizes it after every addition.
+A model is a stack of blocks. The vectors to which all blocks add their outputs are the residual stream: a block that
+adds 0 changes nothing, and gradients reach the first block through the additions alone. Pre-norm does not change the
+stream itself and trains without warm-up; post-norm normalizes it after every addition.
 
 Paper: Vaswani et al. 2017; Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture".
 Read before: attention, normalization.
@@ -29,12 +29,12 @@ from minillm.lessons.normalization import LayerNorm
 
 
 def gelu(x: Tensor) -> Tensor:
-    """x times the share of a normal distribution that lies below x, in the approximation that GPT-2 uses."""
+    """x times the standard normal probability of a value below x, in the approximation that GPT-2 uses."""
     return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
 class MLP(nn.Module):
-    """Multi-layer perceptron, for each token by itself: (..., D) -> (..., D) through F hidden units."""
+    """Multi-layer perceptron with F hidden units, applied to each token: (..., D) -> (..., D)."""
 
     def __init__(self, d_model: int, d_ff: int):
         super().__init__()
@@ -62,7 +62,7 @@ class PreNormBlock(nn.Module):
 
 
 class PostNormBlock(PreNormBlock):
-    """The same parts in the order of 2017."""
+    """The same parts in the order of the original transformer."""
 
     def forward(self, x: Tensor, causal: bool) -> Tensor:
         x = self.norm_1(x + self.attention(x, x, causal))

@@ -1,11 +1,11 @@
-"""Unigram tokenizer: every piece has a probability, and a word is cut into pieces in the most probable of all ways.
+"""Unigram tokenizer: every piece has a probability, and a word is split into the most probable sequence of pieces.
 
     P(x) = product of p(piece) over the pieces of the segmentation x        P(word) = sum of P(x) over all x
 
-Training begins with every substring that occurs twice. Expectation-maximization fits p, although nobody says how the
-words are cut: each segmentation counts by its share P(x) / P(word), and p becomes the share of each piece in these
-counts. Then the piece is dropped whose loss costs the least likelihood, until few are left. Single characters stay.
-The Viterbi algorithm finds the best segmentation without listing all of them.
+Training begins with every substring that occurs twice. Expectation-maximization fits p without known segmentations:
+each segmentation counts with the weight P(x) / P(word), and p becomes the share of each piece in these counts. Then the
+piece with the least effect on the likelihood is removed, and so on until few are left. Single characters are kept. The
+Viterbi algorithm finds the best segmentation without listing all of them.
 
 Paper: Kudo 2018, "Subword Regularization".
 Read before: bpe (another way to learn pieces).
@@ -37,7 +37,7 @@ def probability(x: list, p: Mapping) -> float:
 
 
 def expected_counts(words: Mapping, p: Mapping) -> Counter:
-    """How often each piece occurs in words {word: count}, where each segmentation counts by its share."""
+    """Expected number of occurrences of each piece in words {word: count}; segmentations weighted by probability."""
     counts = Counter()
     for word, n in words.items():
         every = segmentations(word, p)
@@ -49,7 +49,7 @@ def expected_counts(words: Mapping, p: Mapping) -> Counter:
 
 
 def cost(piece, counts: Mapping, p: Mapping) -> float:
-    """Nats of likelihood that are lost, about, if the best segmentation of a piece has to stand in for it."""
+    """The approximate loss of log-likelihood, in nats, if a piece is replaced by its best segmentation."""
     others = {other: p[other] for other in p if other != piece}
     instead = max(probability(x, others) for x in segmentations(piece, others))
     return counts[piece] * (math.log(p[piece]) - math.log(instead))
@@ -62,7 +62,7 @@ def train(words: Mapping, n_learned: int) -> dict:
     while True:
         for _ in range(2):
             counts = expected_counts(words, p)
-            p = {piece: max(counts[piece] / counts.total(), 1e-9) for piece in p}  # none is impossible
+            p = {piece: max(counts[piece] / counts.total(), 1e-9) for piece in p}  # no piece gets probability 0
         learned = [piece for piece in p if len(piece) > 1]
         if len(learned) <= n_learned:
             return p
@@ -70,7 +70,7 @@ def train(words: Mapping, n_learned: int) -> dict:
 
 
 def encode(word, p: Mapping) -> list:
-    """Viterbi: the best segmentation of each beginning of the word is the best of a shorter one and one more piece."""
+    """Viterbi: the best segmentation of each prefix of a word is that of a shorter prefix, plus one piece."""
     best = {0: (1.0, [])}
     for end in range(1, len(word) + 1):
         starts = [start for start in best if word[start:end] in p]
@@ -80,7 +80,7 @@ def encode(word, p: Mapping) -> list:
 
 
 def main() -> None:
-    """One word by hand, then nine words, from which stems and endings are learned."""
+    """One word by hand, then stems and endings learned from nine words."""
     p = {"a": 0.4, "b": 0.3, "ab": 0.3}
     print("p(a) = 0.4, p(b) = 0.3, p(ab) = 0.3; the segmentations x of 'abab' and P(x):")
     for x in segmentations("abab", p):

@@ -1,12 +1,13 @@
-"""Weight quantization: trained weights become integers of 8 or 4 bits with shared scales; nothing is trained again.
+"""Weight quantization: store trained weights as 8-bit or 4-bit integers with shared scales, without further training.
 
     int8:  scale = max |w| / 127 of a row              code = round(w / scale)              w' = scale * code
     int4:  scale = (max - min) / 15 of a group         code = round((w - min) / scale)      w' = min + scale * code
     |w - w'| <= scale / 2
 
-One large weight makes the scale coarse for all that share it, so each row has a scale; with only 16 levels each group
-of 32 to 128 neighbours in a row has one. Two codes of 4 bits fill a byte. Writing a token reads every weight once, and
-reading takes most of the time: fewer bytes mean less memory and, where a kernel unpacks them on the way, fewer seconds.
+One large weight makes the scale coarse for all weights that share it, so each row has its own scale; with only 16
+levels, each group of 32 to 128 neighbors in a row has one. Two 4-bit codes share a byte. Generating a token reads every
+weight once, and reading takes most of the time: fewer bytes mean less memory, and less time with a kernel that unpacks
+them on the fly.
 
 Paper: Dettmers et al. 2022, "LLM.int8()"; Dettmers and Zettlemoyer 2023, "The case for 4-bit precision".
 Read before: transformer_block, cache_quantization.
@@ -50,7 +51,7 @@ def dequantize_int4(packed: Tensor, scale: Tensor, low: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """Two rows of very different size by hand, then the bytes of a matrix."""
+    """Two rows with numbers of very different size by hand, then the bytes of a matrix."""
     weight = torch.tensor([[0.1, -0.5, 0.33, 1.27], [20.0, -127.0, 4.0, 60.0]])
     codes, scale = quantize_int8(weight)
     for row in range(2):
@@ -70,7 +71,7 @@ def main() -> None:
         ("int4", quantize_int4(weight, group=64), dequantize_int4),
     ):
         n_bytes, error = sum(part.nbytes for part in parts), (back(*parts) - weight) @ x
-        print(f"{name}: {n_bytes} bytes, {8 * n_bytes / weight.numel():.3f} bits a weight,", end=" ")
+        print(f"{name}: {n_bytes} bytes, {8 * n_bytes / weight.numel():.3f} bits per weight,", end=" ")
         print(f"relative error of the product {error.norm() / (weight @ x).norm():.3f}")
 
 

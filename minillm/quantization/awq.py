@@ -28,7 +28,7 @@ def calibrate(model: Decoder, batches: Iterable[Tensor], weights: str, group: in
     """Scale weights and norms in place, for `pack` with the same `weights` and `group`; the outputs do not change.
 
     batches: tokens (B, T). Returns, for each norm, the output error with scales divided by that without, on these
-    tokens. Raises ValueError for a model that cannot be packed, or whose norms stand elsewhere.
+    tokens. Raises ValueError for a model that cannot be packed or has post-norm blocks.
     """
     refuse(model, weights)
     quantize = quantizer(weights, group)
@@ -61,7 +61,7 @@ def calibrate(model: Decoder, batches: Iterable[Tensor], weights: str, group: in
 
 
 def _readers(model: Decoder) -> Iterator[tuple[str, list[nn.Linear]]]:
-    """Yield the path of each norm whose output only linear layers read, and these layers."""
+    """Yield the path of each norm that only linear layers read, and these layers."""
     for i, block in enumerate(model.blocks):
         attention = block.attention
         yield f"blocks.{i}.norm_1", [attention.to_q, attention.to_k, attention.to_v]

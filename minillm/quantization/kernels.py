@@ -1,9 +1,9 @@
 """Kernels for packed weights: linear layers that dequantize in registers, for fast generation on a CPU.
 
-Generating one token reads every weight once and does two operations with it, so its time is that of reading the
-weights: with a quarter of the bytes, up to four times the tokens. Torch has such kernels for bfloat16 activations: for
-one or a few rows they are faster than the product with dequantized weights, for a whole prompt slower.
-`arrange_for_kernels` replaces each layer that has a kernel; tests/quantization/test_kernels.py holds each equal to the
+Generating one token reads every weight once and does two operations with it, so reading the weights takes most of the
+time: with a quarter of the bytes, up to four times the tokens per second. Torch has such kernels for bfloat16
+activations: for one or a few rows they are faster than the product with dequantized weights, for a whole prompt slower.
+`arrange_for_kernels` replaces each layer that has a kernel; tests/quantization/test_kernels.py compares each with the
 plain version in `packed`. Read before: `packed`.
 
     bf16    torch.mv for one row, faster than the matrix product      int8    torch.ops.aten._weight_int8pack_mm
@@ -55,7 +55,7 @@ class Int8Linear(PackedLinear):
 
 
 class Int4Linear(nn.Module):
-    """See `PackedLinear`: the same in four bits.
+    """See `PackedLinear`: the same with four bits per weight.
 
     The kernel needs the levels in an order that depends on the CPU, and offsets beside scales. Both replace the tensors
     of the format, so that no weight is stored twice; the layer cannot be saved.
@@ -91,9 +91,9 @@ class Int4Linear(nn.Module):
 
 
 def arrange_for_kernels(model: nn.Module) -> Counter[str]:
-    """Replace each linear layer of a bfloat16 model by its twin with a kernel. Returns kernel -> number of layers.
+    """Replace each linear layer of a bfloat16 model by its version with a kernel. Returns kernel -> number of layers.
 
-    Generation only: int4 cannot be saved afterwards. On other devices than a CPU nothing changes.
+    For generation only: int4 layers cannot be saved afterwards. On devices other than a CPU nothing changes.
     """
     ran: Counter[str] = Counter()
     for path, module in list(model.named_modules()):
@@ -122,7 +122,7 @@ def lighten(model: nn.Module, weights: str | None) -> str:
 
 
 def _fast(layer: nn.Linear | PackedLinear) -> nn.Module:
-    """The layer's twin with a kernel, or the layer itself."""
+    """The version of a layer with a kernel, or the layer itself."""
     if next(layer.buffers() if isinstance(layer, PackedLinear) else layer.parameters()).device.type != "cpu":
         return layer
     if isinstance(layer, nn.Linear):

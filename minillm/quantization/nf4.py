@@ -24,8 +24,9 @@ N_SHARING = 256  # number of absmaxes with a common mean and scale
 def levels() -> Tensor:
     """The sixteen levels, ascending from -1 to 1, float64.
 
-    subtle: the outermost probability is the mean of 1 - 1/30 and 1 - 1/32, half of one of 15 and of 16 equal shares
-    before the end. From there both sides step evenly to 1/2, in seven and in eight steps, and meet at 0.
+    subtle: the outermost probability is the mean of 1 - 1/30 and 1 - 1/32; these are half of one of 15 and of 16 equal
+    shares from the end. From there the probabilities of both sides go in equal steps to 1/2, the quantile of level 0:
+    seven steps on the negative side, eight on the positive side.
 
     >>> [round(level, 2) for level in levels().tolist()]
     [-1.0, -0.7, -0.53, -0.39, -0.28, -0.18, -0.09, 0.0, 0.08, 0.16, 0.25, 0.34, 0.44, 0.56, 0.72, 1.0]

@@ -1,9 +1,9 @@
 """Pack a trained decoder: every linear layer, and an embedding tied to the head, in one of the formats.
 
 Post-training quantization (Jacob et al. 2018): nothing is trained, every weight is rounded to its nearest level. A tied
-embedding shares the packed tensors of the head and dequantizes the rows that are looked up, so they are stored once, as
-before. Other tensors (norms, biases, positions, value embeddings, an untied embedding) are cast to `dtype`. `kernels`
-makes the result fast. Read before: `int8`, `int4`, `nf4`.
+embedding shares the packed tensors of the head, which are still stored only once, and dequantizes the rows that are
+looked up. Other tensors (norms, biases, positions, value embeddings, an untied embedding) are cast to `dtype`.
+`kernels` makes the result fast. Read before: `int8`, `int4`, `nf4`.
 """
 
 from collections.abc import Callable, Mapping
@@ -54,7 +54,7 @@ def quantizer(weights: str, group: int = 64) -> Callable[[Tensor], Packed] | Non
 
 
 def refuse(model: nn.Module, weights: str) -> None:
-    """Raise ValueError for a model some of whose matrices would silently stay unpacked."""
+    """Raise ValueError for a model with matrices that could not be packed."""
     if not isinstance(model, Decoder):
         raise ValueError(
             f"weights = {weights}: expected model.kind = decoder, not a {type(model).__name__}; leave it out"

@@ -1,8 +1,8 @@
 """Layers with packed weights, called like the layers that they replace.
 
 A format is a NamedTuple of tensors with two methods: `dequantize` restores the whole matrix, `rows` some of its rows. A
-layer registers the tensors as buffers, so that its state_dict holds them, and dequantizes them in every call: the plain
-version, which runs on any device and dtype. `kernels` has faster ones. Jacob et al. 2018 describe the scheme; `int8` is
+layer registers the tensors as buffers, so its state_dict contains them, and dequantizes them in every call. This plain
+version runs on any device and in any dtype; `kernels` has faster ones. Jacob et al. 2018 describe the scheme; `int8` is
 the simplest format.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class Packed(Protocol):
-    """A matrix (out, in) in fewer bytes. Floating-point parts are bfloat16, so that casting a model changes none."""
+    """A matrix (out, in) in fewer bytes. Floating-point parts are bfloat16, so casting a model does not change them."""
 
     def dequantize(self) -> Tensor:
         """The matrix, (out, in) float32."""

@@ -1,1 +1,1 @@
-"""Fast twins of plain classes and functions, used only while the plain source is the one that they were tested with."""
+"""Fast twins of plain classes and functions, used only while the plain source is unchanged since their tests passed."""

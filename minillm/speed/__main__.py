@@ -1,7 +1,7 @@
-"""The fast twins, each with its measured gain and whether it is in force (python -m minillm.speed).
+"""List the fast twins, each with its measured gain and whether it is in force (python -m minillm.speed).
 
-`python -m minillm.speed sign` runs the tests that hold each twin equal to what it stands in for, and signs all of them
-if they pass: to be run in a clone, after a change to the plain source that is meant.
+`python -m minillm.speed sign` runs the tests that compare each twin with its plain class or function, and signs all
+twins if they pass. Run it in a clone of the project, after an intended change to the plain source.
 """
 
 import importlib
@@ -22,7 +22,7 @@ TWINS = OF_MODELS | OF_TRAINING
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse, list or sign; the exit status."""
+    """List the twins or sign them; returns the exit status."""
     parser = Parser(prog="python -m minillm.speed", description=__doc__)
     parser.add_argument("what", nargs="?", choices=["list", "sign"], default="list", help="default: list")
     args = parser.parse(argv)
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def described() -> list[str]:
-    """One paragraph a file of twins: what it stands in for, its gain, and why those that are not in force are not."""
+    """One paragraph per file of twins: plain classes, gain, and for each twin that is not in force the reason."""
     files: dict[str, list[tuple[object, Twin]]] = {}
     for plain, twin in TWINS.items():
         name = file_of(plain, twin)
@@ -42,13 +42,13 @@ def described() -> list[str]:
 
 
 def file_of(plain: object, twin: Twin) -> str:
-    """The module of a twin; that of low overhead for a class that runs its own forward."""
+    """The module of a twin; `low_overhead` for a class that runs its own forward."""
     module = twin.fast.__module__
     return module if module.startswith("minillm.speed.") else "minillm.speed.low_overhead"
 
 
 def describe(name: str, members: list[tuple[object, Twin]]) -> str:
-    """A paragraph on the twins of one file."""
+    """The paragraph on the twins of one file."""
     lines = (importlib.import_module(name).__doc__ or "").splitlines()
     _, _, gain = "\n".join(lines).partition("\nGain: ")
     why_not = [verdict.why_not for plain, twin in members if (verdict := judge(plain, twin)).why_not]
@@ -61,23 +61,23 @@ def describe(name: str, members: list[tuple[object, Twin]]) -> str:
 
 
 def sign() -> int:
-    """Run the equality tests, and write the signatures if they pass; the exit status."""
+    """Run the equality tests, and write the signatures if they pass; returns the exit status."""
     if not TESTS.is_dir():
         print(f"speed: {TESTS}: expected the tests of the twins; sign in a clone of the project", file=sys.stderr)
         return 2
     before, passed = FILE.read_bytes(), False
     try:
-        write()  # subtle: a twin that is not in force would not be tested
+        write()  # subtle: written before the tests, since twins that are not in force would not be tested
         passed = subprocess.run([sys.executable, "-m", "pytest", "-q", str(TESTS)], cwd=ROOT).returncode == 0
     finally:
         if not passed:
             write_atomically(FILE, before)
-    print(f"{len(TWINS)} twins are signed in {FILE}" if passed else "the tests failed: nothing is signed anew")
+    print(f"signed {len(TWINS)} twins in {FILE}" if passed else "the tests failed: the signatures are unchanged")
     return 0 if passed else 1
 
 
 def write() -> None:
-    """Write the signatures of the source as it is."""
+    """Write the signatures of the current source."""
     signatures = {name_of(plain): signature(twin) for plain, twin in TWINS.items()}
     write_atomically(FILE, (json.dumps(signatures, indent=1) + "\n").encode())
 

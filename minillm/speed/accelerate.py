@@ -1,11 +1,11 @@
-"""Acceleration: a second tree of modules with the parameters of a model, in which fast twins stand in for plain ones.
+"""Acceleration: a second tree of modules that shares the parameters of a model, with fast twins for plain modules.
 
-Optimizers, checkpoints, fingerprints and hooks know the plain model alone. The tree is kept beside the model and made
-anew as soon as the model is not what it was: a parameter or a part was replaced, a hook was registered, an attribute
-was set, a layer was adapted or packed, the source of a class was changed. A twin stands in for a module only if the
-module is exactly of the plain class, its methods are the class's own, neither it nor a part that the twin bypasses
-carries a hook, and the twin is in force (see `signing`). Otherwise the module itself is in the tree, with all of its
-parts, and one line says why. Read `signing` and `twins` before.
+Optimizers, checkpoints, fingerprints and hooks use only the plain model. The tree is kept beside the model, and it is
+rebuilt when the model has changed: a parameter or part was replaced, a hook registered, an attribute set, a layer
+adapted or packed, or the source of a class edited. A twin replaces a module only if the module is exactly of the plain
+class, none of its methods is replaced, neither it nor a part that the twin bypasses has a hook, and the twin is in
+force (see `signing`). Otherwise the tree contains the module itself, with all of its parts, and one line says why. Read
+`signing` and `twins` before.
 """
 
 import functools
@@ -28,17 +28,16 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 CAPTURED = ("minillm", "torch")  # packages whose modules may be captured
 _CALL = nn.Module.__call__
 
-# subtle: beside the models and not in them, so that a copy or a pickle of a model has no part in it
+# subtle: not stored in the models, so that copies and pickles of a model do not contain a tree
 _for_reading: "WeakKeyDictionary[nn.Module, Tree]" = WeakKeyDictionary()
 _for_training: "WeakKeyDictionary[nn.Module, Tree]" = WeakKeyDictionary()
 
 
 def accelerate(model: LanguageModel, *, training: bool = False) -> LanguageModel:
-    """The accelerated tree of a model, or the model itself where it has no twin.
+    """The accelerated tree of a model, or the model itself if it has no twin.
 
-    Ask for it at the start of each use, which costs some microseconds a layer while the model is what it was. The tree
-    reads and writes, and its twins are always in eval mode; with `training` it is for a step that trains the model, and
-    in the model's mode.
+    Call this at the start of each use; it costs some microseconds per layer while the model is unchanged. By default
+    the tree is for inference, always in eval mode. With `training` it is for training steps, in the mode of the model.
     """
     if not isinstance(model, nn.Module):
         return model
@@ -52,10 +51,11 @@ def accelerate(model: LanguageModel, *, training: bool = False) -> LanguageModel
 
 
 def accelerate_writing(model: LanguageModel) -> LanguageModel:
-    """`accelerate`; on a GPU a decoder's single tokens are captured too (see `captured`), with a cache of its own.
+    """`accelerate` for generation: on a GPU a decoder's single-token steps are also captured (see `captured`).
 
-    Experts choose on the host and cannot be captured. Nor is a model in which a module is left as it is for a hook or
-    an edit, or is of another package: a replay would not call its forward.
+    A captured model has its own kind of cache. A model with experts is not captured, since the choice of experts needs
+    the host. Nor is a model with a module that has no twin because of a hook, an edit or another package: a replay
+    would not call its forward.
     """
     tree = accelerate(model)
     if type(model) is not Decoder or device_of(model).type != "cuda" or model.config.n_experts:
@@ -68,7 +68,7 @@ def accelerate_writing(model: LanguageModel) -> LanguageModel:
 
 
 def faster(plain: Callable) -> Callable:
-    """The twin of a plain function, or of that in a `partial`, where it is in force; or the function itself."""
+    """The twin of a plain function, or of the function in a `partial`, if it is in force; otherwise the argument."""
     if isinstance(plain, functools.partial):
         return functools.partial(faster(plain.func), *plain.args, **plain.keywords)
     twin = TWINS.get(plain)
@@ -76,15 +76,15 @@ def faster(plain: Callable) -> Callable:
 
 
 class Tree:
-    """An accelerated tree, and what the plain model was when it was made."""
+    """An accelerated tree, and a record of the plain model at the time it was built."""
 
     def __init__(self, model: nn.Module, training: bool):
         self.training = training
         self.bypassing = _may_bypass()
         self.used: dict[Any, bool] = {}  # plain class or function -> whether its twin was in force
-        # by id: an object that is no module, its attributes and its twin
+        # id of an object that is not a module -> the object, its attributes and its twin
         self.objects: dict[int, tuple[Any, list[Any], Any]] = {}
-        # subtle: the model itself is not held here, or it would never be freed
+        # subtle: no reference to the model itself, or it would never be freed
         self.look, parts = _look(model), [part for part in model.modules() if part is not model]
         self.looks = [(part, _look(part)) for part in parts]
         made: dict[nn.Module, Any] = {}
@@ -93,7 +93,7 @@ class Tree:
         self.pairs = [(plain, twin) for plain, twin in made.items() if twin is not plain and plain is not model]
 
     def fits(self, model: nn.Module) -> bool:
-        """Whether the model and the twins that are in force are what they were."""
+        """Whether the model, and which twins are in force, are unchanged."""
         return (
             self.bypassing == _may_bypass()
             and _same(self.look, _look(model))
@@ -103,7 +103,7 @@ class Tree:
         )
 
     def follow(self, model: nn.Module) -> None:
-        """Take the mode of the plain modules."""
+        """Copy the mode (training or not) of the plain modules."""
         if self.root is not None:
             vars(self.root)["training"] = model.training
         for plain, twin in self.pairs:
@@ -115,7 +115,7 @@ class Tree:
         return made[module]
 
     def _make(self, module: nn.Module, made: dict[nn.Module, Any]) -> Any:
-        """The twin of a module; the module itself where it has none or must not be bypassed."""
+        """The twin of a module, or the module itself if it has no twin or must not be bypassed."""
         kind = type(module)
         if kind not in TWINS or not _is_as_its_class(module) or not self._in_force(kind):
             return module
@@ -133,7 +133,7 @@ class Tree:
         return lean(module, twin.fast if free else kind, parts, attributes)
 
     def _faster(self, value: Any) -> Any:
-        """The twin of what an attribute of a module holds: a function, or an object that is no module."""
+        """The twin of an attribute of a module (a function, or an object that is not a module), or the attribute."""
         if isinstance(value, FunctionType):
             return TWINS[value].fast if value in TWINS and self._in_force(value) else value
         kind = type(value)
@@ -150,7 +150,7 @@ class Tree:
 
 
 def _look(module: nn.Module) -> list[Any]:
-    """The parts of a module except its mode; a twin made of the same parts is still valid."""
+    """The class, hooks, attributes, parameters and parts of a module, without its mode; compared by identity."""
     held = vars(module)
     attributes = (value for name, value in held.items() if name != "training")
     return [type(module), _hooked(held), *attributes, *held["_parameters"].values(), *held["_modules"].values()]
@@ -165,19 +165,19 @@ def _hooked(held: dict[str, Any]) -> bool:
 
 
 def _is_as_its_class(module: nn.Module) -> bool:
-    """Whether a module carries no hook and has the methods of its class; where not, a line says so."""
+    """Whether a module has no hook and no replaced method; if not, one line says so."""
     held = vars(module)
     replaced = held.keys() & methods(type(module))
     if not replaced and not _hooked(held):
         return True
-    what = f"a {min(replaced)} of its own" if replaced else "a hook"
-    say(f"a {type(module).__name__} with {what} runs as it is written, and so do its parts")
+    what = f"a replaced {min(replaced)}" if replaced else "a hook"
+    say(f"a {type(module).__name__} with {what} runs without fast twins, and so do its parts")
     return False
 
 
 def _may_bypass() -> bool:
-    """Whether no hook watches all modules of the process, and calling a module is torch's own business."""
+    """Whether there is no global module hook, and `nn.Module.__call__` is torch's own."""
     free = not torch_module._has_any_global_hook() and nn.Module.__call__ is _CALL
     if not free:
-        say("hooks on all modules: every module runs as it is written")
+        say("a global hook, or a replaced nn.Module.__call__: all modules run without fast twins")
     return free

@@ -1,10 +1,10 @@
-"""CUDA graphs: on a GPU, the step of a decoder for a single token a row is recorded once and then replayed.
+"""CUDA graphs: on a GPU, a decoder's step for a single token per row is recorded once and then replayed.
 
-A small model's token is some hundred kernels, each of which takes the processor longer to launch than the GPU to run. A
-CUDA graph launches all of them with one call. It repeats what was recorded, address by address: so what goes in is
-copied to where it was, keys and values stay where they are (`cache/fixed.py`), and no step may ask the device for
-anything, such as whether a token is EMPTY. Prompts are read as ever. Where a model cannot be recorded, it computes as
-before, and one warning says so. Read `decoding/generate` before.
+One token of a small model takes about a hundred kernels, and the processor needs longer to launch each than the GPU to
+run it. A CUDA graph launches all of them with one call. A replay uses the recorded memory addresses. So inputs are
+copied to fixed tensors, keys and values stay in fixed memory (`cache/fixed.py`), and no step may read a value from the
+device, such as whether a token is EMPTY. Prompts are read without a graph. If a model cannot be recorded, it computes
+as before, and one warning says so. Read `decoding/generate` before.
 
 Gain: not measured on a GPU yet (`python -m benchmarks.cuda`).
 """
@@ -24,13 +24,13 @@ from minillm.models.decoder import Decoder
 
 
 class CapturedState(CachedState):
-    """Beside the caches, what replays the step of a single token; None before the first."""
+    """A `CachedState` with the recorded step for a single token; None before the first one."""
 
     step: "OneToken | None" = None
 
 
 class Captured(nn.Module):
-    """A `LanguageModel`. On other devices than GPUs its steps are computed anew, and are the same."""
+    """A `LanguageModel` that replays single-token steps; on devices other than GPUs it computes them normally."""
 
     start_options = frozenset({"cache"})
     head = None
@@ -40,12 +40,12 @@ class Captured(nn.Module):
         self.model, self.vocab_size, self.context_length = model, model.vocab_size, model.context_length
 
     def start(self, batch_size: int, cache: Callable[[], KVCache] | None = None) -> CapturedState:
-        """See `Decoder.start`; the cache is one that stays where it is."""
+        """See `Decoder.start`; the default cache stays at a fixed address."""
         state = self.model.start(batch_size, cache or partial(FixedCache, self.context_length))
         return CapturedState(batch_size, state.caches, state.lengths.device, self.context_length, relative=True)
 
     def forward(self, tokens: Tensor, state: CapturedState | None = None) -> tuple[Tensor, CapturedState | None]:
-        """See `LanguageModel.__call__`. For a single token the caller checks that no row outgrows the context."""
+        """See `LanguageModel.__call__`. For single tokens the caller checks that no row exceeds the context length."""
         if (
             state is None
             or tokens.shape[1] != 1
@@ -58,7 +58,7 @@ class Captured(nn.Module):
 
 
 class OneToken:
-    """Reads one more token of each row, always in the same memory."""
+    """The step that reads one more token of each row, always in the same memory."""
 
     def __init__(self, model: Decoder, tokens: Tensor, state: CachedState):
         self.model, self.caches, self.held = model, state.caches, [cache.k for cache in state.caches]
@@ -69,12 +69,12 @@ class OneToken:
             self._record()
 
     def fits(self, tokens: Tensor, state: CachedState) -> bool:
-        """Whether it reads as many rows, and neither their caches nor the weights have moved."""
+        """Whether the number of rows is the same, and neither the caches nor the weights have moved in memory."""
         stayed = all(cache.k is k for cache, k in zip(state.caches, self.held, strict=True))
         return stayed and len(tokens) == len(self.tokens) and self.weights == _addresses(self.model)
 
     def __call__(self, tokens: Tensor, state: CachedState) -> Tensor:
-        """The logits (B, 1, V) after tokens (B, 1), EMPTY where none is read; the state has read them."""
+        """Read tokens (B, 1), EMPTY in rows without one -> logits (B, 1, V); updates the state."""
         self.tokens.copy_(tokens)
         self.lengths.copy_(state.lengths)
         logits = self.replay().clone()
@@ -82,15 +82,15 @@ class OneToken:
         return logits
 
     def compute(self) -> Tensor:
-        """The step itself: nothing in it depends on what the tensors hold, and to repeat it changes nothing."""
+        """The step itself. Its operations do not depend on the values in tensors, and repeating it has no effect."""
         with torch.inference_mode(False):  # subtle: as in `positions_of`
             ids = self.lengths[:, None].where(self.tokens >= 0, EMPTY)
-        # subtle: called dense although rows may be EMPTY, since to look would ask the device; `FixedCache` does not
-        # rely on it
+        # subtle: declared dense although rows may be EMPTY, since checking would read from the device; `FixedCache`
+        # does not rely on it
         return self.model.head(self.model.read(self.tokens.clamp(min=0), Positions(ids, dense=True), self.caches))
 
     def _record(self) -> None:
-        """Record `compute`, after it has run beside the stream of other work, so that all it makes once is made."""
+        """Record `compute`, after one run on a side stream that creates everything that is created only once."""
         graph, beside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
         try:
             beside.wait_stream(torch.cuda.current_stream())
@@ -111,5 +111,5 @@ class OneToken:
 
 
 def _addresses(model: nn.Module) -> list[int]:
-    """Addresses of the weights."""
+    """Memory addresses of the weights."""
     return [parameter.data_ptr() for parameter in model.parameters()]

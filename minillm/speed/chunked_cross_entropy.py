@@ -1,12 +1,11 @@
-"""Chunked cross-entropy: forward and backward by hand, so that the only tensor of the logits' size is their gradient.
+"""Chunked cross-entropy: forward and backward by hand; the only new tensor of the logits' size is their gradient.
 
     d loss / d logits = softmax(logits) - target distribution
 
-The plain function makes log-probabilities, and autograd keeps them and makes two more tensors of their size. Here
-the logsumexp runs over the vocabulary in chunks and rescales its sum when a larger logit turns up (the online
-softmax, Milakov and Gimelshein 2018); each tile of `ROWS` tokens and one chunk of columns stays in a core's cache.
-The plain function is `cross_entropy` in `objectives/cross_entropy.py`, the derivative that of
-`backprop/cross_entropy.py`.
+The plain function computes log-probabilities; autograd keeps them and creates two more tensors of their size. Here the
+logsumexp runs over the vocabulary in chunks and rescales its sum when a larger logit appears (the online softmax,
+Milakov and Gimelshein 2018). Each tile of `ROWS` tokens and one chunk of columns stays in a core's cache. The plain
+function is `cross_entropy` in `objectives/cross_entropy.py`, the derivative is that of `backprop/cross_entropy.py`.
 
 Gain: in tiles, forward and backward are 1.84 times as fast as by hand with all rows at once (`python -m
 benchmarks.kernels`).
@@ -25,20 +24,20 @@ CHUNK = 4096  # columns of the vocabulary at a time
 def chunked_cross_entropy(
     logits: Tensor, targets: Tensor, smoothing: float = 0.0, chunk: int = CHUNK
 ) -> tuple[Tensor, Tensor]:
-    """Compute `cross_entropy(logits, targets, smoothing)`, looking at `chunk` columns of the vocabulary together."""
+    """Compute `cross_entropy(logits, targets, smoothing)`, with `chunk` columns of the vocabulary at a time."""
     logits, targets = logits.flatten(0, -2), targets.flatten()
     refuse_strangers(targets, logits.shape[1])
     return sum_of_nats(logits, targets, smoothing, chunk), (targets != IGNORE).sum()
 
 
 def sum_of_nats(logits: Tensor, targets: Tensor, smoothing: float = 0.0, chunk: int = CHUNK) -> Tensor:
-    """Sum the nats of counted targets: logits (N, V), targets (N,) that need no check -> scalar."""
+    """Sum the nats of counted targets: logits (N, V), targets (N,) that are already checked -> scalar."""
     counted = targets != IGNORE
     return _CrossEntropy.apply(logits, targets.where(counted, 0), counted, chunk, smoothing)
 
 
 def is_one(upstream: Tensor) -> bool:
-    """Whether `upstream` is known to be 1. Asks on the CPU only: a GPU would have to finish all its work."""
+    """Whether `upstream` is known to be 1. False on a GPU, where reading the value would wait for all queued work."""
     return upstream.device.type == "cpu" and bool(upstream == 1)
 
 
@@ -58,12 +57,10 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx, upstream):  # type: ignore[no-untyped-def]
         logits, targets, counted, normalizer = ctx.saved_tensors
         tile, gradient = _tile(logits, ctx.chunk), torch.empty_like(logits)
-        shift = normalizer.masked_fill(~counted, torch.inf)[
-            :, None
-        ]  # (N, 1): exp(logit - inf) = 0 for what is not counted
-        shared = counted[:, None].to(tile.dtype) * (
-            ctx.smoothing / logits.shape[1]
-        )  # (N, 1): each token's part of smoothing
+        # (N, 1): exp(logit - inf) = 0 for targets that are not counted
+        shift = normalizer.masked_fill(~counted, torch.inf)[:, None]
+        # (N, 1): the share of each token of the vocabulary in label smoothing
+        shared = counted[:, None].to(tile.dtype) * (ctx.smoothing / logits.shape[1])
         for out, *of_rows in zip(*(x.split(ROWS) for x in (gradient, logits, shift, shared)), strict=True):
             rows, subtract, part = of_rows
             for place, columns in zip(out.split(ctx.chunk, dim=1), rows.split(ctx.chunk, dim=1), strict=True):
@@ -77,19 +74,19 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _tile(logits: Tensor, chunk: int) -> Tensor:
-    """Room for one tile in float32 at least, used by all in turn: new memory for each costs more than the sums."""
+    """Memory for one tile, float32 or wider, shared by all tiles: new memory for each would cost more than the sums."""
     size = min(ROWS, logits.shape[0]), min(chunk, logits.shape[1])
     return logits.new_empty(size, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
 def _on(tile: Tensor, part: Tensor) -> Tensor:
-    """A copy of a part of the logits that may be written over."""
+    """A copy of a part of the logits, in the memory of the tile."""
     return tile[: part.shape[0], : part.shape[1]].copy_(part)
 
 
 def _logsumexp(rows: Tensor, chunk: int, tile: Tensor) -> Tensor:
     """Log of the sum of exp over the vocabulary, `chunk` columns at a time: (R, V) -> (R,)."""
-    # finite, since -inf - -inf is not a number: logits of -inf are legal
+    # finite, since logits may be -inf, and -inf - -inf is nan
     largest = tile.new_full(rows.shape[:1], torch.finfo(tile.dtype).min)
     total = torch.zeros_like(largest)
     for columns in rows.split(chunk, dim=1):

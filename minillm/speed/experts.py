@@ -1,12 +1,12 @@
-"""Experts: tokens are handed out and answers collected by gathering, and every product is written to its place.
+"""Fast mixture of experts: tokens and outputs move by gathering, and each product is written directly to its place.
 
-The gradient of a token that several experts were asked about is a sum over its choices. Autograd adds it up row by row,
-which is slow; here it is gathered choice by choice. Answers are weighed and added up without a copy for each choice. In
-bfloat16 on a processor, where products compile a kernel for every new height, slices are filled up with zeros to a
-multiple of 64 rows.
+The gradient of a token that went to several experts is a sum over its choices. Autograd adds it up row by row, which is
+slow; here it is gathered choice by choice. Outputs are weighted and summed without a copy for each choice. In bfloat16
+on a CPU, slices are padded with zeros to a multiple of 64 rows, because matrix products compile a kernel for each new
+number of rows.
 
-Gain: a step of `benchmarks.moe` with 8 experts, 2 a token, takes 1.51 times that of the dense model, whose feed-forward
-it runs twice.
+Gain: a step of `benchmarks.moe` with 8 experts, 2 per token, takes 1.51 times as long as a step of the dense model,
+which has one feed-forward per token instead of two.
 """
 
 import torch
@@ -17,12 +17,12 @@ from minillm.layers.moe import MoE, StackedLinear
 
 
 class FastMoE(MoE):
-    """`MoE`: (..., D) -> (..., D)."""
+    """Twin of `MoE`: (..., D) -> (..., D)."""
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.reshape(-1, x.shape[-1])  # (N, D)
         routing = self.router(tokens)
-        places = torch.empty_like(routing.order)  # where in the order each choice is
+        places = torch.empty_like(routing.order)  # the index of each choice in the order
         places[routing.order] = torch.arange(len(places), device=places.device)
         places = places.view_as(routing.weights)  # (k, N)
         asked = _Ask.apply(tokens, routing.order, places)  # (k N, D)
@@ -32,14 +32,14 @@ class FastMoE(MoE):
 
 
 class FastStackedLinear(StackedLinear):
-    """`StackedLinear`: the rows of x (M, D), sorted by expert, -> (M, F)."""
+    """Twin of `StackedLinear`: rows of x (M, D), sorted by expert -> (M, F)."""
 
     def forward(self, x: Tensor, sizes: list[int]) -> Tensor:
         return _StackedProduct.apply(x, self.weight, sizes)
 
 
 class _Ask(torch.autograd.Function):
-    """A copy of its token for every choice, in their order: x (N, D) -> (k N, D)."""
+    """Copy each token once for each of its choices, in the order of choices: x (N, D) -> (k N, D)."""
 
     @staticmethod
     def forward(ctx, x: Tensor, order: Tensor, places: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
@@ -56,7 +56,7 @@ class _Ask(torch.autograd.Function):
 
 
 class _Combine(torch.autograd.Function):
-    """The answers to a token's choices (k N, D), times their weights (k, N), added up -> (N, D)."""
+    """Sum the outputs for a token's choices (k N, D), times their weights (k, N) -> (N, D)."""
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
@@ -77,7 +77,7 @@ class _Combine(torch.autograd.Function):
 
 
 class _StackedProduct(torch.autograd.Function):
-    """Each expert multiplies its own rows, and every product is written to its place."""
+    """Each expert multiplies its own rows, and each product is written to its place in the result."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:  # type: ignore[no-untyped-def]
@@ -105,5 +105,5 @@ class _StackedProduct(torch.autograd.Function):
 
 
 def _rounded(rows: Tensor) -> Tensor:
-    """Rows of zeros added up to a multiple of 64, in bfloat16, where products compile a kernel for every new height."""
+    """In bfloat16, pad with rows of zeros to a multiple of 64: products compile a kernel for each number of rows."""
     return F.pad(rows, (0, 0, 0, -len(rows) % 64)) if rows.dtype == torch.bfloat16 else rows

@@ -1,8 +1,8 @@
-"""Grouped copy: the bfloat16 copy of a model reads all weights, and gives all gradients back, in one operation each.
+"""Grouped copy: the bfloat16 copy of a model reads all weights in one operation and gives all gradients back in one.
 
-The copy itself is part of the mathematics of training in bf16: `WorkingCopy` in `training/precision.py` makes it
-and moves its tensors one by one. Here lists of tensors move together (`torch._foreach_copy_`,
-`torch._foreach_add_`), which saves the start of an operation for every parameter.
+The copy itself is part of training in bf16: `WorkingCopy` in `training/precision.py` creates it and copies its tensors
+one by one. Here lists of tensors are copied together (`torch._foreach_copy_`, `torch._foreach_add_`), which saves the
+start of an operation for every parameter.
 
 Gain: none on a CPU (0.9 to 1.1 of the time, two busy cores); a GPU starts two operations a step instead of two for
 each parameter.
@@ -14,19 +14,19 @@ import torch
 
 
 class GroupedCopy:
-    """The moves of a `WorkingCopy`, which keeps the copy."""
+    """Twin of `WorkingCopy`: only its reading and giving; the plain object keeps the copy."""
 
     def __init__(self, copy: Any):
         self.weights, self.worked = map(list, zip(*copy.pairs, strict=True))
 
     @torch.no_grad()
     def read(self) -> None:
-        """Copy the weights."""
+        """Copy the weights into the copy."""
         torch._foreach_copy_(self.worked, self.weights)
 
     @torch.no_grad()
     def give(self) -> None:
-        """Add the copy's gradients to those of the weights, in float32, and forget them here."""
+        """Add the copy's gradients to those of the weights, in float32, and clear them in the copy."""
         pairs = zip(self.weights, self.worked, strict=True)
         mine = [(weight.grad, worked.grad) for weight, worked in pairs if worked.grad is not None]
         if mine:

@@ -1,14 +1,13 @@
-"""Linear cross-entropy: the head and the loss in one, so that the logits of a whole batch never exist.
+"""Linear cross-entropy: head and loss in one function, without storing the logits of the whole batch.
 
     logits = h W^T        d loss / d h = G W        d loss / d W = G^T h        with G = d loss / d logits, (N, V)
 
-For a large vocabulary, logits and G are by far the largest tensors of a training step. But the loss is a sum over
-tokens, so a slab of a few rows has its share of the loss and of both gradients as soon as its own logits are known:
-the forward computes all three, slab by slab, and the backward only scales. Memory falls from O(N V) to O(rows V + V
-D). The same idea: Hsu et al. 2024 (Liger kernels), Wijmans et al. 2024 (cut cross-entropy). Read
-`chunked_cross_entropy` before, which computes each slab; `next_token` says when this is used. The plain functions
-are a model's `head`, then `cross_entropy` in `objectives/cross_entropy.py`; the derivatives are those of
-`backprop/cross_entropy.py` and `backprop/linear.py`.
+For a large vocabulary, logits and G are by far the largest tensors of a training step. The loss is a sum over tokens.
+So the forward goes over slabs of a few rows: for each it computes logits, loss and the contribution to both gradients,
+and the backward only scales them. Memory falls from O(N V) to O(rows V + V D). The same idea: Hsu et al. 2024 (Liger
+kernels), Wijmans et al. 2024 (cut cross-entropy). Read `chunked_cross_entropy` before, which computes each slab;
+`next_token` decides when this is used. The plain version is a model's `head`, then `cross_entropy` in
+`objectives/cross_entropy.py`; the derivatives are those of `backprop/cross_entropy.py` and `backprop/linear.py`.
 
 Gain: 0.24 of the memory of torch's head and cross-entropy at a vocabulary of 50,000 (`python -m benchmarks.head`).
 """
@@ -23,15 +22,15 @@ from minillm.models.rnn import RNN
 from minillm.objectives.cross_entropy import refuse_strangers
 from minillm.speed.chunked_cross_entropy import is_one, sum_of_nats
 
-SLAB = 2**24  # logits at a time: 32 MB of bfloat16. Slabs this large keep the matrix products efficient
+SLAB = 2**24  # logits at a time, 32 MB of bfloat16: large enough for efficient matrix products
 
 
 class FastDecoder(Decoder):
-    """A `Decoder` whose head a loss may leave out, since it is nothing but a matrix."""
+    """Twin of `Decoder` that marks its head as a plain matrix, which `linear_cross_entropy` may replace."""
 
 
 class FastRNN(RNN):
-    """An `RNN` whose head a loss may leave out, since it is nothing but a matrix."""
+    """Twin of `RNN` that marks its head as a plain matrix, which `linear_cross_entropy` may replace."""
 
 
 def linear_cross_entropy(
@@ -39,7 +38,7 @@ def linear_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Compute `cross_entropy(hidden @ weight.T, targets, smoothing)` for hidden (..., D), weight (V, D), targets (...).
 
-    `slab` is how many logits exist at a time, rounded up to a whole row. Raises ValueError as `cross_entropy` does.
+    `slab` is the number of logits at a time, in whole rows, at least one. Raises ValueError as `cross_entropy` does.
     """
     hidden, targets = hidden.flatten(0, -2), targets.flatten()
     refuse_strangers(targets, weight.shape[0])

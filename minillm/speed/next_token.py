@@ -1,11 +1,11 @@
-"""Fast losses of tokens: the objectives with the fast cross-entropy that fits the size of their logits.
+"""Fast token objectives: each uses the fast cross-entropy that fits the number of its logits.
 
-A batch of up to `LARGE` logits is given to `chunked_cross_entropy`. Where there would be more, and they are nothing
-but the last hidden vectors times one matrix, `linear_cross_entropy` computes head and loss together, slab by slab.
-That leaves the model's own forward and its head out, so it happens only for an accelerated tree in which both have
-a twin, and so no hook, no adapter and no edit.
+For up to `LARGE` logits it is `chunked_cross_entropy`. For more logits, if they are the last hidden vectors times one
+matrix, it is `linear_cross_entropy`, which computes head and loss together, slab by slab. This bypasses the model's
+forward and its head. So it is used only in an accelerated tree with twins for both, which have no hook, adapter or
+edit.
 
-Gain: that of the two.
+Gain: that of `chunked_cross_entropy` or `linear_cross_entropy`.
 """
 
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ LARGE = 4 * SLAB  # logits of one call: 256 MB of float32, and as much again for
 
 
 def fast_next_token(model: nn.Module, batch: Batch, smoothing: float = 0.0, large: int = LARGE) -> Loss:
-    """Compute `next_token`. No more than `large` logits are held at once where the head allows it."""
+    """Compute `next_token`. If the head allows it, at most `large` logits are stored at once."""
     weight = head_weight(model)
     if weight is not None and batch.tokens.numel() * len(weight) > large:
         hidden, _ = model.hidden(batch.tokens)
@@ -37,6 +37,6 @@ def fast_seq2seq(model: nn.Module, batch: PairBatch, smoothing: float = 0.0) -> 
 
 
 def head_weight(model: nn.Module | ReadingOn) -> Tensor | None:
-    """The matrix (V, D) that turns `model.hidden` into logits, or None where the model's own forward must run."""
+    """The matrix (V, D) that turns `model.hidden` into logits, or None if the model's own forward must run."""
     inner = model.model if isinstance(model, ReadingOn) else model
     return inner.head.weight if isinstance(inner, FastDecoder | FastRNN) and inner.head.bias is None else None

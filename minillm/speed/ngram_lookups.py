@@ -1,7 +1,7 @@
-"""N-gram look-ups in whole texts: the token before each is found by a shift.
+"""N-gram look-ups in whole texts: the preceding tokens are found by a shift.
 
-In general the token n places before is searched for among all slots of a view, wherever it stands. In a dense view slot
-i holds position i, so it stands n slots before.
+The plain version searches all slots of a view for the token n places before. In a dense view slot i holds position i,
+so this token is n slots before.
 
 Gain: a shift of T ids instead of T x S comparisons; not measured by itself.
 """
@@ -15,7 +15,7 @@ from minillm.layers.positions import no_rotation
 
 
 class FastNgramEmbedding(NgramEmbedding):
-    """`NgramEmbedding`: tokens (B, T) at positions (B or 1, T) -> (B, T, D)."""
+    """Twin of `NgramEmbedding`: tokens (B, T) at positions (B or 1, T) -> (B, T, D)."""
 
     def forward(self, tokens: Tensor, positions: Positions, cache: KVCache) -> Tensor:
         ids = tokens[:, None, :, None]  # (B, 1, T, 1)
@@ -27,8 +27,8 @@ class FastNgramEmbedding(NgramEmbedding):
 
 
 def token_before_in_a_row(view: KVView, positions: Tensor, n: int) -> Tensor:
-    """`token_before`: the token n places before each of `positions` (B or 1, T), of a view of ids: (B, T)."""
+    """`token_before` by a shift: the token n places before each of `positions` (B or 1, T) in a view of ids: (B, T)."""
     if not view.dense:
         return token_before(view, positions, n)
-    read = view.k[:, 0, :, 0]  # (B, S), of which the last T were read just now
+    read = view.k[:, 0, :, 0]  # (B, S); the last T belong to `positions`
     return F.pad(read, (n, 0), value=NONE)[:, read.shape[1] - positions.shape[1] : read.shape[1]]

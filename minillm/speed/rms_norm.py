@@ -1,9 +1,9 @@
-"""RMSNorm differentiated by hand: it keeps the input and one number a vector.
+"""RMSNorm differentiated by hand: the forward saves only the input and one number per vector.
 
 With y = x / rms and h = gradient * weight:   dx = (h - y mean(h y)) / rms      dweight = sum of gradient * y
 
-Autograd keeps the result of every operation, a copy in float32 among them where x is in bfloat16, and passes over each
-again. The equation is that of `minillm/layers/norm.py`, the derivative that of `minillm/backprop/norm.py`.
+Autograd saves the result of every operation, including a float32 copy of a bfloat16 x, and reads each again. The
+equation is that of `minillm/layers/norm.py`, the derivative that of `minillm/backprop/norm.py`.
 
 Gain: 1.49 times the speed of autograd, forward and backward (`python -m benchmarks.kernels`).
 """
@@ -16,7 +16,7 @@ from minillm.layers.norm import RMSNorm
 
 
 class FastRMSNorm(RMSNorm):
-    """`RMSNorm`: (..., D) -> (..., D)."""
+    """Twin of `RMSNorm`: (..., D) -> (..., D)."""
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
@@ -25,7 +25,7 @@ class FastRMSNorm(RMSNorm):
 
 
 def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The equation, and 1 / rms (..., 1)."""
+    """The normalized vectors (..., D), and 1 / rms (..., 1)."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     scale = torch.rsqrt(torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square() / len(weight) + eps)
     return (wide * scale).mul_(weight).to(x.dtype), scale
@@ -44,6 +44,6 @@ class _RMSNorm(torch.autograd.Function):
         x, weight, scale = ctx.saved_tensors
         y, g = x * scale, gradient.to(scale.dtype)
         gy = g * y
-        mean = gy @ (weight.to(gy.dtype) / len(weight))  # of h y
+        mean = gy @ (weight.to(gy.dtype) / len(weight))  # mean(h y)
         dx = torch.addcmul(g * weight, y, mean[..., None], value=-1).mul_(scale)
         return dx.to(x.dtype), gy.reshape(-1, len(weight)).sum(0).to(weight.dtype), None

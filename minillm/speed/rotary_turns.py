@@ -1,9 +1,9 @@
-"""Rotary positions turned by hand: one pass each way, and one look-up for all layers.
+"""Rotary positions differentiated by hand, with one look-up of cosines and sines for all layers.
 
-The derivative of a rotation is the rotation back. Autograd keeps and multiplies every part of it. All layers of a model
-turn queries and keys to the same positions, so their cosines and sines are looked up once a call of the model.
+The backward of a rotation is the opposite rotation, with the same cosines and sines; autograd saves more tensors. All
+layers of a model turn queries and keys by the same positions, so their cosines and sines are looked up once per call.
 
-Gain: other operations than these three in place take 1.25 to 2 times as long (benchmarks/NOTES.md).
+Gain: other operations than the three used here take 1.25 to 2 times as long (benchmarks/NOTES.md).
 """
 
 import torch
@@ -13,16 +13,16 @@ from minillm.layers.positions import Rotary
 
 
 class FastRotary:
-    """Turns as a `Rotary` does: x (B, G, T, K) at positions (B or 1, T) -> the same shape and dtype."""
+    """Twin of `Rotary`: x (B, G, T, K) at positions (B or 1, T) -> the same shape and dtype."""
 
     def __init__(self, plain: Rotary):
         self.plain = plain
-        # positions, their version, dtype, and what stands there in the tables
+        # the last positions, their version, the dtype, and their cosines and sines
         self.last = torch.empty(0), 0, torch.float64, torch.empty(0), torch.empty(0)
 
     def __call__(self, x: Tensor, positions: Tensor) -> Tensor:
-        # subtle: positions are known again by identity and version. Inference tensors count no versions, so they are
-        # looked up anew; what was found in inference mode cannot serve a gradient
+        # subtle: positions are recognized by identity and version. Inference tensors have no version, so they are
+        # looked up again each time; cosines and sines from inference mode cannot be used with gradients
         last, seen, dtype, cos, sin = self.last
         version = -1 if positions.is_inference() else positions._version
         same = last is positions and version == seen >= 0 and dtype is x.dtype

@@ -1,10 +1,10 @@
-"""Signatures: a fast twin is used only while the plain source is the one for which its equality tests passed.
+"""Signatures: a fast twin is used only while the plain source is unchanged since its equality tests passed.
 
-A twin (`Twin`) names its plain class or function and every function of minillm that this calls. Its signature holds the
-SHA-256 of the source of each, as its file has it, line ends normalized; all signatures are in `signatures.json`. A part
-also counts as changed where the code in this process is not what its file compiles to: a class attribute or a module's
-function that was replaced (monkeypatched), or a file that was edited after it was imported. `python -m minillm.speed
-sign` runs the equality tests and rewrites the file only if they pass. Read `rms_norm` for a twin; next: `accelerate`.
+A twin (`Twin`) names its plain class or function and every function of minillm that this calls. Its signature is the
+SHA-256 of the source of each, read from its file, with line ends normalized; `signatures.json` holds all signatures. A
+part also counts as changed if the code in this process is not what its file compiles to: a class attribute or a
+function of a module was replaced (monkeypatched), or a file was edited after its import. `python -m minillm.speed sign`
+runs the equality tests and rewrites the signatures only if they pass. Read `rms_norm` for a twin; next: `accelerate`.
 """
 
 import ast
@@ -22,45 +22,45 @@ from typing import Any, NamedTuple
 
 FILE = Path(__file__).with_name("signatures.json")
 OURS = "minillm."  # sources of other packages are not hashed
-WRAPPERS = ("torch.utils._contextlib", "contextlib", "torch.autograd.function")  # of which decorators of ours are
+WRAPPERS = ("torch.utils._contextlib", "contextlib", "torch.autograd.function")  # modules of the decorators we use
 _log = logging.getLogger("minillm.speed")
 
 
 class Twin(NamedTuple):
     """A fast version of a plain class or function."""
 
-    # a subclass, or a function that is called the same way; of a class that is no module, what is called with a plain
-    # object
+    # for a module class a subclass, for a function a function with the same arguments; for a class that is not a
+    # module a class that is built from a plain object
     fast: Any
     # the plain class, or its methods, or the plain function; and all functions of minillm that it calls
     signed: tuple[Any, ...]
-    # parts that a fast module does not call, each with the class of which it must be exactly
+    # parts that a fast module does not call -> the exact class that each must have
     bypassed: Mapping[str, type] = {}
 
 
 class Part(NamedTuple):
-    """One function of a signed source as it is in this process."""
+    """One name of a signed source, with its value in this process."""
 
     namespace: Mapping[str, Any]  # of its module or class
     name: str
-    value: Any  # what the namespace holds
+    value: Any  # the value of the name
     code: CodeType | None
 
     def unchanged(self) -> bool:
-        """Whether the namespace still holds it, with this code."""
+        """Whether the name still has this value, with this code."""
         value = self.namespace.get(self.name)
         return value is self.value and (self.code is None or _function(value).__code__ is self.code)
 
 
 class Verdict(NamedTuple):
-    """The verdict on a twin, and the parts of this process for which it holds."""
+    """Whether a twin is in force, and the parts in this process on which the decision depends."""
 
-    why_not: str  # "": the twin is in force
+    why_not: str  # the reason against the twin; "": the twin is in force
     parts: list[Part]
-    sizes: list[tuple[Mapping[str, Any], int]]  # of the namespaces of signed classes
+    sizes: list[tuple[Mapping[str, Any], int]]  # namespaces of signed classes, each with its number of names
 
     def holds(self) -> bool:
-        """Whether nothing was replaced since."""
+        """Whether nothing was replaced since the verdict."""
         return all(part.unchanged() for part in self.parts) and all(len(held) == size for held, size in self.sizes)
 
 
@@ -69,7 +69,7 @@ _said: set[str] = set()
 
 
 def in_force(plain: Any, twin: Twin) -> bool:
-    """Whether the twin may stand in for `plain`; where not, one line says why, once per reason."""
+    """Whether the twin may replace `plain`; if not, the reason is logged, once per reason."""
     verdict = _verdicts.get(plain)
     if verdict is None or not verdict.holds():
         verdict = _verdicts[plain] = judge(plain, twin)
@@ -79,7 +79,7 @@ def in_force(plain: Any, twin: Twin) -> bool:
 
 
 def say(why: str) -> None:
-    """Log a reason for which plain code runs, unless it was logged before."""
+    """Log a reason why plain code runs, unless it was logged before."""
     if why not in _said:
         _said.add(why)
         _log.warning("%s", why)
@@ -92,11 +92,11 @@ def judge(plain: Any, twin: Twin, signatures: Mapping[str, Mapping[str, str]] | 
     sizes = [(vars(thing), len(vars(thing))) for thing in twin.signed if isinstance(thing, type)]
     reasons = (why_changed(thing, known.get(name_of(thing), "")) for thing in twin.signed)
     why = next(filter(None, reasons), "")
-    return Verdict(why and f"{name_of(plain)} runs as it is written, since {why}", parts, sizes)
+    return Verdict(why and f"{name_of(plain)} runs without its fast twin, since {why}", parts, sizes)
 
 
 def why_changed(thing: Any, sha256: str) -> str:
-    """The part of a class or function that differs from its signature; "" where none does."""
+    """A sentence on how a class or function differs from its signature; "" if it does not differ."""
     namespace, name = _place(thing)
     if not ours(thing):
         file, code = sys.modules[thing.__module__].__file__, thing.__code__
@@ -108,12 +108,12 @@ def why_changed(thing: Any, sha256: str) -> str:
     if not source.is_loaded(thing):
         return f"{name_of(thing)} was replaced in this process"
     if source.sha256(thing) != sha256:
-        return f"{name_of(thing)} was changed; python -m minillm.speed sign tests its twin and signs it again"
+        return f"{name_of(thing)} was changed; python -m minillm.speed sign tests the twin and signs it again"
     return ""
 
 
 def signature(twin: Twin) -> dict[str, str]:
-    """Name -> SHA-256 of the source of each signed part. Raises ValueError where a source cannot be read."""
+    """Name -> SHA-256 of the source, for each signed part. Raises ValueError if a source cannot be read."""
     found = {}
     for thing in filter(ours, twin.signed):
         source = source_of(thing)
@@ -130,29 +130,29 @@ def read_signatures() -> dict[str, dict[str, str]]:
 
 
 def name_of(thing: Any) -> str:
-    """As it is imported: minillm.layers.norm.RMSNorm."""
+    """The full name, such as minillm.layers.norm.RMSNorm."""
     return f"{thing.__module__}.{thing.__qualname__}"
 
 
 def ours(thing: Any) -> bool:
-    """Whether it is a part of minillm."""
+    """Whether a class or function belongs to minillm."""
     return thing.__module__.startswith(OURS)
 
 
 @functools.cache
 def methods(kind: type) -> frozenset[str]:
-    """Names of a class that an attribute of an object must not hide, or its methods are not the class's own."""
-    compiled = {"_compiled_call_impl"}  # by nn.Module.compile
+    """Names of methods of a class; an object with an attribute of such a name has a replaced method."""
+    compiled = {"_compiled_call_impl"}  # set by nn.Module.compile
     return frozenset(compiled.union(name for name in dir(kind) if callable(getattr(kind, name, None))))
 
 
 class Source(NamedTuple):
-    """The source file of a module: what it says, and what it compiles to."""
+    """The source file of a module: its lines, and the code that it compiles to."""
 
     lines: list[str]
-    places: dict[str, tuple[int, int]]  # by qualified name: its lines, decorators included, as a slice
-    code: dict[str, list[CodeType]]
-    imports: dict[str, tuple[str, str]]  # name -> module of minillm, and the name that it has there
+    places: dict[str, tuple[int, int]]  # qualified name -> slice of its lines, decorators included
+    code: dict[str, list[CodeType]]  # qualified name -> code objects
+    imports: dict[str, tuple[str, str]]  # name -> module of minillm, and the name in that module
 
     def sha256(self, thing: Any) -> str:
         """SHA-256 of the lines of a class or function, decorators included."""
@@ -160,7 +160,7 @@ class Source(NamedTuple):
         return hashlib.sha256("".join(self.lines[begin:end]).encode()).hexdigest()
 
     def is_loaded(self, thing: Any) -> bool:
-        """Whether a class or function is, in this process, what the file compiles to."""
+        """Whether the code of a class or function in this process is what the file compiles to."""
         namespace, name = _place(thing)
         if namespace.get(name) is not thing or thing.__qualname__ not in self.places:
             return False
@@ -181,14 +181,12 @@ class Source(NamedTuple):
         return all(value is vars(sys.modules[module]).get(there) for value, module, there in seen)
 
     def imported_by(self, function: FunctionType) -> list[str]:
-        """Names in a function that its module imports from minillm: where one is replaced, the function does something
-        else.
-        """
+        """Names in a function that its module imports from minillm; replacing one changes what the function does."""
         return [name for code in _all_code(function.__code__) for name in code.co_names if name in self.imports]
 
 
 def source_of(thing: Any) -> Source | None:
-    """The file of the module in which a class or function was defined; None where there is none."""
+    """The source file of the module that defines a class or function; None if there is none."""
     module = sys.modules.get(thing.__module__)
     path = getattr(module, "__file__", None)
     if path is None or not Path(path).is_file() or not path.endswith(".py"):
@@ -199,9 +197,9 @@ def source_of(thing: Any) -> Source | None:
 
 @functools.cache
 def _read(name: str, path: str, *_stamp: int) -> Source:
-    text = Path(path).read_text(encoding="utf-8")  # subtle: any line ends become "\n"
+    text = Path(path).read_text(encoding="utf-8")  # subtle: all line ends become "\n"
     spec = sys.modules[name].__spec__
-    code = spec.loader.get_code(name) if spec is not None else compile(text, path, "exec")  # from the cache of bytecode
+    code = spec.loader.get_code(name) if spec is not None else compile(text, path, "exec")  # uses the bytecode cache
     with _no_collection():
         places, imports = _outline(ast.parse(text))
     codes: dict[str, list[CodeType]] = {}
@@ -249,9 +247,7 @@ def _all_code(code: CodeType) -> Iterator[CodeType]:
 
 
 def _function(value: Any) -> FunctionType | None:
-    """The function in what a namespace holds: in a method, a property, and under decorators of torch; None where there
-    is none.
-    """
+    """The function in a value: inside a method or property, and under decorators of torch; None if there is none."""
     if isinstance(value, property):
         value = value.fget
     value = getattr(value, "__func__", value)
@@ -265,7 +261,7 @@ def _is_wrapper(function: FunctionType) -> bool:
 
 
 def _place(thing: Any) -> tuple[Mapping[str, Any], str]:
-    """The namespace of a module or class in which a class or function belongs, and its name there."""
+    """The namespace (of a module or class) to which a class or function belongs, and its name there."""
     *path, name = thing.__qualname__.split(".")
     namespace: Mapping[str, Any] = vars(sys.modules.get(thing.__module__, ModuleType("")))
     for outer in path:
@@ -274,7 +270,7 @@ def _place(thing: Any) -> tuple[Mapping[str, Any], str]:
 
 
 def _parts(thing: Any) -> list[Part]:
-    """The objects that must stay the same for a verdict on a class or function to hold."""
+    """The parts that must be unchanged for a verdict on a class or function to hold."""
     namespace, name = _place(thing)
     held = [(namespace, name, namespace.get(name))]
     if isinstance(thing, type):

@@ -1,7 +1,7 @@
-"""Squared ReLU differentiated by hand: it keeps max(0, x) and takes one pass back.
+"""Squared ReLU differentiated by hand: the forward saves max(0, x), and the backward is one pass.
 
-The derivative of max(0, x)^2 is 2 max(0, x), which the forward has computed already. Autograd takes three more passes
-over the widest tensor of the model. The derivative is that of `minillm/backprop/feedforward.py`.
+The derivative of max(0, x)^2 is 2 max(0, x), and the forward has already computed max(0, x). Autograd takes three more
+passes over the widest tensor of the model. The derivative is that of `minillm/backprop/feedforward.py`.
 
 Gain: two passes of three in the backward of an activation; not measured by itself.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def squared_relu(x: Tensor) -> Tensor:
-    """`relu2`: max(0, x)^2."""
+    """Twin of `relu2`: max(0, x)^2."""
     return _SquaredReLU.apply(x) if torch.is_grad_enabled() else F.relu(x).square_()
 
 

@@ -1,9 +1,9 @@
 """The registry of twins: plain class or function -> its fast twin and what is signed for it.
 
-A class whose twin is itself runs its own forward with low overhead (see `low_overhead`), and so do its parts. What is
-not in here, such as routers, which training watches, adapters, packed layers and layers of the user's own, is left as
-it is. To add a twin, write a file with its trick and its gain, enter it here, test that both are equal in
-`tests/speed/`, and run `python -m minillm.speed sign`.
+A class that is its own twin runs its own forward with low overhead (see `low_overhead`). Classes without an entry have
+no twin: routers (training observes them with hooks), adapters, packed layers, and layers defined by users. To add a
+twin, write a file that explains its trick and gain, enter it here, test in `tests/speed/` that it equals the plain
+version, and run `python -m minillm.speed sign`.
 """
 
 from typing import Any
@@ -43,7 +43,7 @@ from minillm.speed.signing import Twin
 from minillm.speed.squared_relu import squared_relu
 from minillm.speed.written_out_attention import attend_in_training
 
-LEAN = {  # classes with low overhead -> the methods that run in the accelerated tree
+LEAN = {  # class with low overhead -> its methods that run in the accelerated tree
     Encoder: ("forward", "hidden"),
     EncoderDecoder: ("forward", "start", "encode", "show", "_read"),
     Classifier: ("forward",),
@@ -61,7 +61,7 @@ CROSS_ENTROPY = (cross_entropy, log_probabilities, target_logprobs, refuse_stran
 
 TWINS: dict[Any, Twin] = {
     **{kind: Twin(kind, tuple(getattr(kind, name) for name in names)) for kind, names in LEAN.items()},
-    nn.Dropout: Twin(no_dropout, (nn.Dropout.forward,)),  # of rate 0, or in a tree that only reads and writes
+    nn.Dropout: Twin(no_dropout, (nn.Dropout.forward,)),  # in a tree for inference only, or of rate 0
     Attention: Twin(JoinedAttention, (Attention, attention._split, attention.weigh, visible), THREE),
     attend: Twin(attend_in_training, (attend, attention._sight, attention._for_every_head, visible)),
     RMSNorm: Twin(FastRMSNorm, (RMSNorm,)),

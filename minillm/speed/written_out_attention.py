@@ -1,7 +1,7 @@
-"""Attention written out: causal attention that holds its T x S weights, for training in bfloat16 on a processor.
+"""Written-out attention: causal attention that stores its T x S weights, for training in bfloat16 on a CPU.
 
-There the backward of torch's fused kernel is slow. Where no gradient is wanted nothing is slow, and for long texts the
-weights move too much memory; both are left to the fused kernel.
+There the backward of torch's fused kernel is slow. Without gradients the fused kernel is fast, and for long texts the
+stored weights need too much memory traffic; in both cases the fused kernel is used.
 
 Gain: in bfloat16 on one thread, forward and backward, 3.5 times the speed of the fused kernel at 64 tokens, 1.3 times
 at 512, and 0.8 times at 1,024 (`python -m benchmarks.kernels`).
@@ -15,13 +15,13 @@ from torch import Tensor
 from minillm.cache.kv_cache import KVView
 from minillm.layers.attention import _for_every_head, attend
 
-LONGEST = 512  # tokens of the longest text for which the weights are held
+LONGEST = 512  # tokens of the longest text for which the weights are stored
 
 
 def attend_in_training(
     q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, dropout: float = 0.0
 ) -> Tensor:
-    """`attend`: q (B, H, T, K) over a view of S slots -> (B, H, T, K)."""
+    """Twin of `attend`: q (B, H, T, K) over a view of S slots -> (B, H, T, K)."""
     slow = q.dtype is torch.bfloat16 and q.device.type == "cpu" and torch.is_grad_enabled() and not dropout
     if slow and causal and view.dense and 1 < q.shape[2] == view.k.shape[2] <= min(LONGEST, window or LONGEST):
         return attend_written_out(q, view.k, view.v)

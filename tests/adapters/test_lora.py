@@ -26,7 +26,7 @@ every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 
 def shuffle(model: nn.Module) -> nn.Module:
-    """Factors as after a training: B is no longer zero."""
+    """Set random factors, as after training: B is no longer zero."""
     for layer in lora_layers(model).values():
         nn.init.normal_(layer.A.weight, std=0.5)
         nn.init.normal_(layer.B.weight, std=0.5)
@@ -34,14 +34,14 @@ def shuffle(model: nn.Module) -> nn.Module:
 
 
 def adapted(targets=("to_q", "to_v"), rank=3, alpha=7.0, dropout=0.0, fresh=False, **changes) -> nn.Module:
-    """A tiny decoder that carries an adapter, in float64."""
+    """A tiny decoder with an adapter, in float64."""
     model = decoder(**changes)
     add_lora(model, AdapterConfig(rank=rank, alpha=alpha, targets=tuple(targets), dropout=dropout))
     return model if fresh else shuffle(model)
 
 
 def targets_of(shape: dict) -> tuple[str, ...]:
-    """All linear layers inside a decoder of this shape; stacks of experts are none."""
+    """All linear layers of a decoder of this shape; stacked weights of experts are not among them."""
     if shape.get("n_experts") and not shape.get("n_shared_experts"):
         return tuple(name for name in TARGETS if name.startswith("to_"))
     return (*TARGETS, "gate") if shape.get("feedforward") == "swiglu" else tuple(TARGETS)

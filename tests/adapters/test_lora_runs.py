@@ -29,7 +29,7 @@ WORDS = [word for name, value in (SHORT | QUICK).items() for word in (f"--{name}
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """The run that is adapted."""
+    """The base run, to which adapters are added."""
     path = tmp_path_factory.mktemp("base") / "gpt"
     assert train.main(["--config", "gpt-tiny", *flags(train__run=path, train__max_steps=5)]) == 0
     return path
@@ -44,7 +44,7 @@ def adapt(base: Path, path: Path, *words: str) -> int:
 
 @pytest.fixture(scope="module")
 def adapter(base, tmp_path_factory):
-    """An adapter that was trained to its end, with dropout."""
+    """A run with a fully trained adapter, with dropout."""
     torch.set_num_threads(1)
     path = tmp_path_factory.mktemp("adapter") / "lora"
     assert adapt(base, path, "--adapter.dropout", "0.2") == 0

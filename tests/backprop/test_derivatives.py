@@ -26,7 +26,7 @@ def random(*shape: int) -> Tensor:
 
 
 def case(*options):
-    """Enter a function of one option under its own name and that of the option."""
+    """Register a function with one option in CASES, under its name and that of the option."""
 
     def enter(make):
         for option in options:
@@ -37,12 +37,12 @@ def case(*options):
 
 
 def alone(backward):
-    """A backward of one derivative, as one that gives a tuple."""
+    """Wrap a backward with a single derivative to return a tuple."""
     return lambda dy, kept: (backward(dy, kept),)
 
 
 def bare(forward, backward, inputs: list[Tensor], *, biases: list[int]):
-    """The same function where the inputs at `biases` are None."""
+    """The same function with None for the inputs at `biases`."""
 
     def fill(rest):
         rest = iter(rest)

@@ -18,7 +18,7 @@ VIEWS = [
 
 
 def assert_rounded(road, question: tuple) -> None:
-    """In bfloat16 a road gives the equation's values and gradients up to rounding."""
+    """Assert that in bfloat16 an implementation equals the equation, with its gradients, up to rounding."""
     q, view, *rest = question
     rounded = [x.detach().bfloat16() for x in (q, view.k, view.v)]
     direction, results = torch.randn_like(q).bfloat16(), []

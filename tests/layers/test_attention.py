@@ -96,7 +96,7 @@ def test_the_equation_with_one_key_gives_its_value_and_with_equal_keys_the_mean(
 
 
 def by_hand(q: torch.Tensor, view: KVView, q_positions: torch.Tensor, window: int, slopes: list[float]) -> torch.Tensor:
-    """Causal attention one query at a time, over the list of what it sees."""
+    """Causal attention, one query at a time, over the list of keys that it sees."""
     out = torch.zeros_like(q)
     B, _, T, _ = q.shape
     for b, h, t in itertools.product(range(B), range(H), range(T)):

@@ -27,7 +27,7 @@ biases = st.sampled_from([no_bias, Alibi(H)])
 
 
 def values_and_gradients(road, q, view, *rest):
-    """(out, dq, dk, dv) for one direction that every road is given alike."""
+    """(out, dq, dk, dv) for one gradient of the output, the same for every implementation."""
     out = road(q, view, *rest)
     direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(out.dtype)
     return out, *torch.autograd.grad((out * direction).sum(), (q, view.k, view.v))
@@ -133,7 +133,7 @@ def test_no_queries_and_no_slots_are_texts_too(shape):
 
 
 class Largest(TorchDispatchMode):
-    """Remembers the most numbers that one operation gave back, views by what they are views of."""
+    """Records the largest number of elements in a result of an operation; a view counts as its base."""
 
     n = 0
 
@@ -161,7 +161,7 @@ def test_no_tensor_is_larger_than_a_tile_of_scores_or_an_input(bias):
 
 
 def work(causal: bool, window: int = 0, n_tiles: int = 7) -> int:
-    """Multiplications, in tiles of a full walk."""
+    """Number of multiplications, in units of one tile of a full computation."""
     q, view, positions = (
         torch.randn(1, 2, 16 * n_tiles, 3),
         plain_view(1, 1, 16 * n_tiles, 3),

@@ -29,7 +29,7 @@ def moe_of(kind: str = "mlp", k: int = 2, shared: bool = False, **how) -> MoE:
 
 
 def expert(moe: MoE, e: int) -> torch.nn.Module:
-    """The e-th expert as a feed-forward of its own."""
+    """The e-th expert as a separate feed-forward layer."""
     alone = MLP(D, F, ACTIVATIONS["gelu"]) if isinstance(moe.experts, ExpertMLPs) else SwiGLU(D, F)
     alone.double().load_state_dict({name: weight[e] for name, weight in moe.experts.state_dict().items()})
     return alone
@@ -62,7 +62,7 @@ def test_every_token_gets_the_weighed_answers_of_the_experts_that_it_chose(kind,
 
 @pytest.mark.parametrize("k", range(2, E + 1))
 def test_answers_gradients_and_balance_loss_are_those_of_the_lesson(k):
-    """Of two choices or more: for a single one the lesson's weight is 1."""
+    """For two or more choices per token: for a single one the lesson's weight is 1."""
     moe, theirs, x = moe_of(k=k), lesson.MoE(D, F, E, k).double(), inputs(11, D)
     weights = {"router": moe.router.weight, "up": moe.experts.up.weight, "down": moe.experts.down.weight}
     theirs.load_state_dict(weights)
@@ -81,7 +81,7 @@ def test_answers_gradients_and_balance_loss_are_those_of_the_lesson(k):
 
 @pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16])
 def test_a_router_in_few_bits_decides_as_it_does_on_the_same_numbers_in_float32(narrow):
-    """Logits too near to each other for few bits still choose the right expert, and their losses are of float32."""
+    """Logits that differ by less than the dtype resolves still choose the right expert; losses are in float32."""
     router, x = Router(D, E, 2).to(narrow), inputs(997, D).to(narrow)
     decided, expected = router(x), router.float()(x.float())
     assert decided.logits.dtype == decided.probs.dtype == decided.weights.dtype == torch.float32

@@ -20,7 +20,7 @@ law = settings(max_examples=40, deadline=None, derandomize=True)
     st.randoms(use_true_random=False),
 )
 def test_the_token_before_is_found_wherever_it_stands(text, n, n_queries, random):
-    """A view of slots in any order, some of them empty, against the text itself."""
+    """Compare a view with slots in any order, some of them empty, with the text itself."""
     last = list(range(len(text)))[-n_queries:]
     slots = [(i, text[i]) for i in range(len(text))] + [(EMPTY, 3)] * 3
     random.shuffle(slots)

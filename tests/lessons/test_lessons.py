@@ -1,4 +1,4 @@
-"""Every lesson: its form, what it imports, that it runs, and that the edit that it proposes shows what it says."""
+"""Every lesson: its form, its imports, that it runs, and that its proposed edit has the stated result."""
 
 import ast
 import contextlib
@@ -25,7 +25,7 @@ def source_of(name: str) -> str:
 
 
 def change(name: str) -> tuple[str, str]:
-    """The source before and after the edit: lines that begin with - are removed, lines that begin with + added."""
+    """The source before and after the edit: lines that begin with - are removed, lines that begin with + are added."""
     taken: list[str] = []
     put: list[str] = []
     for line in field(name, "Change it:").splitlines():
@@ -44,7 +44,7 @@ def change(name: str) -> tuple[str, str]:
 
 
 def printed(source: str) -> str:
-    """What a lesson prints when it runs as a script; torch's generator is left as it was."""
+    """The output of a lesson that runs as a script; the state of torch's generator is restored."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), torch.random.fork_rng(devices=[]):
         exec(compile(source, "lesson", "exec"), {"__name__": "__main__"})

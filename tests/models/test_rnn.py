@@ -260,7 +260,7 @@ def test_stacked_gates_are_no_matrices_for_muon_so_adamw_must_be_asked_for_and_s
     model = rnn(cell=cell)
     with pytest.raises(
         ValueError,
-        match=r"optim\.kind = muon: expected linear layers .* of the RNN, found none; use --optim\.kind adamw",
+        match=r"optim\.kind = muon: expected linear layers .* inside the RNN, found none; use --optim\.kind adamw",
     ):
         build_optimizer(model, OptimConfig(kind="muon"))
     optimizer = build_optimizer(model, OptimConfig(kind="adamw"))

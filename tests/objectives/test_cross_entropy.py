@@ -90,7 +90,7 @@ def test_logits_of_banned_tokens_may_be_minus_infinity():
 
 
 def with_banned_tokens(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Some logits at -inf, targets that are not among them, and the loss over the other tokens alone."""
+    """Logits with some at -inf, targets among the others, and the loss over the other tokens only."""
     banned = torch.zeros(V, dtype=torch.bool).index_fill(0, torch.tensor([0, 1, 2, 3, 4, 11]), True)
     targets = targets.masked_fill(torch.isin(targets, banned.nonzero()), IGNORE)
     expected = F.cross_entropy(logits[..., ~banned].flatten(0, 1), renumbered(targets, banned), reduction="sum")

@@ -21,13 +21,13 @@ from tests.tiny import assert_equal, tokens
 
 
 def batch_of(B: int = 5, T: int = 7, share: float = 0.3) -> Batch:
-    """Random tokens, some of which are asked for."""
+    """Random tokens; some of them are targets."""
     blank = torch.rand(B, T, generator=torch.Generator().manual_seed(0)) < share
     return Batch(tokens(B, T), tokens(B, T, seed=1).masked_fill(~blank, IGNORE))
 
 
 def pairs_of(B: int = 5) -> SegmentBatch:
-    """The same with segments, and answers of which some are missing."""
+    """The same with segments and next-sentence answers, some of them missing."""
     batch = batch_of(B)
     return SegmentBatch(
         batch.tokens, torch.randint(2, batch.tokens.shape), batch.targets, torch.tensor([1, 0, IGNORE, 1, 0][:B])
@@ -69,7 +69,7 @@ def test_the_answer_whether_a_text_follows_counts_for_as_many_blanks_as_was_aske
 
 
 def masked_token_of(model, hidden, targets):
-    """Minus log probability of all blanks."""
+    """Negative log-probability of all blanks."""
     logprobs = model.head(hidden).log_softmax(-1)
     return -sum(logprobs[b, t, int(targets[b, t])] for b, t in (targets != IGNORE).nonzero().tolist())
 

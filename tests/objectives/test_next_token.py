@@ -18,7 +18,7 @@ from tests.tiny import VOCAB, assert_equal, decoder, tokens
 
 
 class Answers(nn.Module):
-    """Is sure that what follows is `answer(tokens)`."""
+    """A model that gives nearly all probability to `answer(tokens)`."""
 
     head = None
 

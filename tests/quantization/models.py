@@ -1,4 +1,4 @@
-"""A decoder whose widths are whole groups."""
+"""A small decoder with widths that are multiples of the group size."""
 
 import torch
 

@@ -20,7 +20,7 @@ PUBLISHED = [
 
 
 def matrix(out: int = 13, d: int = 192, seed: int = 0, scale: float = 1.0, shift: float = 0.0) -> torch.Tensor:
-    """Normal weights, the rows of very different sizes."""
+    """Normal weights; the rows differ greatly in size."""
     generator = torch.Generator().manual_seed(seed)
     sizes = 10.0 ** torch.randint(-4, 3, (out, 1), generator=generator)
     return scale * sizes * torch.randn(out, d, generator=generator) + shift

@@ -14,7 +14,7 @@ ROWS = [(1,), (2, 1), (3, 5), (16,)]
 
 
 def assert_same_but_for_bf16(fast: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> None:
-    """Equal up to the rounding of the sum, of its terms, and of the weights, which some kernels round too."""
+    """Assert equality up to the rounding of the sum, its terms, and the weights, which some kernels round too."""
     product = x.double() @ weight.double().T
     exact, sizes = product + bias.double(), x.double().norm(dim=-1, keepdim=True) * weight.double().norm(dim=1)
     assert fast.dtype == torch.bfloat16 and fast.shape == exact.shape

@@ -95,7 +95,7 @@ def test_what_cannot_be_packed_is_refused_and_left_as_it_was():
 
 
 def outliers(model):
-    """Some channels of each norm far larger than others, as they are in trained models."""
+    """Make some channels of each norm far larger than others, as in trained models."""
     for name, parameter in model.named_parameters():
         if "norm_" in name:
             parameter.data[::16] *= 30

@@ -12,7 +12,7 @@ from tests.test_cli import flags
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run whose widths are whole groups."""
+    """A run with widths that are multiples of the group size."""
     path = tmp_path_factory.mktemp("trained") / "gpt"
     assert train.main(["--config", "gpt-tiny", *flags(train__run=path, train__max_steps=3, model__d_model=64)]) == 0
     return path

@@ -1,4 +1,4 @@
-"""The accelerated tree: beside the model, never instead of it, and never of a model as it once was."""
+"""The accelerated tree: it is separate from the model, and it is never out of date."""
 
 import copy
 import gc
@@ -38,7 +38,7 @@ def read(model: nn.Module) -> Tensor:
 
 
 def assert_fresh(model: nn.Module) -> None:
-    """The tree that is asked for now says what the model says."""
+    """Assert that a tree requested now gives the same output as the model."""
     assert_equal(read(accelerate(model)), read(model))
 
 
@@ -211,7 +211,7 @@ def test_a_hook_on_a_part_leaves_the_others_their_twins(caplog):
     accelerate(model)
     read(tree)
     said = [record.getMessage() for record in caplog.records if record.name == "minillm.speed"]
-    assert len(said) == len(set(said)) == 2 and all("with a hook runs as it is written" in line for line in said)
+    assert len(said) == len(set(said)) == 2 and all("with a hook runs without fast twins" in line for line in said)
 
 
 def test_hooks_on_all_modules_of_the_process_see_the_model_itself():
@@ -225,7 +225,7 @@ def test_hooks_on_all_modules_of_the_process_see_the_model_itself():
 
 @pytest.mark.parametrize("change", [lambda m: m.double(), lambda m: m.float(), lambda m: m.to("cpu", torch.float64)])
 def test_a_model_that_is_moved_in_the_middle_of_a_stream_goes_on_as_it_would_have(change):
-    """Twice the same stream, by the model and by its tree, which is moved and changed while it writes."""
+    """The same stream by the model and by its tree; both are moved and changed during generation."""
     written = []
     for fast in (False, True):
         model, found = decoder(**LLAMA).float(), []
@@ -321,7 +321,7 @@ def test_a_model_is_freed_with_its_trees():
 
 
 def test_the_look_of_a_model_is_cheap():
-    """No tensor is touched: a model on the meta device, whose numbers nobody knows, has a tree too."""
+    """No value of a tensor is read: a model on the meta device, which has no values, has a tree too."""
     model = decoder(**LLAMA).to("meta")
     tree = Tree(model, training=False)
     assert tree.fits(model)

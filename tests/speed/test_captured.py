@@ -62,7 +62,7 @@ def test_a_step_reads_one_token_of_each_row_or_none(shape):
 
 
 class Questions(TorchDispatchMode):
-    """Notes what makes the host wait for the device."""
+    """Records operations that make the host wait for the device."""
 
     def __init__(self):
         super().__init__()

@@ -21,7 +21,7 @@ REAL = torch.compile
 
 
 class Graphs(list):
-    """A backend that computes as before, and keeps what it was given."""
+    """A backend that computes as before and records the graphs that it receives."""
 
     def __call__(self, graph, inputs):
         self.append(graph)
@@ -134,7 +134,7 @@ def test_where_it_cannot_be_done_one_line_says_why_and_training_is_as_ever(spoil
     spoil(monkeypatch)
     make = partial(decoder, n_layers=1, dropout=0.3)
     mine = after_three_steps(make, compile=True, n_micro_batches=2)
-    assert mine[2].startswith("train.compile: going on without, since here it cannot be done (") and "\n" not in mine[2]
+    assert mine[2].startswith("train.compile: going on without it, since it failed (") and "\n" not in mine[2]
     assert {without_a_cpp_compiler: "compiler", without_support: "this Python)", failing_in_the_backward: "backward"}[
         spoil
     ] in mine[2]

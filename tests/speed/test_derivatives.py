@@ -1,4 +1,4 @@
-"""The contract of all derivatives by hand: each is the one that `backprop/` writes out."""
+"""The contract of all hand-written derivatives of twins: each equals that of `backprop/`."""
 
 import ast
 import importlib

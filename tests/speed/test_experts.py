@@ -1,4 +1,4 @@
-"""Experts by gathering: what `MoE` says, however many tokens there are and whoever is turned away."""
+"""Experts by gathering: equal to `MoE` for any number of tokens and any dropped choices."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The fast step trains as the plain one does, and uses no twin of code that is not as signed."""
+"""The fast step trains like the plain one, and uses no twin of code that was changed after signing."""
 
 import logging
 from functools import partial
@@ -33,14 +33,14 @@ every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 @pytest.fixture(autouse=True)
 def reasons(monkeypatch, caplog):
-    """The lines that say why a twin steps aside, as if none had been said before."""
+    """The logged lines on why a twin is not used; lines logged before do not suppress them."""
     monkeypatch.setattr(signing, "_said", set())
     caplog.set_level(logging.WARNING, logger="minillm.speed")
     return caplog
 
 
 def three_steps(config: RunConfig, data, fast: bool) -> tuple[list[dict], torch.Tensor]:
-    """What three steps log, and what torch draws afterwards."""
+    """The logged metrics of three steps, and the random numbers that torch draws afterwards."""
     config = override(config, {"train.fast": str(fast).lower()})
     model = wiring.build_model(config, data.tokenizer.vocab_size)
     step, batch = wiring.build_step(config, model), wiring.build_batches(config, data)
@@ -145,7 +145,7 @@ def test_a_run_goes_on_with_the_other_setting(kind, precision, fast_first, tmp_p
 
 
 class Louder:
-    """Stands in for a function of minillm: it does the same and notes that it ran."""
+    """Replaces a function of minillm: does the same and counts its calls."""
 
     def __init__(self, plain):
         self.plain, self.n_calls = plain, 0
@@ -156,7 +156,7 @@ class Louder:
 
 
 def noted(monkeypatch, place, name: str) -> Louder:
-    """Replace a function in a module or a class by one that notes its calls."""
+    """Replace a function in a module or a class by one that counts its calls."""
     louder = Louder(getattr(place, name))
     monkeypatch.setattr(place, name, lambda *args, **how: louder(*args, **how))
     return louder
@@ -184,7 +184,7 @@ def test_what_is_replaced_in_the_middle_of_training_runs_from_the_next_step_on(
     louder = noted(monkeypatch, place, name)
     fast(batch_of(5))
     assert louder.n_calls
-    assert any("runs as it is written, since" in line and "replaced" in line for line in reasons.messages)
+    assert any("runs without its fast twin, since" in line and "replaced" in line for line in reasons.messages)
     n_lines = len(reasons.messages)
     fast(batch_of(6))
     assert len(reasons.messages) == n_lines, "it is said once"
@@ -259,7 +259,7 @@ def test_a_single_hook_of_any_kind_fires_and_stops_when_it_is_removed(register, 
 
 
 class Questions(TorchDispatchMode):
-    """Counts how often the host asks for the value of a tensor, for which it would have to wait for a GPU."""
+    """Counts how often the host reads the value of a tensor, which on a GPU would wait for queued work."""
 
     n_asked = 0
 

@@ -1,4 +1,4 @@
-"""Queries, keys and values by one product: the same numbers, and parameters that stay what they were."""
+"""Queries, keys and values by one product: the same numbers, and parameters that remain separate and unchanged."""
 
 import copy
 
@@ -26,7 +26,7 @@ def read(model: nn.Module) -> torch.Tensor:
 
 @pytest.fixture
 def products(monkeypatch) -> list[int]:
-    """The height of every weight that a linear layer multiplies by."""
+    """The number of rows of every weight in a linear product."""
     heights, real = [], nn.functional.linear
     monkeypatch.setattr(nn.functional, "linear", lambda *parts: heights.append(len(parts[1])) or real(*parts))
     return heights

@@ -1,4 +1,4 @@
-"""Fusing head and loss changes memory only: equal next-token losses for every model that has both ways."""
+"""Fusing head and loss changes only the memory: equal next-token losses for every model that allows it."""
 
 from functools import partial
 
@@ -34,7 +34,7 @@ every_model = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 
 def a_batch(seed: int = 0) -> Batch:
-    """Some targets are not counted, and the last row ends early."""
+    """A batch in which some targets are not counted and the last row ends early."""
     text, targets = tokens(B, T, seed), tokens(B, T, seed + 1)
     text[-1, 4:], targets[-1, 4:], targets[1, 2:5] = -1, IGNORE, IGNORE
     return Batch(text, targets)

@@ -67,7 +67,7 @@ def test_a_frozen_head_or_a_frozen_body_still_gives_the_other_its_gradient():
 
 @pytest.mark.parametrize("n_rows", [1, 3])
 def test_the_heads_gradient_in_bfloat16_is_not_worn_down_by_many_slabs(n_rows):
-    """Each slab adds a little to the same weights: a sum in bfloat16 would stand still at 256 times what is added."""
+    """Each slab adds a little to the same gradient: a bfloat16 sum would stop growing at 256 times that amount."""
     n, g = 2003, torch.Generator().manual_seed(4)
     hidden, weight = (
         (1 + torch.rand(n, D, generator=g)).bfloat16(),
@@ -88,7 +88,7 @@ def test_a_target_outside_of_the_vocabulary_is_refused():
 
 
 class Largest(TorchDispatchMode):
-    """Remembers the shapes of all tensors that operations made."""
+    """Records the shapes of all results of operations."""
 
     def __init__(self):
         super().__init__()

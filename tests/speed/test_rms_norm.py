@@ -1,4 +1,4 @@
-"""RMSNorm by hand: the gradients of finite differences, in every shape and precision."""
+"""RMSNorm by hand: gradients equal finite differences, in every shape and precision."""
 
 import pytest
 import torch

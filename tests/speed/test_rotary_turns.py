@@ -1,4 +1,4 @@
-"""Rotary turns by hand: one look-up for all layers, and never of positions that are not the same any more."""
+"""Rotary positions by hand: one look-up for all layers, repeated when positions have changed."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""sample.py writes with the accelerated model, with --plain without any twin, and always by the lines as they are."""
+"""sample.py uses the accelerated model, with --plain no twin, and always the current source."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ WAYS = {
 
 @pytest.fixture
 def accelerated(monkeypatch) -> list[object]:
-    """The models for which a tree was asked."""
+    """The models for which a tree was requested."""
     asked_for, real = [], text_model.accelerate
     for name in ("accelerate", "accelerate_writing"):
         monkeypatch.setattr(text_model, name, lambda model: asked_for.append(model) or real(model))
@@ -29,7 +29,7 @@ def accelerated(monkeypatch) -> list[object]:
 
 
 def texts(words: list[object], *more: str) -> str:
-    """What is printed but for how fast it was."""
+    """The printed text without the speed."""
     return asked(*words, *more).partition("\nper call")[0]
 
 

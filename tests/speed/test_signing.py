@@ -1,4 +1,4 @@
-"""Signatures: a plain line that was changed is the line that runs, however it was changed, and a sentence says so."""
+"""Signatures: if plain code was changed in any way, the changed code runs, and one line says so."""
 
 import functools
 import importlib
@@ -46,7 +46,7 @@ def said(caplog) -> list[str]:
 
 
 def wrapped(function):
-    """What a decorator makes of a function; it claims to be the function."""
+    """A function wrapped by a decorator that copies its name and module."""
 
     @functools.wraps(function)
     def wrapper(*args):
@@ -103,7 +103,7 @@ def test_a_class_that_was_changed_runs_as_it_is_and_is_fast_again_when_it_is_res
         assert (changed - before).abs().max() > 1e-6
         assert_equal(read(accelerate(model, training=training)), changed)
         assert_equal(read(accelerate(decoder(**LLAMA), training=training)), changed)
-    assert any(line.startswith(f"{name_of(owner)} runs as it is written, since ") for line in said(caplog))
+    assert any(line.startswith(f"{name_of(owner)} runs without its fast twin, since ") for line in said(caplog))
     assert len(said(caplog)) == len(set(said(caplog)))
     assert_equal(read(accelerate(model, training=training)), before)
     assert [type(m) for m in accelerate(model, training=training).modules()] == [type(m) for m in fast.modules()]
@@ -141,7 +141,7 @@ def test_an_edited_source_is_not_the_signed_one(monkeypatch):
 
 
 def test_line_ends_do_not_matter_and_everything_else_does(tmp_path, monkeypatch):
-    """A module as its file is rewritten: the signature of what it holds."""
+    """The signature of a module's contents while its file is rewritten."""
     hashes = []
     for i, text in enumerate(
         ("def f(x):\n    return x\n", "def f(x):\r\n    return x\r\n", "def f(x):\n    return  x\n")
@@ -199,7 +199,7 @@ print(json.dumps([minillm.layers.norm.__file__, *texts]))
 
 
 def sampled(folder: Path) -> tuple[list[int], list[int], str]:
-    """The text of the accelerated model, that of the plain one, and what is printed, in a copy of the project."""
+    """The text of the accelerated model, that of the plain one, and stderr, in a copy of the project."""
     done = subprocess.run([sys.executable, "-c", SAMPLE], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     path, fast, plain = json.loads(done.stdout)
@@ -220,7 +220,7 @@ def test_lines_that_are_edited_on_disk_are_what_is_sampled_by(tmp_path):
         path.write_text(text.replace(before, after), encoding="utf-8")
     edited, again, printed = sampled(tmp_path)
     assert edited == again != fast
-    lines = sorted(line.partition(" runs as it is written, since ")[0] for line in printed.splitlines())
+    lines = sorted(line.partition(" runs without its fast twin, since ")[0] for line in printed.splitlines())
     assert lines == sorted(map(name_of, (Attention, RMSNorm, relu2)))
 
 

@@ -1,4 +1,4 @@
-"""Twins of optimizers, gradients and the bfloat16 copy equal the plain ones, whatever has no gradient."""
+"""Twins of optimizers, gradients and the bfloat16 copy equal the plain ones, also for parameters without gradient."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The contract of all twins: in float64 they equal the plain code, forward and backward; what they bypass is signed."""
+"""The contract of all twins: in float64 they equal the plain code, forward and backward; code they bypass is signed."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -95,7 +95,7 @@ def test_what_the_plain_code_calls_is_signed_or_called_by_the_twin_too(plain):
 
 
 def functions(thing: Any) -> list[FunctionType]:
-    """The functions of a class, inherited ones of minillm included, but for the constructor; or the function itself."""
+    """The functions of a class without the constructor, those inherited from minillm included; or a function itself."""
     if isinstance(thing, FunctionType):
         return [thing]
     kinds = [kind for kind in thing.__mro__ if kind.__module__.startswith("minillm.")]
@@ -105,7 +105,7 @@ def functions(thing: Any) -> list[FunctionType]:
 
 
 def reached(start: list[FunctionType]) -> set[FunctionType]:
-    """All functions of minillm that these call by a name of their module, and so on."""
+    """All functions of minillm that these call, directly or indirectly, by a name in their module."""
     found, waiting = set(), list(start)
     while waiting:
         for function in called(waiting.pop()):
@@ -116,7 +116,7 @@ def reached(start: list[FunctionType]) -> set[FunctionType]:
 
 
 def called(function: FunctionType) -> Iterator[FunctionType]:
-    """The functions of minillm, and those of classes for autograd, that a function names."""
+    """The functions of minillm, and of autograd function classes, that a function refers to."""
     codes = [function.__code__]
     while codes:
         code = codes.pop()

@@ -1,4 +1,4 @@
-"""Attention that holds its weights: the equation, and only where it is faster."""
+"""Written-out attention equals the equation, and is used only where it is faster."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""One model of each family and mechanism, small enough to compare exactly, and what it computes."""
+"""One model of each family and mechanism, small enough to compare exactly, with its inputs and outputs."""
 
 from collections.abc import Callable
 from functools import partial
@@ -43,14 +43,14 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 
 
 def texts() -> list[Tensor]:
-    """A whole text, and one with places where no token stands."""
+    """A whole text, and one with padding."""
     ragged = tokens(3, 11, seed=1)
     ragged[0, :4], ragged[1, 7:], ragged[2, 5] = EMPTY, EMPTY, EMPTY
     return [tokens(3, 11), ragged]
 
 
 def answers(model: nn.Module, text: Tensor) -> Tensor:
-    """What a model says of the tokens of a text."""
+    """The output of a model for the tokens of a text."""
     out = model(text, source=tokens(3, 5, seed=2)) if isinstance(model, EncoderDecoder) else model(text)
     out = out[0] if isinstance(out, tuple) else out
     return out if out.dim() == 2 else out[text >= 0]

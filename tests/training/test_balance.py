@@ -29,7 +29,7 @@ def gradients(model, batch: Batch, **how) -> list[torch.Tensor]:
 
 
 def auxiliary(model, batch: Batch, balance: float, z: float) -> torch.Tensor:
-    """The weighed losses of every layer for the whole batch at once, by the definition."""
+    """The weighted losses of every layer for the whole batch at once, by the definition."""
     with watching(routers_of(model)) as seen:
         model(batch.tokens)
     return sum(balance * balance_loss(r.probs, r.counts) + z * z_loss(r.logits) for [r] in seen)

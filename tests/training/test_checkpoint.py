@@ -38,7 +38,7 @@ def written(tmp_path_factory):
 
 
 def refused(path, data: bytes) -> str:
-    """The sentence about a file of these bytes."""
+    """The error message for a file with these bytes."""
     path.write_bytes(data)
     with pytest.raises(ValueError) as caught:
         load(path)
@@ -101,7 +101,7 @@ def test_no_damage_is_read(written, tmp_path_factory, where, bit, how):
 
 
 class Payload:
-    """Unpickled, it leaves a mark."""
+    """An object with an observable effect when it is unpickled."""
 
     def __reduce__(self):
         return os.mkdir, ("MARK",)

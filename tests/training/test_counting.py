@@ -21,7 +21,7 @@ V = 7
 
 
 def stream_of(documents):
-    """Id 0 ends each."""
+    """A stream of texts that each end with id 0."""
     ids = [0, *(i for document in documents for i in [*document, 0])]
     starts = np.cumsum([0, *(len(document) + 1 for document in documents)])[:-1]
     return TokenStream(np.array(ids, np.uint8), starts, n_bytes=1)

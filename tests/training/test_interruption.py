@@ -21,12 +21,12 @@ every_signal = pytest.mark.parametrize("signum", SIGNALS)
 
 
 class Ended(Exception):
-    """What a signal did before somebody asked for interruptions."""
+    """Raised by the signal handlers that were set before `interruptions`."""
 
 
 @pytest.fixture
 def before(monkeypatch):
-    """Handlers that end the test, as they would end a process; the seconds that pass are those of `clock[0]`."""
+    """Install handlers that raise `Ended`, as the default ones would end the process; the time is `clock[0]`."""
     clock = [0.0]
 
     def end(signum, frame):

@@ -19,10 +19,10 @@ STEP, EVALUATION, PAUSE = 2.0, 7.0, 1000.0  # seconds
 
 
 class Training:
-    """A training without a model that records the loop's calls; `losses`: results of its evaluations, in order."""
+    """A training run without a model that records the loop's calls; `losses`: results of its evaluations, in order."""
 
     def __init__(self, config: TrainConfig, losses: list[float], stops: dict[tuple[str, int], signal.Signals]):
-        """`stops`: (what, step) -> the signal that arrives in the middle of it."""
+        """`stops`: (kind of call, step) -> the signal that arrives during that call."""
         self.config, self.losses, self.stops = config, losses, stops
         self.asked, self.learned, self.evaluated, self.rows, self.interrupted = [], [], [], [], []
         self.saved: list[tuple[str, Progress]] = []
@@ -60,7 +60,7 @@ class Training:
         return [progress for name, progress in self.saved if name == "latest"]
 
     def run(self) -> "Training":
-        """To the end, resumed from the latest checkpoint after every stop."""
+        """Run to the end, resuming from the latest checkpoint after every stop."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: self.now))
             patch.setattr(interruption, "REPEATED", math.inf)  # a second signal before the stop changes nothing
@@ -75,7 +75,7 @@ class Training:
 
 
 def by_hand(config: TrainConfig, losses: list[float]) -> tuple[int, list[int], list[int]]:
-    """The last step, the steps of evaluations, and those that found a new best."""
+    """The last step, the steps with an evaluation, and those with a new best."""
     evaluated, best = [], [0]  # indices of evaluations
     for step in range(1, config.max_steps + 1):
         if step % config.eval_every == 0 or step == config.max_steps:

@@ -44,7 +44,7 @@ every_shape = pytest.mark.parametrize("shape", WRITTEN.values(), ids=WRITTEN)
 
 
 def padded_batch(seed: int = 0) -> Batch:
-    """Some targets are not counted, some tokens are padding, one row is nothing else."""
+    """A batch with uncounted targets, some padding, and one row of padding only."""
     batch = batch_of(seed)
     read, targets = batch.tokens.clone(), batch.targets.clone()
     for row, columns in ((0, slice(0, 3)), (2, slice(4, 7)), (3, slice(0, 7))):
@@ -134,7 +134,7 @@ def test_a_frozen_parameter_gets_no_gradient_and_the_others_keep_theirs():
 
 
 def losses_of(kind, dtype: torch.dtype, optimizer: str, **how) -> list[float]:
-    """Of 50 steps through the training loop."""
+    """The losses of 50 steps of the training loop."""
     model, rows = decoder(value_embeddings=True, qk_norm=True, n_kv_heads=2, init_std=0.1).to(dtype), []
     step = real_step(kind, model, optimizer, grad_clip=1.0, **how)
     config = TrainConfig(max_steps=50, log_every=1, eval_every=50)
@@ -189,7 +189,7 @@ def test_a_batch_with_nothing_to_count_has_loss_and_gradient_zero():
 
 
 class Adapted(nn.Linear):
-    """A linear layer that does something else as well."""
+    """A subclass of nn.Linear, such as an adapter; its forward could differ."""
 
 
 def adapted() -> nn.Module:

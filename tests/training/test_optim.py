@@ -59,7 +59,7 @@ def test_adamw_is_the_lessons_and_torchs_over_many_steps_of_a_changing_rate(lr, 
 
 
 def torchs(params: list[nn.Parameter]) -> torch.optim.AdamW:
-    """AdamW as torch has it, with the same two groups."""
+    """torch's AdamW with the same two groups of parameters."""
     groups = [
         {"params": [p for p in params if p.ndim >= 2], "weight_decay": 0.3},
         {"params": [p for p in params if p.ndim < 2]},

@@ -20,7 +20,7 @@ every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 
 class Keep:
-    """Steps nowhere and keeps the gradients that it was given, and at which fraction of the rate."""
+    """An optimizer that changes nothing and records the gradients and the fraction of the rate of each step."""
 
     def __init__(self, model):
         self.model, self.fractions = model, []
@@ -156,7 +156,7 @@ def test_a_batch_with_nothing_to_count_has_loss_and_gradient_zero():
 
 
 class Root(torch.autograd.Function):
-    """A zero with a gradient that is no number, as the square root of zero has."""
+    """A zero with a gradient that is not finite, like the square root of zero."""
 
     @staticmethod
     def forward(ctx, x):
