@@ -65,10 +65,17 @@ def layer(plain: nn.Module, *inputs: object) -> Ways:
 
 def function(fast: Callable, plain: Callable, *inputs: object) -> Ways:
     """A twin against a plain function, forward and backward."""
+    refuse_plain(fast, plain)
     with torch.no_grad():
         gradients = [torch.randn_like(out) for out in _tensors(plain(*inputs))]
     run = lambda work: torch.autograd.backward(_tensors(work(*inputs)), gradients)  # noqa: E731
     return {"ours": lambda: run(fast), "other": lambda: run(plain)}
+
+
+def refuse_plain(fast: object, plain: object) -> None:
+    """Exit where no twin is in force, so that plain code would be compared with itself."""
+    if fast is plain:
+        raise SystemExit(f"{plain}: expected a twin in force, found none; python -m minillm.speed says why")
 
 
 def _tensors(out: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
@@ -99,6 +106,7 @@ def of_parameters(make: Callable[[list[Tensor]], object], work: Callable[[object
         parameter.grad = torch.randn_like(parameter)
     plain = make(parameters)
     fast = Fast().twin(plain)
+    refuse_plain(fast, plain)
     return {"ours": lambda: work(fast), "other": lambda: work(plain)}
 
 
@@ -107,6 +115,7 @@ def bfloat16_copy() -> Ways:
     model = wiring.build_model(load_config("gpt-tiny"), 1664)
     plain = WorkingCopy(model)
     fast = Fast().twin(plain)
+    refuse_plain(fast, plain)
 
     def move(moves: WorkingCopy) -> None:
         moves.read()

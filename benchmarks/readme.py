@@ -13,6 +13,19 @@ from benchmarks.record import FIGURES, ROOT
 from minillm.tokenizers.build_tokenizer import TOKENIZERS
 
 PAGE = ROOT / "benchmarks" / "figures.md"
+KERNELS = {  # twins of minillm/speed/ that `benchmarks.kernels` compares with plain code
+    "rms-norm": "RMSNorm differentiated by hand",
+    "squared-relu": "squared ReLU differentiated by hand",
+    "joined-projections": "attention of 8 tokens with joined projections",
+    "ngram-lookups": "n-gram embeddings by a shift",
+    "experts": "a mixture of experts by gathering",
+    "lstm": "an LSTM differentiated by hand",
+    "gru": "a GRU differentiated by hand",
+    "muon": "a step of Muon with matrices in groups",
+    "adamw": "a step of AdamW by the fused kernel",
+    "flat-gradient": "gradients cleared and clipped as one tensor",
+    "bfloat16-copy": "the bfloat16 copy moved as lists of tensors",
+}
 ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
     "gpt-tiny": [
         ("`train.py --config gpt-tiny`, from command to prompt", "seconds", "{:.0f} s"),
@@ -42,11 +55,11 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
     ],
     "translate-tiny": [
         ("`train.py --config translate-tiny`", "seconds", "{:.0f} s"),
-        ("held-out sentences that it translates exactly", "test_exact_match", "{:.1%}"),
+        ("held-out sentences translated exactly", "test_exact_match", "{:.1%}"),
     ],
     "encoder-tiny": [
         ("`train.py --config encoder-tiny`", "seconds", "{:.0f} s"),
-        ("blanks of held-out stories that it fills in rightly", "test_masked_accuracy", "{:.1%}"),
+        ("masked tokens of held-out stories predicted correctly", "test_masked_accuracy", "{:.1%}"),
     ],
     "finetuning": [
         (
@@ -155,8 +168,8 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
         ("in int4, over transformers' bfloat16", "int4_ratio", "{:.2f} x"),
     ],
     "weights-loss": [
-        ("what int8 adds to the loss of a trained run", "int8_percent", "{:.2f} %"),
-        ("what int4 adds", "int4_percent", "{:.2f} %"),
+        ("increase of a trained run's loss by int8", "int8_percent", "{:.2f} %"),
+        ("increase by int4", "int4_percent", "{:.2f} %"),
     ],
     "cache-frontier": [
         (f"facts that the cache {cache} recalls at a quarter of the bytes, {when}", f"{cache}_25_{figure}", "{:.0%}")
@@ -179,7 +192,10 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
     ],
     **{f"kernel-attention-{n}": [(f"the same, {n:,} tokens", "ratio", "{:.2f} x")] for n in (192, 512, 1024, 2048)},
     "kernel-cross-entropy": [("cross-entropy in tiles, times the speed of all rows at once", "ratio", "{:.2f} x")],
-    "kernel-rms-norm": [("RMSNorm differentiated by hand, times autograd's speed", "ratio", "{:.2f} x")],
+    **{
+        f"kernel-{name}": [(f"{what}, times the speed of the plain code", "ratio", "{:.2f} x")]
+        for name, what in KERNELS.items()
+    },
     **{
         f"tokenizer-{kind}": [(f"tokenizer {kind} reads MB a second (`benchmarks.tokenizers`)", "encode", "{:.1f}")]
         for kind in TOKENIZERS
@@ -192,9 +208,7 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
             "{:.2f} s",
         )
     ],
-    "allocator": [
-        ("time of a training step where freed memory is kept, over one where it is not", "time_share", "{:.2f} x")
-    ],
+    "allocator": [("time of a training step with freed memory kept, over one without", "time_share", "{:.2f} x")],
     "head": [
         (
             "memory of head and cross-entropy at vocabulary 50,000 over torch's (`benchmarks.head`)",
@@ -206,7 +220,7 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
 }
 
 
-# What the README shows; figures.md shows all.
+# The figures of the README; figures.md has all.
 FIRST = (
     "gpt-tiny",
     "gpt-stories",

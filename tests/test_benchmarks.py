@@ -1,5 +1,6 @@
 """Shared parts of the benchmarks: timing, the GPT-2 twin, and the command that runs all."""
 
+import importlib
 import json
 import shlex
 from dataclasses import replace
@@ -11,7 +12,9 @@ import torch
 from benchmarks import __main__ as all_of_them
 from benchmarks import gpt2, ladder, readme
 from benchmarks.cache_frontier import Row, check_recall, figures
+from benchmarks.kernels import KERNELS
 from benchmarks.timing import in_turns, rates, ratios, span, timed
+from minillm.layers.norm import RMSNorm
 from minillm.models.decoder import Decoder
 from minillm.runs.config import CONFIGS
 
@@ -41,6 +44,23 @@ class Clock:
     def pass_by(self, seconds):
         self.now += seconds
         return seconds
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__main__"))
+def test_every_benchmark_finds_what_it_imports(name):
+    importlib.import_module(f"benchmarks.{name}")
+
+
+@pytest.mark.parametrize("name", [name for name in KERNELS if not name.startswith(("attention-", "cross-entropy"))])
+def test_a_twin_is_compared_with_its_plain_code(name):
+    for work in KERNELS[name]().values():
+        work()
+
+
+def test_plain_code_is_not_compared_with_itself(monkeypatch):
+    monkeypatch.setattr(RMSNorm, "forward", lambda self, x: x)
+    with pytest.raises(SystemExit, match="expected a twin in force"):
+        KERNELS["rms-norm"]()
 
 
 def test_roads_are_taken_in_turns_and_the_first_round_does_not_count():

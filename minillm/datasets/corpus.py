@@ -117,6 +117,16 @@ def load_pairs(config: DataConfig) -> list[Pair]:
     return read_pairs(path, read_text(path))
 
 
+def corpus_files(name: str) -> list[Path]:
+    """The files of `data.corpus`, also of each part of a mixture; none for a built-in corpus."""
+    if "," in name and not _exists(name):
+        return [file for part in name.split(",") for file in corpus_files(part.strip())]
+    if name in BUILT_IN or not _exists(name):
+        return []
+    path = Path(name).expanduser()
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
 def _exists(name: str) -> bool:
     try:
         return Path(name).expanduser().exists()

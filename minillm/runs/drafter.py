@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minillm.config.loading import to_toml
+from minillm.datasets.corpus import corpus_files
 from minillm.datasets.single_pass import SinglePass
 from minillm.datasets.tokens import TokenStream
 from minillm.decoding.drafts import Drafter, ModelDrafter, PromptLookup, relative_cost
@@ -71,8 +72,7 @@ def ngram_table(opened: OpenRun) -> Ngram:
 
 def _stamp(opened: OpenRun) -> str:
     """Sizes and modification times of the corpus files, since a user may edit them; "" for a built-in corpus."""
-    path = Path(opened.config.data.corpus)
-    files = sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []
+    files = corpus_files(opened.config.data.corpus)
     return " ".join(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minillm.config.loading import keys
 from minillm.datasets import corpus
-from minillm.datasets.corpus import Corpus, DataConfig, corpus_of, load_corpus, load_pairs
+from minillm.datasets.corpus import Corpus, DataConfig, corpus_files, corpus_of, load_corpus, load_pairs
 from minillm.datasets.files import read_documents
 
 KNOWN = "stories, diary, python-docs, shakespeare, french, translation"
@@ -246,3 +246,17 @@ def test_what_is_no_list_of_strings_is_refused(texts, sentence):
 def test_a_name_that_no_file_can_have_is_refused_in_a_sentence(name):
     with pytest.raises(ValueError, match=r"data\.corpus = '.*: expected "):
         load_corpus(DataConfig(corpus=name))
+
+
+def test_the_files_of_a_corpus_are_those_of_every_part_and_of_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    texts = tmp_path / "texts"
+    for name in ("texts/b.txt", "texts/deep/a.txt", "my.txt", "one,two.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("words")
+    inside = [texts / "b.txt", texts / "deep" / "a.txt"]
+    assert corpus_files(str(texts)) == corpus_files("~/texts") == inside
+    assert corpus_files("stories") == corpus_files("nowhere.txt") == []
+    assert corpus_files(f"~/my.txt, stories,{texts}") == [tmp_path / "my.txt", *inside]
+    assert corpus_files(f"{tmp_path}/one,two.txt") == [tmp_path / "one,two.txt"]
