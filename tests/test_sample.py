@@ -150,7 +150,7 @@ def test_the_bytes_of_a_cache_are_those_of_the_last_state_beside_a_plain_one_of_
         MODEL(torch.zeros(rows, length, dtype=torch.long), state)
     _, plain = MODEL(torch.zeros(3, n, dtype=torch.long), MODEL.start(3))
     told = str(memory)
-    assert f" {state.nbytes():,} bytes held" in told and f"where 3 x {n} tokens" in told
+    assert f" {state.nbytes():,} bytes held" in told and f"after reading 3 x {n} tokens" in told
     assert (f"{state.nbytes() / plain.nbytes():.0%} of the {plain.nbytes():,} of the plain cache" in told) == (
         cache != "contiguous"
     )

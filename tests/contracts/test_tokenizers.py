@@ -157,7 +157,7 @@ def test_a_vocabulary_too_small_for_the_bytes_is_refused(kind):
 
 @pytest.mark.parametrize("kind", sorted(set(TOKENIZERS) - {"byte"}))
 def test_training_refuses_what_is_not_text(kind):
-    with pytest.raises(ValueError, match="expected text"):
+    with pytest.raises(ValueError, match="expected Unicode text"):
         train_tokenizer(TokenizerConfig(kind, 300), ["fine", "\udc00"])
 
 

@@ -234,7 +234,7 @@ def test_strings_that_are_at_hand_are_a_corpus_letter_by_letter(texts, kind):
         (["fine", 5], r"texts\[1\] = 5: expected a string, found int"),
         (["fine", b"x"], r"texts\[1\] = b'x': expected a string, found bytes"),
         ([None], r"texts\[0\] = None: expected a string, found NoneType"),
-        (["a \ud800"], r"text\[2\] = '\\ud800': expected text"),
+        (["a \ud800"], r"text\[2\] = '\\ud800': expected Unicode text"),
     ],
 )
 def test_what_is_no_list_of_strings_is_refused(texts, sentence):

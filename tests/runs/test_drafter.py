@@ -49,7 +49,7 @@ def runs(tmp_path_factory):
 def test_a_draft_whose_ids_mean_other_texts_is_refused_although_there_are_as_many(runs):
     a, b = runs["a"], runs["b"]
     assert a.text.model.vocab_size == b.text.model.vocab_size
-    with pytest.raises(ValueError, match=r"expected the tokenizer of .*found another"):
+    with pytest.raises(ValueError, match=r"expected the tokenizer of .*found a different one"):
         build_drafter(str(b.path), a, ["a"])
     assert isinstance(build_drafter(str(a.path), a, ["a"]), ModelDrafter)
 

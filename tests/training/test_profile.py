@@ -35,7 +35,7 @@ def test_a_step_of_a_decoder_is_shared_out(monkeypatch):
 
 def test_the_shares_of_a_profile_are_percentages_of_the_whole():
     text = str(Profile({"matmul": 0.03, "other": 0.01}, 2 * 10**9, 4 * 10**8, 1e11, 2e10))
-    assert "the 40.0 ms" in text and "75.0 %" in text and "25.0 %" in text
+    assert "time of a step: 40.0 ms" in text and "75.0 %" in text and "25.0 %" in text
     assert "50.0 of 100.0 GFLOP/s, 50 %" in text and "10.0 of 20.0 GB/s, 50 %" in text
 
 
