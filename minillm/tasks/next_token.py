@@ -136,9 +136,8 @@ def measure_with_source(settings: Settings, data: Data, part: str) -> Validation
 
 def sample(settings: Settings, text: TextModel) -> str:
     """Generate a text after the prompt of the settings, below a line with the sampling pipeline."""
-    prompt, sampling = settings.text.prompt, settings.sampling
-    limit = min(settings.text.max_new_tokens, settings.model.context_length)
-    [written] = text.generate([prompt], sampling, max_new_tokens=limit, seeds=[settings.train.seed])
+    prompt, sampling, most = settings.text.prompt, settings.sampling, settings.text.max_new_tokens
+    [written] = text.generate([prompt], sampling, max_new_tokens=most, seeds=[settings.train.seed])
     return f"a sample ({text.sampler(sampling, [prompt])}):\n{written.prompt}{text.joint}{written.text}"
 
 
