@@ -105,7 +105,7 @@ class NextToken(GradientTask):
         return measure_with_source(settings, data, part)
 
     def demonstrate(self, settings: Settings, data: Data, text: TextModel) -> Demonstration:
-        remark = learned_by_heart(settings, data, text) if passes(settings, data) > 1 else ""
+        remark = describe_memorization(settings, data, text) if passes(settings, data) > 1 else ""
         return Demonstration(sample(settings, text), "write more", "--top-p 0.9", remark)
 
 
@@ -141,7 +141,7 @@ def sample(settings: Settings, text: TextModel) -> str:
     return f"a sample ({text.sampler(sampling, [prompt])}):\n{written.prompt}{text.joint}{written.text}"
 
 
-def learned_by_heart(settings: Settings, data: Data, text: TextModel) -> str:
+def describe_memorization(settings: Settings, data: Data, text: TextModel) -> str:
     """A sentence if the model has memorized its training text, else ""."""
     train, val = (
         count_memorized(text.model, part, settings.model.context_length, data.documents)
