@@ -1,4 +1,4 @@
-"""The twins of minillm/speed/, each compared with the plain code that it stands in for: python -m benchmarks.kernels
+"""The twins of minillm/speed/, each compared with the plain code that it replaces: python -m benchmarks.kernels
 
 Forward and backward of a layer or a function, or one step of an optimizer, on one thread, the two in turns:
 milliseconds of each, and the speed-up. Freed memory is kept, as in training. Attention is compared with torch's fused
@@ -74,7 +74,7 @@ def function(fast: Callable, plain: Callable, *inputs: object) -> Ways:
 
 
 def refuse_plain(fast: object, plain: object) -> None:
-    """Exit where no twin is in force, so that plain code would be compared with itself."""
+    """Exit if no twin is in force, since plain code would then be compared with itself."""
     if fast is plain:
         raise SystemExit(f"{plain}: expected a twin in force, found none; python -m minillm.speed says why")
 

@@ -63,7 +63,7 @@ class AdamW:
             p -= lr * m_hat / (v_hat.sqrt() + self.eps)
 
     def zero_grad(self) -> None:
-        """Forget every gradient."""
+        """Set every .grad to None."""
         _forget_gradients(self.parameters)
 
     def state_dict(self) -> dict:
@@ -107,7 +107,7 @@ class Muon:
             p -= lr * max(1, rows / columns) ** 0.5 * orthogonal(ahead, self.bfloat16)
 
     def zero_grad(self) -> None:
-        """Forget every gradient."""
+        """Set every .grad to None."""
         _forget_gradients(self.parameters)
 
     def state_dict(self) -> dict:
@@ -131,7 +131,7 @@ class Together:
             member.step(fraction)
 
     def zero_grad(self) -> None:
-        """Forget every gradient."""
+        """Set every .grad to None."""
         for member in self.members:
             member.zero_grad()
 
@@ -182,7 +182,7 @@ OPTIMIZERS = {"muon": matrices_with_muon, "adamw": all_with_adamw}
 class OptimConfig:
     """Which optimizer, and its learning rates."""
 
-    kind: Annotated[str, Choice(OPTIMIZERS)] = "muon"  # muon: for matrices of the blocks, adamw for the rest
+    kind: Annotated[str, Choice(OPTIMIZERS)] = "muon"  # muon: muon in the blocks, adamw elsewhere; adamw: everywhere
     lr: Annotated[float, Above(0)] = 3e-3  # peak learning rate of adamw
     min_lr: Annotated[float, Above(0)] = 3e-5  # learning rate at the last step; muon's falls in the same proportion
     muon_lr: Annotated[float, Above(0)] = 0.02  # peak learning rate of muon
@@ -208,7 +208,8 @@ def orthogonal(x: Tensor, bfloat16: bool = False, steps: int = 5) -> Tensor:
 
     Each Newton-Schulz step applies the quintic a s + b s^3 + c s^5 to every singular value s. Its slope at 0 is 3.4, so
     small values grow quickly: all above 1/500 of the norm of x reach this range, smaller ones stay below it. With
-    `bfloat16` the products of float32 matrices are computed in bfloat16, which is exact enough for a direction.
+    `bfloat16` the products of float32 matrices are computed in bfloat16, which is exact enough for a direction. This
+    is faster only where bfloat16 is native (see `has_bfloat16`).
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     y = x.bfloat16() if bfloat16 and x.dtype != torch.float64 else x

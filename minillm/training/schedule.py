@@ -38,14 +38,14 @@ def _left(step: int, max_steps: int, falling: int) -> float:
     return min(left / falling, 1.0) if falling else float(left > 0)
 
 
-SCHEDULES = {"linear": linear, "cosine": cosine, "inverse_sqrt": inverse_sqrt}  # fractions of the way to the floor
+SCHEDULES = {"linear": linear, "cosine": cosine, "inverse_sqrt": inverse_sqrt}  # 1: the peak, 0: the floor
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
     """Shape of the learning-rate schedule."""
 
-    kind: Annotated[str, Choice(SCHEDULES)] = "linear"  # decay: in the last part only, or all along
+    kind: Annotated[str, Choice(SCHEDULES)] = "linear"  # linear: falls in the last part only; others: after warm-up
     warmup_steps: Count = 20  # steps over which the rate rises to its peak
     decay_fraction: Fraction = 0.5  # linear: the rate falls over this last fraction of all steps
 
