@@ -147,7 +147,7 @@ def go(args: argparse.Namespace) -> None:
     if sampling.min_new_tokens > n_tokens:
         raise ValueError(
             f"--min-new-tokens = {sampling.min_new_tokens}: expected at most --max-new-tokens = {n_tokens}, where "
-            "every text ends; lower it or raise the other"
+            "every text ends; lower one or raise the other"
         )
     if attention:
         refuse_attention(opened, attention)

@@ -2,7 +2,7 @@
 
 Causal attention forward and backward in float32, three ways: the equation (`attend_plainly`), tiles
 (`attend_in_tiles`), and torch's fused kernel (`attend`). For each length it prints the peak of allocated bytes, inputs
-and gradients included, from torch's profiler, and the median milliseconds of runs taken in turns. Recorded is the
+and gradients included, from torch's profiler, and the median milliseconds of runs taken in turns. It records the
 exponent, the slope of a line through the logarithms: 2 for a cost that grows with the square of the length, 1 for a
 linear one.
 """

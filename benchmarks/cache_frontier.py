@@ -8,7 +8,7 @@ table has
     later      facts recalled if the question came after the prompt had been read
     loss       nats per token of the filler that follows
     bytes      memory of a text at its end; tokens/s: of reading single tokens, all texts at once
-All of them are recorded, one repeat a seed.
+All of them are recorded, one repeat per seed.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Generation of one text at a time: python -m benchmarks.decode
 
 A GPT-2 of 4 layers x 128 with random weights and a vocabulary of 65, 0.8 million parameters, writes greedily with its
-KV cache, with our `generate` and with that of transformers, with the same weights. Timed is the whole call: a prompt of
+KV cache, with our `generate` and with that of transformers, with the same weights. The whole call is timed: a prompt of
 16 tokens and 200 new ones.
 
 Then the gain from the cache at 1,024 tokens. Two texts continue the same prompt, one with the cache and one that reads

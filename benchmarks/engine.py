@@ -52,7 +52,7 @@ def main() -> None:
     }
     check_equal([model, other], roads)
     times = in_turns(roads, args.repeats, time.process_time)
-    print(f"{'road':<14}{'tokens/s, median (lowest ... highest)':<42}together is faster by")
+    print(f"{'way':<14}{'tokens/s, median (lowest ... highest)':<42}together is faster by")
     for name, taken in times.items():
         print(
             f"{name:<14}{span(rates(args.n_requests * args.n_new, taken)):<42}"

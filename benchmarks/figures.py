@@ -1,7 +1,7 @@
 """Measure the figures that the README and the configs promise: python -m benchmarks.figures gpt-tiny gpt-nano --seeds 3
 
 Each training is the command that a user types, timed from start to end in its own process. The results are recorded in
-benchmarks/figures.json, one entry a name, and `python -m benchmarks.readme` copies them into the README.
+benchmarks/figures.json, one entry per name, and `python -m benchmarks.readme` copies them into the README.
 """
 
 import json

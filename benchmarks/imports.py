@@ -1,7 +1,7 @@
 """The cost of importing minillm beyond torch: python -m benchmarks.imports
 
 Seconds of `python -c "import minillm.runs.wiring"` and of `python -c "import torch"`, in turns, with cached bytecode;
-recorded is the difference.
+the difference is recorded.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""The twins of minillm/speed/, each compared with the plain code that it stands in for: python -m benchmarks.kernels
+"""The twins of minillm/speed/, each compared with the plain code that it replaces: python -m benchmarks.kernels
 
 Forward and backward of a layer or a function, or one step of an optimizer, on one thread, the two in turns:
 milliseconds of each, and the speed-up. Freed memory is kept, as in training. Attention is compared with torch's fused
@@ -27,6 +27,7 @@ from minillm.speed import chunked_cross_entropy
 from minillm.speed.accelerate import accelerate, faster
 from minillm.speed.allocator import keep_freed_memory
 from minillm.speed.written_out_attention import attend_written_out
+from minillm.system.processor import has_bfloat16
 from minillm.training.fast_step import Fast
 from minillm.training.gradients import Gradients
 from minillm.training.optim import AdamW, Muon
@@ -73,7 +74,7 @@ def function(fast: Callable, plain: Callable, *inputs: object) -> Ways:
 
 
 def refuse_plain(fast: object, plain: object) -> None:
-    """Exit where no twin is in force, so that plain code would be compared with itself."""
+    """Exit if no twin is in force, since plain code would then be compared with itself."""
     if fast is plain:
         raise SystemExit(f"{plain}: expected a twin in force, found none; python -m minillm.speed says why")
 
@@ -155,6 +156,9 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     for name, roads in KERNELS.items():
+        if name.startswith("attention") and not has_bfloat16(torch.device("cpu")):
+            print(f"{name}: left out, since this CPU emulates bfloat16 and the twin is not used")
+            continue
         times = in_turns(roads(), args.repeats)
         rows = zip(times["ours"], times["other"], ratios(times["other"], times["ours"]), strict=True)
         record(

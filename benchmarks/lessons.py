@@ -8,7 +8,7 @@ from minillm.lessons.__main__ import ORDER, docstring, field
 
 
 def table(figures: dict) -> str:
-    """One Markdown row a lesson."""
+    """One Markdown row per lesson."""
     lines = ["| topic | lesson | full file | try | measured claim |", "|---|---|---|---|---|"]
     return "\n".join([*lines, *(row(name, figures) for name in ORDER), ""])
 

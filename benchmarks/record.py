@@ -1,4 +1,4 @@
-"""Record figures in benchmarks/figures.json: one entry a benchmark, with machine, spread and number of runs.
+"""Record figures in benchmarks/figures.json: one entry per benchmark, with machine, spread and number of runs.
 
 `python -m benchmarks.readme` copies them into the README and into benchmarks/figures.md; `goals` has the goals.
 """
@@ -40,7 +40,7 @@ def spread(results: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 
 
 def record(name: str, results: list[dict[str, float]]) -> None:
-    """Record and print the figures of one benchmark, one dict a repeat."""
+    """Record and print the figures of one benchmark, one dict per repeat."""
     kept = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
     kept[name] = {"machine": machine(), "figures": spread(results)}
     FIGURES.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -2,7 +2,7 @@
 
 Random weights of GPT-2's shape (12 layers of 768, 12 heads, 50,257 tokens, tied head) generate greedily, one text at a
 time, with a KV cache; float32 is left out. Every round times transformers' bfloat16 `generate` and each of ours, one
-after the other, on the same prompt, so that other processes affect all of them. Printed are the medians over rounds,
+after the other, on the same prompt, so that other processes affect all of them. It prints the medians over rounds,
 the median ratio of each to transformers in the same round, and the bytes of the weights. With --run: the validation
 loss of a trained run, with its weights as trained and packed, on the number of batches of --batches.
 """

@@ -1,8 +1,8 @@
 """Plot the losses of one run, or compare several runs (python -m minillm.plot RUN [RUN ...] [--out FILE]).
 
 For one run the terminal shows its training and validation loss; for several, the training loss of each and a table with
-one line a run. With matplotlib (pip install -e ".[plots]") a picture is saved too; it has the validation losses of all
-runs.
+one line per run. With matplotlib (pip install -e ".[plots]") a picture is saved too; it has the validation losses of
+all runs.
 """
 
 import sys
@@ -69,7 +69,7 @@ def read_rows(run: Path) -> list[dict]:
 
 
 def compare(rows: dict[str, list[dict]], summaries: dict[str, dict]) -> str:
-    """One line a run: steps, training seconds, last training loss, best validation loss, and final bits per byte.
+    """One line per run: steps, training seconds, last training loss, best validation loss, and final bits per byte.
 
     Losses per token are comparable only between runs with the same tokenizer; bits per byte, between all runs on the
     same text.

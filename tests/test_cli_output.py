@@ -68,7 +68,7 @@ def test_a_table_has_no_parameters_before_it_is_counted_and_its_entries_after(tm
     words = ["--data.n_stories", "50", "--tokenizer.vocab_size", "500", "--train.run", str(tmp_path / "run")]
     assert train.main(["--config", "ngram-tiny", *words]) == 0
     out = capsys.readouterr().out
-    assert "[model]      kind ngram\n" in out and " a table to be counted\n" in out
+    assert "[model]      kind ngram\n" in out and " a table of counts instead of parameters\n" in out
     [line] = [line for line in out.splitlines() if line.strip().startswith("parameters")]
     assert int(line.split()[1]) > 500
 

@@ -61,7 +61,7 @@ def test_a_few_lines_stop_early_with_the_best_weights_and_a_word_on_it(tmp_path,
     )
     assert f"stopped early at step {max(val)}, after 8 validations" in out
     assert out.splitlines()[-1].startswith(
-        ("it has memorized the text", "it has begun to memorize the text", "validation was best")
+        ("the model has memorized the text", "the model has begun to memorize the text", "validation was best")
     )
 
 

@@ -54,7 +54,7 @@ def backward() -> Iterator[str]:
         yield row(word, steps.dl_da[i], *steps.da_dz[i], steps.dl_dz[i])
     yield ""
     yield f"dL/dz is the sum of dL/da * da/dz: probabilities {steps.a[0]:.1f}, {steps.a[1]:.1f} minus targets 0, 1."
-    yield "dz/dw is the input that the weight multiplies. Beside each product stands the numerical derivative"
+    yield "dz/dw is the input that the weight multiplies. Next to each product is the numerical derivative"
     yield "(L(w + h) - L(w - h)) / 2h with h = 0.00001."
     yield ""
     measured = numerically(lambda weights: step_by_step(weights).loss, WEIGHTS)

@@ -25,7 +25,7 @@ def recurrent_model(
     head: Tensor,
     head_bias: Tensor | None = None,
 ) -> tuple[tuple[Tensor, list[State]], tuple]:
-    """tokens (B, T), a state a layer, table (V, D), head (V, H) -> (logits (B, T, V), last states), kept."""
+    """tokens (B, T), one state per layer, table (V, D), head (V, H) -> (logits (B, T, V), last states), kept."""
     x, kept_table = embedding(tokens, table)
     last, kept_layers = [], []
     for state, weights in zip(states, layers, strict=True):

@@ -51,7 +51,7 @@ def step_by_step(weights: Tensor, inputs: Tensor = INPUTS, right: int = RIGHT) -
 
 
 def numerically(f: Callable[[Tensor], Tensor], x: Tensor, h: float = 1e-5) -> Tensor:
-    """The numerical derivative of f(x) by every element of x: (f(x + h) - f(x - h)) / 2 h. Same shape as x."""
+    """The numerical gradient of f at x, by (f(x + h) - f(x - h)) / 2 h for each element; same shape as x."""
     derivative = torch.zeros_like(x)
     for i in range(x.numel()):
         nudge = torch.zeros_like(x)

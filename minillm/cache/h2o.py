@@ -28,7 +28,7 @@ class H2OCache:
         """`budget`: tokens held after every read, half of them the last ones. Raises ValueError below 2."""
         if budget < 2:
             raise ValueError(
-                f"budget = {budget}: expected 2 tokens at least, a recent one and a heavy hitter; raise it"
+                f"budget = {budget}: expected at least 2 tokens, a recent one and a heavy hitter; raise it"
             )
         self.budget, self.recent = budget, budget // 2
         self.slots, self.whole = Slots(), True  # whole: no token was forgotten

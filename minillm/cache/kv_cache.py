@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-Rotate = Callable[[Tensor, Tensor], Tensor]  # (x (B, G, T, K), positions (B, T)) -> x turned to those positions
+Rotate = Callable[[Tensor, Tensor], Tensor]  # (x (B, G, T, K), positions (B, T)) -> x rotated to these positions
 Weigh = Callable[[Tensor, Tensor], Tensor]  # (queries (B, H, T, K), positions (B or 1, T)) -> weights (B, H, T, S)
 
 

@@ -41,7 +41,7 @@ class PagePool:
         return len(self.free)
 
     def take(self) -> int:
-        """Take a page for one user, who may write to it. Raises OutOfPages."""
+        """Take a page for one user, which may write to it. Raises OutOfPages."""
         if not self.n_free:
             raise OutOfPages(
                 f"n_pages = {self.n_pages}: expected more, since all are in use; give more or read fewer texts at once"
@@ -63,7 +63,7 @@ class PagePool:
                 self._retire(page)
 
     def copies(self, page: int, n_writers: int) -> int:
-        """How many of `n_writers` users must copy a page before they write: all but the last user, who may keep it.
+        """How many of `n_writers` users must copy a page before they write: all but the last user, which may keep it.
 
         >>> pool = PagePool(n_pages=4, page_size=2)
         >>> page = pool.take()

@@ -2,7 +2,7 @@
 
     digest of a page = hash(digest of the page before it, its tokens)
 
-The keys and values of a token depend on all tokens before it, and so does the digest of its page: two pages with one
+The keys and values of a token depend on all tokens before it, and so does the digest of its page: pages with the same
 digest hold the same numbers. So a second question on a document reads only the question. A page without users keeps its
 content until room is needed. Then the least recently used page is overwritten, the last page of a text first, because a
 page is found only through the pages before it. Chained page hashes: vLLM (2023). Read before: `paged`.

@@ -72,9 +72,8 @@ class QuantizedCache:
         self.slots = Slots()  # unrounded tokens
         self.k: Quantized  # codes (B, G, K, N, group) of N groups, two tokens in a byte; scales (B, G, K, N, 1)
         self.v: Quantized  # the same, with scales (B, G, 1, N, group)
-        self.n_groups = torch.zeros(
-            0, dtype=torch.long
-        )  # (B,) number of groups in each row; groups beyond it are EMPTY
+        # (B,) number of groups in each row; groups beyond it are EMPTY
+        self.n_groups = torch.zeros(0, dtype=torch.long)
         self.even = True  # every row has all N groups
 
     def extend(self, k: Tensor, v: Tensor, positions: Positions, rotate: Rotate) -> KVView:

@@ -70,7 +70,7 @@ class Between:
 
 
 class Choice:
-    """The keys of dictionaries, `Annotated[str, Choice(ACTIVATIONS)]`: whoever adds an entry adds a choice.
+    """The keys of dictionaries, `Annotated[str, Choice(ACTIVATIONS)]`: each new entry is a new choice.
 
     >>> describe(Annotated[str, Choice({"relu": max})])
     'one of relu'

@@ -36,7 +36,7 @@ def refuse_attention(opened: OpenRun, asked: AttentionChoice) -> None:
 
 
 def print_attention(opened: OpenRun, found: AttentionMap, asked: AttentionChoice) -> None:
-    """Print the attention of one layer; save a picture of it, or of all layers if none was chosen."""
+    """Print the attention of one layer; save a picture of it, or of all layers if none is chosen, in the run folder."""
     weights, described = found.choose(*asked)
     if isinstance(opened.text, Translator):
         print(f"\nattention of each target token over the source ({described}):\n")

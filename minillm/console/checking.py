@@ -28,7 +28,7 @@ def describe(text: str, verdict: Verdict) -> str:
     if verdict.valid:
         return "check: a whole, consistent story"
     if verdict.end == len(text):
-        return f"check: the beginning of a story, not a whole one: it could go on with {verdict.expected}"
+        return f"check: the beginning of a story, not a whole one: it could continue with {verdict.expected}"
     before, found = text[max(0, verdict.end - N_BEFORE) : verdict.end], text[verdict.end : verdict.end + N_BEFORE]
     return (
         f"check: not a story from character {verdict.end} on: after {before!r} expected {verdict.expected}, "

@@ -40,7 +40,7 @@ def describe(config: RunConfig, data: Data, model: nn.Module, device: str, path:
     most = f"{config.train.batch_size * config.model.context_length:,}"
     per_step = most if extent.n_windows else f"at most {most}"
     print(brief(dataclasses.replace(config, about=AboutConfig())))
-    what = f"{n_parameters:,} parameters" if n_parameters else "a table to be counted"
+    what = f"{n_parameters:,} parameters" if n_parameters else "a table of counts instead of parameters"
     print(f"device {device}, {torch.get_num_threads()} threads, {config.train.precision}; {what}")
     if n_trained < n_parameters:
         print(f"{n_trained:,} of them are trained, {100 * n_trained / n_parameters:.2f} %; the others are frozen")

@@ -56,7 +56,7 @@ class Request:
 
 
 class Memory:
-    """Makes the initial states of generation, with the chosen KV cache; `str` tells the bytes of the last state."""
+    """Makes the initial states of generation, with the chosen KV cache; `str` gives the bytes of the last state."""
 
     def __init__(self, text: TextModel, config: CacheConfig | None, n_rows: int = 1):
         """`config`: the cache; None: the model's own. `n_rows`: the most rows that a batch can have.
@@ -181,7 +181,7 @@ def with_draft(order: Order, stream: bool, draft: str, n_draft: int, cost: float
         tallies.extend(new)
         return speculate(*args, **how, drafter=drafter, n_draft=n_draft, tallies=new)
 
-    # subtle: the first calls in a process load kernels; without a warm-up, that would count for what is timed first
+    # subtle: the first calls in a process load kernels; without a warm-up, that would count against what is timed first
     order.text.generate(
         [order.prompt] * n_rows, **order.how(n_rows) | {"max_new_tokens": 2, "seeds": order.seeds[:n_rows]}
     )

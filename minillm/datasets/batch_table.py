@@ -12,7 +12,7 @@ from minillm.tokenizers.tokenizer import Tokenizer
 
 
 def batch_table(batch: Batch | LabelBatch | PairBatch, tokenizer: Tokenizer) -> str:
-    """Format the first row of a batch: one line a token, or for a LabelBatch its label and its text."""
+    """Format the first row of a batch: one line per token, or for a LabelBatch its label and its text."""
     if isinstance(batch, LabelBatch):
         return f"{ENDINGS[batch.labels[0]]}: {tokenizer.decode(batch.tokens[0][batch.tokens[0] >= 0].tolist())}"
     special = {i: name for name, i in tokenizer.special_tokens.items()} | {tokenizer.vocab_size: MASK}

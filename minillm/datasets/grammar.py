@@ -6,9 +6,9 @@ exactly. A drawn word is remembered under a name and can be repeated, or compute
 pronouns, owners and counts stay consistent, which the rules of a probabilistic context-free grammar (Booth and Thompson
 1973) do not ensure.
 
-Each node below can `write` (generate, one random number a choice) and `read` (parse: every continuation of the readings
-so far). It also has the exact number, entropy and length of its texts, computed from those of its parts. Read before:
-`grammar_words`; after: `grammar_file`, which has the notation.
+Each node below can `write` (generate, one random number per choice) and `read` (parse: every continuation of the
+readings so far). It also has the exact number, entropy and length of its texts, computed from those of its parts. Read
+before: `grammar_words`; after: `grammar_file`, which has the notation.
 """
 
 import math
@@ -51,7 +51,7 @@ class Node:
     count, entropy, shortest, longest, copies = 1, 0.0, 0, 0, 0.0
 
     def write(self, tale: Tale) -> None:
-        """Generate: append to `tale`, drawing one random number a choice."""
+        """Generate: append to `tale`, drawing one random number per choice."""
         raise NotImplementedError
 
     def read(self, parse: Parse, readings: list[Reading]) -> list[Reading]:

@@ -3,8 +3,8 @@
     source   d END          tokens   END d          targets   d END
 
 A space precedes every sentence, so that its first word is the same token as inside a sentence. Rows of similar length
-are batched together, as in Vaswani et al. 2017, so that little of a batch is padding. Not sentences but combinations of
-words are held out: every sentence with a held-out combination leaves the training part. Read before: `batch`,
+are batched together, as in Vaswani et al. 2017, so that little of a batch is padding. Combinations of words are held
+out, not sentences: every sentence with a held-out combination leaves the training part. Read before: `batch`,
 `windows`.
 """
 

@@ -55,7 +55,7 @@ def token_stream(documents: Sequence[str], tokenizer: Tokenizer, cache: Path | N
             ids = np.memmap(path, dtype, mode="r", offset=DIGEST)
             prune(cache, "*.tokens*", N_FILES, N_BYTES)
     starts = np.flatnonzero(ids == tokenizer.end_id)[:-1]
-    assert len(starts) == len(documents), "no text is encoded to END"
+    assert len(starts) == len(documents), "a text was encoded to END"
     return TokenStream(ids, starts, n_bytes)
 
 

@@ -30,7 +30,7 @@ class AttentionMap(NamedTuple):
     def choose(self, layer: int, head: int) -> tuple[Tensor, str]:
         """Select a layer and a head: weights (L', T, S), and a description of the choice.
 
-        Both count from 1. layer 0: all layers; head 0: the mean over heads. Raises ValueError as `check_choice`.
+        Both count from 1. layer 0: all layers; head 0: the mean over heads. Raises ValueError as `check_choice` does.
         """
         L, H = self.weights.shape[:2]
         check_choice(layer, head, L, H)

@@ -38,7 +38,7 @@ class BeamConfig:
         1.0  # alpha of logprob / length^alpha: 0 favors short texts, larger values favor longer ones
     )
     early_stopping: Literal["always", "likely", "never"] = (
-        "likely"  # once --beams texts have ended: stop; stop if no open text scores better; stop if none can
+        "likely"  # with --beams texts ended, stop: always; if no unfinished text scores better; or only if none can
     )
     num_return: Positive = 1  # texts to return, the best first
 
@@ -197,7 +197,7 @@ def _continuations(logits: Tensor, logprobs: Tensor, history: Tensor, sampler: S
 
 
 def _agreement(before: Tensor, after: Tensor) -> int:
-    """The number of first columns in which (B, T) and (B', T) are equal; 0 if the number of rows has changed."""
+    """The number of leading columns in which (B, T) and (B', T) are equal; 0 if the number of rows has changed."""
     if len(before) != len(after):
         return 0
     differ = (before != after).any(0)  # (T,)

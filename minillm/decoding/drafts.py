@@ -147,8 +147,9 @@ class PromptLookup:
 def relative_cost(draft: LanguageModel, target: LanguageModel) -> float:
     """The cost of a drafted token in calls of the target: the ratio of the two models' efforts, at least LEAST_COST.
 
-    An effort is counted, not timed, since sampled text depends on it (see `draft_length`). Each weight outside
-    embeddings counts 1, and each layer LAYER more. An n-gram model counts LOOK_UP layers for each length of n-gram.
+    An effort is counted, not timed, since sampled text depends on it (see `draft_length`). Each weight counts 1, except
+    in an embedding, of which a call reads few rows; and each layer counts LAYER more. An n-gram model counts LOOK_UP
+    layers for each length of n-gram.
     """
     return max(LEAST_COST, _effort(draft) / max(_effort(target), 1))
 

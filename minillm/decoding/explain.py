@@ -237,7 +237,7 @@ def main(words: Sequence[str]) -> int:
     changed = [number for number, choice in enumerate(choices, start=1) if redraw(choice) != choice.token]
     print(
         f"{len(choices) - len(changed)} of {len(choices)} tokens were drawn again"
-        + (f"; not number {changed[0]}" if changed else "")
+        + (f"; number {changed[0]} is the first that differs" if changed else "")
     )
     return 1 if changed else 0
 

@@ -128,7 +128,7 @@ def check(
     for row, prompt in enumerate(prompts):
         if not len(prompt):
             raise ValueError(
-                f"prompt {row} = []: expected one token at least; begin with the END token, as documents do"
+                f"prompt {row} = []: expected at least one token; begin with the END token, as documents do"
             )
         if model.context_length is not None and len(prompt) > model.context_length:
             raise ValueError(

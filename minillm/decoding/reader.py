@@ -27,7 +27,7 @@ class Reader:
             )
 
     def read(self, texts: Tensor, lengths: Tensor, draft: Tensor | None = None) -> Tensor:
-        """Read the unread tokens, at least one, of the first `lengths` (B,) of texts (B, S), then draft (B, K).
+        """Read what is unread of the first `lengths` (B,) tokens of texts (B, S), at least one, then draft (B, K).
 
         One call of the model. Returns the logits after each text's last token and each drafted one, (B, 1 + K, V).
         """

@@ -2,8 +2,8 @@
 
 `generate` and `speculative` write several texts side by side. Row i of every tensor and of every state belongs to the
 prompt `numbers[i]`. A text ends at END, at a stop string, at its maximum number of new tokens, or when the context is
-full. Then its row is removed from the batch and from all states, so no step computes finished texts. The engine manages
-its rows itself, and decides with `judge` too.
+full. Then its row is removed from the batch and from all states, so no step computes anything for a finished text. The
+engine manages its own rows, and also decides with `judge`.
 
 Texts of different lengths are padded with EMPTY, which no model reads. Prompts are padded on the left, so they all end
 in the same column, where the next token is predicted; texts that grow at different rates are padded on the right. Read

@@ -4,8 +4,8 @@
 
 The output has exactly the target's distribution p, whatever q is: p = min(p, q) + max(0, p - q), and the mass of the
 second part equals the probability of rejection. So a bad draft costs time but changes no probability. If each drafted
-token is accepted with probability a, a call with k drafted tokens gives (1 - a^(k+1)) / (1 - a) tokens and costs 1 + c
-k (Leviathan et al. 2023; Chen et al. 2023). Read before: `generate`, `drafts`.
+token is accepted with probability a, a call with k drafted tokens gives (1 - a^(k+1)) / (1 - a) tokens and costs
+1 + c k (Leviathan et al. 2023; Chen et al. 2023). Read before: `generate`, `drafts`.
 """
 
 import time
@@ -194,7 +194,7 @@ class _Speculation:
         self.lengths = torch.tensor([len(prompt) for prompt in growing], device=rows.device)  # (B,)
 
     def wanted(self, how_many: Lengths) -> list[int]:
-        """The number of tokens to draft for each row: at most one less than it may still write."""
+        """The number of tokens to draft for each row: less than it may still write, since the call itself adds one."""
         rows = self.rows
         return [min(how_many.choose(self.tallies[number]), rows.room(number) - 1) for number in rows.numbers]
 

@@ -156,7 +156,7 @@ class Typical:
 
 
 def rows_of(logits: Tensor, history: Tensor) -> Tensor:
-    """Logits (B, V), widened. Raises ValueError unless history (B, T) has one row for each row of logits."""
+    """Logits (B, V) in float32 or wider. Raises ValueError unless history (B, T) has one row for each row of logits."""
     if logits.dim() != 2:
         raise ValueError(
             f"logits of shape {tuple(logits.shape)}: expected (B, V); for (B, T, V), give the last ones, logits[:, -1]"

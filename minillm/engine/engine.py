@@ -3,7 +3,7 @@
 A step calls the model once for all jobs that read a single token, (B, 1), and once for all jobs that read a chunk of
 their prompt, padded on the right. One call for both would pad every single token to the longest chunk. Keys and values
 are stored in a pool of pages that all jobs share. One `plan` per call says which pages to read and write, and every
-layer follows it. Only rows that have read all of their text go on to the head, with their last vector; rows with equal
+layer follows it. Only rows that have read all of their text reach the head, with their last vector; rows with equal
 sampling settings are transformed and drawn together. The completion of a request depends on the request alone: it
 equals the output of `generate` for that prompt. Read before: `request`, `scheduler`, `cache/paged.py`.
 """

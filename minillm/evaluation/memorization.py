@@ -61,7 +61,7 @@ def memorization_remark(train: Memorized, val: Memorized) -> str:
     if train.share < 0.5 or val.share > train.share / 2:
         return ""
     return (
-        "it has memorized the text: given the first half of a window, it writes the second half word for word "
+        "the model has memorized the text: given the first half of a window, it writes the second half word for word "
         f"in {train.known} of {train.tried} windows of the training text, and in {val.known} of {val.tried} of the "
         "validation text"
     )
@@ -79,6 +79,6 @@ def overfitting_remark(rows: Sequence[dict[str, Any]], best_step: int) -> str:
         return f"validation was best with {best}; step {last_step:,} had {val[last_step]:.3f}"
     how = "has memorized" if losses[-1] <= MEMORIZED * val[last_step] else "has begun to memorize"
     return (
-        f"it {how} the text: at step {last_step:,} its loss was {losses[-1]:.3f} on the training text and "
+        f"the model {how} the text: at step {last_step:,} its loss was {losses[-1]:.3f} on the training text and "
         f"{val[last_step]:.3f} on the validation text, where the best was {best}; more text would help"
     )

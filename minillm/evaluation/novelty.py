@@ -73,13 +73,13 @@ class Novelty:
                 return (
                     "note: this text is unlike the training text, so the answer means little: "
                     f"{len(new)} of its {len(units)} {name} never occur there ({shown}{more}); "
-                    f"{most} at most are usual in {USUAL:.0%} of held-out passages of this length"
+                    f"{USUAL:.0%} of held-out passages of this length have at most {most}"
                 )
         return ""
 
 
 def most_usual(new: Sequence[bool], n: int) -> int:
-    """The greatest usual number of new units in a passage of n; `new` tells which units of held-out text are new.
+    """The number of new units that 99 % of held-out passages of n units do not exceed; `new`: whether each is new.
 
     >>> most_usual([False, True, False, False, True], n=2)
     1

@@ -45,8 +45,9 @@ def weigh(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: in
 def attend(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, dropout: float = 0.0) -> Tensor:
     """Attention by torch's fused kernel, with the simplest mask that the case allows: q (B, H, T, K) -> (B, H, T, K).
 
-    Over a dense view, a single query needs no mask and a whole text needs only the causal triangle. In all other cases
-    the mask is computed from positions. Torch's fused kernel never stores the T x S weights.
+    Over a dense view no longer than the window, non-causal attention and single queries need no mask, and a whole text
+    needs only the causal triangle. In all other cases the mask is computed from positions. Torch's fused kernel never
+    stores the T x S weights.
     """
     (_, n_heads, n_queries, _), (_, n_groups, n_slots, _) = q.shape, view.k.shape
     fused = partial(F.scaled_dot_product_attention, dropout_p=dropout, enable_gqa=n_groups != n_heads)
@@ -77,7 +78,7 @@ def _sight(q_positions: Tensor, view: KVView, causal: bool, window: int, n_heads
     """The mask for a fused kernel, (B or 1, H or 1, T, S), and the blind queries, (B or 1, H or 1, T, 1).
 
     A blind query is one that may not see any slot; the caller sets its output to 0.
-    subtle: the softmax of a blind query is 0/0, which kernels treat differently. So the mask lets it see every slot.
+    subtle: the softmax of a blind query is 0/0, and kernels differ in its result. So the mask lets it see every slot.
     """
     mask = visible(q_positions, view.positions, causal, window)  # (B or 1, G or 1, T, S)
     mask = mask if mask.shape[1] == 1 else _for_every_head(mask, n_heads)
@@ -171,7 +172,7 @@ class Attention(nn.Module):
 
 
 def _split(x: Tensor, n_heads: int) -> Tensor:
-    """(B, T, H K) -> (B, H, T, K). Without einops, whose look-up of the pattern costs more than the view itself."""
+    """(B, T, H K) -> (B, H, T, K). Without einops, whose look-up of the pattern takes longer than the view."""
     B, T, width = x.shape
     return x.view(B, T, n_heads, width // n_heads).transpose(1, 2)
 

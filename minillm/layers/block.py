@@ -3,7 +3,8 @@
 pre-norm:   x = x + attention(norm(x));   x = x + feedforward(norm(x))       Xiong et al. 2020; trains without warm-up
 post-norm:  x = norm(x + attention(x));   x = norm(x + feedforward(x))       Vaswani et al. 2017
 
-Read before: `attention`, `feedforward`, `norm`.
+In training, dropout sets each number of an addend to 0 with probability p and multiplies the others by 1 / (1 - p)
+(Srivastava et al. 2014). Read before: `attention`, `feedforward`, `norm`.
 """
 
 from collections.abc import Callable

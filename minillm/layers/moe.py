@@ -4,14 +4,14 @@
     y = sum over chosen of weight_e * expert_e(x)
 
 The weights are the chosen probs divided by their sum, as in Mixtral (Jiang et al. 2024; Shazeer et al. 2017). If k = 1,
-the weight is the prob itself, as in Switch (Fedus et al. 2022): divided by its sum it would always be 1, and the router
-would get no gradient. Choices are sorted by expert, so each expert multiplies one contiguous slice, and the cost grows
-with k, not with E. Without a remedy the router sends most tokens to a few experts. Three remedies, applied in
-`training/balance.py`:
+the weight is the prob itself, as in Switch (Fedus et al. 2022): divided by its sum it would be 1, and the model's
+loss would give the router no gradient. Choices are sorted by expert, so each expert multiplies one contiguous slice,
+and the cost grows with k, not with E. Without a remedy the router sends most tokens to a few experts. Three remedies,
+applied in `training/balance.py`:
 
     balance = E * sum over e of (share of choices)_e * (mean prob)_e   1 if even; Shazeer et al. 2017, Fedus et al. 2022
     z       = mean of logsumexp(logits)^2                              keeps logits small; Zoph et al. 2022 (ST-MoE)
-    bias_e += rate * sign(mean count - count_e)                        affects the choice, not the loss;
+    bias_e += rate * sign(mean count - count_e)                        changes only the choice, without a loss;
                                                                        Wang et al. 2024 (DeepSeek-V3)
 
 Read `feedforward` before this.
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 class Routing(NamedTuple):
     """A router's decisions for N tokens, each with k choices among E experts."""
 
-    logits: Tensor  # (N, E), in float32 at least
+    logits: Tensor  # (N, E), in float32 or wider
     probs: Tensor  # (N, E), their softmax
     experts: Tensor  # (k, N) long: the first choice of every token, then the second of every token, ...
     weights: Tensor  # (k, N): the factor of each chosen expert's output
@@ -94,8 +94,8 @@ class Router(nn.Module):
 def balance_loss(probs: Tensor, counts: Tensor) -> Tensor:
     """Load-balancing loss: probs (N, E) and counts (E,) -> scalar.
 
-    It is 1 for even counts or even probs, for any k. It is at most E / k, if all tokens put all prob on the same k
-    experts.
+    It is 1 for even counts or even probs, for any k. Its maximum is E / k, reached if all tokens put all prob on the
+    same k experts.
     """
     shares = counts.to(probs.dtype) / counts.sum().clamp(min=1)
     return len(counts) * (shares * probs.sum(0)).sum() / max(len(probs), 1)

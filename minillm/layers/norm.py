@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class LayerNorm(nn.Module):
-    """Center and scale the vectors of (..., D) -> (..., D)."""
+    """Center and scale each vector: (..., D) -> (..., D)."""
 
     def __init__(self, d_model: int, bias: bool = True, eps: float = 1e-5):
         super().__init__()
@@ -28,7 +28,7 @@ class LayerNorm(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """Scale the vectors of (..., D) -> (..., D), without centering."""
+    """Scale each vector, without centering: (..., D) -> (..., D)."""
 
     def __init__(self, d_model: int, eps: float = 1e-5):
         super().__init__()

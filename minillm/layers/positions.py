@@ -36,7 +36,7 @@ def positions_of(tokens: Tensor, limit: int, lengths: Tensor | None = None, what
     dense = bool(filled.all())
     count = torch.arange(tokens.shape[1], device=tokens.device)[None] if dense else filled.cumsum(1) - 1
     positions = count if lengths is None else lengths[:, None] + count
-    # subtle: where the width already fits, the maximum is not computed: reading it would wait for all queued GPU work
+    # subtle: if the width already fits, the maximum is not computed: reading it would wait for all queued GPU work
     fits = not positions.numel() or (lengths is None and tokens.shape[1] <= limit)
     longest = 0 if fits else int(positions.max()) + 1
     if longest > limit:
@@ -83,7 +83,7 @@ class NoPositions(nn.Module):
 class Rotary:
     """Rotary positions: turns the pairs (x_i, x_{i + K/2}) of every head, which is the layout of Llama's weights.
 
-    subtle: the angles are computed once, in float64, and are no buffers of a module, so `model.to(bfloat16)` cannot
+    subtle: the angles are computed once, in float64, and are not buffers of a module, so `model.to(bfloat16)` cannot
     round them: in bfloat16 positions beyond 256 already collide. Only their cosines and sines are cast to the dtype of
     the input.
 

@@ -18,7 +18,7 @@ class Recurrent(nn.Module):
     """One layer: x (T, B, D) and a state, a tuple of (B, H) -> the state after each step, a tuple of (T, B, H).
 
     The first member of a state is the layer's output. weight_x (G H, D), weight_h (G H, H) and bias (G H) hold the G
-    gates one below the other. Each gate's weight_h is initialized orthogonal, so that it does not change the length of
+    gates one below the other. Each gate's weight_h is initially orthogonal, so that it does not change the length of
     a state (Saxe et al. 2014).
     """
 

@@ -1,11 +1,11 @@
-"""Backpropagation: compute the derivative of the loss by every weight, with the chain rule from the loss to the inputs.
+"""Backpropagation: the derivative of the loss with respect to every weight, by the chain rule from the loss backwards.
 
     z = W x        p = softmax(z)        L = -ln p[target]
     dL/dz_i = sum_j dL/dp_j dp_j/dz_i        dL/dW_ij = dL/dz_i x_j        dL/dx_j = sum_i dL/dz_i W_ij
 
-One backward pass gives all derivatives for about twice the cost of the forward pass. dL/dx is the derivative by the
-output of the layer below, so a deep network is differentiated layer by layer. Numerical differences check the result
-without any calculus, at the cost of two forward passes for every weight.
+One backward pass gives all derivatives for about twice the cost of the forward pass. x may be the output of a layer
+below, whose backward pass starts from dL/dx; so a deep network is differentiated layer by layer. Numerical differences
+check the result without any calculus, at the cost of two forward passes for every weight.
 
 Paper: Rumelhart, Hinton and Williams 1986, "Learning Representations by Back-propagating Errors".
 Read before: cross_entropy.

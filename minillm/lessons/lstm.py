@@ -6,8 +6,8 @@
     o = sigmoid(W_o x + U_o h + b_o)    output gate: how much is output
     c' = f * c + i * g                  h' = o * tanh(c')
 
-Along the memory, the derivative of a late c by an early one is a product of forget gates. With gates near 1 it does not
-vanish, so b_f starts at 1 (Jozefowicz et al. 2015).
+Along the memory, the derivative of a late c with respect to an early one is a product of forget gates. With gates near
+1 it does not vanish, so b_f starts at 1 (Jozefowicz et al. 2015).
 
 Paper: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory"; Gers et al. 2000 (forget gate).
 Read before: rnn.
@@ -27,7 +27,7 @@ Gates = dict[str, Tensor]  # a weight or a bias for each gate
 
 
 def lstm_cell(x: Tensor, h: Tensor, c: Tensor, W: Gates, U: Gates, b: Gates) -> tuple[Tensor, Tensor]:
-    """The vector x (D,) of a token and the state h, c (H,) -> the next h and c; W (H, D), U (H, H), b (H,) a gate."""
+    """The vector x (D,) of a token and the state h, c (H,) -> the next h and c; W (H, D), U (H, H), b (H,) per gate."""
     i = torch.sigmoid(W["i"] @ x + U["i"] @ h + b["i"])
     f = torch.sigmoid(W["f"] @ x + U["f"] @ h + b["f"])
     g = torch.tanh(W["g"] @ x + U["g"] @ h + b["g"])

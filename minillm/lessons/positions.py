@@ -5,8 +5,8 @@
     ALiBi        score - slope_h * distance                         slope_h = 2^(-8h/H) for head h = 1 ... H
 
 Sinusoidal positions are added once, before the first block. The other two act on the scores of every attention: the dot
-product of a query at position i and a key at position j, both turned, depends on the positions only by i - j, and ALiBi
-lowers the scores of distant tokens. Learned positions, a trained vector for each place, are in the lesson `gpt`.
+product of a query at position i and a key at position j, both turned, depends on the positions only through i - j; and
+ALiBi lowers the scores of distant tokens. Learned positions, a trained vector for each place, are in the lesson `gpt`.
 
 Paper: Vaswani et al. 2017; Su et al. 2021, "RoFormer"; Press et al. 2022, "Train Short, Test Long" (ALiBi).
 Read before: attention.

@@ -4,9 +4,9 @@
     dh_t / dh_{t-1} = diag(1 - h_t^2) U
 
 A step costs the same after ten tokens as after a million. But steps cannot run in parallel, and the derivative of a
-late state by an early one is a product of many factors (1 - h^2) U. With factors below 1 it vanishes, with factors
-above 1 it explodes, so dependencies over many tokens are hard to learn. A large U does not help: it preserves the
-state, but the factor 1 - h^2 is near 0.
+late state with respect to an early one is a product of many factors (1 - h^2) U. With factors below 1 it vanishes, with
+factors above 1 it explodes, so dependencies over many tokens are hard to learn. A large U does not help: it preserves
+the state, but the factor 1 - h^2 is near 0.
 
 Paper: Elman 1990, "Finding Structure in Time"; Bengio, Simard and Frasconi 1994 (vanishing gradients).
 Read before: backpropagation.

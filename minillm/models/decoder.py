@@ -28,7 +28,7 @@ from minillm.layers.value_embedding import NoValueEmbedding, ValueEmbedding
 from minillm.models.cached_state import CachedState
 from minillm.models.language_model import device_of
 
-OWN_LOGIT = 3.5  # e^3.5 = 33: among hundreds of tokens, the one just read starts only a little more probable
+OWN_LOGIT = 3.5  # e^3.5 = 33: among hundreds of tokens, the one just read starts a little more probable than others
 EMBEDDINGS = ("embed.", "embed_positions.", "embed_ngrams.")  # prefixes of the parameters initialized with `init_embed`
 INTO_STREAM = ("to_out.weight", "down.weight")  # suffixes of the parameters that project into the residual stream
 
@@ -132,7 +132,7 @@ class Decoder(nn.Module):
         super().__init__()
         c = config
         self.config, self.vocab_size, self.context_length = c, vocab_size, c.context_length
-        # first, so that a table too large for the memory fails at once
+        # first, so that a table too large for memory fails at once
         self.embed = nn.Embedding(vocab_size, c.d_model)
         order = POSITIONS[c.positions](Sizes(c.context_length, c.d_model, c.n_heads, c.width_of_head, c.rotary_base))
         self.embed_positions = order.embed

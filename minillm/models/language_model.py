@@ -53,7 +53,7 @@ class LanguageModel(Protocol):
     # maximum number of tokens in one call, and in a row unless its state has another limit; None: no limit
     context_length: int | None
     start_options: frozenset[str]  # options of `start`: "cache", "source", both or neither
-    head: nn.Module | None  # hidden vectors (..., D) -> logits (..., V); None: the model is no `HiddenModel`
+    head: nn.Module | None  # hidden vectors (..., D) -> logits (..., V); None: the model is not a `HiddenModel`
 
     def start(self, batch_size: int, **how: object) -> State:
         """A state that has read nothing."""
@@ -69,7 +69,7 @@ class LanguageModel(Protocol):
 
 
 class HiddenModel(LanguageModel, Protocol):
-    """A language model with hidden vectors, so all but the n-gram: logits are `head(hidden(tokens))`."""
+    """A language model with hidden vectors (all but the n-gram model): logits are `head(hidden(tokens))`."""
 
     head: nn.Module
     embed: Callable[[Tensor], Tensor]  # tokens (B, T), none of them EMPTY -> (B, T, D); an `nn.Embedding` is one
@@ -77,7 +77,7 @@ class HiddenModel(LanguageModel, Protocol):
     def hidden(
         self, tokens: Tensor, state: State | None = None, vectors: Tensor | None = None
     ) -> tuple[Tensor, State | None]:
-        """The last hidden vectors, (B, T) -> (B, T, D), and the state, as `__call__`.
+        """The vectors that the head reads, (B, T) -> (B, T, D), and the state, as in `__call__`.
 
         `vectors` (B, T, D) replace `embed(tokens)`, for learned or computed prompts. The tokens are still needed: they
         mark padding, and some models use them for other look-ups.

@@ -171,7 +171,7 @@ def frequency_table(text: str, order: int = 3) -> list[tuple[tuple[str, ...], in
     grams, frequencies = counts.table(order)
     if not len(grams):
         raise ValueError(
-            f"text = {text[:40]!r}: expected a sentence of {order} words at least; give more text or a lower order"
+            f"text = {text[:40]!r}: expected a sentence of at least {order} words; give more text or a lower order"
         )
     return [(tuple(words[i] for i in gram), n) for gram, n in zip(grams.tolist(), frequencies.tolist(), strict=True)]
 

@@ -61,7 +61,7 @@ def calibrate(model: Decoder, batches: Iterable[Tensor], weights: str, group: in
 
 
 def _readers(model: Decoder) -> Iterator[tuple[str, list[nn.Linear]]]:
-    """Yield the path of each norm that only linear layers read, and these layers."""
+    """Yield the path of each norm whose output only linear layers read, and these layers."""
     for i, block in enumerate(model.blocks):
         attention = block.attention
         yield f"blocks.{i}.norm_1", [attention.to_q, attention.to_k, attention.to_v]

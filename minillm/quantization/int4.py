@@ -3,7 +3,7 @@
     scale = (max - min) / 15 of a group      w' = offset + scale (q - 8),  q = 0 ... 15      |w - w'| <= scale / 2
 
 Sixteen levels are few, so they cover the range of 32 to 128 neighboring weights instead of a whole row (Dettmers and
-Zettlemoyer 2023, "The case for 4-bit precision"). Groups of 64 with 16 bits for each scale and offset cost 4.5 bits a
+Zettlemoyer 2023, "The case for 4-bit precision"). Groups of 64 with 16 bits for each scale and offset cost 4.5 bits per
 weight. The offset is the weight at level 8, not a level that stands for 0, so nothing is clipped. Read before: `int8`.
 """
 
@@ -18,7 +18,7 @@ from minillm.quantization.packed import check_groups, steps
 class Int4(NamedTuple):
     """A matrix (out, in) in groups of neighboring inputs, n groups in a row."""
 
-    values: Tensor  # (out, in / 2) uint8: two levels a byte
+    values: Tensor  # (out, in / 2) uint8: two levels per byte
     scales: Tensor  # (out, n) bfloat16
     offsets: Tensor  # (out, n) bfloat16
 

@@ -4,7 +4,7 @@
 
 Trained weights are nearly normal, so equal steps waste levels on the tails, and quantiles use all levels equally often.
 Seven levels are negative, eight positive, one is exactly 0. A block of 64 inputs shares one absmax. Double quantization
-stores these in 8 bits too, 256 of them sharing a mean and a scale: 4.13 bits a weight. Torch has no kernel for such
+stores these in 8 bits too, 256 of them sharing a mean and a scale: 4.13 bits per weight. Torch has no kernel for such
 levels, so they save memory but no time. Read before: `int4`.
 """
 
@@ -24,9 +24,9 @@ N_SHARING = 256  # number of absmaxes with a common mean and scale
 def levels() -> Tensor:
     """The sixteen levels, ascending from -1 to 1, float64.
 
-    subtle: the outermost probability is the mean of 1 - 1/30 and 1 - 1/32; these are half of one of 15 and of 16 equal
-    shares from the end. From there the probabilities of both sides go in equal steps to 1/2, the quantile of level 0:
-    seven steps on the negative side, eight on the positive side.
+    subtle: the outermost probability is the mean of 1 - 1/30 and 1 - 1/32, the midpoints of the last of 15 and of the
+    last of 16 equal shares. From there the probabilities of both sides go in equal steps to 1/2, whose quantile is
+    level 0: seven steps on the negative side, eight on the positive side.
 
     >>> [round(level, 2) for level in levels().tolist()]
     [-1.0, -0.7, -0.53, -0.39, -0.28, -0.18, -0.09, 0.0, 0.08, 0.16, 0.25, 0.34, 0.44, 0.56, 0.72, 1.0]
@@ -41,7 +41,7 @@ def levels() -> Tensor:
 class NF4(NamedTuple):
     """A matrix (out, in) in blocks of neighboring inputs, n blocks in a row; `out * n` absmaxes, padded to M * 256."""
 
-    values: Tensor  # (out, in / 2) uint8: two levels a byte
+    values: Tensor  # (out, in / 2) uint8: two levels per byte
     absmax: Tensor  # (M, 256) int8
     means: Tensor  # (M,) bfloat16: means of the absmaxes
     scales: Tensor  # (M,) bfloat16: scales of their differences from the mean

@@ -54,7 +54,7 @@ def quantizer(weights: str, group: int = 64) -> Callable[[Tensor], Packed] | Non
 
 
 def refuse(model: nn.Module, weights: str) -> None:
-    """Raise ValueError for a model with matrices that could not be packed."""
+    """Raise ValueError for a model that is not a decoder, is already packed, or has an adapter, or experts to pack."""
     if not isinstance(model, Decoder):
         raise ValueError(
             f"weights = {weights}: expected model.kind = decoder, not a {type(model).__name__}; leave it out"

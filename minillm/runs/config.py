@@ -60,6 +60,12 @@ class RunConfig(Settings, Named):  # subtle: the fields of the last base come fi
                 f"schedule.warmup_steps = {warmup}: expected at most train.max_steps = {n_steps}, or the peak is never "
                 f"reached; lower it, for example with --schedule.warmup_steps {n_steps // 10}"
             )
+        least, most = self.sampling.min_new_tokens, self.text.max_new_tokens
+        if least > most:
+            raise ValueError(
+                f"sampling.min_new_tokens = {least}: expected at most text.max_new_tokens = {most}; "
+                "lower it, or raise text.max_new_tokens"
+            )
 
     def _wrong_model(self) -> str:
         if not self.task.models:

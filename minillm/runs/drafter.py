@@ -28,8 +28,8 @@ def build_drafter(name: str, opened: OpenRun, prompts: Sequence[str], cost: floa
 
     "prompt" looks up n-grams in the text so far, "ngram" uses a table counted from the run's training text, and any
     other name is the folder of a run whose model drafts. cost: the cost of a drafted token, in calls of the target; 0:
-    estimated from the numbers of weights and layers (see `relative_cost`). Raises ValueError if it cannot draft for
-    this run.
+    estimated from the numbers of weights and layers (see `relative_cost`). Raises ValueError if the drafter cannot be
+    used for this run.
     """
     target = opened.text
     if name == "prompt":

@@ -69,7 +69,7 @@ def announce(config: RunConfig) -> str:
     about = config.about
     in_time = f" after about {about.expected_seconds:.0f} s on two CPU cores" if about.expected_seconds else ""
     return (
-        f"expected, as configured in its file: validation loss {about.expected_loss:.3f}{in_time}"
+        f"expected, with the values of the config's file: validation loss {about.expected_loss:.3f}{in_time}"
         if about.expected_loss
         else ""
     )

@@ -82,7 +82,7 @@ def _claim(path: Path, held: ExitStack | None) -> Path:
 
 def _refuse_a_run(path: Path) -> None:
     if any((path / "checkpoint").glob("*.pt")):  # a folder without a checkpoint is not a run
-        how = f"use --resume {path} to go on with it, or name another folder"
+        how = f"use --resume {path} to continue it, or name another folder"
         raise Taken(f"--train.run {path}: expected no run there; {how}")
 
 

@@ -30,7 +30,7 @@ LEAST_CONTEXT = 16
 LEAST_EVERY = 5  # steps between two validations
 LEAST_EVAL_TOKENS = 4096
 EVAL_SHARE = 0.06  # validated tokens per trained token: forward is a third of a step, so this takes 2 % of the time
-PATIENCE = 8  # for a small text: stop after so many validations without a new best
+PATIENCE = 8  # for a small text: stop after this many validations without a new best
 
 
 def fit(
@@ -101,7 +101,7 @@ def plan(config: RunConfig, data: Data) -> str:
     ]
     if passes > MANY_PASSES:
         lines.append(
-            f"warning: in {n_passes} passes the model memorizes so small a text, and learns little that holds for "
+            f"warning: in {n_passes} passes the model memorizes such a small text, and learns little that holds for "
             "other text; give more text, or lower --train.max_steps"
         )
     if t.patience:

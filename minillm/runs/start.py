@@ -193,7 +193,7 @@ def refuse_an_edited_config(path: Path, saved: dict) -> None:
     if edited:
         raise ValueError(
             f"{place}: expected {_listed(edited, 1)}, as the checkpoint has it, found {_listed(edited, 0)}; delete the "
-            f"file to go on as before, or train a new run by it (--config {place})"
+            f"file to continue as before, or train a new run with it (--config {place})"
         )
 
 

@@ -45,7 +45,7 @@ def build_step(config: RunConfig, model: nn.Module) -> GradientStep | CountingSt
 
 
 def build_validation(config: RunConfig, data: Data, part: str = "val") -> Validation:
-    """The validation on one held-out part, "val" or "test"."""
+    """The validation on a whole held-out part, "val" or "test"."""
     validation = config.task.validation(config, data, part)
     return validation.accelerated() if config.train.fast else validation
 

@@ -54,8 +54,8 @@ def accelerate_writing(model: LanguageModel) -> LanguageModel:
     """`accelerate` for generation: on a GPU a decoder's single-token steps are also captured (see `captured`).
 
     A captured model has its own kind of cache. A model with experts is not captured, since the choice of experts needs
-    the host. Nor is a model with a module that has no twin because of a hook, an edit or another package: a replay
-    would not call its forward.
+    the host. Nor is a model with a module that runs without a twin because of a hook or an edit, or that comes from
+    another package: a replay would not call its forward.
     """
     tree = accelerate(model)
     if type(model) is not Decoder or device_of(model).type != "cuda" or model.config.n_experts:

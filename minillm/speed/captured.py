@@ -24,7 +24,7 @@ from minillm.models.decoder import Decoder
 
 
 class CapturedState(CachedState):
-    """A `CachedState` with the recorded step for a single token; None before the first one."""
+    """A `CachedState` with the recorded step for a single token, `step`; it is None before the first token."""
 
     step: "OneToken | None" = None
 

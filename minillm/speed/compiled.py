@@ -22,7 +22,7 @@ from minillm.models.language_model import device_of
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    """A copy of a model with a compiled `hidden`, or a compiled `forward` if it has no head. They share all parts."""
+    """A copy of a model with a compiled `hidden`, or `forward` if it has no head. Copy and model share all parts."""
     twin, name = copy.copy(model), "forward" if model.head is None else "hidden"
     setattr(twin, name, torch.compile(getattr(twin, name)))
     return twin
@@ -31,7 +31,7 @@ def compiled(model: nn.Module) -> nn.Module:
 def try_compiled(model: nn.Module, work: Callable[[nn.Module], object]) -> tuple[nn.Module | None, str]:
     """Try `work` on `compiled(model)`; returns the compiled model, or None if it fails, and a line that reports it.
 
-    The state of random generators is restored. Errors of `work` on the plain model are passed on.
+    The state of random generators is restored. Errors of `work` on the plain model propagate.
     """
     # subtle: torch warns that the check whether a text is dense, which precedes the layers, is not compiled
     logging.getLogger("torch._dynamo.variables.tensor").setLevel(logging.ERROR)

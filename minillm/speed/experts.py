@@ -39,7 +39,7 @@ class FastStackedLinear(StackedLinear):
 
 
 class _Ask(torch.autograd.Function):
-    """Copy each token once for each of its choices, in the order of choices: x (N, D) -> (k N, D)."""
+    """Copy each token once for each of its choices, sorted by expert: x (N, D) -> (k N, D)."""
 
     @staticmethod
     def forward(ctx, x: Tensor, order: Tensor, places: Tensor) -> Tensor:  # type: ignore[no-untyped-def]

@@ -4,7 +4,7 @@ The copy itself is part of training in bf16: `WorkingCopy` in `training/precisio
 one by one. Here lists of tensors are copied together (`torch._foreach_copy_`, `torch._foreach_add_`), which saves the
 start of an operation for every parameter.
 
-Gain: none on a CPU (0.9 to 1.1 of the time, two busy cores); a GPU starts two operations a step instead of two for
+Gain: none on a CPU (0.9 to 1.1 of the time, two busy cores); a GPU starts two operations per step instead of two for
 each parameter.
 """
 
@@ -14,7 +14,7 @@ import torch
 
 
 class GroupedCopy:
-    """Twin of `WorkingCopy`: only its reading and giving; the plain object keeps the copy."""
+    """Twin of `WorkingCopy`: only `read` and `give`; the plain object keeps the copy."""
 
     def __init__(self, copy: Any):
         self.weights, self.worked = map(list, zip(*copy.pairs, strict=True))

@@ -1,7 +1,8 @@
 """Written-out attention: causal attention that stores its T x S weights, for training in bfloat16 on a CPU.
 
-There the backward of torch's fused kernel is slow. Without gradients the fused kernel is fast, and for long texts the
-stored weights need too much memory traffic; in both cases the fused kernel is used.
+There the backward of torch's fused kernel is slow. Without gradients the fused kernel is fast, for long texts the
+stored weights need too much memory traffic, and a CPU that emulates bfloat16 takes twice as long for the written-out
+products; in all three cases the fused kernel is used.
 
 Gain: in bfloat16 on one thread, forward and backward, 3.5 times the speed of the fused kernel at 64 tokens, 1.3 times
 at 512, and 0.8 times at 1,024 (`python -m benchmarks.kernels`).
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from minillm.cache.kv_cache import KVView
 from minillm.layers.attention import _for_every_head, attend
+from minillm.system.processor import has_bfloat16
 
 LONGEST = 512  # tokens of the longest text for which the weights are stored
 
@@ -22,7 +24,8 @@ def attend_in_training(
     q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, dropout: float = 0.0
 ) -> Tensor:
     """Twin of `attend`: q (B, H, T, K) over a view of S slots -> (B, H, T, K)."""
-    slow = q.dtype is torch.bfloat16 and q.device.type == "cpu" and torch.is_grad_enabled() and not dropout
+    native = q.dtype is torch.bfloat16 and q.device.type == "cpu" and has_bfloat16(q.device)
+    slow = native and torch.is_grad_enabled() and not dropout  # the fused kernel
     if slow and causal and view.dense and 1 < q.shape[2] == view.k.shape[2] <= min(LONGEST, window or LONGEST):
         return attend_written_out(q, view.k, view.v)
     return attend(q, view, q_positions, causal, window, dropout)

@@ -41,7 +41,7 @@ class Count(Task):
         validate(self)
 
     def ignores(self, settings: Settings) -> Mapping[str, str]:
-        """See `Task.ignores`. Only fp32 is allowed: bf16 cannot represent large counts exactly."""
+        """See `Task.ignores`. bf16 is refused, since it cannot represent large counts exactly."""
         names = [*OF_GRADIENTS, *(["train.precision"] if settings.train.precision == "bf16" else [])]
         return dict.fromkeys(names, "task.kind = count has no gradients: it counts its text in order")
 

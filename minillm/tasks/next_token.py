@@ -105,7 +105,7 @@ class NextToken(GradientTask):
         return measure_with_source(settings, data, part)
 
     def demonstrate(self, settings: Settings, data: Data, text: TextModel) -> Demonstration:
-        remark = learned_by_heart(settings, data, text) if passes(settings, data) > 1 else ""
+        remark = describe_memorization(settings, data, text) if passes(settings, data) > 1 else ""
         return Demonstration(sample(settings, text), "write more", "--top-p 0.9", remark)
 
 
@@ -136,13 +136,12 @@ def measure_with_source(settings: Settings, data: Data, part: str) -> Validation
 
 def sample(settings: Settings, text: TextModel) -> str:
     """Generate a text after the prompt of the settings, below a line with the sampling pipeline."""
-    prompt, sampling = settings.text.prompt, settings.sampling
-    limit = min(settings.text.max_new_tokens, settings.model.context_length)
-    [written] = text.generate([prompt], sampling, max_new_tokens=limit, seeds=[settings.train.seed])
+    prompt, sampling, most = settings.text.prompt, settings.sampling, settings.text.max_new_tokens
+    [written] = text.generate([prompt], sampling, max_new_tokens=most, seeds=[settings.train.seed])
     return f"a sample ({text.sampler(sampling, [prompt])}):\n{written.prompt}{text.joint}{written.text}"
 
 
-def learned_by_heart(settings: Settings, data: Data, text: TextModel) -> str:
+def describe_memorization(settings: Settings, data: Data, text: TextModel) -> str:
     """A sentence if the model has memorized its training text, else ""."""
     train, val = (
         count_memorized(text.model, part, settings.model.context_length, data.documents)

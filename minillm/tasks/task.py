@@ -58,9 +58,7 @@ class Extent(NamedTuple):
 
     n_answers: int  # answers that a uniform guess chooses among: its loss is ln n_answers
     passes: float  # passes over the training data in train.max_steps steps
-    n_windows: (
-        int  # windows of model.context_length that the text must fill; 0: rows are whole texts, which may be shorter
-    )
+    n_windows: int  # windows of model.context_length that the text must fill; 0: rows are whole texts, often shorter
     n_steps: int | None = None  # number of steps that the data has; None: unlimited
 
 
@@ -116,7 +114,7 @@ class Task(ABC):
 
     @abstractmethod
     def validation(self, settings: Settings, data: Data, part: str) -> Validation:
-        """The validation on one held-out part, "val" or "test". It needs no step, so any run can be measured."""
+        """The validation on a whole held-out part, "val" or "test". It needs no step, so any run can be measured."""
 
     @abstractmethod
     def training(

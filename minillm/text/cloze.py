@@ -50,8 +50,9 @@ class Cloze:
     def fill(self, text: str, n: int) -> list[list[Candidate]]:
         """The n most probable tokens for each [MASK], given the rest of the text. Raises ValueError without a [MASK].
 
-        END and [MASK] are excluded. After a space the candidates are the tokens with a leading space (words); otherwise
-        they are the tokens without one (endings and punctuation). Probabilities are normalized over these tokens.
+        END and [MASK] are excluded. After a space, the candidates are the tokens with a leading space (words), if the
+        vocabulary has any; otherwise they are the tokens without one (endings and punctuation). Probabilities are
+        normalized over the candidates.
         """
         if MASK not in text:
             raise ValueError(

@@ -1,6 +1,6 @@
 """Text model: a language model and its tokenizer, to generate, search for and score text.
 
-In a training text of many documents END stands before each document, so a prompt begins with END too. A single long
+In a training text of many documents, END is before each document, so a prompt begins with END too. A single long
 text has no END inside, so a prompt begins with a newline, as a paragraph does.
 """
 
@@ -218,7 +218,7 @@ def read_attention(model: nn.Module, tokenizer: Tokenizer, ids: list[int]) -> At
 
 
 def opening(tokenizer: Tokenizer, documents: bool) -> list[int]:
-    """The tokens that stand before every text: END, or a newline if the training text was one long text."""
+    """The tokens that come before every text: END, or a newline if the training text was one long text."""
     if not documents:
         try:
             return tokenizer.encode("\n")

@@ -43,7 +43,7 @@ class Translator(TextModel):
         return super().logprobs(texts, contexts)
 
     def _question(self, context: str, text: str) -> Question:
-        """The tokens of a translation between two END, and its source."""
+        """The tokens of a translation, with END before and after them, and its source."""
         end = self.tokenizer.end_id
         return Question([end, *self.tokenizer.encode(spaced(text)), end], n_given=1, about=self.encode_source(context))
 

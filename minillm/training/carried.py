@@ -1,4 +1,4 @@
-"""Truncated backpropagation through time (Williams and Peng 1990): state is carried from step to step, gradient is not.
+"""Truncated backpropagation through time (Williams and Peng 1990): steps pass on the state, but no gradient.
 
 A row of T tokens starts from the state after the row that precedes it in the text. So the model can learn to use
 information from more than T tokens back, although no gradient reaches that far. Between steps the state is detached; in

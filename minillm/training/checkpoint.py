@@ -37,7 +37,7 @@ def save(path: Path | str, contents: dict[str, Any]) -> None:
     try:
         write_atomically(path, buffer.getbuffer())
     except OSError as e:
-        (what, how), before = advice(e), "the one before it is whole" if path.is_file() else "there is none before it"
+        (what, how), before = advice(e), "the previous one is intact" if path.is_file() else "there is no previous one"
         raise OSError(f"{path}: this checkpoint could not be written, and {before}: {what}; {how}") from e
 
 

@@ -81,7 +81,7 @@ class Fast:
         if self.compiled is None:
             return tree
         if self.compiled[0] is not tree:
-            say("train.compile: going on without it, since a part of the model has changed after compilation")
+            say("train.compile: going on without it, since a part of the model has changed since compilation")
             return tree
         return self.compiled[1]
 

@@ -34,7 +34,7 @@ class Gradients:
 
 
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> float:
-    """Scale the gradient of all parameters together to at most `max_norm`; returns its norm before. 0 is no limit.
+    """Scale the gradient of all parameters together to at most `max_norm`; returns the norm before. 0 is no limit.
 
     Parameters without a `.grad` are left out.
     """

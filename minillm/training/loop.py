@@ -86,8 +86,8 @@ def train(
     """Train from `progress` to `config.max_steps` or an early stop.
 
     `save("latest" | "best", progress)` writes a checkpoint, `log(row)` a row of metrics. Raises Interrupted after a
-    signal, when the current step is finished and saved. Errors of the step or the evaluation are passed on, and nothing
-    is saved after them.
+    signal, when the current step is finished and saved. Errors of the step or the evaluation propagate, and nothing is
+    saved after them.
     """
     began, eval_every = time.monotonic() - progress.seconds, config.steps_between_validations()
     with interruptions() as asked_to_stop, _bar(config, progress) as bar:

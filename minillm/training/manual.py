@@ -1,7 +1,7 @@
 """Training with hand-written derivatives: the step of `step.py` without autograd.
 
 Division by the count, clipping, optimizer, learning rate and checkpoints are those of every gradient step; only the
-source of the gradients differs. They equal autograd's up to rounding, so a run follows the one with autograd.
+source of the gradients differs. The gradients equal autograd's up to rounding, so a run follows the one with autograd.
 """
 
 from collections.abc import Callable

@@ -61,7 +61,7 @@ def add(parameter: Tensor | None, derivative: Tensor | None) -> None:
 
 
 def refuse_unknown(model: nn.Module, known: Iterable[type[nn.Module]]) -> None:
-    """Raise ValueError for a part of a model that is of no class in `known` or PAIRS, or that has a dropout rate."""
+    """Raise ValueError for a part whose exact class is not in `known` or PAIRS, an unknown activation, or dropout."""
     known = {*known, *PAIRS}
     for path, module in model.named_modules():
         if type(module) not in known:

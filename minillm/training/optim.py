@@ -18,34 +18,14 @@ applies only to parameters of two or more dimensions, not to norms and biases. B
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from minillm.config.fields import Above, AtLeast, Between, validate
+from minillm.config.fields import Above, AtLeast, Between, Choice, validate
 from minillm.layers.moe import StackedLinear
 from minillm.system.processor import has_bfloat16
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """Which optimizer, and its learning rates."""
-
-    kind: Literal["muon", "adamw"] = "muon"  # muon: for the matrices of the blocks, adamw for the rest; adamw: for all
-    lr: Annotated[float, Above(0)] = 3e-3  # peak learning rate of adamw
-    min_lr: Annotated[float, Above(0)] = 3e-5  # learning rate at the last step; muon's falls in the same proportion
-    muon_lr: Annotated[float, Above(0)] = 0.02  # peak learning rate of muon
-    weight_decay: Annotated[float, AtLeast(0)] = 0.1  # pull towards zero, on matrices only, times the learning rate
-    beta1: Annotated[float, Between(0, 0.9999)] = 0.9  # adamw: decay of the running mean of the gradient
-    beta2: Annotated[float, Between(0, 0.99999)] = 0.95  # adamw: decay of the running mean of its square
-    momentum: Annotated[float, Between(0, 0.9999)] = 0.95  # muon: decay of the running mean of the gradient
-    eps: Annotated[float, Above(0)] = 1e-8  # adamw: keeps the division finite
-
-    def __post_init__(self) -> None:
-        validate(self)
-        if self.min_lr > self.lr:
-            raise ValueError(f"optim.min_lr = {self.min_lr}: expected at most optim.lr = {self.lr}; lower it")
 
 
 class AdamW:
@@ -83,7 +63,7 @@ class AdamW:
             p -= lr * m_hat / (v_hat.sqrt() + self.eps)
 
     def zero_grad(self) -> None:
-        """Forget every gradient."""
+        """Set every .grad to None."""
         _forget_gradients(self.parameters)
 
     def state_dict(self) -> dict:
@@ -127,7 +107,7 @@ class Muon:
             p -= lr * max(1, rows / columns) ** 0.5 * orthogonal(ahead, self.bfloat16)
 
     def zero_grad(self) -> None:
-        """Forget every gradient."""
+        """Set every .grad to None."""
         _forget_gradients(self.parameters)
 
     def state_dict(self) -> dict:
@@ -151,7 +131,7 @@ class Together:
             member.step(fraction)
 
     def zero_grad(self) -> None:
-        """Forget every gradient."""
+        """Set every .grad to None."""
         for member in self.members:
             member.zero_grad()
 
@@ -168,27 +148,59 @@ class Together:
 Optimizer = AdamW | Muon | Together
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
-    """The optimizer of all trained parameters; embeddings, the head, routers and recurrent layers always use AdamW.
+def all_with_adamw(model: nn.Module, c: "OptimConfig") -> Optimizer:
+    """AdamW for all trained parameters."""
+    return _adamw([p for p in model.parameters() if p.requires_grad], c)
 
-    Raises ValueError if the config asks for Muon and there is no matrix for it.
-    """
-    c, parameters = config, {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+def matrices_with_muon(model: nn.Module, c: "OptimConfig") -> Optimizer:
+    """Muon for the matrices of the blocks, AdamW for the rest: embeddings, the head, routers and recurrent layers."""
     matrices = {
         f"{path}.weight": module.weight
         for path, module in model.named_modules()
-        if isinstance(module, nn.Linear | StackedLinear) and c.kind == "muon"
+        if isinstance(module, nn.Linear | StackedLinear)
         if "head" not in path.split(".") and module.weight.requires_grad
     }
-    if c.kind == "muon" and not matrices:
+    if not matrices:
         name = type(model).__name__
         raise ValueError(
             f"optim.kind = muon: expected linear layers to train inside the {name}, found none; use --optim.kind adamw"
         )
-    rest = [p for name, p in parameters.items() if name not in matrices]
-    members = [Muon(matrices.values(), c.muon_lr, c.momentum, c.weight_decay)] if matrices else []
-    members += [AdamW(rest, c.lr, c.beta1, c.beta2, c.eps, c.weight_decay)] if rest or not matrices else []
-    return Together(members) if len(members) > 1 else members[0]
+    rest = [p for name, p in model.named_parameters() if p.requires_grad and name not in matrices]
+    muon = Muon(matrices.values(), c.muon_lr, c.momentum, c.weight_decay)
+    return Together([muon, _adamw(rest, c)]) if rest else muon
+
+
+def _adamw(parameters: list[Tensor], c: "OptimConfig") -> AdamW:
+    return AdamW(parameters, c.lr, c.beta1, c.beta2, c.eps, c.weight_decay)
+
+
+OPTIMIZERS = {"muon": matrices_with_muon, "adamw": all_with_adamw}
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Which optimizer, and its learning rates."""
+
+    kind: Annotated[str, Choice(OPTIMIZERS)] = "muon"  # muon: muon in the blocks, adamw elsewhere; adamw: everywhere
+    lr: Annotated[float, Above(0)] = 3e-3  # peak learning rate of adamw
+    min_lr: Annotated[float, Above(0)] = 3e-5  # learning rate at the last step; muon's falls in the same proportion
+    muon_lr: Annotated[float, Above(0)] = 0.02  # peak learning rate of muon
+    weight_decay: Annotated[float, AtLeast(0)] = 0.1  # pull towards zero, on matrices only, times the learning rate
+    beta1: Annotated[float, Between(0, 0.9999)] = 0.9  # adamw: decay of the running mean of the gradient
+    beta2: Annotated[float, Between(0, 0.99999)] = 0.95  # adamw: decay of the running mean of its square
+    momentum: Annotated[float, Between(0, 0.9999)] = 0.95  # muon: decay of the running mean of the gradient
+    eps: Annotated[float, Above(0)] = 1e-8  # adamw: keeps the division finite
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.min_lr > self.lr:
+            raise ValueError(f"optim.min_lr = {self.min_lr}: expected at most optim.lr = {self.lr}; lower it")
+
+
+def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
+    """The optimizer of all trained parameters. Raises ValueError for Muon if there is no matrix for it."""
+    return OPTIMIZERS[config.kind](model, config)
 
 
 def orthogonal(x: Tensor, bfloat16: bool = False, steps: int = 5) -> Tensor:
@@ -196,7 +208,8 @@ def orthogonal(x: Tensor, bfloat16: bool = False, steps: int = 5) -> Tensor:
 
     Each Newton-Schulz step applies the quintic a s + b s^3 + c s^5 to every singular value s. Its slope at 0 is 3.4, so
     small values grow quickly: all above 1/500 of the norm of x reach this range, smaller ones stay below it. With
-    `bfloat16` the products of float32 matrices are computed in bfloat16, which is exact enough for a direction.
+    `bfloat16` the products of float32 matrices are computed in bfloat16, which is exact enough for a direction. This
+    is faster only where bfloat16 is native (see `has_bfloat16`).
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     y = x.bfloat16() if bfloat16 and x.dtype != torch.float64 else x

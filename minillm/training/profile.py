@@ -73,7 +73,7 @@ def _shares(step: GradientStep, batch: Callable[[int], Batch], n_steps: int, dev
     """The share of each part in the recorded time; shares sum to 1."""
     on_cuda = torch.device(device).type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
-    # subtle: at every level that the profiler knows, it writes its own lines to stderr
+    # subtle: 99 is above all levels of the profiler; at each of its levels it writes lines to stderr
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with recorded(activities=activities) as events:
         for i in range(n_steps):

@@ -11,16 +11,41 @@ step has the peak. After warm-up the rate is at least the floor, and the last st
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated
 
-from minillm.config.fields import Count, Fraction, validate
+from minillm.config.fields import Choice, Count, Fraction, validate
+
+
+def linear(step: int, warmup: int, max_steps: int, decay_fraction: float) -> float:
+    """1, and in the last part of all steps a line down to 0."""
+    return _left(step, max_steps, min(round(decay_fraction * max_steps), max_steps - warmup))
+
+
+def cosine(step: int, warmup: int, max_steps: int, decay_fraction: float) -> float:
+    """Half a cosine from 1 after the warm-up to 0 at the last step."""
+    return (1 - math.cos(math.pi * _left(step, max_steps, max_steps - warmup))) / 2
+
+
+def inverse_sqrt(step: int, warmup: int, max_steps: int, decay_fraction: float) -> float:
+    """1 / sqrt(step), shifted and scaled to go from 1 after the warm-up to 0 at the last step."""
+    now, last = (math.sqrt(max(warmup, 1) / n) for n in (min(step + 1, max_steps), max_steps))
+    return (now - last) / (1 - last) if last < 1 else 0.0
+
+
+def _left(step: int, max_steps: int, falling: int) -> float:
+    """The part of the last `falling` steps that comes after this one; 1 before them."""
+    left = max(max_steps - 1 - step, 0)
+    return min(left / falling, 1.0) if falling else float(left > 0)
+
+
+SCHEDULES = {"linear": linear, "cosine": cosine, "inverse_sqrt": inverse_sqrt}  # 1: the peak, 0: the floor
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
     """Shape of the learning-rate schedule."""
 
-    kind: Literal["linear", "cosine", "inverse_sqrt"] = "linear"  # decay: in the last part only, or all along
+    kind: Annotated[str, Choice(SCHEDULES)] = "linear"  # linear: falls in the last part only; others: after warm-up
     warmup_steps: Count = 20  # steps over which the rate rises to its peak
     decay_fraction: Fraction = 0.5  # linear: the rate falls over this last fraction of all steps
 
@@ -33,15 +58,4 @@ def rate(config: ScheduleConfig, step: int, max_steps: int, floor: float) -> flo
     warmup = min(config.warmup_steps, max_steps - 1)
     if step < warmup:
         return (step + 1) / config.warmup_steps
-    if config.kind == "inverse_sqrt":
-        now, last = (math.sqrt(max(warmup, 1) / n) for n in (min(step + 1, max_steps), max_steps))
-        return floor + (1 - floor) * (now - last) / (1 - last) if last < 1 else floor
-    falling = (
-        max_steps - warmup
-        if config.kind == "cosine"
-        else min(round(config.decay_fraction * max_steps), max_steps - warmup)
-    )
-    left = max(max_steps - 1 - step, 0)  # steps after this one
-    part = min(left / falling, 1.0) if falling else float(left > 0)
-    shape = part if config.kind == "linear" else (1 - math.cos(math.pi * part)) / 2
-    return floor + (1 - floor) * shape
+    return floor + (1 - floor) * SCHEDULES[config.kind](step, warmup, max_steps, config.decay_fraction)

@@ -346,7 +346,7 @@ REFUSED = {
         ("snapkv", 8),
         "budget = 8: expected more than the window = 8",
     ),
-    "one token": (lambda *what: build_cache(CacheConfig(*what)), ("h2o", 1), "budget = 1: expected 2 tokens"),
+    "one token": (lambda *what: build_cache(CacheConfig(*what)), ("h2o", 1), "budget = 1: expected at least 2 tokens"),
 }
 
 

@@ -146,7 +146,7 @@ def test_a_recorded_token_that_was_not_drawn_is_found(tmp_path, capsys):
         1 - forged["choices"][2]["uniform"] if abs(forged["choices"][2]["uniform"] - 0.5) > 0.2 else 0.999
     )
     path.write_text(json.dumps(forged))
-    assert explain.main(["replay", str(path)]) == 1 and "not number 3" in capsys.readouterr().out
+    assert explain.main(["replay", str(path)]) == 1 and "number 3 is the first" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [["replay"], ["nothing"], [], ["replay", "nowhere.json"], ["replay", __file__]])

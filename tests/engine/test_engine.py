@@ -297,7 +297,7 @@ def test_stop_strings_end_their_own_request():
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (Request([], 3), "expected one token at least"),
+        (Request([], 3), "expected at least one token"),
         (Request([1, V], 3), "expected ids below the model's vocab_size = 5"),
         (Request([1] * 17, 3), "expected at most context_length = 16"),
         (

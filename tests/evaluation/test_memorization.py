@@ -86,7 +86,7 @@ def test_a_rule_is_recited_from_text_that_was_never_seen_and_one_wrong_token_is_
 )
 def test_by_heart_is_half_of_the_training_text_and_much_less_of_other_text(train, val, known):
     said = memorization_remark(Memorized(*train), Memorized(*val))
-    assert ("it has memorized the text" in said) == known and (said == "") != known
+    assert ("the model has memorized the text" in said) == known and (said == "") != known
     assert not known or (f"{train[0]} of {train[1]}" in said and f"{val[0]} of {val[1]}" in said)
 
 
@@ -104,9 +104,9 @@ def test_what_followed_the_best_validation_is_told_by_both_losses():
     assert "best with 2.000 at step 20" in worse and "step 30 had 2.100" in worse and "memorize" not in worse
     for train, said in (
         (2.1, "validation was"),
-        (1.9, "it has begun to memorize the text"),
-        (0.5, "it has begun"),
-        (0.3, "it has memorized"),
+        (1.9, "the model has begun to memorize the text"),
+        (0.5, "the model has begun"),
+        (0.3, "the model has memorized"),
     ):
         assert overfitting_remark(rows({10: 3.0, 20: 2.0, 30: 4.0}, train), 20).startswith(said)
     heart = overfitting_remark(rows({10: 3.0, 20: 2.0, 30: 4.0}, 0.3), 20)

@@ -21,7 +21,7 @@ def after(original: RunConfig, **flags: str) -> AboutConfig:
 def test_a_config_as_it_is_keeps_all_that_it_expects():
     assert as_expected(GPT, GPT) == GPT and after(GPT, train__max_steps="1000", data__corpus="stories") == GPT.about
     figures = f"validation loss {GPT.about.expected_loss:.3f} after about {GPT.about.expected_seconds:.0f} s"
-    assert announce(GPT) == f"expected, as configured in its file: {figures} on two CPU cores"
+    assert announce(GPT) == f"expected, with the values of the config's file: {figures} on two CPU cores"
 
 
 @pytest.mark.parametrize(

@@ -116,10 +116,10 @@ def test_a_disk_that_is_full_says_how_to_go_on_or_that_nothing_is_there_yet(
     new = said(
         capsys, "--config", "gpt-tiny", *flags(data__corpus=finished.parent / "my.txt", train__run=tmp_path / "new")
     )
-    assert "there is none before it: the disk is full; free some space, and start again" in new
+    assert "there is no previous one: the disk is full; free some space, and start again" in new
     again = said(capsys, "--resume", mine, "--train.max_steps", "9")
     assert (
-        "the one before it is whole: the disk is full; free some space, "
+        "the previous one is intact: the disk is full; free some space, "
         f"and continue with: python train.py --resume {mine}" in again
     )
     monkeypatch.undo()

@@ -193,3 +193,12 @@ def test_a_part_of_a_batch_has_a_row_at_least():
 def test_keys_that_contradict_each_other_are_refused(flags, sentence):
     with pytest.raises(ValueError, match=sentence):
         override(RunConfig(), flags)
+
+
+@pytest.mark.parametrize("most", [0, 7, 200])
+def test_the_least_number_of_new_tokens_is_at_most_the_greatest(most):
+    flags = {"text.max_new_tokens": str(most), "sampling.min_new_tokens": str(most)}
+    assert override(RunConfig(), flags).sampling.min_new_tokens == most
+    flags["sampling.min_new_tokens"] = str(most + 1)
+    with pytest.raises(ValueError, match=rf"^sampling\.min_new_tokens = {most + 1}: expected at most .* = {most}; "):
+        override(RunConfig(), flags)

@@ -185,7 +185,7 @@ def test_a_disk_that_takes_nothing_keeps_the_checkpoint_before_it_or_says_that_t
                 save(path, {"other": 1})
         said = str(caught.value)
         assert str(path) in said and "Errno" not in said
-        assert ("the one before it is whole" in said) == before and ("there is none before it" in said) != before
+        assert ("the previous one is intact" in said) == before and ("there is no previous one" in said) != before
         assert ("free some space" in said) == (number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
         assert [p.name for p in tmp_path.iterdir()] == ["a.pt"] * before
     assert load(path).keys() == CONTENTS.keys()
