@@ -15,12 +15,15 @@ from benchmarks.record import record
 from benchmarks.timing import in_turns, ratios
 from minillm.cache.kv_cache import NO_CACHE, Positions
 from minillm.config.flags import Parser
+from minillm.decoding.generate import generate
+from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.layers.attention import Attention
 from minillm.layers.feedforward import relu2
 from minillm.layers.moe import ExpertMLPs, MoE, NoSharedExpert, Router
 from minillm.layers.ngram_embedding import NgramEmbedding
 from minillm.layers.norm import RMSNorm
 from minillm.layers.recurrent import GRU, LSTM
+from minillm.models.language_model import LanguageModel
 from minillm.runs import wiring
 from minillm.runs.config import load_config
 from minillm.speed import chunked_cross_entropy
@@ -111,6 +114,18 @@ def of_parameters(make: Callable[[list[Tensor]], object], work: Callable[[object
     return {"ours": lambda: work(fast), "other": lambda: work(plain)}
 
 
+def writing(n_new: int) -> Ways:
+    """A greedy text of gpt-nano's shape: low overhead and joined projections together."""
+    plain = wiring.build_model(load_config("gpt-nano"), 65).eval()
+    sampler = Sampler(build_pipeline(SamplingConfig(temperature=0)))
+
+    def write(model: LanguageModel) -> None:
+        generate(model, [[1, 2, 3]], sampler, max_new_tokens=n_new, generators=seeded([0]))
+
+    refuse_plain(accelerate(plain), plain)
+    return {"ours": lambda: write(accelerate(plain)), "other": lambda: write(plain)}
+
+
 def bfloat16_copy() -> Ways:
     """The bfloat16 copy of gpt-tiny: weights read, and gradients given back."""
     model = wiring.build_model(load_config("gpt-tiny"), 1664)
@@ -145,6 +160,7 @@ KERNELS: dict[str, Callable[[], Ways]] = {
     "adamw": lambda: of_parameters(AdamW, lambda adamw: adamw.step()),
     "flat-gradient": lambda: of_parameters(Gradients, lambda gradients: (gradients.zero(), gradients.clip(1.0))),
     "bfloat16-copy": bfloat16_copy,
+    "writing": lambda: writing(50),
 }
 
 

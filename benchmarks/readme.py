@@ -25,6 +25,7 @@ KERNELS = {  # twins of minillm/speed/ that `benchmarks.kernels` compares with p
     "adamw": "a step of AdamW by the fused kernel",
     "flat-gradient": "gradients cleared and clipped as one tensor",
     "bfloat16-copy": "the bfloat16 copy moved as lists of tensors",
+    "writing": "greedy decoding with low overhead and joined projections",
 }
 ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
     "gpt-tiny": [

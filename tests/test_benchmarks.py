@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as all_of_them
-from benchmarks import gpt2, ladder, readme
+from benchmarks import gpt2, ladder, readme, record
 from benchmarks.cache_frontier import Row, check_recall, figures
 from benchmarks.kernels import KERNELS
 from benchmarks.timing import in_turns, rates, ratios, span, timed
@@ -30,6 +30,21 @@ PARTS = {
     "record",
     "timing",
 }  # they measure nothing
+TRICKS = {  # kernel -> file in minillm/speed
+    "rms-norm": "rms_norm",
+    "squared-relu": "squared_relu",
+    "joined-projections": "joined_projections",
+    "writing": "low_overhead",
+    "ngram-lookups": "ngram_lookups",
+    "experts": "experts",
+    "muon": "grouped_muon",
+    "adamw": "fused_adamw",
+    "flat-gradient": "flat_gradient",
+    "bfloat16-copy": "grouped_copy",
+    "lstm": "recurrent",
+    "gru": "recurrent",
+    "cross-entropy": "chunked_cross_entropy",
+}
 ELSEWHERE = {"cuda", "cuda_parts", "picture"}  # what needs a card or a run, and has a command of its own
 
 
@@ -57,6 +72,19 @@ def test_every_benchmark_finds_what_it_imports(name):
 def test_a_twin_is_compared_with_its_plain_code(name):
     for work in KERNELS[name]().values():
         work()
+
+
+@pytest.mark.parametrize(("kernel", "trick"), TRICKS.items())
+def test_the_gain_of_a_trick_is_the_measured_one(kernel, trick):
+    mean = json.loads(record.FIGURES.read_text(encoding="utf-8"))[f"kernel-{kernel}"]["figures"]["ratio"]["mean"]
+    text = importlib.import_module(f"minillm.speed.{trick}").__doc__
+    assert f"{mean:.2f} times" in " ".join(text.partition("\nGain: ")[2].split())
+
+
+def test_every_kernel_has_a_trick_and_a_row_in_the_table():
+    shown = {name.removeprefix("kernel-") for name in readme.ROWS if name.startswith("kernel-")}
+    others = {name for name in KERNELS if name.startswith("attention-")}
+    assert shown == set(KERNELS) == set(TRICKS) | others
 
 
 def test_plain_code_is_not_compared_with_itself(monkeypatch):

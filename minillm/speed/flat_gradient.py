@@ -3,8 +3,7 @@
 The plain methods are those of `Gradients` in `training/gradients.py`, which loop over parameters. The gain is smaller
 for larger models and batches.
 
-Gain: with joined projections, a step of 8 tokens through 0.8 million parameters takes 0.9 of the time
-(benchmarks/NOTES.md).
+Gain: 1.23 times the speed of the loop for the matrices of gpt-tiny (`python -m benchmarks.kernels`).
 """
 
 from typing import Any

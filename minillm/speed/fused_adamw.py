@@ -3,8 +3,7 @@
 The equation, the parameters and the running means are those of `AdamW` in `training/optim.py`. The plain loop reads
 the number of updates of each parameter; on a GPU this waits for queued work, and the fused kernel avoids it.
 
-Gain: 1.5 ms for 0.8 million parameters, where a loop takes 5.7 ms and operations on one flat vector 7.7 ms
-(benchmarks/NOTES.md).
+Gain: 7.43 times the speed of the loop for the matrices of gpt-tiny (`python -m benchmarks.kernels`).
 """
 
 from typing import Any

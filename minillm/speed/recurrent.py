@@ -5,8 +5,8 @@ step into one tensor for all steps. The backward first computes, for all steps a
 on later steps. A loop then finds the gradients of the gates, and two large products those of all weights. The plain
 classes are in `layers/recurrent.py`, the derivatives are those of `backprop/recurrent.py`.
 
-Gain: an LSTM of two layers of 256 reaches 0.82 to 0.9 of the speed of `torch.nn.LSTM` (`python -m
-benchmarks.recurrent`).
+Gain: 1.17 times the speed of autograd for an LSTM of 256 and 1.34 times for a GRU (`python -m benchmarks.kernels`); two
+layers of such an LSTM reach 0.75 times the speed of `torch.nn.LSTM` (`python -m benchmarks.recurrent`).
 """
 
 import torch

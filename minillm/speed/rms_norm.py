@@ -5,7 +5,7 @@ With y = x / rms and h = gradient * weight:   dx = (h - y mean(h y)) / rms      
 Autograd saves the result of every operation, including a float32 copy of a bfloat16 x, and reads each again. The
 equation is that of `minillm/layers/norm.py`, the derivative that of `minillm/backprop/norm.py`.
 
-Gain: 1.49 times the speed of autograd, forward and backward (`python -m benchmarks.kernels`).
+Gain: 1.30 times the speed of autograd, forward and backward (`python -m benchmarks.kernels`).
 """
 
 import torch

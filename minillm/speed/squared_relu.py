@@ -3,7 +3,7 @@
 The derivative of max(0, x)^2 is 2 max(0, x), and the forward has already computed max(0, x). Autograd takes three more
 passes over the widest tensor of the model. The derivative is that of `minillm/backprop/feedforward.py`.
 
-Gain: two passes of three in the backward of an activation; not measured by itself.
+Gain: 1.88 times the speed of autograd, forward and backward (`python -m benchmarks.kernels`).
 """
 
 import torch
