@@ -175,19 +175,23 @@ def with_draft(order: Order, stream: bool, draft: str, n_draft: int, cost: float
     n_rows = 1 if stream else len(order.seeds)
     drafter = build_drafter(draft, order.opened, [order.prompt] * n_rows, cost)
     tallies: list[Tally] = []
+    seconds = 0.0  # of decoding, without the check of stories and the printing of them
 
     def write(*args: object, **how: object) -> list[Completion]:
+        nonlocal seconds
         new = [Tally() for _ in how["generators"]]
         tallies.extend(new)
-        return speculate(*args, **how, drafter=drafter, n_draft=n_draft, tallies=new)
+        began = time.perf_counter()
+        completions = speculate(*args, **how, drafter=drafter, n_draft=n_draft, tallies=new)
+        seconds += time.perf_counter() - began
+        return completions
 
     # subtle: the first calls in a process load kernels; without a warm-up, that would count against what is timed first
-    order.text.generate(
-        [order.prompt] * n_rows, **order.how(n_rows) | {"max_new_tokens": 2, "seeds": order.seeds[:n_rows]}
-    )
-    began = time.perf_counter()
+    how = order.how(n_rows) | {"max_new_tokens": 3, "seeds": order.seeds[:n_rows]}
+    for warm_up in (generate, partial(speculate, drafter=drafter, n_draft=1)):
+        order.text.generate([order.prompt] * n_rows, **how, write=warm_up)
     plainly(order, stream, write=write)
-    seconds, tally = time.perf_counter() - began, sum(tallies, Tally())
+    tally = sum(tallies, Tally())
     # subtle: when some of several texts have ended, the batch is smaller, so whole texts are compared
     n_plain = min(order.max_new_tokens, N_PLAIN) if n_rows == 1 else order.max_new_tokens
     began = time.perf_counter()
