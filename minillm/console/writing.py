@@ -175,7 +175,7 @@ def with_draft(order: Order, stream: bool, draft: str, n_draft: int, cost: float
     n_rows = 1 if stream else len(order.seeds)
     drafter = build_drafter(draft, order.opened, [order.prompt] * n_rows, cost)
     tallies: list[Tally] = []
-    seconds = 0.0  # of decoding, without the check of stories and the printing of them
+    seconds = 0.0  # of decoding, without the story check
 
     def write(*args: object, **how: object) -> list[Completion]:
         nonlocal seconds

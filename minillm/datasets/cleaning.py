@@ -29,7 +29,7 @@ MISS_PROBABILITY = 0.001  # upper bound for missing a pair whose Jaccard index i
 
 @dataclass(frozen=True)
 class CleaningConfig:
-    """What to remove. The rules apply to normalized documents, in the order of these fields."""
+    """Rules for the removal of documents, applied to normalized documents in the order of these fields."""
 
     min_chars: Count = 20  # remove documents with fewer characters
     max_chars: Positive = 10_000_000  # remove documents with more characters

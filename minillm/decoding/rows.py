@@ -36,7 +36,7 @@ class Completion:
 
 
 class Event(NamedTuple):
-    """What happened to one row in this step."""
+    """The outcome of one step for one row."""
 
     row: int  # index of the prompt
     token: int | None  # None: the row ended without a new token, at END or before the first step

@@ -210,7 +210,7 @@ def _read(name: str, path: str, *_stamp: int) -> Source:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Keep the garbage collector from walking through all of torch because a syntax tree has many objects."""
+    """Pause the garbage collector: the many objects of a syntax tree would start it, and it would traverse all of torch."""
     collecting = gc.isenabled()
     gc.disable()
     try:

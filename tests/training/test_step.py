@@ -120,7 +120,10 @@ def test_clipping_shortens_a_long_gradient_keeps_its_direction_and_reports_its_l
 def test_the_norm_of_ten_million_numbers_in_float32_is_right():
     model = torch.nn.ParameterList(torch.zeros(500_000) for _ in range(20))
     pull = torch.randn(20, 500_000, generator=torch.Generator().manual_seed(0))
-    toward = lambda model, batch: Loss(sum((p * g).sum() for p, g in zip(model, pull, strict=True)), torch.tensor(1))  # noqa: E731
+
+    def toward(model, batch):
+        return Loss(sum((p * g).sum() for p, g in zip(model, pull, strict=True)), torch.tensor(1))
+
     assert gradient_step(model, toward)(batch_of())["grad_norm"] == pytest.approx(float(pull.double().norm()), rel=1e-5)
 
 
