@@ -210,7 +210,7 @@ def _read(name: str, path: str, *_stamp: int) -> Source:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Pause the garbage collector: the many objects of a syntax tree would start it, and it would traverse all of torch."""
+    """Pause the garbage collector; the objects of a syntax tree would start it, and it would traverse all of torch."""
     collecting = gc.isenabled()
     gc.disable()
     try:
