@@ -22,7 +22,7 @@ FLOORS = [
     "tasks",
     "runs",
     "console",
-    "quantize plot",
+    "quantize plot chat serve download",
 ]
 FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages.split()}
 

@@ -73,13 +73,13 @@ class Cut:
 
 
 class StopText:
-    """A `Stop` that decodes a row's tokens and cuts the text at a stop string. Without strings it only decodes.
+    """A `Stop` that decodes a row's tokens and cuts the text at a stop string, or at a stop id of the tokenizer.
 
     `text` is the text shown so far; `show` is called with each new piece of it.
     """
 
     def __init__(self, tokenizer: Tokenizer, strings: Sequence[str] = (), show: Callable[[str], object] | None = None):
-        self.decoder = StreamDecoder(tokenizer)
+        self.decoder, self.stop_ids = StreamDecoder(tokenizer), tokenizer.stop_ids
         self.cut = Cut(strings)
         self.show = show
         self.pieces: list[str] = []
@@ -89,7 +89,10 @@ class StopText:
         return "".join(self.pieces)
 
     def push(self, token: int) -> bool:
-        """Add one token; True: a stop string is complete and no other can begin before it."""
+        """Add one token; True: it is a stop id, or a stop string is complete and no other can begin before it."""
+        if token in self.stop_ids:
+            self.finish()
+            return True
         self._add(self.cut.push(self.decoder.push(token)))
         return self.cut.stopped
 

@@ -25,7 +25,10 @@ from minillm.decoding.stopping import StopText
 from minillm.models.language_model import LanguageModel, State
 from minillm.speed.accelerate import accelerate, accelerate_writing
 from minillm.text.scoring import Question, ScoredToken, refuse_bare, score_tokens, split_at
+from minillm.tokenizers.chat import Message, Template
 from minillm.tokenizers.tokenizer import Tokenizer
+
+Prompt = str | Sequence[int]  # a text, or its ids as they are, such as those of a conversation
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class TextConfig:
 class TextCompletion(NamedTuple):
     """A completion: the text generated after a prompt, and the reason why it ended."""
 
-    prompt: str
+    prompt: Prompt
     text: str
     n_tokens: int
     reason: Reason
@@ -61,21 +64,32 @@ class TextModel:
     """A language model and its tokenizer: text in, text out."""
 
     joint = ""  # printed between a prompt and its completion
+    template: Template | None = None  # of conversations; None: the model has learned from no conversations
 
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer, documents: bool, fast: bool = True):
         """`documents`: whether the training text was many documents or one long text. `fast`: use the fast twins."""
         self.model, self.tokenizer, self.documents, self.fast = model, tokenizer, documents, fast
+
+    def converse(self, messages: Sequence[Message]) -> list[int]:
+        """The ids of a conversation and of the beginning of its next answer. Raises ValueError without a template."""
+        if self.template is None:
+            raise ValueError(
+                "template: expected the model of a run with a chat template, found none; use generate with a prompt"
+            )
+        return self.template.render(messages)
 
     @property
     def writer(self) -> LanguageModel:
         """The model that computes: the accelerated one, or the plain one if `fast` is false."""
         return accelerate(self.model) if self.fast else self.model
 
-    def encode(self, prompt: str) -> list[int]:
+    def encode(self, prompt: Prompt) -> list[int]:
         """The ids of a prompt. Raises ValueError for characters that the tokenizer lacks."""
+        if not isinstance(prompt, str):
+            return list(prompt)
         return [*opening(self.tokenizer, self.documents), *self.tokenizer.encode(prompt)]
 
-    def sampler(self, sampling: SamplingConfig, prompts: Sequence[str]) -> Sampler:
+    def sampler(self, sampling: SamplingConfig, prompts: Sequence[Prompt]) -> Sampler:
         """The sampling pipeline for these prompts; it can be printed."""
         lengths = [len(self.encode(prompt)) for prompt in prompts]
         vocab_size = self.tokenizer.vocab_size if self.tokenizer.vocab_size < self.model.vocab_size else None
@@ -85,7 +99,7 @@ class TextModel:
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         sampling: SamplingConfig,
         *,
         max_new_tokens: int,
@@ -125,7 +139,7 @@ class TextModel:
 
     def search(
         self,
-        prompt: str,
+        prompt: Prompt,
         beams: BeamConfig,
         sampling: SamplingConfig,
         *,
@@ -190,7 +204,7 @@ class TextModel:
         return self.writer(tokens)[0]
 
     def start(
-        self, prompts: Sequence[str], cache: Callable[[], KVCache] | None = None
+        self, prompts: Sequence[Prompt], cache: Callable[[], KVCache] | None = None
     ) -> Callable[[int], State] | None:
         """A function that makes the initial state, with `cache()` for each layer; None: the model's own start.
 
@@ -218,7 +232,9 @@ def read_attention(model: nn.Module, tokenizer: Tokenizer, ids: list[int]) -> At
 
 
 def opening(tokenizer: Tokenizer, documents: bool) -> list[int]:
-    """The tokens that come before every text: END, or a newline if the training text was one long text."""
+    """The tokens before every text: the tokenizer's own, else END, or a newline if the training text was one text."""
+    if tokenizer.opening is not None:
+        return list(tokenizer.opening)
     if not documents:
         try:
             return tokenizer.encode("\n")

@@ -47,12 +47,14 @@ def join_pieces(pieces: Sequence[bytes], tokens: Sequence[int]) -> bytes:
 class Tokenizer(ABC):
     """Ids 0 ... vocab_size - 1. Subclasses set `vocab_size` and `special_tokens` (name -> id) in their constructor.
 
-    Each one has the class methods `train(texts, ...)`, which learns a tokenizer from an iterable of documents, and
-    `from_dict(d)`, the inverse of `to_dict`.
+    Each one has the class method `from_dict(d)`, the inverse of `to_dict`. Those that can be trained have
+    `train(texts, ...)`, which learns a tokenizer from an iterable of documents.
     """
 
     vocab_size: int
     special_tokens: dict[str, int]
+    opening: tuple[int, ...] | None = None  # ids before every text; None: those with which training texts begin
+    stop_ids: frozenset[int] = frozenset()  # ids that end a completion, besides END
 
     @property
     def end_id(self) -> int:
@@ -70,6 +72,13 @@ class Tokenizer(ABC):
     @abstractmethod
     def to_dict(self) -> dict:
         """Everything that `from_dict` needs, in JSON types; "kind" is the key in `build_tokenizer.TOKENIZERS`."""
+
+    def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
+        """Ids of a text that is given in parts: special ids, and plain text between them.
+
+        Two texts in a row must be joined before, since a token may cross the border between them.
+        """
+        return [token for part in parts for token in ([part] if isinstance(part, int) else self.encode(part))]
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text; some tokenizers are faster here than in a loop."""
