@@ -3,9 +3,11 @@
     weights = softmax(q k^T / sqrt(K))      output = weights v                          Vaswani et al. 2017
 
 The queries of H heads share the keys and values of G <= H groups (grouped-query attention, Ainslie et al. 2023; G = 1
-is multi-query attention). `attend_plainly` is the equation, `attend` computes the same with torch's fused kernel, and
-`Attention` is the layer around it. Read before: `masks`, and `positions` for `rotate` and `bias`. Next: `flash`, which
-shows how a fused kernel computes attention.
+is multi-query attention). With sinks, the softmax has one more number per head, which is learned and takes a share of
+the attention without a value, so that a head can attend to nothing (Xiao et al. 2023; OpenAI 2025, gpt-oss).
+`attend_plainly` is the equation, `attend` computes the same with torch's fused kernel, and `Attention` is the layer
+around it. Read before: `masks`, and `positions` for `rotate` and `bias`. Next: `flash`, which shows how a fused kernel
+computes attention.
 """
 
 import math
@@ -23,22 +25,57 @@ from minillm.layers.norm import NoNorm
 from minillm.layers.positions import Bias, no_bias, no_rotation
 
 
+def over_slots(scores: Tensor) -> Tensor:
+    """Softmax over the slots: scores (B, H, T, S) -> weights (B, H, T, S)."""
+    return torch.softmax(scores, dim=-1)
+
+
+class SinkSoftmax(nn.Module):
+    """Softmax over the slots and one sink per head: scores (B, H, T, S) -> weights of the slots, (B, H, T, S)."""
+
+    def __init__(self, n_heads: int):
+        super().__init__()
+        self.sinks = nn.Parameter(torch.zeros(n_heads))  # the score of each head's sink
+
+    def forward(self, scores: Tensor) -> Tensor:
+        sinks = self.sinks.to(scores.dtype)[:, None, None].expand(*scores.shape[:-1], 1)
+        return torch.softmax(torch.cat([scores, sinks], dim=-1), dim=-1)[..., :-1]
+
+
+Softmax = Callable[[Tensor], Tensor]
+
+
 def attend_plainly(
-    q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, bias: Bias = no_bias
+    q: Tensor,
+    view: KVView,
+    q_positions: Tensor,
+    causal: bool,
+    window: int = 0,
+    dropout: float = 0.0,
+    *,
+    bias: Bias = no_bias,
+    softmax: Softmax = over_slots,
 ) -> Tensor:
-    """Attention as in the equation above, for reading: q (B, H, T, K) over a view of S slots -> (B, H, T, K)."""
-    return weigh(q, view, q_positions, causal, window, bias) @ repeat(
-        view.v, "B G S K -> B (G h) S K", h=q.shape[1] // view.v.shape[1]
-    )
+    """Attention as in the equation above: q (B, H, T, K) over a view of S slots -> (B, H, T, K)."""
+    weights = F.dropout(weigh(q, view, q_positions, causal, window, bias, softmax), dropout)
+    return weights @ repeat(view.v, "B G S K -> B (G h) S K", h=q.shape[1] // view.v.shape[1])
 
 
-def weigh(q: Tensor, view: KVView, q_positions: Tensor, causal: bool, window: int = 0, bias: Bias = no_bias) -> Tensor:
+def weigh(
+    q: Tensor,
+    view: KVView,
+    q_positions: Tensor,
+    causal: bool,
+    window: int = 0,
+    bias: Bias = no_bias,
+    softmax: Softmax = over_slots,
+) -> Tensor:
     """Attention weights, the share of each slot in each query's output: q (B, H, T, K) -> (B, H, T, S)."""
     k = repeat(view.k, "B G S K -> B (G h) S K", h=q.shape[1] // view.k.shape[1])
     mask = visible(q_positions, view.positions, causal, window)  # (B or 1, G or 1, T, S)
     mask = repeat(mask, "B G T S -> B (G h) T S", h=q.shape[1] // mask.shape[1])
     scores = q @ k.mT / math.sqrt(q.shape[-1]) + bias(q_positions, view.positions, q.dtype)
-    weights = torch.softmax(scores.masked_fill(~mask, -torch.inf), dim=-1)
+    weights = softmax(scores.masked_fill(~mask, -torch.inf))
     return weights.nan_to_num(0.0)  # a query that sees no slot gets weights of 0
 
 
@@ -72,6 +109,13 @@ def attend_with_bias(
     added = bias(q_positions, view.positions, q.dtype).masked_fill(~mask, -torch.inf)
     grouped = view.k.shape[1] != q.shape[1]
     return F.scaled_dot_product_attention(q, view.k, view.v, added, dropout, enable_gqa=grouped).masked_fill(blind, 0.0)
+
+
+def choose_attend(bias: Bias, softmax: Softmax) -> Callable[..., Tensor]:
+    """The fastest of the functions above that can add `bias` and take `softmax`; fused kernels know no sinks."""
+    if softmax is not over_slots:
+        return partial(attend_plainly, bias=bias, softmax=softmax)
+    return attend if bias is no_bias else partial(attend_with_bias, bias=bias)
 
 
 def _sight(q_positions: Tensor, view: KVView, causal: bool, window: int, n_heads: int) -> tuple[Tensor, Tensor]:
@@ -108,8 +152,12 @@ class Attention(nn.Module):
         qk_norm: Callable[[int], Callable[[Tensor], Tensor]] = NoNorm,
         dropout: float = 0.0,
         score_bias: Bias = no_bias,
+        out_bias: bool | None = None,
+        sinks: bool = False,
     ):
         """`rotate` turns queries and keys by their positions; `score_bias` is added to the scores (see `Alibi`).
+
+        `out_bias`: whether the output projection has a bias; None: if the others have one. `sinks`: see `SinkSoftmax`.
 
         `qk_norm(d_head)` builds the norm of each query and key, applied before `rotate` (Dehghani et al. 2023).
         Raises ValueError if n_kv_heads does not divide n_heads.
@@ -122,11 +170,12 @@ class Attention(nn.Module):
         self.n_heads, self.n_kv_heads, self.d_head = n_heads, n_kv_heads, d_head
         self.causal, self.window, self.rotate = causal, window, rotate
         self.dropout, self.score_bias = dropout, score_bias
-        self.attend = attend if score_bias is no_bias else partial(attend_with_bias, bias=score_bias)
+        self.softmax: Softmax = SinkSoftmax(n_heads) if sinks else over_slots
+        self.attend = choose_attend(score_bias, self.softmax)
         self.to_q = nn.Linear(d_model, n_heads * d_head, bias=bias)
         self.to_k = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
         self.to_v = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
-        self.to_out = nn.Linear(n_heads * d_head, d_model, bias=bias)
+        self.to_out = nn.Linear(n_heads * d_head, d_model, bias=bias if out_bias is None else out_bias)
         self.q_norm, self.k_norm = qk_norm(d_head), qk_norm(d_head)
 
     def forward(
@@ -166,7 +215,9 @@ class Attention(nn.Module):
         q = self.rotate(self.q_norm(q), positions)
         out = self.attend(q, view, positions, self.causal, self.window, self.dropout if self.training else 0.0)
         view.observe(
-            lambda q, positions: weigh(q, view, positions, self.causal, self.window, self.score_bias), q, positions
+            lambda q, positions: weigh(q, view, positions, self.causal, self.window, self.score_bias, self.softmax),
+            q,
+            positions,
         )
         return self.to_out(out.transpose(1, 2).flatten(2))  # (B, T, H, K) -> (B, T, H K)
 

@@ -2,6 +2,7 @@
 
 pre-norm:   x = x + attention(norm(x));   x = x + feedforward(norm(x))       Xiong et al. 2020; trains without warm-up
 post-norm:  x = norm(x + attention(x));   x = norm(x + feedforward(x))       Vaswani et al. 2017
+both:       x = x + norm(attention(norm(x)));   x = x + norm(feedforward(norm(x)))       Gemma Team 2024 (Gemma 2)
 
 In training, dropout sets each number of an addend to 0 with probability p and multiplies the others by 1 / (1 - p)
 (Srivastava et al. 2014). Read before: `attention`, `feedforward`, `norm`.
@@ -31,10 +32,11 @@ class PreNormBlock(nn.Module):
     """(B, T, D) -> (B, T, D). The residual stream itself is not normalized, so a stack of blocks needs a final norm."""
 
     def __init__(
-        self, attention: Attention, feedforward: nn.Module, norm_1: nn.Module, norm_2: nn.Module, dropout: float = 0.0
+        self, attention: Attention, feedforward: nn.Module, norm: Callable[[], nn.Module], dropout: float = 0.0
     ):
+        """`norm()` builds one norm."""
         super().__init__()
-        self.norm_1, self.attention, self.norm_2, self.feedforward = norm_1, attention, norm_2, feedforward
+        self.norm_1, self.attention, self.norm_2, self.feedforward = norm(), attention, norm(), feedforward
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, positions: Positions, cache: KVCache, values: Tensor | None = None) -> Tensor:
@@ -50,4 +52,19 @@ class PostNormBlock(PreNormBlock):
         return self.norm_2(x + self.dropout(of_tokens(self.feedforward, x, positions)))
 
 
-BLOCKS: dict[str, type[PreNormBlock]] = {"pre": PreNormBlock, "post": PostNormBlock}
+class DoubleNormBlock(PreNormBlock):
+    """(B, T, D) -> (B, T, D). The input and the output of each sublayer are normalized, the residual stream is not."""
+
+    def __init__(
+        self, attention: Attention, feedforward: nn.Module, norm: Callable[[], nn.Module], dropout: float = 0.0
+    ):
+        super().__init__(attention, feedforward, norm, dropout)
+        self.norm_of_attention, self.norm_of_feedforward = norm(), norm()
+
+    def forward(self, x: Tensor, positions: Positions, cache: KVCache, values: Tensor | None = None) -> Tensor:
+        x = x + self.dropout(self.norm_of_attention(self.attention(self.norm_1(x), positions, cache, values)))
+        changed = of_tokens(self.feedforward, self.norm_2(x), positions)
+        return x + self.dropout(self.norm_of_feedforward(changed))
+
+
+BLOCKS: dict[str, type[PreNormBlock]] = {"pre": PreNormBlock, "post": PostNormBlock, "both": DoubleNormBlock}

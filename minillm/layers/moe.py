@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minillm.layers.feedforward import clamped_swiglu, geglu, swiglu
+
 
 class Routing(NamedTuple):
     """A router's decisions for N tokens, each with k choices among E experts."""
@@ -76,9 +78,13 @@ class Router(nn.Module):
         self.bias: Tensor
         self.register_buffer("bias", torch.zeros(n_experts))  # added for the choice only, not for the weights
 
+    def score(self, x: Tensor) -> Tensor:
+        """The logits of tokens x (N, D), in float32 or wider: (N, E)."""
+        return F.linear(x, self.weight.to(x.dtype))
+
     def forward(self, x: Tensor) -> Routing:
         k, dtype = self.n_experts_per_token, torch.promote_types(x.dtype, torch.float32)
-        logits = F.linear(x.to(dtype), self.weight.to(dtype))  # (N, E)
+        logits = self.score(x.to(dtype))  # (N, E)
         probs = torch.softmax(logits.T, dim=0).T  # the same numbers as softmax over the last dimension
         experts = (probs.detach() + self.bias).topk(k, dim=-1).indices  # (N, k)
         weights = self.weigh(probs.gather(1, experts))
@@ -89,6 +95,17 @@ class Router(nn.Module):
             served = counts.clamp(max=math.ceil(self.capacity_factor * len(choices) / self.n_experts))
             order = _dropped_last(choices, order, counts, served)
         return Routing(logits, probs, experts.T, weights.T, counts, served.tolist(), order)
+
+
+class BiasedRouter(Router):
+    """A `Router` whose linear layer has a bias (gpt-oss, OpenAI 2025)."""
+
+    def __init__(self, d_model: int, n_experts: int, n_experts_per_token: int, **how: float):
+        super().__init__(d_model, n_experts, n_experts_per_token, **how)
+        self.offset = nn.Parameter(torch.zeros(n_experts))
+
+    def score(self, x: Tensor) -> Tensor:
+        return super().score(x) + self.offset.to(x.dtype)
 
 
 def balance_loss(probs: Tensor, counts: Tensor) -> Tensor:
@@ -120,13 +137,33 @@ class StackedLinear(nn.Module):
         return torch.cat([*answers, rest.new_zeros(len(rest), self.weight.shape[1])])
 
 
+class BiasedStackedLinear(StackedLinear):
+    """E linear maps with biases: rows of x (M, D), sorted by expert -> (M, F). Rows of no expert become 0."""
+
+    def __init__(self, n_experts: int, d_in: int, d_out: int):
+        super().__init__(n_experts, d_in, d_out)
+        # subtle: one dimension, (E F,), since initialization and optimizers tell vectors from matrices by it
+        self.bias = nn.Parameter(torch.zeros(n_experts * d_out))
+
+    def forward(self, x: Tensor, sizes: list[int]) -> Tensor:
+        biases = self.bias.view(len(sizes), -1).repeat_interleave(torch.tensor(sizes, device=x.device), dim=0)
+        return super().forward(x, sizes) + F.pad(biases, (0, 0, 0, len(x) - len(biases)))
+
+
+def stacked(n_experts: int, d_in: int, d_out: int, bias: bool) -> StackedLinear:
+    """E linear maps, with or without biases."""
+    return (BiasedStackedLinear if bias else StackedLinear)(n_experts, d_in, d_out)
+
+
 class ExpertMLPs(nn.Module):
     """E experts, each an `MLP`: rows (M, D), sorted by expert -> (M, D)."""
 
-    def __init__(self, n_experts: int, d_model: int, d_ff: int, activation: Callable[[Tensor], Tensor]):
+    def __init__(
+        self, n_experts: int, d_model: int, d_ff: int, activation: Callable[[Tensor], Tensor], bias: bool = False
+    ):
         super().__init__()
-        self.up = StackedLinear(n_experts, d_model, d_ff)
-        self.down = StackedLinear(n_experts, d_ff, d_model)
+        self.up = stacked(n_experts, d_model, d_ff, bias)
+        self.down = stacked(n_experts, d_ff, d_model, bias)
         self.activation = activation
 
     def forward(self, x: Tensor, sizes: list[int]) -> Tensor:
@@ -136,14 +173,28 @@ class ExpertMLPs(nn.Module):
 class ExpertSwiGLUs(nn.Module):
     """E experts, each a `SwiGLU`: rows (M, D), sorted by expert -> (M, D)."""
 
-    def __init__(self, n_experts: int, d_model: int, d_ff: int):
+    combine = staticmethod(swiglu)
+
+    def __init__(self, n_experts: int, d_model: int, d_ff: int, bias: bool = False):
         super().__init__()
-        self.gate = StackedLinear(n_experts, d_model, d_ff)
-        self.up = StackedLinear(n_experts, d_model, d_ff)
-        self.down = StackedLinear(n_experts, d_ff, d_model)
+        self.gate = stacked(n_experts, d_model, d_ff, bias)
+        self.up = stacked(n_experts, d_model, d_ff, bias)
+        self.down = stacked(n_experts, d_ff, d_model, bias)
 
     def forward(self, x: Tensor, sizes: list[int]) -> Tensor:
-        return self.down(F.silu(self.gate(x, sizes)) * self.up(x, sizes), sizes)
+        return self.down(self.combine(self.gate(x, sizes), self.up(x, sizes)), sizes)
+
+
+class ExpertGeGLUs(ExpertSwiGLUs):
+    """E experts, each a `GeGLU`: rows (M, D), sorted by expert -> (M, D)."""
+
+    combine = staticmethod(geglu)
+
+
+class ExpertClampedSwiGLUs(ExpertSwiGLUs):
+    """E experts, each a `ClampedSwiGLU`: rows (M, D), sorted by expert -> (M, D)."""
+
+    combine = staticmethod(clamped_swiglu)
 
 
 class NoSharedExpert(nn.Module):

@@ -41,6 +41,19 @@ class RMSNorm(nn.Module):
         return (wide * scale * self.weight).to(x.dtype)
 
 
+class OffsetRMSNorm(RMSNorm):
+    """RMSNorm that multiplies by 1 + weight, so weights near 0 are harmless to decay and to store (Gemma)."""
+
+    def __init__(self, d_model: int, eps: float = 1e-5):
+        super().__init__(d_model, eps)
+        nn.init.zeros_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)  # 1 / rms, (..., 1)
+        return (wide * scale * (1.0 + self.weight.to(wide.dtype))).to(x.dtype)
+
+
 class NoNorm:
     """No normalization: returns its input."""
 
@@ -53,5 +66,6 @@ class NoNorm:
 
 NORMS: dict[str, Callable[[int, float, bool], nn.Module]] = {  # name -> builder of a norm from d_model, eps and bias
     "rmsnorm": lambda d_model, eps, bias: RMSNorm(d_model, eps),
+    "offset-rmsnorm": lambda d_model, eps, bias: OffsetRMSNorm(d_model, eps),
     "layernorm": lambda d_model, eps, bias: LayerNorm(d_model, bias, eps),
 }

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from minillm.cache.kv_cache import Positions, Rotate
 from minillm.constants import EMPTY
+from minillm.layers.rotary_scaling import SCALINGS, Scaling, frequencies_of
+
+UNSCALED = Scaling()
 
 # (positions of queries (B or 1, T), of slots (B or 1, G or 1, S), dtype) -> added to the scores, (B or 1, H, T, S)
 Bias = Callable[[Tensor, Tensor, torch.dtype], Tensor | float]
@@ -65,7 +68,7 @@ class SinusoidalPositions(nn.Module):
 
     def __init__(self, context_length: int, d_model: int):
         super().__init__()
-        angles = _angles(context_length, d_model, base=10000.0)
+        angles = _angles(context_length, frequencies_of(d_model, base=10000.0))
         table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :d_model]  # sine and cosine alternate
         self.register_buffer("table", table.float(), persistent=False)
 
@@ -83,9 +86,9 @@ class NoPositions(nn.Module):
 class Rotary:
     """Rotary positions: turns the pairs (x_i, x_{i + K/2}) of every head, which is the layout of Llama's weights.
 
-    subtle: the angles are computed once, in float64, and are not buffers of a module, so `model.to(bfloat16)` cannot
-    round them: in bfloat16 positions beyond 256 already collide. Only their cosines and sines are cast to the dtype of
-    the input.
+    subtle: the angles are computed once for each dtype, in float64, and are not buffers of a module, so
+    `model.to(bfloat16)` cannot round them: in bfloat16 positions beyond 256 already collide. Only their cosines and
+    sines are cast to the dtype of the input.
 
     >>> turn, x = Rotary(d_head=2, context_length=99), torch.tensor([[[[1.0, 0.0]]]])
     >>> turn(x, torch.tensor([[1]]))[0, 0, 0]  # position 1: by 1 radian
@@ -95,15 +98,14 @@ class Rotary:
     (tensor(-0.4161), tensor(-0.4161))
     """
 
-    def __init__(self, d_head: int, context_length: int, base: float = 10000.0):
+    def __init__(self, d_head: int, context_length: int, base: float = 10000.0, scaling: Scaling = UNSCALED):
         if d_head % 2:
             raise ValueError(
                 f"d_head = {d_head}: expected an even number, since rotary positions turn pairs; "
                 "change d_model or n_heads"
             )
-        angles = _angles(context_length, d_head, base)
-        self.cos = torch.cat([angles.cos(), angles.cos()], dim=-1)  # (positions, K)
-        self.sin = torch.cat([-angles.sin(), angles.sin()], dim=-1)
+        self.context_length = context_length
+        self.frequencies, self.gain = SCALINGS[scaling.kind](d_head, base, scaling)  # radians per token, (K / 2)
         self.at: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, x: Tensor, positions: Tensor) -> Tensor:
@@ -116,7 +118,10 @@ class Rotary:
         """Cosines and sines of all positions, (positions, K) each, on a device and in a dtype; cached."""
         if (device, dtype) not in self.at:
             with torch.inference_mode(False):  # subtle: a table first made while sampling must serve training too
-                self.at[device, dtype] = self.cos.to(device, dtype), self.sin.to(device, dtype)
+                angles = _angles(self.context_length, self.frequencies)
+                cos, sin = self.gain * angles.cos(), self.gain * angles.sin()
+                tables = torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)  # (positions, K)
+                self.at[device, dtype] = tuple(table.to(device, dtype) for table in tables)
         return self.at[device, dtype]
 
 
@@ -175,10 +180,13 @@ class Sizes(NamedTuple):
     n_heads: int
     d_head: int
     base: float = 10000.0  # of rotary positions
+    scaling: Scaling = UNSCALED  # of rotary positions
 
 
 POSITIONS: dict[str, Callable[[Sizes], PositionalEncoding]] = {
-    "rotary": lambda s: PositionalEncoding(NoPositions(), Rotary(s.d_head, s.context_length, s.base), no_bias),
+    "rotary": lambda s: PositionalEncoding(
+        NoPositions(), Rotary(s.d_head, s.context_length, s.base, s.scaling), no_bias
+    ),
     "learned": lambda s: PositionalEncoding(LearnedPositions(s.context_length, s.d_model), no_rotation, no_bias),
     "sinusoidal": lambda s: PositionalEncoding(SinusoidalPositions(s.context_length, s.d_model), no_rotation, no_bias),
     "alibi": lambda s: PositionalEncoding(NoPositions(), no_rotation, Alibi(s.n_heads)),
@@ -188,10 +196,9 @@ POSITIONS: dict[str, Callable[[Sizes], PositionalEncoding]] = {
 
 def _slopes(n_heads: int) -> Tensor:
     """2^(-8/n), 2^(-16/n), ..., 2^-8, float64."""
-    return 2.0 ** (-8 * torch.arange(1, n_heads + 1, dtype=torch.float64) / n_heads)
+    return 2.0 ** (-8 * torch.arange(1, n_heads + 1, dtype=torch.float64, device="cpu") / n_heads)
 
 
-def _angles(n_positions: int, width: int, base: float) -> Tensor:
-    """position * base^(-2i / width), float64: (n_positions, width / 2)."""
-    frequencies = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
-    return torch.outer(torch.arange(n_positions, dtype=torch.float64), frequencies)
+def _angles(n_positions: int, frequencies: Tensor) -> Tensor:
+    """position * frequency, float64: (n_positions, K / 2)."""
+    return torch.outer(torch.arange(n_positions, dtype=torch.float64, device="cpu"), frequencies)

@@ -3,29 +3,28 @@
     x = embed(token) + position;   x = block(x) for every block;   logits = head(norm(x))
 
 GPT-2 (Radford et al. 2019): LayerNorm, learned positions, GELU, biases, tied head. Llama (Touvron et al. 2023):
-RMSNorm, rotary positions, SwiGLU, grouped queries, no biases. The constructor chooses the parts; `forward` is the same
-for all. Read before: `minillm/lessons/gpt.py`, the same model on one page, without options; tests hold the two equal.
+RMSNorm, rotary positions, SwiGLU, grouped queries, no biases. The constructor chooses the parts, which `decoder_parts`
+builds; `forward` is the same for all. Read before: `minillm/lessons/gpt.py`, the same model on one page, without
+options; tests hold the two equal.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
 from minillm.cache.contiguous import ContiguousCache
 from minillm.cache.kv_cache import NO_CACHE, KVCache, Positions
 from minillm.config.fields import Above, AtLeast, Between, Choice, Count, Positive, validate
-from minillm.layers.attention import Attention
 from minillm.layers.block import BLOCKS
-from minillm.layers.feedforward import ACTIVATIONS, MLP, SwiGLU
-from minillm.layers.moe import ExpertMLPs, ExpertSwiGLUs, MoE, NoSharedExpert, Router
+from minillm.layers.feedforward import ACTIVATIONS
 from minillm.layers.ngram_embedding import NgramEmbedding, NoNgramEmbedding
-from minillm.layers.norm import NORMS, NoNorm, RMSNorm
-from minillm.layers.positions import POSITIONS, NoPositions, PositionalEncoding, Sizes, positions_of
-from minillm.layers.value_embedding import NoValueEmbedding, ValueEmbedding
+from minillm.layers.norm import NORMS, NoNorm
+from minillm.layers.positions import POSITIONS, NoPositions, positions_of
+from minillm.layers.rotary_scaling import SCALINGS
 from minillm.models.cached_state import CachedState
+from minillm.models.decoder_parts import GATED, Scale, build_block, build_norm, build_orders, build_value_embedding
 from minillm.models.language_model import device_of
 
 OWN_LOGIT = 3.5  # e^3.5 = 33: among hundreds of tokens, the one just read starts a little more probable than others
@@ -33,15 +32,10 @@ EMBEDDINGS = ("embed.", "embed_positions.", "embed_ngrams.")  # prefixes of the 
 INTO_STREAM = ("to_out.weight", "down.weight")  # suffixes of the parameters that project into the residual stream
 
 
-class Gated(NamedTuple):
-    """The classes of a gated feed-forward."""
-
-    dense: type[nn.Module]
-    experts: type[nn.Module]  # E experts at once
-
-
-GATED = {"swiglu": Gated(SwiGLU, ExpertSwiGLUs)}
-
+SCALING = (  # keys that have an effect only with rotary_scaling
+    *("rotary_factor", "rotary_trained_length", "rotary_few_turns", "rotary_many_turns", "rotary_gain"),
+    "rotary_whole_pairs",
+)
 ROUTING = (  # keys that have an effect only with n_experts
     *("n_experts_per_token", "n_shared_experts", "capacity_factor"),
     *("balance_loss", "balance_rate", "router_z_loss"),
@@ -58,15 +52,26 @@ class DecoderConfig:
     n_heads: Positive = 4  # query heads of each attention
     n_kv_heads: Count = 0  # key and value heads, shared by groups of query heads; 0: as many as n_heads
     d_head: Count = 0  # width of a head; 0: d_model / n_heads
-    d_ff: Count = 0  # hidden width of the feed-forward, or of each expert; 0: 4 x d_model, or 8/3 x d_model for swiglu
+    d_ff: Count = 0  # hidden width of the feed-forward, or of each expert; 0: 4 x d_model, or 8/3 x d_model if gated
     context_length: Positive = 256  # maximum number of tokens of a text
     positions: Annotated[str, Choice(POSITIONS)] = "rotary"  # positional encoding
     rotary_base: Annotated[float, Above(1)] = 10000.0  # base of the rotary wavelengths: about the longest one / 2 pi
+    rotary_scaling: Annotated[str, Choice(SCALINGS)] = (
+        "none"  # change of the frequencies, for texts longer than trained
+    )
+    rotary_factor: Annotated[float, AtLeast(1)] = 1.0  # by how much longer the texts may be
+    rotary_trained_length: Count = 0  # tokens in a text of the original training, for yarn and llama3
+    rotary_few_turns: Annotated[float, Above(0)] = 1.0  # pairs with fewer turns in a trained text are slowed down
+    rotary_many_turns: Annotated[float, Above(0)] = 32.0  # pairs with more turns keep their frequency
+    rotary_gain: Annotated[float, AtLeast(0)] = 0.0  # factor of queries and keys in yarn; 0: 0.1 ln(factor) + 1
+    rotary_whole_pairs: bool = True  # whether the ramp of yarn begins and ends at whole pairs
     norm: Annotated[str, Choice(NORMS)] = "rmsnorm"  # normalization layer
-    norm_place: Annotated[str, Choice(BLOCKS)] = "pre"  # before each sublayer (and at the end), or after each addition
+    norm_place: Annotated[str, Choice(BLOCKS)] = (
+        "pre"  # before each sublayer (and at the end), after each addition, or both
+    )
     norm_eps: Annotated[float, Above(0)] = 1e-5  # added to the mean square
     qk_norm: bool = False  # RMSNorm of every query and key
-    feedforward: Annotated[str, Choice(ACTIVATIONS, GATED)] = "relu2"  # activation of the feed-forward, or swiglu
+    feedforward: Annotated[str, Choice(ACTIVATIONS, GATED)] = "relu2"  # activation of the feed-forward, or a gated one
     n_experts: Count = 0  # experts (feed-forwards) that a router chooses from for each token; 0: one feed-forward
     n_experts_per_token: Positive = 2  # experts that the router chooses for each token
     n_shared_experts: Count = 0  # width of an expert that all tokens share, in widths of one expert; 0: none
@@ -76,9 +81,14 @@ class DecoderConfig:
     balance_loss: Annotated[float, AtLeast(0)] = 0.01  # weight of the loss that balances the load of the experts
     balance_rate: Annotated[float, AtLeast(0)] = 0.0  # step of router biases that balance it without a loss; 0: none
     router_z_loss: Annotated[float, AtLeast(0)] = 0.001  # weight of the loss that keeps router logits small
-    bias: bool = False  # biases in linear layers and LayerNorm
+    bias: bool = False  # biases in linear layers, routers and LayerNorm
+    bias_qkv: bool = False  # biases of queries, keys and values
+    sinks: bool = False  # a learned number in the softmax of each head, which takes attention without a value
     window: Count = 0  # tokens that a query attends to, itself included; 0: all
+    global_every: Count = 0  # with a window: every n-th block attends to all tokens; 0: none
+    local_base: Annotated[float, AtLeast(0)] = 0.0  # rotary base of blocks with a window, unscaled; 0: as all blocks
     tied: bool = True  # share one weight between embedding and head
+    scale_embedding: bool = False  # multiply embeddings by the square root of d_model
     value_embeddings: bool = False  # add a second embedding of each token to the values of every attention
     ngram_rows: Count = 0  # rows of a table of embeddings for the last two and the last three tokens; 0: none
     dropout: Annotated[float, Between(0, 0.99)] = 0.0  # probability, for embeddings, attention weights and sublayers
@@ -95,16 +105,22 @@ class DecoderConfig:
                 f"model.d_model = {self.d_model}: expected a multiple of n_heads = {self.n_heads}; "
                 "change one of the two, or set d_head"
             )
-        if self.n_experts and self.bias:
+        self._refuse_without("n_experts", self.n_experts, ROUTING)
+        self._refuse_without("rotary_scaling", self.rotary_scaling != "none", SCALING)
+        self._refuse_without("window", self.window, ("global_every", "local_base"))
+        self._refuse_without("positions = rotary", self.positions == "rotary", ("rotary_scaling", "local_base"))
+        if self.rotary_scaling in ("yarn", "llama3") and not self.rotary_trained_length:
             raise ValueError(
-                "model.bias = true: expected false with n_experts, since experts have no biases; "
-                "leave one of the two out"
+                f"model.rotary_trained_length = 0: expected the tokens of a text of the original training beside "
+                f"rotary_scaling = {self.rotary_scaling}; set it"
             )
-        for name in ROUTING:
-            if not self.n_experts and getattr(self, name) != getattr(DecoderConfig, name):
+
+    def _refuse_without(self, needed: str, there: object, names: tuple[str, ...]) -> None:
+        """Raise ValueError for a key that is set although the one that it needs is not."""
+        for name in names:
+            if not there and getattr(self, name) != getattr(DecoderConfig, name):
                 raise ValueError(
-                    f"model.{name} = {getattr(self, name)}: expected only beside n_experts; "
-                    f"set n_experts, or leave {name} out"
+                    f"model.{name} = {getattr(self, name)}: expected only beside {needed}; set it, or leave {name} out"
                 )
 
     @property
@@ -134,13 +150,14 @@ class Decoder(nn.Module):
         self.config, self.vocab_size, self.context_length = c, vocab_size, c.context_length
         # first, so that a table too large for memory fails at once
         self.embed = nn.Embedding(vocab_size, c.d_model)
-        order = POSITIONS[c.positions](Sizes(c.context_length, c.d_model, c.n_heads, c.width_of_head, c.rotary_base))
-        self.embed_positions = order.embed
+        self.scale = Scale(c.d_model**0.5) if c.scale_embedding else nn.Identity()
+        orders = build_orders(c)
+        self.embed_positions = orders.of_all.embed
         self.embed_ngrams = NgramEmbedding(c.ngram_rows, c.d_model, vocab_size) if c.ngram_rows else NoNgramEmbedding()
         self.embed_values = build_value_embedding(c, vocab_size)
         self.dropout = nn.Dropout(c.dropout)
-        self.blocks = nn.ModuleList(build_block(c, order) for _ in range(c.n_layers))
-        self.norm = build_norm(c) if c.norm_place == "pre" else NoNorm(c.d_model)
+        self.blocks = nn.ModuleList(build_block(c, orders, number) for number in range(1, c.n_layers + 1))
+        self.norm = NoNorm(c.d_model) if c.norm_place == "post" else build_norm(c)
         self.head = nn.Linear(c.d_model, vocab_size, bias=False)
         self._initialize()
         if c.tied:
@@ -178,7 +195,7 @@ class Decoder(nn.Module):
         n_layers = len(self.blocks)
         ngrams = self.embed_ngrams(ids, positions, *caches[n_layers:])
         embedded = self.embed(ids) if vectors is None else vectors
-        x = self.dropout(embedded + self.embed_positions(positions.ids) + ngrams)  # (B, T, D)
+        x = self.dropout(self.scale(embedded) + self.embed_positions(positions.ids) + ngrams)  # (B, T, D)
         for block, cache, values in zip(self.blocks, caches[:n_layers], self.embed_values(ids), strict=True):
             x = block(x, positions, cache, values)
         return self.norm(x)
@@ -203,55 +220,5 @@ class Decoder(nn.Module):
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
         own_logit = c.init_embed * c.d_model  # logit of a token if the last hidden vector is its normalized embedding
-        if c.tied and own_logit > OWN_LOGIT and c.norm_place == "pre":
+        if c.tied and own_logit > OWN_LOGIT and c.norm_place == "pre" and c.norm != "offset-rmsnorm":
             nn.init.constant_(self.norm.weight, OWN_LOGIT / own_logit)
-
-
-def build_block(c: DecoderConfig, order: PositionalEncoding) -> nn.Module:
-    """One block: attention and feed-forward, each with its norm."""
-    parts = build_attention(c, order), build_feedforward(c), build_norm(c), build_norm(c)
-    return BLOCKS[c.norm_place](*parts, c.dropout)
-
-
-def build_norm(c: DecoderConfig) -> nn.Module:
-    """A norm of the residual stream."""
-    return NORMS[c.norm](c.d_model, c.norm_eps, c.bias)
-
-
-def build_attention(c: DecoderConfig, order: PositionalEncoding) -> Attention:
-    """Causal self-attention, with or without a window."""
-    qk_norm = partial(RMSNorm, eps=c.norm_eps) if c.qk_norm else NoNorm
-    how = {"bias": c.bias, "window": c.window, "qk_norm": qk_norm, "dropout": c.dropout}
-    how |= {"rotate": order.rotate, "score_bias": order.score_bias}
-    return Attention(c.d_model, c.n_heads, c.n_groups, c.width_of_head, **how)
-
-
-def build_feedforward(c: DecoderConfig) -> nn.Module:
-    """One feed-forward for all tokens, or a mixture of experts."""
-    return build_mixture(c) if c.n_experts else build_dense(c, c.hidden_width)
-
-
-def build_dense(c: DecoderConfig, d_ff: int) -> nn.Module:
-    """One feed-forward with d_ff hidden units."""
-    if c.feedforward in GATED:
-        return GATED[c.feedforward].dense(c.d_model, d_ff, c.bias)
-    return MLP(c.d_model, d_ff, ACTIVATIONS[c.feedforward], c.bias)
-
-
-def build_mixture(c: DecoderConfig) -> MoE:
-    """A router, its experts, and an expert that all tokens share."""
-    remedies = {"balance_loss": c.balance_loss, "z_loss": c.router_z_loss, "balance_rate": c.balance_rate}
-    router = Router(c.d_model, c.n_experts, c.n_experts_per_token, capacity_factor=c.capacity_factor, **remedies)
-    if c.feedforward in GATED:
-        experts = GATED[c.feedforward].experts(c.n_experts, c.d_model, c.hidden_width)
-    else:
-        experts = ExpertMLPs(c.n_experts, c.d_model, c.hidden_width, ACTIVATIONS[c.feedforward])
-    n_shared = c.n_shared_experts
-    return MoE(router, experts, build_dense(c, n_shared * c.hidden_width) if n_shared else NoSharedExpert())
-
-
-def build_value_embedding(c: DecoderConfig, vocab_size: int) -> nn.Module:
-    """A second embedding for the values of every layer, or none."""
-    if c.value_embeddings:
-        return ValueEmbedding(vocab_size, c.n_groups * c.width_of_head, c.n_layers)
-    return NoValueEmbedding(c.n_layers)

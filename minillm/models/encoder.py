@@ -4,11 +4,12 @@
 
 It cannot generate text from left to right, since each prediction uses the tokens after it. It is trained as a masked
 language model: some tokens are replaced by [MASK] and predicted from the tokens before and after them (see
-`datasets/masking.py`). The model adds the id of [MASK] after the tokenizer's last id, so no text contains it. Read
-before: `decoder`, which has the same parts, with causal=True.
+`datasets/masking.py`). Unless the vocabulary has one, the model adds the id of [MASK] after the tokenizer's last id, so
+no text contains it. Read before: `decoder`, which has the same parts, with causal=True.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -21,7 +22,7 @@ from minillm.layers.block import BLOCKS
 from minillm.layers.feedforward import ACTIVATIONS, MLP
 from minillm.layers.norm import LayerNorm, NoNorm
 from minillm.layers.positions import POSITIONS, PositionalEncoding, Sizes, positions_of
-from minillm.models.heads import MaskedHead, PooledHead
+from minillm.models.heads import MaskedHead, NoMaskedHead, PooledHead
 
 N_SEGMENTS = 2  # first and second text of a pair
 
@@ -46,6 +47,8 @@ class EncoderConfig:
     next_sentence: Count = (
         0  # weight of next-sentence prediction, in masked tokens that one answer counts for; 0: masked tokens only
     )
+    masked_head: bool = True  # predicts the token at each place; false: hidden vectors only
+    mask_id: Count = 0  # id of [MASK], if it is in the tokenizer's vocabulary; 0: one more id, after the last
     dropout: Annotated[float, Between(0, 0.99)] = (
         0.0  # probability, for embeddings, attention weights, sublayer outputs and pooled vectors
     )
@@ -76,7 +79,7 @@ class Encoder(nn.Module):
         super().__init__()
         c = config
         self.config, self.context_length = c, c.context_length
-        self.mask_id, self.vocab_size = vocab_size, vocab_size + 1
+        self.mask_id, self.vocab_size = (c.mask_id, vocab_size) if c.mask_id else (vocab_size, vocab_size + 1)
         activation = ACTIVATIONS[c.feedforward]
         self.embed = nn.Embedding(self.vocab_size, c.d_model)
         order = POSITIONS[c.positions](Sizes(c.context_length, c.d_model, c.n_heads, c.d_model // c.n_heads))
@@ -84,9 +87,9 @@ class Encoder(nn.Module):
         self.embed_segments = nn.Embedding(N_SEGMENTS, c.d_model)
         self.embed_norm, self.dropout = build_norm(c), nn.Dropout(c.dropout)
         self.blocks = nn.ModuleList(build_block(c, order) for _ in range(c.n_layers))
-        self.norm = build_norm(c) if c.norm_place == "pre" else NoNorm(c.d_model)
+        self.norm = NoNorm(c.d_model) if c.norm_place == "post" else build_norm(c)
         gain = c.init_std / c.init_embed if c.init_embed > c.init_std else 1.0
-        self.head = MaskedHead(self.embed, activation, c.norm_eps, gain)
+        self.head = MaskedHead(self.embed, activation, c.norm_eps, gain) if c.masked_head else NoMaskedHead()
         self._initialize()
         self.follows = PooledHead(c.d_model, 2, c.dropout, c.init_std) if c.next_sentence else None
 
@@ -120,7 +123,7 @@ def build_block(c: EncoderConfig, order: PositionalEncoding) -> nn.Module:
     how = {"causal": False, "bias": True, "dropout": c.dropout, "rotate": order.rotate, "score_bias": order.score_bias}
     attention = Attention(c.d_model, c.n_heads, c.n_heads, c.d_model // c.n_heads, **how)
     feedforward = MLP(c.d_model, c.d_ff or 4 * c.d_model, ACTIVATIONS[c.feedforward], bias=True)
-    return BLOCKS[c.norm_place](attention, feedforward, build_norm(c), build_norm(c), c.dropout)
+    return BLOCKS[c.norm_place](attention, feedforward, partial(build_norm, c), c.dropout)
 
 
 def build_norm(c: EncoderConfig) -> LayerNorm:

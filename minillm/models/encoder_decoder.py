@@ -235,8 +235,8 @@ class EncoderDecoder(nn.Module):
 
 def build_block(c: EncoderDecoderConfig) -> nn.Module:
     """One block of the encoder."""
-    parts = build_attention(c, causal=False), build_feedforward(c), build_norm(c), build_norm(c)
-    return BLOCKS[c.norm_place](*parts, c.dropout)
+    parts = build_attention(c, causal=False), build_feedforward(c)
+    return BLOCKS[c.norm_place](*parts, partial(build_norm, c), c.dropout)
 
 
 def build_cross_block(c: EncoderDecoderConfig) -> nn.Module:

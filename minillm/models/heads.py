@@ -34,6 +34,16 @@ class MaskedHead(nn.Module):
         return F.linear(self.norm(self.activation(self.dense(x))), self.embed.weight, self.bias)
 
 
+class NoMaskedHead(nn.Module):
+    """Stands in for a masked head where there is none; raises ValueError."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise ValueError(
+            "model.masked_head = false: expected no prediction of tokens, only hidden vectors; "
+            "use sentence vectors, or a model with a masked head"
+        )
+
+
 class PooledHead(nn.Module):
     """Classification head: vectors (B, T, D) of tokens (B, T) -> logits (B, C) of C classes."""
 

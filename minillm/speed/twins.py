@@ -12,16 +12,17 @@ from torch import nn
 
 from minillm.layers import attention
 from minillm.layers.attention import Attention, attend
-from minillm.layers.block import PostNormBlock, PreNormBlock
-from minillm.layers.feedforward import MLP, SwiGLU, relu2
+from minillm.layers.block import DoubleNormBlock, PostNormBlock, PreNormBlock
+from minillm.layers.feedforward import MLP, GeGLU, SwiGLU, relu2
 from minillm.layers.masks import visible
 from minillm.layers.moe import ExpertMLPs, ExpertSwiGLUs, MoE, NoSharedExpert, StackedLinear
 from minillm.layers.ngram_embedding import NgramEmbedding, NoNgramEmbedding, token_before
-from minillm.layers.norm import LayerNorm, RMSNorm
+from minillm.layers.norm import LayerNorm, OffsetRMSNorm, RMSNorm
 from minillm.layers.positions import LearnedPositions, NoPositions, Rotary, SinusoidalPositions, positions_of
 from minillm.layers.recurrent import GRU, LSTM, Elman, Recurrent
 from minillm.layers.value_embedding import NoValueEmbedding, ValueEmbedding
 from minillm.models.decoder import Decoder
+from minillm.models.decoder_parts import Scale
 from minillm.models.encoder import Encoder
 from minillm.models.encoder_decoder import EncoderDecoder, PostNormCrossBlock, PreNormCrossBlock
 from minillm.models.heads import Classifier, MaskedHead, PooledHead
@@ -49,7 +50,10 @@ LEAN = {  # class with low overhead -> its methods that run in the accelerated t
     Classifier: ("forward",),
     MaskedHead: ("forward",),
     PooledHead: ("forward", "pool"),
-    **dict.fromkeys((PreNormBlock, PostNormBlock, PreNormCrossBlock, PostNormCrossBlock), ("forward",)),
+    **dict.fromkeys(
+        (PreNormBlock, PostNormBlock, DoubleNormBlock, PreNormCrossBlock, PostNormCrossBlock), ("forward",)
+    ),
+    **dict.fromkeys((nn.Identity, Scale, OffsetRMSNorm, GeGLU), ("forward",)),
     **dict.fromkeys((MLP, SwiGLU, ExpertMLPs, ExpertSwiGLUs, NoSharedExpert, LayerNorm), ("forward",)),
     **dict.fromkeys((LearnedPositions, SinusoidalPositions, NoPositions, NoNgramEmbedding), ("forward",)),
     **dict.fromkeys((ValueEmbedding, NoValueEmbedding, nn.Linear, nn.Embedding), ("forward",)),

@@ -40,7 +40,7 @@ KNOWN = (
     NoPositions,
     ValueEmbedding,
 )
-KNOWN += (NoValueEmbedding, NoNgramEmbedding, nn.Embedding, nn.Dropout, nn.ModuleList)
+KNOWN += (NoValueEmbedding, NoNgramEmbedding, nn.Embedding, nn.Dropout, nn.Identity, nn.ModuleList)
 POSITIONS = ("rotary", "learned", "sinusoidal", "none")
 
 
@@ -165,8 +165,8 @@ def _turns(
         return (lambda q: q), (lambda dq: dq)
     half = layer.d_head // 2
     at = positions.clamp(min=0)[:, None]  # (B, 1, T)
-    cos = layer.rotate.cos[:, :half].to(x)[at]  # (B, 1, T, K / 2)
-    sin = layer.rotate.sin[:, half:].to(x)[at]
+    cos, sin = layer.rotate.tables(x.device, x.dtype)
+    cos, sin = cos[:, :half][at], sin[:, half:][at]  # (B, 1, T, K / 2)
     return partial(rotate, cos=cos, sin=sin), partial(rotate_backward, cos=cos, sin=sin)
 
 

@@ -220,7 +220,8 @@ def test_cross_attention_is_that_of_the_lesson_in_values_and_gradients():
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"causal": False}, {"window": 3}, {"rotate": Rotary(6, 99)}, {"score_bias": Alibi(H)}]
+    "options",
+    [{}, {"causal": False}, {"window": 3}, {"rotate": Rotary(6, 99)}, {"score_bias": Alibi(H)}, {"sinks": True}],
 )
 def test_one_line_of_attention_needs_neither_positions_nor_a_cache(options):
     attention, x = Attention(13, H, 2, 6, **options).double(), torch.randn(3, 7, 13, dtype=torch.float64)
@@ -228,8 +229,9 @@ def test_one_line_of_attention_needs_neither_positions_nor_a_cache(options):
     assert_equal(out, attention(x, Positions(places, dense=True), NO_CACHE))
     q, k, v = (to(x).unflatten(2, (-1, 6)).transpose(1, 2) for to in (attention.to_q, attention.to_k, attention.to_v))
     view = KVView(attention.rotate(k, places), v, places[:, None], dense=True)
-    how = attention.causal, attention.window, attention.score_bias
-    expected = attend_plainly(attention.rotate(q, places), view, places, *how)
+    how = {"bias": attention.score_bias, "softmax": attention.softmax}
+    q = attention.rotate(q, places)
+    expected = attend_plainly(q, view, places, attention.causal, attention.window, **how)
     assert_equal(out, attention.to_out(expected.transpose(1, 2).flatten(2)))
 
 

@@ -1,5 +1,7 @@
 """Blocks against those of the lesson and against torch's encoder layer, with the same weights."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -68,7 +70,7 @@ def test_a_block_is_torchs_encoder_layer(kind, norm_first, causal):
 
 
 def test_in_a_pre_norm_block_sublayers_that_say_nothing_leave_the_stream_alone():
-    block = PreNormBlock(Attention(D, H, H, 5), MLP(D, F, ACTIVATIONS["relu"]), LayerNorm(D), LayerNorm(D))
+    block = PreNormBlock(Attention(D, H, H, 5), MLP(D, F, ACTIVATIONS["relu"]), partial(LayerNorm, D))
     nn.init.zeros_(block.attention.to_out.weight)
     nn.init.zeros_(block.feedforward.down.weight)
     x = torch.randn(2, 7, D)

@@ -98,7 +98,7 @@ def set_an_attribute(model: nn.Module) -> None:
 
 
 def turn_otherwise(model: nn.Module) -> None:
-    model.blocks[0].attention.rotate.sin = -model.blocks[0].attention.rotate.sin
+    model.blocks[0].attention.rotate.frequencies = -model.blocks[0].attention.rotate.frequencies
     model.blocks[0].attention.rotate.at = {}
 
 

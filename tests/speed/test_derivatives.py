@@ -57,7 +57,8 @@ def of_squared_relu() -> Results:
 def of_turns() -> Results:
     x, dy, positions = randn(2, 3, 5, 6), randn(2, 3, 5, 6), torch.randint(20, (2, 5))
     plain = Rotary(6, 20)
-    cos, sin = plain.cos[positions][:, None, :, :3], plain.sin[positions][:, None, :, 3:]
+    cos, sin = (table[positions][:, None] for table in plain.tables(torch.device("cpu"), torch.float64))
+    cos, sin = cos[..., :3], sin[..., 3:]
     return derived(FastRotary(plain)(x, positions), dy, x), [rotate(x, cos, sin), rotate_backward(dy, cos, sin)]
 
 

@@ -199,7 +199,6 @@ def test_load_metrics_tell_even_from_uneven():
     ("changes", "sentence"),
     [
         ({"n_experts": 3, "n_experts_per_token": 4}, r"n_experts_per_token = 4: expected at most n_experts = 3"),
-        ({"n_experts": 3, "bias": True}, r"model\.bias = true: expected false with n_experts"),
         ({"n_shared_experts": 1}, r"model\.n_shared_experts = 1: expected only beside n_experts"),
         ({"n_experts_per_token": 1}, r"model\.n_experts_per_token = 1: expected only beside n_experts"),
     ],

@@ -1,0 +1,319 @@
+"""Families of foreign decoders: how each config and each weight of theirs corresponds to our `DecoderConfig`.
+
+    gpt2       Radford et al. 2019
+    llama      Llama 2 and 3, SmolLM: Touvron et al. 2023; Dubey et al. 2024
+    mistral    with a window: Jiang et al. 2023
+    mixtral    with experts: Jiang et al. 2024
+    qwen2      with biases of queries, keys and values: Qwen Team 2024
+    qwen3      with norms of queries and keys; qwen3_moe also has experts: Qwen Team 2025
+    gemma3     windows in most blocks, norms before and after each sublayer: Gemma Team 2025
+    gpt_oss    sinks, windows in every second block, experts with biases: OpenAI 2025
+
+`read` and `write` are inverse to each other: a config of ours can be exported to a family if reading what was written
+gives the same config. Read before: `foreign_config`; next: `family_rules`.
+"""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any, NamedTuple
+
+from minillm.interop.family_rules import (
+    gemma3_rules,
+    gpt2_rules,
+    gpt_oss_rules,
+    llama_rules,
+    mixtral_rules,
+    qwen3_moe_rules,
+)
+from minillm.interop.foreign_config import ForeignConfig
+from minillm.interop.rotary_keys import read_parameters, read_rotary, write_parameters
+from minillm.interop.rules import Rule
+from minillm.models.decoder import DecoderConfig
+
+GATES = {"silu": "swiglu", "swish": "swiglu"}  # hidden_act of gated feed-forwards
+ACTIVATION = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "gelu": "gelu-erf", "relu": "relu"}
+BALANCE = "router_aux_loss_coef"
+# keys of ours that matter only in training, which a foreign config does not state
+TRAINING = ("dropout", "init_std", "init_embed", "init_out", "balance_loss", "balance_rate", "router_z_loss")
+TRAINING += ("capacity_factor",)
+
+
+class Family(NamedTuple):
+    """One kind of foreign decoder."""
+
+    architecture: str  # name of its class in transformers
+    read: Callable[[ForeignConfig], DecoderConfig]
+    write: Callable[[DecoderConfig], dict[str, Any]]
+    rules: Callable[[DecoderConfig], list[Rule]]
+
+
+def read_llama_like(
+    f: ForeignConfig, *, eps: float = 1e-6, base: float = 10000.0, d_head: int = 0, tied: bool = False, **keys: Any
+) -> DecoderConfig:
+    """A config of the family of Llama, with further keys of ours; the others are the defaults of the foreign class."""
+    d_model, n_heads = f.number("hidden_size"), f.number("num_attention_heads")
+    rotary = keys.pop("rotary", None) or read_rotary(f, base)
+    width = f.take("head_dim", d_head or None) or d_model // n_heads
+    shape = {"d_model": d_model, "n_heads": n_heads, "d_head": width}
+    shape["n_kv_heads"] = f.take("num_key_value_heads", None) or n_heads
+    shape["d_ff"] = keys.pop("d_ff", None) or f.number("intermediate_size")
+    shape["n_layers"] = f.number("num_hidden_layers")
+    shape["context_length"] = f.number("max_position_embeddings")
+    if "feedforward" not in keys:
+        keys["feedforward"] = f.choose("hidden_act", GATES, "silu")
+    tied = f.expect("tie_word_embeddings", True, False, default=tied)
+    return DecoderConfig(**shape, norm_eps=f.take("rms_norm_eps", eps), tied=tied, **rotary, **keys)
+
+
+def read_llama(f: ForeignConfig) -> DecoderConfig:
+    bias = f.expect("attention_bias", True, False, default=False)
+    f.expect("mlp_bias", bias, default=False)
+    return read_llama_like(f, bias=bias)
+
+
+def read_mistral(f: ForeignConfig) -> DecoderConfig:
+    return read_llama_like(f, window=f.take("sliding_window", 4096) or 0)
+
+
+def read_qwen2(f: ForeignConfig) -> DecoderConfig:
+    return read_llama_like(f, bias_qkv=True, **no_windows(f))
+
+
+def read_qwen3(f: ForeignConfig) -> DecoderConfig:
+    f.expect("attention_bias", False, default=False)
+    return read_llama_like(f, d_head=128, qk_norm=True, **no_windows(f))
+
+
+def read_mixtral(f: ForeignConfig) -> DecoderConfig:
+    window = f.take("sliding_window", None) or 0
+    return read_llama_like(f, eps=1e-5, base=1e6, window=window, **read_experts(f, 8, 2))
+
+
+def read_qwen3_moe(f: ForeignConfig) -> DecoderConfig:
+    f.expect("attention_bias", False, default=False)
+    f.expect("decoder_sparse_step", 1, default=1)
+    f.expect("mlp_only_layers", None, [], default=None)
+    f.expect("norm_topk_prob", True, default=False)
+    f.take("intermediate_size", 6144)  # of blocks without experts, and there are none
+    keys = {"qk_norm": True, "d_ff": f.number("moe_intermediate_size", 768)}
+    return read_llama_like(f, **keys, **no_windows(f), **read_experts(f, 128, 8))
+
+
+def read_gemma3(f: ForeignConfig) -> DecoderConfig:
+    width = f.number("head_dim", 256)
+    f.expect("query_pre_attn_scalar", width, default=256)
+    f.expect("attention_bias", False, default=False)
+    f.expect("final_logit_softcapping", None, default=None)
+    f.expect("attn_logit_softcapping", None, default=None)
+    f.expect("use_bidirectional_attention", False, default=False)
+    f.expect("hidden_activation", "gelu_pytorch_tanh", default="gelu_pytorch_tanh")
+    parameters = f.take("rope_parameters", None) or {}
+    if set(parameters) == {"full_attention", "sliding_attention"}:
+        rotary = read_parameters(parameters["full_attention"], f"{f.name}: full_attention", 1e6)
+        near = read_parameters(parameters["sliding_attention"], f"{f.name}: sliding_attention", 1e4)
+        if set(near) != {"rotary_base"}:
+            raise ValueError(f"{f.name}: sliding_attention = {near}: expected no rotary scaling; take another model")
+        local_base = near["rotary_base"]
+    else:
+        rotary, local_base = read_rotary(f, 1e6), f.take("rope_local_base_freq", 1e4)
+    windows = read_windows(f, 4096, every=f.take("sliding_window_pattern", 6))
+    keys = {"norm": "offset-rmsnorm", "norm_place": "both", "feedforward": "geglu", "scale_embedding": True}
+    keys |= {"qk_norm": True, "rotary": rotary, "local_base": local_base if windows["window"] else 0.0}
+    return read_llama_like(f, tied=True, **keys, **windows)
+
+
+def read_gpt_oss(f: ForeignConfig) -> DecoderConfig:
+    f.expect("attention_bias", True, default=True)
+    f.expect("hidden_act", "silu", default="silu")
+    f.expect("swiglu_alpha", 1.702, default=1.702)
+    f.expect("swiglu_limit", 7.0, default=7.0)
+    f.take("experts_per_token", None)  # the same as num_experts_per_tok, in some files
+    f.expect("quantization_config", None, default=None)
+    keys = {"bias": True, "sinks": True, "feedforward": "clamped-swiglu"}
+    keys |= read_windows(f, 128, every=2) | read_experts(f, 128, 4)
+    return read_llama_like(f, eps=1e-5, base=150000.0, d_head=64, **keys)
+
+
+def read_gpt2(f: ForeignConfig) -> DecoderConfig:
+    d_model = f.number("n_embd", 768)
+    f.expect("scale_attn_weights", True, default=True)
+    f.expect("scale_attn_by_inverse_layer_idx", False, default=False)
+    f.expect("add_cross_attention", False, default=False)
+    return DecoderConfig(
+        n_layers=f.number("n_layer", 12),
+        d_model=d_model,
+        n_heads=f.number("n_head", 12),
+        d_ff=f.take("n_inner", None) or 4 * d_model,
+        context_length=f.number("n_positions", 1024),
+        positions="learned",
+        norm="layernorm",
+        norm_eps=f.take("layer_norm_epsilon", 1e-5),
+        feedforward=f.choose("activation_function", ACTIVATION, "gelu_new"),
+        bias=True,
+        tied=f.expect("tie_word_embeddings", True, False, default=True),
+    )
+
+
+def no_windows(f: ForeignConfig) -> dict[str, Any]:
+    """Take the keys of Qwen's windows, which its published models do not use."""
+    f.expect("use_sliding_window", False, default=False)
+    f.take("sliding_window", None)
+    f.take("max_window_layers", None)
+    kinds = f.take("layer_types", None) or ["full_attention"]
+    if set(kinds) != {"full_attention"}:
+        raise ValueError(f"{f.name}: layer_types = {kinds}: expected full_attention only; take another model")
+    return {}
+
+
+def read_windows(f: ForeignConfig, usual: int, every: int) -> dict[str, int]:
+    """`window` and `global_every` from layer_types; without it, every `every`-th block attends to all."""
+    window, n_layers = f.take("sliding_window", usual), f.number("num_hidden_layers")
+    kinds = f.take("layer_types", None)
+    whole = [i for i in range(1, n_layers + 1) if i % every == 0]
+    if kinds is not None:
+        whole = [i for i, kind in enumerate(kinds, 1) if kind == "full_attention"]
+    if len(whole) == n_layers or not window:
+        return {"window": 0}
+    every = whole[0] if whole else 0
+    known = kinds is None or (len(kinds) == n_layers and set(kinds) <= {"full_attention", "sliding_attention"})
+    if not known or whole != [i for i in range(1, n_layers + 1) if every and i % every == 0]:
+        raise ValueError(f"{f.name}: layer_types = {kinds}: expected full attention in every n-th of {n_layers} blocks")
+    return {"window": window, "global_every": every}
+
+
+def read_experts(f: ForeignConfig, n_experts: int, k: int) -> dict[str, Any]:
+    """Keys of ours for a mixture of experts; some files say num_experts, others num_local_experts."""
+    found = f.take("num_experts", None) or f.number("num_local_experts", n_experts)
+    f.take("num_local_experts", found)
+    k = f.number("num_experts_per_tok", k)
+    if k < 2:
+        raise ValueError(f"{f.name}: num_experts_per_tok = {k}: expected at least 2, since one expert weighs 1 there")
+    return {"n_experts": found, "n_experts_per_token": k}
+
+
+def write_llama_like(c: DecoderConfig) -> dict[str, Any]:
+    """The keys that all families of Llama share."""
+    return {
+        "hidden_size": c.d_model,
+        "intermediate_size": c.hidden_width,
+        "num_hidden_layers": c.n_layers,
+        "num_attention_heads": c.n_heads,
+        "num_key_value_heads": c.n_groups,
+        "head_dim": c.width_of_head,
+        "max_position_embeddings": c.context_length,
+        "rms_norm_eps": c.norm_eps,
+        "hidden_act": "silu",
+        "tie_word_embeddings": c.tied,
+        "rope_parameters": write_parameters(c),
+    }
+
+
+def write_llama(c: DecoderConfig) -> dict[str, Any]:
+    return write_llama_like(c) | {"attention_bias": c.bias, "mlp_bias": c.bias}
+
+
+def write_mistral(c: DecoderConfig) -> dict[str, Any]:
+    return write_llama_like(c) | {"sliding_window": c.window or None}
+
+
+def write_qwen(c: DecoderConfig) -> dict[str, Any]:
+    kinds = ["full_attention"] * c.n_layers
+    return write_llama_like(c) | {"use_sliding_window": False, "sliding_window": None, "layer_types": kinds}
+
+
+def write_experts(c: DecoderConfig) -> dict[str, Any]:
+    """The keys of a mixture of experts."""
+    return {"num_local_experts": c.n_experts, "num_experts_per_tok": c.n_experts_per_token, BALANCE: c.balance_loss}
+
+
+def write_mixtral(c: DecoderConfig) -> dict[str, Any]:
+    return write_mistral(c) | write_experts(c)
+
+
+def write_qwen3_moe(c: DecoderConfig) -> dict[str, Any]:
+    keys = {"moe_intermediate_size": c.hidden_width, "norm_topk_prob": True, "decoder_sparse_step": 1}
+    keys |= {"use_sliding_window": False, "sliding_window": None, "mlp_only_layers": []}
+    return write_llama_like(c) | write_experts(c) | keys | {"num_experts": c.n_experts}
+
+
+def write_windows(c: DecoderConfig) -> dict[str, Any]:
+    """The window, and the kind of attention of each block."""
+
+    def whole(i: int) -> bool:
+        return not c.window or (c.global_every > 0 and i % c.global_every == 0)
+
+    kinds = ["full_attention" if whole(i) else "sliding_attention" for i in range(1, c.n_layers + 1)]
+    return {"sliding_window": c.window or 128, "layer_types": kinds}
+
+
+def write_gemma3(c: DecoderConfig) -> dict[str, Any]:
+    near = {"rope_type": "default", "rope_theta": c.local_base or c.rotary_base}
+    keys = {"query_pre_attn_scalar": c.width_of_head, "hidden_activation": "gelu_pytorch_tanh"}
+    keys |= write_windows(c) | {"rope_parameters": {"full_attention": write_parameters(c), "sliding_attention": near}}
+    keys = write_llama_like(c) | keys
+    del keys["hidden_act"]
+    return keys
+
+
+def write_gpt_oss(c: DecoderConfig) -> dict[str, Any]:
+    return write_llama_like(c) | write_windows(c) | write_experts(c) | {"attention_bias": True}
+
+
+def write_gpt2(c: DecoderConfig) -> dict[str, Any]:
+    names = {ours: theirs for theirs, ours in reversed(ACTIVATION.items())}
+    if c.feedforward not in names:
+        raise ValueError(f"model.feedforward = {c.feedforward}: expected {' or '.join(names)} to be exported")
+    return {
+        "n_layer": c.n_layers,
+        "n_embd": c.d_model,
+        "n_head": c.n_heads,
+        "n_inner": c.hidden_width,
+        "n_positions": c.context_length,
+        "layer_norm_epsilon": c.norm_eps,
+        "activation_function": names[c.feedforward],
+        "tie_word_embeddings": c.tied,
+    }
+
+
+FAMILIES: dict[str, Family] = {  # model_type in config.json -> family; the first that can express a config is exported
+    "llama": Family("LlamaForCausalLM", read_llama, write_llama, llama_rules),
+    "mistral": Family("MistralForCausalLM", read_mistral, write_mistral, llama_rules),
+    "qwen2": Family("Qwen2ForCausalLM", read_qwen2, write_qwen, llama_rules),
+    "qwen3": Family("Qwen3ForCausalLM", read_qwen3, write_qwen, llama_rules),
+    "mixtral": Family("MixtralForCausalLM", read_mixtral, write_mixtral, mixtral_rules),
+    "qwen3_moe": Family("Qwen3MoeForCausalLM", read_qwen3_moe, write_qwen3_moe, qwen3_moe_rules),
+    "gemma3_text": Family("Gemma3ForCausalLM", read_gemma3, write_gemma3, gemma3_rules),
+    "gpt_oss": Family("GptOssForCausalLM", read_gpt_oss, write_gpt_oss, gpt_oss_rules),
+    "gpt2": Family("GPT2LMHeadModel", read_gpt2, write_gpt2, gpt2_rules),
+}
+
+
+def resolved(c: DecoderConfig) -> DecoderConfig:
+    """A config with each default of a size replaced by the size, and each key of training by its default."""
+    usual = {field.name: getattr(DecoderConfig, field.name) for field in fields(c) if field.name in TRAINING}
+    return replace(c, n_kv_heads=c.n_groups, d_head=c.width_of_head, d_ff=c.hidden_width, **usual)
+
+
+def differing(name: str, c: DecoderConfig) -> list[str]:
+    """The keys of a config that a family cannot express; "kind" if it can express nothing of it."""
+    try:
+        written = FAMILIES[name].write(c)
+        f = ForeignConfig(written, name)
+        read = FAMILIES[name].read(f)
+        f.finish()
+    except ValueError:
+        return ["kind", *(field.name for field in fields(c))]
+    ours, theirs = resolved(c), resolved(read)
+    return [field.name for field in fields(c) if getattr(ours, field.name) != getattr(theirs, field.name)]
+
+
+def family_for(c: DecoderConfig) -> str:
+    """The model_type of the family that can express a config. Raises ValueError that names the keys in the way."""
+    missing = {name: differing(name, c) for name in FAMILIES}
+    nearest = min(missing, key=lambda name: len(missing[name]))
+    if missing[nearest]:
+        keys = ", ".join(f"model.{key} = {getattr(c, key)}" for key in missing[nearest])
+        raise ValueError(
+            f"{keys}: expected a model that other libraries can express, nearest is {nearest}; train another"
+        )
+    return nearest
