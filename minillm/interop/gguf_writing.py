@@ -15,7 +15,7 @@ from torch import Tensor
 
 from minillm.interop.extra import extra
 from minillm.interop.gguf_file import MAX_DIMS, PLAIN
-from minillm.interop.tensors import without_ties
+from minillm.interop.tensors import refuse_non_finite, without_ties
 from minillm.system.atomic import replacing
 
 ARCHITECTURE = "general.architecture"
@@ -61,8 +61,9 @@ def _typed(gguf: Any, name: str, value: Any) -> tuple[Any, ...]:
     items = list(value) if many else [value]
     kinds = {_kind(item, "INT32" if many else "UINT32") for item in items}
     if len(kinds) != 1 or None in kinds:
+        found = " ".join(str(value).split())[:80]
         raise ValueError(
-            f"{name} = {str(value)[:80]}: expected true, false, text, a number that uint32 or float32 can hold, "
+            f"{name} = {found}: expected true, false, text, a number that uint32 or float32 can hold, "
             "or a list of some of one type; give a NumPy number or array for other types"
         )
     kind = gguf.GGUFValueType[kinds.pop()]
@@ -77,7 +78,7 @@ def _kind(item: Any, of_int: str) -> str | None:
     if type(item) is int:
         return of_int if np.iinfo(of_int.lower()).min <= item <= np.iinfo(of_int.lower()).max else None
     if type(item) is float:
-        return "FLOAT32" if not math.isfinite(item) or abs(item) <= np.finfo("float32").max else None
+        return "FLOAT32" if not math.isfinite(item) or abs(item) <= torch.finfo(torch.float32).max else None
     return {bool: "BOOL", str: "STRING"}.get(type(item))
 
 
@@ -89,9 +90,7 @@ def _refuse(name: str, x: Tensor, quantized: bool) -> None:
             f"1 to {MAX_DIMS} dimensions and some numbers; cast or reshape it"
         )
     if quantized and x.shape[-1] % 32:
-        raise ValueError(
-            f"tensor {name!r} of width {x.shape[-1]}: expected a multiple of 32 for Q8_0; write it as it is"
-        )
+        raise ValueError(f"tensor {name!r} of width {x.shape[-1]}: expected a multiple of 32; leave it out of q8_0")
     refuse_non_finite(f"tensor {name!r}", x)
 
 

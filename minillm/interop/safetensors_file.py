@@ -7,6 +7,7 @@ here is the index, whose names must stay in its folder and agree with the shards
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from minillm.interop.extra import extra
-from minillm.interop.tensors import Tensors, without_ties
+from minillm.interop.tensors import Tensors, refuse_non_finite, without_ties
 from minillm.system.atomic import replacing
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -34,6 +35,8 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+SHARD = re.compile(r"[^/\\:\0]{1,200}\.safetensors")  # a file of the same folder, on any system
+MAX_DIMS = 8
 MAX_INDEX = 2**25  # bytes; the index of 100,000 tensors has a third of that
 AGAIN = "take another copy of the file"
 
@@ -55,10 +58,15 @@ class SafeTensors(Tensors):
         if name in self.shard_of:
             other = self.shard_of[name].name
             raise ValueError(f"{shard}: tensor {name!r}: expected it in one shard, found it in {other} too; {AGAIN}")
-        dtype = header.get_dtype()
+        dtype, shape = header.get_dtype(), tuple(header.get_shape())
         if dtype not in DTYPES:
             raise ValueError(f"{shard}: tensor {name!r} of {dtype}: expected {', '.join(DTYPES)}; convert it")
-        self.shapes[name], self.dtypes[name], self.shard_of[name] = tuple(header.get_shape()), DTYPES[dtype], shard
+        if len(shape) > MAX_DIMS or 0 in shape:
+            found = f"{len(shape)} dimensions, {shape.count(0)} of them 0"
+            raise ValueError(
+                f"{shard}: tensor {name!r} of {found}: expected at most {MAX_DIMS}, none of them 0; {AGAIN}"
+            )
+        self.shapes[name], self.dtypes[name], self.shard_of[name] = shape, DTYPES[dtype], shard
 
     def load(self, name: str) -> Tensor:
         return self._opened[self.shard_of[name]].get_tensor(name)
@@ -100,7 +108,7 @@ def _open_sharded(folder: Path) -> SafeTensors:
     shard_of = _read_index(index)
     missing = sorted({name for name in shard_of.values() if not (folder / name).is_file()})
     if missing:
-        raise ValueError(f"{folder / missing[0]}: expected a shard named in {INDEX}, found none; download it too")
+        raise ValueError(f"{folder}: expected the shard {missing[0]!r} that {INDEX} names, found none; download it too")
     opened = SafeTensors(folder, [folder / name for name in sorted(set(shard_of.values()))])
     for name in {**shard_of, **opened.shard_of}:
         said, found = shard_of.get(name), opened.shard_of[name].name if name in opened else None
@@ -120,14 +128,14 @@ def _read_index(index: Path) -> dict[str, str]:
     try:
         contents = json.loads(index.read_bytes(), object_pairs_hook=_refuse_repeated)
     except (ValueError, RecursionError) as e:
-        raise ValueError(f"{index}: expected JSON without repeated names ({str(e)[:80]}); {AGAIN}") from e
+        raise ValueError(f"{index}: expected JSON without repeated names ({_line(e)}); {AGAIN}") from e
     shard_of = contents.get("weight_map") if isinstance(contents, dict) else None
     if not isinstance(shard_of, dict) or not shard_of:
         raise ValueError(f'{index}: expected "weight_map" with the shard of each tensor, found none; {AGAIN}')
     for name, shard in shard_of.items():
-        if not isinstance(shard, str) or not shard.endswith(".safetensors") or set(shard) & set("/\\:\0"):
+        if not isinstance(shard, str) or not SHARD.fullmatch(shard):
             raise ValueError(
-                f"{index}: shard {shard!r} of tensor {name!r}: expected the name of a .safetensors file "
+                f"{index}: shard {str(shard)[:80]!r} of tensor {name[:80]!r}: expected the name of a .safetensors file "
                 f"in the same folder; {AGAIN}"
             )
     return shard_of
@@ -149,4 +157,9 @@ def _open(path: Path) -> Any:
     try:
         return package.safe_open(path, framework="pt")
     except package.SafetensorError as e:
-        raise ValueError(f"{path}: expected a file of safetensors, found a damaged or other one ({e}); {AGAIN}") from e
+        raise ValueError(f"{path}: expected a file of safetensors, found another ({_line(e)}); {AGAIN}") from e
+
+
+def _line(e: Exception) -> str:
+    """An error as a part of a sentence."""
+    return " ".join(str(e).split())[:120]
