@@ -25,8 +25,6 @@ from torch import Tensor
 from minillm.cache.nibbles import pack_nibbles
 from minillm.quantization.int4 import Int4
 
-GROUP = 32  # weights that share a scale and a minimum, in each format of four bits
-
 
 class Blocks(NamedTuple):
     """A block format: weights in a block, its bytes, and the function that restores them."""
@@ -47,12 +45,6 @@ def _halves(packed: Tensor) -> Tensor:
     ggml pairs weights that are half a block apart, because one vector instruction then takes half a block.
     """
     return torch.cat([packed & 15, packed >> 4], dim=-1)
-
-
-def _bits(packed: Tensor, n: int) -> Tensor:
-    """Numbers of n bits from bytes, first the lowest bits of all bytes, then the next: (..., m) -> (..., 8 m / n)."""
-    shifts = torch.arange(0, 8, n, dtype=torch.uint8)
-    return (packed[..., None, :] >> shifts[:, None] & (1 << n) - 1).flatten(-2)
 
 
 class Groups(NamedTuple):
@@ -101,8 +93,9 @@ def _q8_0(blocks: Tensor) -> Tensor:
 def _q6_k(blocks: Tensor) -> Tensor:
     """Each half of a block has 64 bytes with the lower four bits of its 128 weights, 32 bytes with the upper two."""
     lower = _halves(blocks[:, :128].unflatten(1, (2, 64)))  # (N, 2, 128)
-    upper = _bits(blocks[:, 128:192].unflatten(1, (2, 32)), 2)
-    q = (lower | upper << 4).float() - 32
+    shifts = torch.arange(0, 8, 2, dtype=torch.uint8)[:, None]
+    upper = blocks[:, 128:192].unflatten(1, (2, 1, 32)) >> shifts & 3  # (N, 2, 4, 32): lowest bits of all bytes first
+    q = (lower | upper.flatten(2) << 4).float() - 32
     scales = _numbers(blocks, 208, 210) * _numbers(blocks, 192, 208, torch.int8)  # (N, 16)
     return (scales[..., None] * q.flatten(1).unflatten(1, (16, 16))).flatten(1)
 
@@ -121,9 +114,9 @@ BLOCKS = {
 def int4(kind: str, blocks: Tensor, n_rows: int) -> Int4:
     """The same weights as packed int4 in groups of 32, from the blocks (N, bytes) of a format in FOUR_BITS.
 
-    Levels are not rounded again: Int4's w = offset + scale (q - 8) with offset = minimum + 8 scale. The offset is exact
-    in float32, and the dequantized weights are equal, unless minimum and scale differ in size by more than 2^12 or so;
-    then both the offset and the weight are rounded to float32.
+    Levels are not rounded again: Int4's w = offset + scale (q - 8) with offset = minimum + 8 scale. float32 holds the
+    offset exactly in Q4_0, and in Q4_1 unless d and m differ in size by more than 2^12 or so, and then the dequantized
+    weights are equal. Elsewhere the offset is rounded to float32, as the weight is after it.
     """
     groups = FOUR_BITS[kind](blocks)
     offsets = (groups.minimums.double() + 8 * groups.scales.double()).float()

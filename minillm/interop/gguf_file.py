@@ -76,7 +76,7 @@ class GGUF(Tensors):
         if self.types[name] not in FOUR_BITS or len(self.shapes[name]) != 2:
             return None
         packed = int4(self.types[name], self._blocks(name), n_rows=self.shapes[name][0])
-        self.checked(name, packed.scales, packed.offsets)
+        self.check(name, packed.scales, packed.offsets)
         return packed
 
     def _bytes(self, name: str) -> Tensor:
@@ -119,7 +119,7 @@ def _read(values: Values) -> tuple[dict[str, Any], dict[str, tuple[int, ...]], d
     alignment = metadata.get(ALIGNMENT, 32)
     if type(alignment) is not int or alignment < 8 or alignment & alignment - 1:
         raise ValueError(f"{ALIGNMENT} = {str(alignment)[:40]}: expected a power of two from 8")
-    start = math.ceil(values.place / alignment) * alignment
+    start = values.place + -values.place % alignment
     return metadata, shapes, _placed(places, start, alignment, len(values.data))
 
 
@@ -145,15 +145,15 @@ def _tensor(values: Values, name: str) -> tuple[tuple[int, ...], Place]:
     """The shape of the next tensor, and its place in the data."""
     values.charge()
     n_dims = values.number("I")
-    if n_dims > MAX_DIMS:
-        raise ValueError(f"tensor {name[:80]!r} of {n_dims:,} dimensions: expected at most {MAX_DIMS}")
+    if not 1 <= n_dims <= MAX_DIMS:
+        raise ValueError(f"tensor {name[:80]!r} of {n_dims:,} dimensions: expected 1 to {MAX_DIMS}")
     shape = tuple(values.number("Q") for _ in range(n_dims))[::-1]
     number = values.number("I")
     kind = TYPES.get(number, f"number {number}")
     if kind not in PLAIN and kind not in BLOCKS:
         raise ValueError(f"tensor {name[:80]!r} of type {kind}: expected one of {', '.join([*PLAIN, *BLOCKS])}")
     n_weights, n_bytes = BLOCKS[kind][:2] if kind in BLOCKS else (1, PLAIN[kind].itemsize)
-    if 0 in shape or (shape[-1:] and shape[-1] % n_weights):
+    if 0 in shape or shape[-1] % n_weights:
         raise ValueError(
             f"tensor {name[:80]!r} of shape {shape}: expected rows of {n_weights}, 2 x {n_weights} ... weights"
         )

@@ -17,7 +17,7 @@ import numpy as np
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 10: "Q", 11: "q", 12: "d"}  # codes of struct, NumPy
 BOOL, STRING, ARRAY = 7, 8, 9
 MAX_STRING = 2**20  # bytes; a chat template has thousands, a token tens
-MAX_OBJECTS = 2**25  # bytes for all Python objects: 65,536 tensors or 131,072 values
+MAX_OBJECTS = 2**25  # bytes for all Python objects: those of 65,536 tensors or values
 OBJECT = 256  # bytes that an object takes at most, beside its text
 MAX_DEPTH = 4  # arrays in arrays
 LENGTH = struct.Struct("<Q")

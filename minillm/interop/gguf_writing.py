@@ -5,7 +5,7 @@ of a list as int32 or float32; a NumPy number or array keeps its own type. Read 
 """
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ NUMPY_TYPES = {
 
 
 def write_gguf(
-    path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], q8_0: Container[str] = ()
+    path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], q8_0: Collection[str] = ()
 ) -> dict[str, str]:
     """Write a file, or replace it: float32, float16 and bfloat16 tensors as they are, those named in `q8_0` as Q8_0.
 
@@ -35,9 +35,13 @@ def write_gguf(
     stands for it. Raises ValueError for what GGUF cannot hold, before anything is written.
     """
     gguf = extra("gguf")
-    if not isinstance(metadata.get(ARCHITECTURE), str):
-        raise ValueError(f'{ARCHITECTURE} = {metadata.get(ARCHITECTURE)!r}: expected a name, such as "llama"; add it')
-    writer = gguf.GGUFWriter(None, metadata[ARCHITECTURE])
+    architecture = metadata.get(ARCHITECTURE)
+    if not isinstance(architecture, str) or not architecture:
+        raise ValueError(f'{ARCHITECTURE} = {architecture!r}: expected a name, such as "llama"; add it')
+    unknown = next((name for name in q8_0 if name not in tensors), None)
+    if unknown is not None:
+        raise ValueError(f"q8_0 = {unknown!r}: expected the names of tensors that are written; leave it out")
+    writer = gguf.GGUFWriter(None, architecture)
     for name, value in metadata.items():
         if name != ARCHITECTURE:
             writer.add_key_value(name, *_typed(gguf, name, value))

@@ -32,7 +32,9 @@ class Tensors(Mapping[str, Tensor], ABC):
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.shapes:
             raise KeyError(f"{self.path}: tensor {name!r}: expected one of its {len(self)} tensors")
-        return self.checked(name, self.load(name))[0]
+        x = self.load(name)
+        self.check(name, x)
+        return x
 
     def __contains__(self, name: object) -> bool:
         return name in self.shapes
@@ -43,11 +45,10 @@ class Tensors(Mapping[str, Tensor], ABC):
     def __len__(self) -> int:
         return len(self.shapes)
 
-    def checked(self, name: str, *parts: Tensor) -> tuple[Tensor, ...]:
-        """The parts of a tensor. Raises ValueError if any has a NaN or an infinity."""
+    def check(self, name: str, *parts: Tensor) -> None:
+        """Raise ValueError if a part of a tensor has a NaN or an infinity."""
         for part in parts:
             refuse_non_finite(f"{self.path}: tensor {name!r}", part, "take another copy of the file")
-        return parts
 
 
 def refuse_non_finite(what: str, x: Tensor, how: str = "train again from before it") -> None:

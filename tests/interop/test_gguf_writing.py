@@ -71,7 +71,7 @@ def test_tied_tensors_are_written_once(tmp_path):
 
 
 VALUES = [2**32, -1, [2**31], 1e300, None, [], [1, "a"], [1, 1.0], [True, 1], {}, b"a", [[1]], np.zeros((2, 2))]
-VALUES += [np.array(["a"]), np.float16(1), np.array([]), object()]
+VALUES += [np.array(["a"]), np.float16(1), np.array([]), int]
 
 
 @pytest.mark.parametrize("value", VALUES, ids=str)
@@ -99,6 +99,12 @@ def test_a_tensor_that_gguf_cannot_hold_is_refused(tmp_path, x):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_file_names_its_architecture(tmp_path):
-    with pytest.raises(ValueError, match=r"general.architecture = None: expected a name"):
-        write_gguf(tmp_path / "x.gguf", {}, {})
+@pytest.mark.parametrize("metadata", [{}, {"general.architecture": ""}, {"general.architecture": 3}], ids=str)
+def test_a_file_names_its_architecture(tmp_path, metadata):
+    with pytest.raises(ValueError, match=r"general.architecture = .*: expected a name"):
+        write_gguf(tmp_path / "x.gguf", metadata, {})
+
+
+def test_a_name_to_quantize_is_that_of_a_tensor(tmp_path):
+    with pytest.raises(ValueError, match="q8_0 = 'v': expected the names of tensors"):
+        write_gguf(tmp_path / "x.gguf", LLAMA, {"w": torch.zeros(3, 32)}, q8_0=["w", "v"])
