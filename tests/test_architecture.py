@@ -132,6 +132,7 @@ def test_importing_everything_prints_nothing_and_loads_nothing_that_only_some_ru
         "pytest",
         "hypothesis",
         "safetensors",
+        "gguf",
         "sacrebleu",
         "rouge_score",
         "sentencepiece",

@@ -4,7 +4,9 @@
 
 Sixteen levels are few, so they cover the range of 32 to 128 neighboring weights instead of a whole row (Dettmers and
 Zettlemoyer 2023, "The case for 4-bit precision"). Groups of 64 with 16 bits for each scale and offset cost 4.5 bits per
-weight. The offset is the weight at level 8, not a level that stands for 0, so nothing is clipped. Read before: `int8`.
+weight. The offset is the weight at level 8, not a level that stands for 0, so nothing is clipped. Weights that another
+project rounded have finer scales and offsets, which float32 holds exactly: then groups of 32 cost 6 bits per weight.
+Read before: `int8`.
 """
 
 from typing import NamedTuple
@@ -19,8 +21,8 @@ class Int4(NamedTuple):
     """A matrix (out, in) in groups of neighboring inputs, n groups in a row."""
 
     values: Tensor  # (out, in / 2) uint8: two levels per byte
-    scales: Tensor  # (out, n) bfloat16
-    offsets: Tensor  # (out, n) bfloat16
+    scales: Tensor  # (out, n) bfloat16 or float32
+    offsets: Tensor  # (out, n) bfloat16 or float32
 
     def dequantize(self) -> Tensor:
         """See `Packed.dequantize`."""

@@ -20,7 +20,7 @@ from minillm.cache.nibbles import unpack_nibbles
 from minillm.quantization.int4 import Int4
 from minillm.quantization.int8 import Int8
 from minillm.quantization.pack import pack, packed_weights
-from minillm.quantization.packed import PackedLinear, nbytes
+from minillm.quantization.packed import PackedLinear, as_floats, nbytes
 
 GROUPS = (32, 64, 128, 256)  # sizes that the int4 kernel supports
 WRITTEN_OUT = "unpacked in every call"
@@ -50,7 +50,8 @@ class Int8Linear(PackedLinear):
     kernel = "torch.ops.aten._weight_int8pack_mm"
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.ops.aten._weight_int8pack_mm(x.flatten(0, -2), self.values, self.scales).unflatten(0, x.shape[:-1])
+        rows, scales = x.flatten(0, -2), as_floats(self.scales)
+        y = torch.ops.aten._weight_int8pack_mm(rows, self.values, scales).unflatten(0, x.shape[:-1])
         return y if self.bias is None else y + self.bias
 
 
@@ -58,7 +59,8 @@ class Int4Linear(nn.Module):
     """See `PackedLinear`: the same with four bits per weight.
 
     The kernel needs the levels in an order that depends on the CPU, and offsets beside scales. Both replace the tensors
-    of the format, so that no weight is stored twice; the layer cannot be saved.
+    of the format, so that no weight is stored twice; the layer cannot be saved. The kernel multiplies by scales and
+    offsets in bfloat16, as it does by activations, so float32 ones are rounded to within 1 in 512.
     """
 
     kernel = "torch.ops.aten._weight_int4pack_mm_for_cpu"
@@ -72,7 +74,7 @@ class Int4Linear(nn.Module):
         values = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels.int(), 1)
         self.out_features, self.group = len(packed.values), levels.shape[1] // scales.shape[1]
         self.register_buffer("values", values, persistent=False)  # (out, in / 2)
-        both = torch.stack([scales, offsets], -1).transpose(0, 1).contiguous()
+        both = torch.stack([scales, offsets], -1).bfloat16().transpose(0, 1).contiguous()
         self.register_buffer("scales_and_offsets", both, persistent=False)  # (n, out, 2)
         self.bias = bias
 

@@ -38,7 +38,7 @@ def pack(model: nn.Module, weights: str, group: int = 64, dtype: torch.dtype = t
     for path, module in linear.items():
         model.set_submodule(path, PackedLinear(packed[path], module.bias).train(module.training))
     if tied:
-        model.embed = PackedEmbedding(packed["head"], dtype).train(model.training)
+        model.embed = PackedEmbedding(model.head, dtype).train(model.training)
 
 
 def quantizer(weights: str, group: int = 64) -> Callable[[Tensor], Packed] | None:

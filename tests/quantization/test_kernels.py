@@ -32,6 +32,16 @@ def test_int4(rows, group):
         assert_same_but_for_bf16(Int4Linear(packed, bias)(x), x, packed.dequantize(), bias)
 
 
+def test_int4_with_scales_of_float32_is_the_same_with_rounded_ones():
+    torch.manual_seed(0)
+    coarse = int4.quantize(torch.randn(193, 384), 32)
+    fine = coarse._replace(scales=coarse.scales.float() * 1.001, offsets=coarse.offsets.float() * 0.999)
+    rounded = fine._replace(scales=fine.scales.bfloat16(), offsets=fine.offsets.bfloat16())
+    x = torch.randn(3, 384).bfloat16()
+    with torch.inference_mode():
+        assert torch.equal(Int4Linear(fine, None)(x), Int4Linear(rounded, None)(x))
+
+
 @pytest.mark.parametrize("rows", ROWS, ids=str)
 def test_int8(rows):
     packed, bias = int8.quantize(torch.randn(193, 384)), nn.Parameter(torch.randn(193).bfloat16())

@@ -8,7 +8,7 @@ from minillm.adapters.lora import AdapterConfig, add_lora, merge
 from minillm.models.rnn import RNN, RNNConfig
 from minillm.quantization.awq import calibrate
 from minillm.quantization.pack import WEIGHTS, pack, packed_weights
-from minillm.quantization.packed import PackedEmbedding, nbytes
+from minillm.quantization.packed import PackedEmbedding, PackedLinear, as_floats, nbytes
 from tests.quantization.models import small
 
 PACKED = [name for name in WEIGHTS if name != "bf16"]
@@ -132,3 +132,33 @@ def test_a_calibration_that_would_do_nothing_is_refused():
         calibrate(small(norm_place="post"), [TOKENS], "int4")
     with pytest.raises(ValueError, match="weights = bf16: expected"):
         calibrate(small(), [TOKENS], "bf16")
+
+
+def test_scales_of_float32_survive_casts_and_saved_weights(tmp_path):
+    model, other = small(), small()
+    pack(model, "int4", group=32)
+    coarse = model.head.packed
+    fine = coarse._replace(scales=coarse.scales.float() * 1.001, offsets=coarse.offsets.float() + 1e-4)
+    model.head = PackedLinear(fine)
+    model.embed = PackedEmbedding(model.head, torch.bfloat16)
+    exact = fine.dequantize()
+    for dtype in (torch.bfloat16, torch.float16, torch.float64):
+        assert torch.equal(model.to(dtype).head.packed.dequantize(), exact)
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    pack(other, "int4", group=32)
+    other.load_state_dict(torch.load(tmp_path / "weights.pt"))
+    assert torch.equal(other.head.packed.dequantize(), exact)
+    assert torch.equal(other.embed.packed.dequantize(), exact)
+    assert other.embed.scales.data_ptr() == other.head.scales.data_ptr(), "held once"
+    assert other.get_submodule("blocks.0.attention.to_q").packed.scales.dtype == torch.bfloat16
+
+
+def test_saved_scales_that_are_numbers_are_taken_as_numbers():
+    model, other = small(), small()
+    pack(model, "int4")
+    other.embed.weight.data.normal_()
+    pack(other, "int4")
+    saved = {name: as_floats(part) for name, part in model.state_dict().items()}
+    assert saved["head.scales"].is_floating_point()
+    other.load_state_dict(saved)
+    assert torch.equal(other(TOKENS)[0], model(TOKENS)[0])

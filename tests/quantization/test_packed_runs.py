@@ -6,7 +6,9 @@ import torch
 import sample
 import train
 from minillm import quantize
+from minillm.quantization.packed import as_bits, as_floats
 from minillm.runs import folder
+from minillm.training import checkpoint
 from tests.test_cli import flags
 
 
@@ -52,6 +54,20 @@ def test_a_calibrated_run_is_another_and_opens(trained, tmp_path):
         with torch.inference_mode():
             logits.append(folder.open_run(tmp_path / name).text.model(torch.arange(9)[None])[0])
     assert logits[0].isfinite().all() and not torch.equal(*logits)
+
+
+def test_a_packed_run_keeps_scales_of_float32(trained, tmp_path):
+    out = tmp_path / "packed"
+    assert quantize.main([str(trained), "--weights", "int4", "--out", str(out)]) == 0
+    contents = checkpoint.load(out / "checkpoint" / "best.pt")
+    saved = contents["step"]["model"]
+    for name in saved:
+        if name.endswith((".scales", ".offsets")):
+            saved[name] = as_bits(as_floats(saved[name]).float() * 1.001)
+    checkpoint.save(out / "checkpoint" / "best.pt", contents)
+    opened = folder.open_run(out).text.model.to(torch.bfloat16)
+    assert all(torch.equal(opened.state_dict()[name], saved[name]) for name in saved if "scales" in name)
+    assert opened.head.packed.scales.dtype == torch.float32
 
 
 BAD = {
