@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from minillm.config.fields import suggest
 from minillm.models.decoder import Decoder
 from minillm.quantization import int4, int8, nf4
-from minillm.quantization.packed import Packed, PackedEmbedding, PackedLinear
+from minillm.quantization.packed import Packed, PackedEmbedding, PackedLinear, as_floats
 
+FORMATS: tuple[type[Packed], ...] = (int8.Int8, int4.Int4, nf4.NF4)
 WEIGHTS = ("bf16", "int8", "int4", "nf4")
 
 
@@ -38,6 +39,42 @@ def pack(model: nn.Module, weights: str, group: int = 64, dtype: torch.dtype = t
     for path, module in linear.items():
         model.set_submodule(path, PackedLinear(packed[path], module.bias).train(module.training))
     if tied:
+        model.embed = PackedEmbedding(model.head, dtype).train(model.training)
+
+
+def unpack(model: nn.Module) -> None:
+    """Replace packed layers by ordinary ones in float32, and cast all other weights to it; the inverse of `pack`.
+
+    The weights are those that the packed layers stand for.
+    """
+    tied = isinstance(model, Decoder) and isinstance(model.embed, PackedEmbedding)
+    model.float()
+    for path, module in packed_weights(model).items():
+        weight = module.packed.dequantize()
+        linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        linear.weight, linear.bias = nn.Parameter(weight), module.bias
+        model.set_submodule(path, linear.train(module.training))
+    if tied:
+        embed = nn.Embedding(*model.head.weight.shape, device="meta")
+        embed.weight = model.head.weight
+        model.embed = embed.train(model.training)
+
+
+def pack_as(model: nn.Module, state: Mapping[str, Tensor], dtype: torch.dtype = torch.bfloat16) -> None:
+    """Replace each linear layer that is packed in a state_dict by a packed layer that shares the parts in it.
+
+    Nothing is rounded. `dtype`: of the vectors that a packed embedding returns. Raises ValueError for parts of no known
+    format.
+    """
+    for path, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear) and f"{path}.values" in state:
+            found = {name.removeprefix(f"{path}."): part for name, part in state.items() if name.startswith(f"{path}.")}
+            parts = {name: as_floats(part) for name, part in found.items() if name != "bias"}
+            kinds = [kind for kind in FORMATS if set(kind._fields) == parts.keys()]
+            if not kinds:
+                raise ValueError(f"{path}: parts {', '.join(parts)}: expected those of a packed format; save it again")
+            model.set_submodule(path, PackedLinear(kinds[0](**parts), module.bias).train(module.training))
+    if isinstance(model, Decoder) and "embed.values" in state:
         model.embed = PackedEmbedding(model.head, dtype).train(model.training)
 
 

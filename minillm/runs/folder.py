@@ -15,20 +15,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minillm.adapters.lora import merge
 from minillm.config.loading import from_dict, to_toml
-from minillm.quantization.pack import pack
+from minillm.quantization.pack import pack_as
 from minillm.runs.config import RunConfig
 from minillm.runs.lock import Taken, only_trainer
 from minillm.runs.wiring import assemble
 from minillm.system.atomic import write_atomically
+from minillm.tasks.gradients import GradientTask
 from minillm.tasks.task import Data, Text
 from minillm.tokenizers.build_tokenizer import tokenizer_from_dict
 from minillm.tokenizers.tokenizer import Tokenizer
 from minillm.training import checkpoint
-from minillm.training.checkpoint import fingerprint, load_trained_state, trained_state
+from minillm.training.checkpoint import fingerprint, load_shared_state, load_trained_state, trained_state
 from minillm.training.counting import CountingStep
 from minillm.training.loop import Progress
 from minillm.training.metrics import read_summary
@@ -168,17 +169,33 @@ def open_run(path: Path, device: str = "cpu", base: Path | None = None) -> OpenR
     """Load the best model of a run, in eval mode. Raises ValueError.
 
     An adapter is put on its base, or on the run `base` (see `base_weights`). The state of torch's random generator does
-    not change, because the initial weights, which are random, are overwritten.
+    not change.
     """
     contents = read_best(path)
     config, tokenizer = contents["config"], contents["tokenizer"]
-    with torch.random.fork_rng(devices=[]):
-        model = assemble(config, tokenizer.vocab_size, base_weights(path, contents, base)).to(device)
-    if "packed" in contents:
-        pack(model, **contents["packed"])
-    load_trained_state(model, contents["step"]["model"])
+    state = contents["step"]["model"]
+    if config.adapter.rank or not isinstance(config.task, GradientTask):
+        with torch.random.fork_rng(devices=[]):
+            model = assemble(config, tokenizer.vocab_size, base_weights(path, contents, base)).to(device)
+        load_trained_state(model, state)
+    else:
+        dtype = torch.bfloat16 if "packed" in contents else torch.float32
+        model = build_with(config, tokenizer.vocab_size, state, dtype).to(device)
     text = config.task.text(model.eval(), tokenizer, contents["documents"])
     return OpenRun(path, config, text, contents["progress"]["step"])
+
+
+def build_with(config: RunConfig, vocab_size: int, state: dict[str, Tensor], dtype: torch.dtype) -> nn.Module:
+    """A model with the weights of a state_dict, converted to `dtype`; layers that are packed there are packed here.
+
+    The model is built without memory for weights of its own, so that opening a large run costs little more than reading
+    it. Raises ValueError for weights of another model.
+    """
+    with torch.device("meta"):
+        model = assemble(config, vocab_size)
+    pack_as(model, state, dtype)
+    load_shared_state(model, {name: x.to(dtype) if x.is_floating_point() else x for name, x in state.items()})
+    return model
 
 
 def base_weights(path: Path, contents: dict, base: Path | None = None) -> dict[str, Tensor] | None:

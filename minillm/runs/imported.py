@@ -5,6 +5,8 @@ Read before: `folder`, `interop/hugging_face.py`, `interop/gguf_model.py`.
 
 from pathlib import Path
 
+import torch
+
 from minillm.config.fields import suggest
 from minillm.config.loading import to_toml
 from minillm.decoding.sampler import SamplingConfig
@@ -12,7 +14,7 @@ from minillm.interop.gguf_model import read_gguf
 from minillm.interop.hugging_face import read_folder
 from minillm.interop.imported import Imported
 from minillm.models.decoder import DecoderConfig
-from minillm.quantization.pack import WEIGHTS, pack
+from minillm.quantization.pack import WEIGHTS, pack, unpack
 from minillm.runs.config import RunConfig
 from minillm.runs.folder import build_with, write_readable
 from minillm.tasks.blanks import Blanks
@@ -47,11 +49,12 @@ def save(source: Path, out: Path, weights: str = STORED, group: int = 64, summar
         raise ValueError(f"--weights {weights}: expected {suggest(weights, [STORED, UNPACKED, *WEIGHTS])}")
     found = read(source)
     config, tokenizer = config_of(found, summary or f"imported from {source.name}"), found.tokenizer
-    model = build_with(config, tokenizer.vocab_size, found.state)
-    if weights == UNPACKED:
+    packed = any(name.endswith(".values") for name in found.state)
+    dtype = torch.bfloat16 if weights == STORED and packed else torch.float32
+    model = build_with(config, tokenizer.vocab_size, found.state, dtype)
+    if weights != STORED:
         unpack(model)
-    elif weights != STORED:
-        unpack(model)
+    if weights in WEIGHTS:
         pack(model, weights, group)
     contents = {
         "config": to_toml(config),
@@ -62,6 +65,8 @@ def save(source: Path, out: Path, weights: str = STORED, group: int = 64, summar
         "base": None,
         "step": {"model": model.state_dict()},
     }
+    if dtype == torch.bfloat16 or weights in WEIGHTS:
+        contents["packed"] = {"weights": weights, "group": group}
     write_readable(out, config, tokenizer)
     place = out / "checkpoint" / "best.pt"
     checkpoint.save(place, contents)

@@ -110,12 +110,34 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in model.state_dict().items() if name not in frozen}
 
 
+def load_shared_state(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Make the tensors of a state_dict the weights of a model, without a copy; tied weights stay one parameter.
+
+    Raises ValueError for weights of another model.
+    """
+    tied: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        tied.setdefault(id(parameter), []).append(name)
+    refuse_other(model, state)
+    model.load_state_dict(state, assign=True)
+    for first, *others in tied.values():
+        for name in others:
+            path, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(path), leaf, model.get_parameter(first))
+
+
 def load_trained_state(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Load the result of `trained_state`; frozen weights stay as they are.
 
     Buffers may differ in shape, because tables of n-grams grow as they are filled. Raises ValueError for weights of
     another model or adapter.
     """
+    refuse_other(model, state)
+    model.load_state_dict(state, strict=False)
+
+
+def refuse_other(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Raise ValueError if a state has other names or shapes than the trained state of a model."""
     tables = {name for name, _ in model.named_buffers()}
     shapes, found = (
         {name: None if name in tables else x.shape for name, x in y.items()} for y in (trained_state(model), state)
@@ -129,7 +151,6 @@ def load_trained_state(model: nn.Module, state: dict[str, Tensor]) -> None:
             f"{name} of shape {found.get(name)}: expected {shapes.get(name)}, as in the model; "
             "load it with its own config"
         )
-    model.load_state_dict(state, strict=False)
 
 
 def fingerprint(state: dict[str, Tensor]) -> str:

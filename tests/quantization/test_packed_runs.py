@@ -61,12 +61,13 @@ def test_a_packed_run_keeps_scales_of_float32(trained, tmp_path):
     assert quantize.main([str(trained), "--weights", "int4", "--out", str(out)]) == 0
     contents = checkpoint.load(out / "checkpoint" / "best.pt")
     saved = contents["step"]["model"]
-    for name in saved:
-        if name.endswith((".scales", ".offsets")):
+    packed = [name.removesuffix("values") for name in saved if name.endswith(".values")]
+    for layer in packed:
+        for name in (f"{layer}scales", f"{layer}offsets"):
             saved[name] = as_bits(as_floats(saved[name]).float() * 1.001)
     checkpoint.save(out / "checkpoint" / "best.pt", contents)
     opened = folder.open_run(out).text.model.to(torch.bfloat16)
-    assert all(torch.equal(opened.state_dict()[name], saved[name]) for name in saved if "scales" in name)
+    assert packed and all(torch.equal(opened.state_dict()[f"{x}scales"], saved[f"{x}scales"]) for x in packed)
     assert opened.head.packed.scales.dtype == torch.float32
 
 
