@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from minillm.interop.families import FAMILIES
 from minillm.interop.foreign_config import ForeignConfig
 from minillm.interop.gguf_file import GGUF, open_gguf
 from minillm.interop.gguf_tokenizer import read_gguf_tokenizer
+from minillm.interop.gguf_values import Strings
 from minillm.interop.imported import Imported, fit_to_vocabulary
 from minillm.interop.rules import bring_in
 from minillm.models.decoder import DecoderConfig
@@ -54,11 +56,18 @@ GEMMA |= {"post_ffw_norm": "post_feedforward_layernorm"}
 def read_gguf(path: Path) -> Imported:
     """Read a file. Raises ValueError, in a sentence, for a model that minillm would not compute exactly."""
     file = open_gguf(path)
-    tokenizer = read_gguf_tokenizer(file.metadata)
+    tokenizer = read_gguf_tokenizer({key: listed(x) for key, x in file.metadata.items()})
     config, state = read_model(file)
     remark = fit_to_vocabulary(state, tokenizer)
     template = file.metadata.get("tokenizer.chat_template", "")
     return Imported(config, state, tokenizer, template, {}, (remark,) if remark else ())
+
+
+def listed(value: Any) -> Any:
+    """A value of the metadata in plain Python."""
+    if isinstance(value, Strings):
+        return list(value)
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def read_model(file: GGUF) -> tuple[DecoderConfig, dict[str, Tensor]]:
