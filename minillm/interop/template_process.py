@@ -32,7 +32,7 @@ class TemplateProcess:
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer to one request: {"text": ...} or {"error": ...}. Raises ValueError where it cannot be asked."""
         with self.lock:
-            if self.running is None:
+            if self.running is None or self.running.process.poll() is not None:
                 self.running = _Running()
             running, self.running = self.running, None
             answer = running.ask(request, SECONDS)
