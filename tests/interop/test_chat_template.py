@@ -20,6 +20,7 @@ from tests.interop.families import CHATML, FAMILIES, LLAMA_2, LLAMA_3, SPECIALS,
 pytest.importorskip("jinja2")
 pytest.importorskip("tokenizers")
 each_family = pytest.mark.parametrize("family", FAMILIES)
+WHOLE = "{{ messages[0].content }}"
 TOKENIZER = SmallBPE()
 TEMPLATES = {family: JinjaTemplate(source, TOKENIZER, VARIABLES) for family, source in FAMILIES.items()}
 PIECES = [*"ab é,<|>[]/INS0日🙂\n\t\xa0\\'\"{%}", "Hello", "user", "\r\n"]
@@ -42,13 +43,20 @@ def theirs():
 
 
 @each_family
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(messages=conversations(), answer=st.booleans())
 @example(messages=[{"role": "user", "content": " \n "}], answer=True)
 def test_harmless_conversations_have_the_ids_of_transformers(theirs, family, messages, answer):
     assume(not any(name in message["content"] for name in SPECIALS for message in messages))
     how = {"chat_template": FAMILIES[family], "add_generation_prompt": answer, "return_dict": False}
     assert TEMPLATES[family].render(messages, answer) == theirs.apply_chat_template(messages, **how)
+
+
+def test_of_two_special_tokens_that_begin_alike_the_longer_one_is_meant(theirs):
+    source, messages = "<|im_end|>!" + WHOLE + "<|im_end|>?", [{"role": "user", "content": "!"}]
+    expected = theirs.apply_chat_template(messages, chat_template=source, return_dict=False)
+    ids = JinjaTemplate(source, TOKENIZER).render(messages)
+    assert ids == expected and ids[0] == TOKENIZER.special_tokens["<|im_end|>!"]
 
 
 def specials(ids):
@@ -96,9 +104,6 @@ def refusal(source, messages=({"role": "user", "content": "Hello"},), variables=
         JinjaTemplate(source, TOKENIZER, variables).render(list(messages))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500 and str(caught.value).isprintable()
     return str(caught.value)
-
-
-WHOLE = "{{ messages[0].content }}"
 
 
 @pytest.mark.parametrize(
