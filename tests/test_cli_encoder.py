@@ -221,6 +221,10 @@ BAD_TRAINING = {
         ["--config", "encoder-tiny", "--text.max_new_tokens", "9"],
         "an encoder fills in masked tokens",
     ),
+    "conversations with an encoder": (
+        ["--config", "encoder-tiny", "--text.template", "x"],
+        "an encoder fills in masked tokens",
+    ),
     "sampling for a classifier": (
         ["--config", "encoder-ending", "--sampling.top_p", "0.5"],
         "a classifier does not generate text",

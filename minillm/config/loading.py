@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from minillm.config.fields import describe, fit, kinds_of, suggest
 
 C = TypeVar("C")
+LONG = 400  # characters of a value that a short text of a config shows
 
 
 class Key(NamedTuple):
@@ -92,7 +93,7 @@ def to_toml(config: object) -> str:
     for section in dataclasses.fields(config):
         lines.append(f"[{section.name}]")
         value = getattr(config, section.name)
-        lines += [f"{key.name} = {literal(getattr(value, key.name))}  # {key.comment}" for key in keys(type(value))]
+        lines += [f"{key.name} = {in_lines(getattr(value, key.name))}  # {key.comment}" for key in keys(type(value))]
         lines.append("")
     return "\n".join(lines)
 
@@ -104,7 +105,7 @@ def brief(config: object) -> str:
         value, always = getattr(config, section.name), "kind" if len(kinds_of(hints[section.name])) > 1 else ""
         told = [key.name for key in keys(type(value)) if key.name == always or getattr(value, key.name) != key.default]
         texts = [f"{name} {written(getattr(value, name))}" for name in told]
-        lines += [f"{f'[{section.name}]':<12} {', '.join(texts)}"] if texts else []
+        lines += [f"{f'[{section.name}]':<12} {', '.join(map(_shortened, texts))}"] if texts else []
     return "\n".join(lines)
 
 
@@ -112,6 +113,26 @@ def written(value: Any) -> str:
     """A value as text, without quotes if it is unambiguous."""
     is_word = isinstance(value, str) and value and value.isprintable() and not set(value) & set(' ,"')
     return value if is_word else literal(value)
+
+
+def in_lines(value: Any) -> str:
+    """A value in TOML's notation; a text of several lines is written in several lines, to be read."""
+    if not isinstance(value, str) or "\n" not in value:
+        return literal(value)
+    lines = [_escaped(line).replace('"""', '""\\"') for line in value.split("\n")]
+    return '"""\n' + "\n".join(lines) + '"""'  # TOML drops the first newline
+
+
+def _escaped(text: str) -> str:
+    """A text in TOML's notation, but for quotes: backslashes and unprintable characters are escaped."""
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in text.replace("\\", "\\\\"))
+
+
+def _shortened(text: str) -> str:
+    """A text without its middle if it is long, such as a whole template."""
+    if len(text) <= LONG:
+        return text
+    return f"{text[: LONG // 2]} ... {len(text) - LONG:,} characters more ... {text[-LONG // 2 :]}"
 
 
 def _choose(hint: Any, tree: Mapping[str, Any], where: str) -> type:
@@ -134,8 +155,7 @@ def literal(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped) + '"'
+        return '"' + _escaped(value).replace('"', '\\"') + '"'
     if isinstance(value, tuple):
         return "[" + ", ".join(map(literal, value)) + "]"
     return repr(value)

@@ -10,7 +10,9 @@ every token: O(n^2) reads instead of O(n), and the same tokens. Read before: `ro
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from torch import Tensor
 
+from minillm.constants import EMPTY
 from minillm.decoding.rows import Completion, Event, Limit, Rows, collect, limit_of, pad_left
 from minillm.decoding.sampler import Sampler
 from minillm.decoding.stopping import Stop
@@ -37,9 +39,10 @@ def stream(
     """Generate, and yield the list of events of each step as the tokens are drawn.
 
     generators, stops: one a row, and their state changes. end_id: the token that ends a text, if any. start: makes the
-    first state of a batch, for a choice of cache or the memory of an encoder; default: `model.start`. A prompt and its
-    completion together have at most `context_length` tokens, that of the state or, without a state, of the model. The
-    model is in evaluation mode until the last event, then in its former mode.
+    first state of a batch, for a choice of cache or the memory of an encoder; default: `model.start`. A state that has
+    read the beginning of each prompt, but not its last token, reads on from there. A prompt and its completion together
+    have at most `context_length` tokens, that of the state or, without a state, of the model. The model is in
+    evaluation mode until the last event, then in its former mode.
     Raises ValueError, before anything is read, for prompts that are empty, too long or not of the model's vocabulary.
     """
     check(model, prompts, sampler, max_new_tokens, generators, end_id, stops)
@@ -71,10 +74,10 @@ def _stream(
         if not rows:
             return
         history, width = pad_left([prompts[number] for number in rows.numbers], room=max(n for n, _ in limits))
-        history, read = history.to(rows.device), 0  # read: columns that the state has read
+        history = history.to(rows.device)
+        unread = history[:, :width] if state is None else _unread(history[:, :width], state)
         while rows:
-            logits, state = model(history[:, read:width], state)
-            read = width if make_state else 0
+            logits, state = model(unread, state)
             logits = logits[:, -1]  # (B, V)
             drawn = rows.draw(logits, history[:, :width])
             history[:, width] = drawn
@@ -83,6 +86,17 @@ def _stream(
             kept = rows.retire(state)
             if kept is not None:
                 history = history[kept]
+            unread = history[:, width - 1 if make_state else 0 : width]
+
+
+def _unread(history: Tensor, state: State) -> Tensor:
+    """The columns of prompts, padded on the left, that not every row has read; EMPTY where a row has read them."""
+    starts = (history < 0).sum(1) + state.lengths  # (B,) columns of the first unread tokens
+    first, width = int(starts.min()), history.shape[1]
+    if int(starts.max()) >= width:
+        raise ValueError("start: expected a state that has not read the last token of its prompt; truncate it")
+    columns = torch.arange(first, width, device=history.device)
+    return history[:, first:].masked_fill(columns < starts[:, None], EMPTY)
 
 
 def begin(

@@ -10,6 +10,7 @@ not contain them. Read before: `wiring`, `training/checkpoint.py`.
 import itertools
 import json
 import tomllib
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from minillm.adapters.lora import merge
 from minillm.config.loading import from_dict, to_toml
+from minillm.interop.chat_template import JinjaTemplate
 from minillm.quantization.pack import pack_as
 from minillm.runs.config import RunConfig
 from minillm.runs.lock import Taken, only_trainer
@@ -26,6 +28,7 @@ from minillm.runs.wiring import assemble
 from minillm.system.atomic import write_atomically
 from minillm.tasks.gradients import GradientTask
 from minillm.tasks.task import Data, Text
+from minillm.text.model import TextModel
 from minillm.tokenizers.build_tokenizer import tokenizer_from_dict
 from minillm.tokenizers.tokenizer import Tokenizer
 from minillm.training import checkpoint
@@ -89,12 +92,35 @@ def _refuse_a_run(path: Path) -> None:
 
 def newest_run() -> Path:
     """The run in runs/ whose latest checkpoint is the newest. Raises ValueError if there is no run."""
-    runs = [path.parent.parent for path in RUNS.glob("*/checkpoint/latest.pt")]
-    if not runs:
-        raise ValueError(
-            f"{RUNS}/: expected a run, found none; train one with train.py --config gpt-tiny, or name one with --run"
-        )
-    return max(runs, key=lambda path: (path / "checkpoint" / "latest.pt").stat().st_mtime)
+    for path in _newest_first():
+        return path
+    raise ValueError(
+        f"{RUNS}/: expected a run, found none; train one with train.py --config gpt-tiny, or name one with --run"
+    )
+
+
+def newest_chat_run() -> Path:
+    """The newest run in runs/ whose config.toml has a chat template. Raises ValueError if there is none."""
+    for path in filter(has_template, _newest_first()):
+        return path
+    raise ValueError(
+        f"{RUNS}/: expected a run with a chat template, found none; name one, or continue a text with sample.py"
+    )
+
+
+def has_template(path: Path) -> bool:
+    """Whether the config.toml of a run has a chat template."""
+    try:
+        return bool(tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))["text"]["template"])
+    except (OSError, ValueError, KeyError, TypeError):  # of an older version, or damaged by hand
+        return False
+
+
+def _newest_first() -> Iterator[Path]:
+    """The runs in runs/, that with the newest checkpoint first."""
+    found = RUNS.glob("*/checkpoint/latest.pt")
+    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+        yield path.parent.parent
 
 
 def write_readable(path: Path, config: RunConfig, tokenizer: Tokenizer) -> None:
@@ -182,6 +208,8 @@ def open_run(path: Path, device: str = "cpu", base: Path | None = None) -> OpenR
         dtype = torch.bfloat16 if "packed" in contents else torch.float32
         model = build_with(config, tokenizer.vocab_size, state, dtype).to(device)
     text = config.task.text(model.eval(), tokenizer, contents["documents"])
+    if config.text.template and isinstance(text, TextModel):
+        text.template = JinjaTemplate(config.text.template, tokenizer)
     return OpenRun(path, config, text, contents["progress"]["step"])
 
 

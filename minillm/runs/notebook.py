@@ -6,7 +6,7 @@ line. Read before: `folder`, `training`.
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from minillm.runs import folder, start, training, wiring
 from minillm.runs.folder import OpenRun
 from minillm.speed.allocator import keep_freed_memory
 from minillm.system.atomic import write_atomically
-from minillm.text.model import TextModel
+from minillm.text.model import Prompt, TextModel
+from minillm.tokenizers.chat import Message
 
 CORPUS = "corpus.jsonl"  # the file in the run's folder for texts that were given as a list
 
@@ -56,11 +57,42 @@ class Model:
         the first prompt piece by piece while it is generated. Raises ValueError for an unknown setting, and for a
         prompt that the model cannot read.
         """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        found = self._generate(prompts, sampling, max_new_tokens, seed, stop, show)
+        return found[0] if isinstance(prompt, str) else found
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_new_tokens: int = 0,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        show: Callable[[str], object] | None = None,
+        **sampling: Any,
+    ) -> str:
+        """The model's answer to a conversation, such as [{"role": "user", "content": "Hello"}].
+
+        Parameters as `generate`. Raises ValueError for a run without a chat template, and for a conversation that the
+        template cannot write or the context cannot hold: nothing is left out.
+        """
+        prompt = self.text.converse(messages)
+        return self._generate([prompt], sampling, max_new_tokens, seed, stop, show)[0]
+
+    def _generate(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Mapping[str, Any],
+        max_new_tokens: int,
+        seed: int,
+        stop: Sequence[str],
+        show: Callable[[str], object] | None,
+    ) -> list[str]:
+        """The completion of each prompt; parameters and errors as `generate`."""
         known = [field.name for field in dataclasses.fields(SamplingConfig)]
         for name in sampling:
             if name not in known:
                 raise ValueError(f"{name}: unknown setting; expected {suggest(name, known)}")
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         found = self.text.generate(
             prompts,
             dataclasses.replace(self.opened.config.sampling, **sampling),
@@ -69,7 +101,7 @@ class Model:
             stop=stop,
             show=show,
         )
-        return found[0].text if isinstance(prompt, str) else [each.text for each in found]
+        return [each.text for each in found]
 
     def score(self, context: str | Sequence[str], continuation: str | Sequence[str]) -> Any:
         """The log-probability in nats of a continuation given its context; for two lists, a list of them."""

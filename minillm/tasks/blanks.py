@@ -53,7 +53,8 @@ class Blanks(GradientTask):
 
     def ignores(self, settings: Settings) -> Mapping[str, str]:
         return dict.fromkeys(
-            ("sampling", "text.max_new_tokens"), "an encoder fills in masked tokens and does not generate text"
+            ("sampling", "text.max_new_tokens", "text.template"),
+            "an encoder fills in masked tokens and does not generate text",
         )
 
     def data(self, settings: Settings, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:

@@ -44,7 +44,8 @@ class Translate(GradientTask):
         validate(self)
 
     def ignores(self, settings: Settings) -> Mapping[str, str]:
-        return dict.fromkeys(("data.clean", "cleaning"), "cleaning removes single texts, which would separate pairs")
+        ignored = dict.fromkeys(("data.clean", "cleaning"), "cleaning removes single texts, which would separate pairs")
+        return ignored | {"text.template": "a translator holds no conversations"}
 
     def data(self, settings: Settings, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
         if corpus is not None:

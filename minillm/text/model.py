@@ -33,10 +33,11 @@ Prompt = str | Sequence[int]  # a text, or its ids as they are, such as those of
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Default prompt and length of generated text."""
+    """Default prompt and length of generated text, and the notation of conversations."""
 
     prompt: str = ""  # text to continue
     max_new_tokens: Count = 200  # most tokens to generate
+    template: str = ""  # chat template of the model, in Jinja; "": none
 
     def __post_init__(self) -> None:
         validate(self)

@@ -8,6 +8,11 @@ cannot forge the message of another role. Read before: `tokenizer`.
 from collections.abc import Sequence
 from typing import Protocol, TypedDict
 
+from minillm.config.fields import suggest
+
+ROLES = ("system", "user", "assistant")
+EXAMPLE = '[{"role": "user", "content": "Hello"}]'
+
 
 class Message(TypedDict):
     """One message of a conversation."""
@@ -25,3 +30,18 @@ class Template(Protocol):
         Raises ValueError for a conversation that the template cannot write.
         """
         ...
+
+
+def check_messages(messages: Sequence[Message], roles: Sequence[str] = ROLES) -> None:
+    """Raise ValueError for what is no conversation: no message, an unknown role, a content that is not text."""
+    if isinstance(messages, str | dict) or not messages:
+        raise ValueError(f"messages = {messages!r}: expected a list of at least one; give {EXAMPLE}")
+    for i, message in enumerate(messages):
+        if not isinstance(message, dict) or message.keys() != {"role", "content"}:
+            raise ValueError(f"messages[{i}] = {message!r}: expected a role and a content; give {EXAMPLE}")
+        if message["role"] not in roles:
+            raise ValueError(
+                f"messages[{i}].role = {message['role']!r}: expected {suggest(str(message['role']), list(roles))}"
+            )
+        if not isinstance(message["content"], str):
+            raise ValueError(f"messages[{i}].content = {message['content']!r}: expected text; join its parts")

@@ -124,6 +124,22 @@ def test_a_config_written_as_toml_is_read_back_as_it_was(config):
     assert from_dict(Whole, tomllib.loads(to_toml(config))) == config
 
 
+LINES = ['{%- if a == "b" -%}', "\\", "\\n", '"', '""', '"' * 3, '"' * 7, "'", "\t", "\r", "#", " ", "", "é\x00\u2028"]
+
+
+@given(st.lists(st.sampled_from(LINES), max_size=5), st.lists(st.sampled_from(LINES), max_size=5))
+def test_a_text_of_several_lines_is_written_in_several_lines(above, below):
+    text = "".join(above) + "\n" + "\n".join(below)
+    written = to_toml(Whole(Some(text=text)))
+    assert from_dict(Whole, tomllib.loads(written)).some.text == text
+    assert written.count("\n") == to_toml(Whole()).count("\n") + text.count("\n") + 1
+
+
+def test_a_brief_config_does_not_show_all_of_a_long_text():
+    told = brief(Whole(Some(text="x" * 9999)))
+    assert len(told) < 600 and "9,6" in told and "characters more" in told
+
+
 @given(wholes)
 def test_a_config_given_as_flags_is_read_back_as_it_was(config):
     values = {f"some.{name}": value for name, value in dataclasses.asdict(config.some).items() if name != "names"}

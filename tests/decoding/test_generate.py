@@ -15,6 +15,7 @@ from minillm.decoding.beam import BeamConfig, beam_search
 from minillm.decoding.drafts import PromptLookup
 from minillm.decoding.generate import generate, stream
 from minillm.decoding.presets import PRESETS
+from minillm.decoding.rows import pad_left
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.speculative import speculate
 from minillm.decoding.stopping import StopText
@@ -107,6 +108,36 @@ def test_a_ragged_batch_is_its_rows_alone_and_slow(name, use_cache, prompts, sam
         tokens, logprobs, reason = slowly(model, prompt, sampling, s, n, end_id=2)
         assert (completion.tokens, completion.reason) == (tokens, reason)
         assert completion.logprobs == pytest.approx(logprobs, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(prompts=all_prompts, n=st.integers(0, 9), data=st.data())
+def test_a_state_that_has_read_the_beginning_of_each_prompt_reads_on(name, prompts, n, data):
+    model = MODELS[name]
+    n_read = [data.draw(st.integers(0, len(prompt) - 1)) for prompt in prompts]
+
+    @torch.inference_mode()
+    def start(n_rows):
+        state = model.start(n_rows)
+        begun, width = pad_left([prompt[:k] for prompt, k in zip(prompts, n_read, strict=True)])
+        return model(begun, state)[1] if width else state
+
+    how = {"max_new_tokens": n, "end_id": 2}
+    written = [
+        generate(model, prompts, Sampler(), generators=seeded(range(len(prompts))), **how, **more)
+        for more in ({}, {"start": start})
+    ]
+    for fresh, later in zip(*written, strict=True):
+        assert (later.tokens, later.reason) == (fresh.tokens, fresh.reason)
+
+
+def test_a_state_that_has_read_all_of_a_prompt_is_refused():
+    def start(n_rows):
+        return decoder()(torch.tensor([[1, 2], [3, -1]]), decoder().start(n_rows))[1]
+
+    with pytest.raises(ValueError, match="expected a state that has not read the last token of its prompt"):
+        generate(decoder(), [[1, 2, 4], [3]], Sampler(), max_new_tokens=2, generators=seeded([0, 1]), start=start)
 
 
 @pytest.mark.parametrize("name", MODELS)
