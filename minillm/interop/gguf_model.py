@@ -18,7 +18,7 @@ from torch import Tensor
 from minillm.config.fields import suggest
 from minillm.interop.families import FAMILIES
 from minillm.interop.foreign_config import ForeignConfig
-from minillm.interop.gguf_file import GGUF, open_gguf
+from minillm.interop.gguf_file import FOUR_BITS, GGUF, open_gguf
 from minillm.interop.gguf_tokenizer import read_gguf_tokenizer
 from minillm.interop.gguf_values import Strings
 from minillm.interop.imported import Imported, fit_to_vocabulary
@@ -81,7 +81,7 @@ def read_model(file: GGUF) -> tuple[DecoderConfig, dict[str, Tensor]]:
     config = family.read(f)
     f.finish()
     theirs = {translate(name, architecture): name for name in file}
-    stand_ins = {name: torch.empty(0) for name, found in theirs.items() if file.types[found] in ("Q4_0", "Q4_1")}
+    stand_ins = {name: torch.empty(0) for name, found in theirs.items() if file.types[found] in FOUR_BITS}
     weights = {name: stand_ins[name] if name in stand_ins else file[found] for name, found in theirs.items()}
     state = bring_in(family.rules(config), weights, lambda name: False)
     packed = {id(x): name for name, x in stand_ins.items()}

@@ -50,6 +50,8 @@ def unpack(model: nn.Module) -> None:
     tied = isinstance(model, Decoder) and isinstance(model.embed, PackedEmbedding)
     model.float()
     for path, module in packed_weights(model).items():
+        if isinstance(module, PackedEmbedding):
+            continue
         weight = module.packed.dequantize()
         linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
         linear.weight, linear.bias = nn.Parameter(weight), module.bias
