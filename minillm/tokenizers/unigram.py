@@ -218,7 +218,7 @@ class UnigramTokenizer(Tokenizer):
         self.token_of = {piece: token for token, piece in enumerate(logprobs)}
         self.vocab_size = len(self.pieces)
         self.special_tokens = {END: len(logprobs)}
-        self.cache = WordCache(lambda word: [self.token_of[piece] for piece in self.model.viterbi(word)[0]])
+        self.cache = WordCache(lambda word: [self.token_of[piece] for piece in self.model.viterbi(word.encode())[0]])
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Self:
