@@ -68,7 +68,7 @@ class ImportedTokenizer(Tokenizer):
         # subtle: gpt-oss has a token of its own with the name of END, and a template means that one
         self.special_tokens = {END: pipeline.end_id} | own
         for each in self.added.tokens:
-            self.pieces[each.token] = b"" if each.token in own.values() else each.text.encode()
+            self.pieces[each.token] = b"" if each.token in own.values() else self.added_bytes(each.text)
         named = {"unknown": unknown, "end_id": pipeline.end_id}
         named |= {
             f"{name}[{i}]": token
@@ -96,6 +96,10 @@ class ImportedTokenizer(Tokenizer):
     @abstractmethod
     def segment(self, word: str) -> list[int]:
         """The ids of the pieces of a word, none of them in `never`."""
+
+    def added_bytes(self, text: str) -> bytes:
+        """What an ordinary added token decodes to."""
+        return text.encode()
 
     def normalize(self, text: str) -> str:
         """The text after all normalizers."""

@@ -17,6 +17,17 @@ from minillm.tokenizers.imported import ImportedTokenizer, Pipeline
 BYTE_PIECES = {f"<0x{byte:02X}>": bytes([byte]) for byte in range(256)}
 
 
+def fallback_bytes(text: str, byte_fallback: bool, space: str) -> bytes:
+    """What a piece of sentencepiece stands for; `space` is its notation of " ", or "".
+
+    >>> fallback_bytes("\u2581the", True, "\u2581"), fallback_bytes("<0xE2>", True, "\u2581")
+    (b' the', b'\xe2')
+    """
+    if byte_fallback and text in BYTE_PIECES:
+        return BYTE_PIECES[text]
+    return (text.replace(space, " ") if space else text).encode()
+
+
 @dataclass(frozen=True)
 class BPEOptions:
     """What differs between files of one algorithm."""
@@ -128,6 +139,7 @@ class FallbackBPE(ImportedBPE):
     kind: ClassVar[str] = "fallback-bpe"
 
     def bytes_of(self, text: str) -> bytes:
-        if self.options.byte_fallback and text in BYTE_PIECES:
-            return BYTE_PIECES[text]
-        return (text.replace(self.options.space, " ") if self.options.space else text).encode()
+        return fallback_bytes(text, self.options.byte_fallback, self.options.space)
+
+    def added_bytes(self, text: str) -> bytes:
+        return self.bytes_of(text)  # Gemma: a run of U+2581 is an added token, and stands for spaces

@@ -11,7 +11,7 @@ from itertools import chain, groupby
 from typing import Any, ClassVar, Self
 
 from minillm.tokenizers.imported import ImportedTokenizer, Pipeline
-from minillm.tokenizers.imported_bpe import BYTE_PIECES
+from minillm.tokenizers.imported_bpe import BYTE_PIECES, fallback_bytes
 from minillm.tokenizers.unigram import PieceModel
 
 PENALTY = 10.0
@@ -54,20 +54,21 @@ class FallbackUnigram(ImportedTokenizer):
         options: UnigramOptions,
         unknown: int | None,
     ):
-        if unknown is None:
-            raise ValueError("unk_id = None: expected the id of characters without a piece; take the file as published")
         if len(texts) != len(scores):
             raise ValueError(f"{len(scores)} scores: expected one for each of {len(texts)} pieces; take the file whole")
         self.texts, self.scores, self.options = list(texts), list(scores), options
         id_of = {text: token for token, text in enumerate(texts)}
-        bytes_of = BYTE_PIECES if options.byte_fallback else {}
-        space = options.space
-        pieces = [bytes_of.get(text) or (text.replace(space, " ") if space else text).encode() for text in texts]
-        self.byte_tokens = {byte: id_of[text] for text, byte in bytes_of.items() if text in id_of}
-        super().__init__(pieces, pipeline, unknown)
+        byte_pieces = BYTE_PIECES if options.byte_fallback else {}
+        self.byte_tokens = {byte: id_of[text] for text, byte in byte_pieces.items() if text in id_of}
+        if unknown is None and len(self.byte_tokens) < len(BYTE_PIECES):
+            raise ValueError("unk_id = None: expected the id of characters without a piece; take the file as published")
+        super().__init__([self.added_bytes(text) for text in texts], pipeline, unknown)
         self.token_of = {text: token for text, token in id_of.items() if token not in self.never and token != unknown}
         known = {text: scores[token] for text, token in self.token_of.items()}
         self.model = UnknownPieces(known, min(scores) - PENALTY)
+
+    def added_bytes(self, text: str) -> bytes:
+        return fallback_bytes(text, self.options.byte_fallback, self.options.space)
 
     def segment(self, word: str) -> list[int]:
         pieces, _ = self.model.viterbi(word)

@@ -226,6 +226,8 @@ class UnigramTokenizer(Tokenizer):
         if vocab_size < 257:
             raise ValueError(f"vocab_size = {vocab_size}: expected at least 257, the bytes and END; ask for more")
         logprobs = learn_pieces(count_words(texts), vocab_size - 257)
+        # subtle: of up to 14 digits, every reader of JSON makes the same number, and so breaks ties in the same way
+        logprobs = {piece: round(logprob, 12) for piece, logprob in logprobs.items()}
         by_probability = sorted(logprobs.items(), key=lambda item: (-item[1], item[0]))
         return cls({byte: logprobs[byte] for byte in BYTES} | dict(by_probability))
 
