@@ -5,7 +5,7 @@ from pathlib import Path
 
 ORDER = (
     *("ngram", "smoothing", "cross_entropy", "backpropagation", "optimizers", "training_loop", "bpe", "unigram"),
-    *("rnn", "lstm", "gru", "attention", "positions", "normalization", "transformer_block", "gpt", "bert"),
+    *("wordpiece", "rnn", "lstm", "gru", "attention", "positions", "normalization", "transformer_block", "gpt", "bert"),
     *("encoder_decoder", "mixture_of_experts", "generation", "sampling", "beam_search", "kv_cache", "paged_cache"),
     *("cache_quantization", "cache_eviction", "speculative_decoding", "continuous_batching", "flash_attention"),
     *("lora", "weight_quantization"),

@@ -45,8 +45,9 @@ def split_at(tokenizer: Tokenizer, context: str, text: str) -> tuple[list[int], 
     >>> split_at(CharTokenizer("abc"), "ab", "c")
     ([0, 1, 2], 2)
     """
-    tokens, n_bytes = tokenizer.encode(context + text), len(context.encode())
-    ends = accumulate(len(tokenizer.decode_bytes([token])) for token in tokens)
+    tokens = tokenizer.encode(context + text)
+    ends = list(accumulate(len(tokenizer.decode_bytes([token])) for token in tokens))
+    n_bytes = sum(ends[-1:]) - len(text.encode())  # counted from the end: a tokenizer may put a space at the beginning
     return tokens, sum(end <= n_bytes for end in ends)
 
 

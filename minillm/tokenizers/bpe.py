@@ -12,7 +12,7 @@ Ids: 0 ... 255 are the bytes, then the merges in order, END last. GPT-2's own fi
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +23,7 @@ from minillm.tokenizers.tokenizer import END, Tokenizer, join_pieces
 
 Pair = tuple[bytes, bytes]
 BYTES = [bytes([byte]) for byte in range(256)]
+NO_MERGE = (-1, -1)  # the rank and the token of a pair that is never merged
 
 
 def merge_pair(symbols: list[bytes], pair: Pair) -> list[bytes]:
@@ -83,6 +84,37 @@ def learn_merges(word_counts: Counter[str], n_merges: int) -> list[Pair]:
     return merges
 
 
+def apply_merges(tokens: Sequence[int], merge_of: Mapping[tuple[int, int], tuple[int, int]]) -> list[int]:
+    """Merge pairs of neighbors in the order (rank, place) until none is left; `merge_of`: pair -> rank, merged token.
+
+    It takes O(n log n), since a word may be long. A symbol is stored at the place of its first token; the other places
+    are None. `after` and `before` link the symbols. Place n, also reached as -1, is the border on both sides and holds
+    None, so it belongs to no pair.
+
+    >>> apply_merges([7, 7, 7, 8], {(7, 7): (1, 9), (7, 8): (0, 10)})
+    [9, 10]
+    """
+    n = len(tokens)
+    symbols: list[int | None] = [*tokens, None]
+    after, before = [*range(1, n + 1), n], list(range(-1, n))
+    heap = [(merge_of[pair][0], place) for place, pair in enumerate(pairwise(symbols)) if pair in merge_of]
+    heapify(heap)
+    while heap:
+        rank, place = heappop(heap)
+        following = after[place]
+        now, merged = merge_of.get((symbols[place], symbols[following]), NO_MERGE)
+        if now != rank:
+            continue  # stale: one of the two has been merged with another symbol
+        symbols[place], symbols[following] = merged, None
+        after[place] = after[following]
+        before[after[place]] = place
+        for left in (before[place], place):
+            pair = symbols[left], symbols[after[left]]
+            if pair in merge_of:
+                heappush(heap, (merge_of[pair][0], left))
+    return [symbol for symbol in symbols if symbol is not None]
+
+
 def gpt2_alphabet() -> dict[str, int]:
     """GPT-2's printable character for each byte: itself if it is printable, else one from U+0100 on, in order."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
@@ -114,8 +146,10 @@ class BPETokenizer(Tokenizer):
                     "take whole files"
                 )
         self.byte_tokens = [self.token_of[byte] for byte in BYTES]
-        self.ranks = {(self.token_of[left], self.token_of[right]): rank for rank, (left, right) in enumerate(merges)}
-        self.merged = [self.token_of[left + right] for left, right in merges]  # rank -> token
+        self.merge_of = {
+            (self.token_of[left], self.token_of[right]): (rank, self.token_of[left + right])
+            for rank, (left, right) in enumerate(merges)
+        }
         self.cache = WordCache(self._encode_word)
 
     @classmethod
@@ -172,30 +206,8 @@ class BPETokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return self.cache.encode(text)
 
-    def _encode_word(self, word: bytes) -> list[int]:
-        """Merge in the order (rank, place) until nothing merges; O(n log n), since a word may be long.
-
-        A symbol is stored at the place of its first byte; the other places are None. `after` and `before` link the
-        symbols. Place n, also reached as -1, is the border on both sides and holds None, so it belongs to no pair.
-        """
-        n = len(word)
-        symbols: list[int | None] = [*(self.byte_tokens[byte] for byte in word), None]
-        after, before = [*range(1, n + 1), n], list(range(-1, n))
-        heap = [(self.ranks[pair], place) for place, pair in enumerate(pairwise(symbols)) if pair in self.ranks]
-        heapify(heap)
-        while heap:
-            rank, place = heappop(heap)
-            following = after[place]
-            if self.ranks.get((symbols[place], symbols[following])) != rank:
-                continue  # stale: one of the two has been merged with another symbol
-            symbols[place], symbols[following] = self.merged[rank], None
-            after[place] = after[following]
-            before[after[place]] = place
-            for left in (before[place], place):
-                pair = symbols[left], symbols[after[left]]
-                if pair in self.ranks:
-                    heappush(heap, (self.ranks[pair], left))
-        return [symbol for symbol in symbols if symbol is not None]
+    def _encode_word(self, word: str) -> list[int]:
+        return apply_merges([self.byte_tokens[byte] for byte in word.encode()], self.merge_of)
 
     def decode_bytes(self, tokens: Sequence[int]) -> bytes:
         return join_pieces(self.pieces, tokens)

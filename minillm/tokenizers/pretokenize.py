@@ -65,12 +65,12 @@ class WordCache(dict):
     SIZE = 1 << 16  # words
     LONGEST = 64  # characters; longer words rarely recur
 
-    def __init__(self, segment: Callable[[bytes], list[int]]):
+    def __init__(self, segment: Callable[[str], list[int]]):
         super().__init__()
         self.segment = segment
 
     def __missing__(self, word: str) -> list[int]:
-        tokens = self.segment(word.encode())
+        tokens = self.segment(word)
         if len(word) <= self.LONGEST:
             if len(self) >= self.SIZE:
                 self.clear()

@@ -1,9 +1,9 @@
 """The contract of every tokenizer: text to ids and back, without loss.
 
-`decode(encode(s)) == s` for every string that the tokenizer accepts. User text never yields a special token; the ids in
-`special_tokens` are available by name only. The first special token is END, which stands before the first document and
-after each one, so that a model can start from it and stop at it. Kudo and Richardson 2018 call this lossless
-tokenization.
+`decode(encode(s)) == s` for every string that the tokenizer accepts, unless it says that it is not `lossless`. User
+text never yields a special token; the ids in `special_tokens` are available by name only. The first special token is
+END, which stands before the first document and after each one, so that a model can start from it and stop at it. Kudo
+and Richardson 2018 call this lossless tokenization.
 """
 
 import codecs
@@ -53,7 +53,9 @@ class Tokenizer(ABC):
 
     vocab_size: int
     special_tokens: dict[str, int]
+    lossless: bool = True  # decode(encode(s)) == s; False: normalization, or a space added at the beginning, changes s
     opening: tuple[int, ...] | None = None  # ids before every text; None: those with which training texts begin
+    closing: tuple[int, ...] = ()  # ids after every text that is read as a whole, such as BERT's [SEP]
     stop_ids: frozenset[int] = frozenset()  # ids that end a completion, besides END
 
     @property

@@ -218,7 +218,7 @@ class UnigramTokenizer(Tokenizer):
         self.token_of = {piece: token for token, piece in enumerate(logprobs)}
         self.vocab_size = len(self.pieces)
         self.special_tokens = {END: len(logprobs)}
-        self.cache = WordCache(lambda word: [self.token_of[piece] for piece in self.model.viterbi(word)[0]])
+        self.cache = WordCache(lambda word: [self.token_of[piece] for piece in self.model.viterbi(word.encode())[0]])
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Self:
@@ -226,6 +226,8 @@ class UnigramTokenizer(Tokenizer):
         if vocab_size < 257:
             raise ValueError(f"vocab_size = {vocab_size}: expected at least 257, the bytes and END; ask for more")
         logprobs = learn_pieces(count_words(texts), vocab_size - 257)
+        # subtle: of up to 14 digits, every reader of JSON makes the same number, and so breaks ties in the same way
+        logprobs = {piece: round(logprob, 12) for piece, logprob in logprobs.items()}
         by_probability = sorted(logprobs.items(), key=lambda item: (-item[1], item[0]))
         return cls({byte: logprobs[byte] for byte in BYTES} | dict(by_probability))
 

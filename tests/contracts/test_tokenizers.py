@@ -57,11 +57,18 @@ def test_a_tokenizer_says_its_own_kind(kind):
 @KINDS
 @laws
 @given(data=st.data())
-def test_decode_gives_back_every_text(kind, data):
+def test_decode_gives_back_every_text_or_one_with_the_same_ids(kind, data):
     text = draw_text(data, kind)
     tokens = tokenizer(kind).encode(text)
-    assert tokenizer(kind).decode(tokens) == text
-    assert tokenizer(kind).decode_bytes(tokens) == text.encode()
+    if tokenizer(kind).lossless:
+        assert tokenizer(kind).decode(tokens) == text
+        assert tokenizer(kind).decode_bytes(tokens) == text.encode()
+    elif tokenizer(kind).unknown not in tokens:
+        assert tokenizer(kind).encode(tokenizer(kind).decode(tokens)) == tokens
+
+
+def test_wordpiece_alone_of_our_own_is_not_lossless():
+    assert [kind for kind in TOKENIZERS if not tokenizer(kind).lossless] == ["wordpiece"]
 
 
 @KINDS
@@ -111,7 +118,8 @@ def test_every_single_id_decodes_alone_and_ids_read_back_decode_the_same(kind):
 def test_end_stands_for_nothing(kind):
     t = tokenizer(kind)
     assert t.special_tokens == {END: t.end_id} and 0 <= t.end_id < t.vocab_size
-    assert t.decode([t.end_id, *t.encode("a time"), t.end_id]) == "a time"
+    assert t.decode([t.end_id, *t.encode("a time"), t.end_id]) == t.decode(t.encode("a time"))
+    assert t.encode_parts([t.end_id, "a time", t.end_id]) == [t.end_id, *t.encode("a time"), t.end_id]
 
 
 @KINDS
@@ -141,7 +149,7 @@ def test_the_vocabulary_is_never_larger_than_asked_for(kind):
     for vocab_size in (307, 331, 5003):
         t = train_tokenizer(TokenizerConfig(kind, vocab_size), CORPUS)
         assert t.vocab_size <= vocab_size
-        assert t.decode(t.encode(CORPUS[2])) == CORPUS[2]
+        assert not t.lossless or t.decode(t.encode(CORPUS[2])) == CORPUS[2]
 
 
 @KINDS

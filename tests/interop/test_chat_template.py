@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from minillm.interop.chat_template import JinjaTemplate, bind, token_names
 from minillm.text.conversation import keeps_beginnings
 from minillm.tokenizers.byte import ByteTokenizer
-from tests.interop.families import CHATML, FAMILIES, LLAMA_2, LLAMA_3, SPECIALS, VARIABLES, SmallBPE, small_bpe
+from tests.interop.template_families import CHATML, FAMILIES, LLAMA_2, LLAMA_3, SPECIALS, VARIABLES, SmallBPE, small_bpe
 
 pytest.importorskip("jinja2")
 pytest.importorskip("tokenizers")
