@@ -136,6 +136,7 @@ def refusal(source, messages=({"role": "user", "content": "Hello"},), variables=
         ("{{ messages[0].content[:9] }}", "found it 0 times"),
         (WHOLE + "{{ messages[0].content[4:20] }}", "found a part"),
         (WHOLE + "{{ messages[0].content | title }}", "found a part"),
+        (WHOLE + "{{ messages[0].content | replace('x0X', 'x99X') }}", "found a part"),
         ("{{ messages | tojson }}", "as JSON"),
     ],
 )
