@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import signal
 import sys
 
@@ -168,7 +169,8 @@ def test_the_newest_run_with_a_template_is_taken_and_one_without_is_refused(run,
     monkeypatch.chdir(tmp_path)
     assert "expected a run with a chat template, found none" in chatted(None, monkeypatch, capsys, status=2)[1]
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "speaks").symlink_to(run)
+    imported = shutil.copytree(run, tmp_path / "runs" / "speaks")
+    (imported / "checkpoint" / "latest.pt").unlink()
     plain = started(tmp_path, **SIZES, train__max_steps=1, schedule__warmup_steps=0)
     plain.rename(tmp_path / "runs" / "plain")
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))

@@ -51,7 +51,7 @@ class JinjaTemplate:
         found = self.process.ask(request | {"secret": secret})
         if "error" in found:
             raise ValueError(f"template: {_shown(found['error'], secret)}")
-        written = re.split(f"X{secret}x([0-9]+)X", found["text"])  # text, number, text, number, ..., text
+        written = re.split(f"X{secret}x([0-9]{{1,9}})X", found["text"])  # text, number, text, number, ..., text
         _check(written[::2], list(map(int, written[1::2])), contents, messages, secret)
         parts: list[str | int] = []
         for i, piece in enumerate(written):
@@ -122,8 +122,8 @@ def _check(
                 f"template: expected the content of message {i}, of the {messages[i]['role']}, once and unchanged, "
                 f"found it {n} times; the template drops, repeats or rewrites it, so take another one"
             )
-    rest = "".join(texts).lower()
-    if any(secret[i : i + N_TOLD] in rest for i in range(len(secret) - N_TOLD + 1)):
+    rest, beginnings = "".join(texts).lower(), range(len(secret) - N_TOLD + 1)
+    if len(contents) <= max(found, default=0) or any(secret[i : i + N_TOLD] in rest for i in beginnings):
         raise ValueError("template: expected contents unchanged, found a part of one; take another template")
 
 

@@ -92,7 +92,7 @@ def _refuse_a_run(path: Path) -> None:
 
 def newest_run() -> Path:
     """The run in runs/ whose latest checkpoint is the newest. Raises ValueError if there is no run."""
-    for path in _newest_first():
+    for path in _newest_first("latest"):
         return path
     raise ValueError(
         f"{RUNS}/: expected a run, found none; train one with train.py --config gpt-tiny, or name one with --run"
@@ -100,8 +100,11 @@ def newest_run() -> Path:
 
 
 def newest_chat_run() -> Path:
-    """The newest run in runs/ whose config.toml has a chat template. Raises ValueError if there is none."""
-    for path in filter(has_template, _newest_first()):
+    """The newest run in runs/ whose config.toml has a chat template. Raises ValueError if there is none.
+
+    It may be an imported run, which has a best checkpoint only.
+    """
+    for path in filter(has_template, _newest_first("latest", "best")):
         return path
     raise ValueError(
         f"{RUNS}/: expected a run with a chat template, found none; name one, or continue a text with sample.py"
@@ -116,9 +119,9 @@ def has_template(path: Path) -> bool:
         return False
 
 
-def _newest_first() -> Iterator[Path]:
-    """The runs in runs/, that with the newest checkpoint first."""
-    found = RUNS.glob("*/checkpoint/latest.pt")
+def _newest_first(*names: str) -> Iterator[Path]:
+    """The runs in runs/ that have a checkpoint of these names, that with the newest one first."""
+    found = [path for name in names for path in RUNS.glob(f"*/checkpoint/{name}.pt")]
     for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
         yield path.parent.parent
 

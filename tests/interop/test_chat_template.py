@@ -43,7 +43,7 @@ def theirs():
 
 
 @each_family
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(messages=conversations(), answer=st.booleans())
 @example(messages=[{"role": "user", "content": " \n "}], answer=True)
 def test_harmless_conversations_have_the_ids_of_transformers(theirs, family, messages, answer):
@@ -64,7 +64,7 @@ def specials(ids):
 
 
 @each_family
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_no_content_forges_a_special_token(family, data):
     hostile = st.lists(st.sampled_from([*SPECIALS, "X", "x0X", "{{ messages }}", "[INST]", "a", " "])).map("".join)
@@ -136,6 +136,7 @@ def refusal(source, messages=({"role": "user", "content": "Hello"},), variables=
         ("{{ messages[0].content[:9] }}", "found it 0 times"),
         (WHOLE + "{{ messages[0].content[4:20] }}", "found a part"),
         (WHOLE + "{{ messages[0].content | title }}", "found a part"),
+        (WHOLE + "{{ messages[0].content | replace('x0X', 'x99X') }}", "found a part"),
         ("{{ messages | tojson }}", "as JSON"),
     ],
 )
