@@ -71,6 +71,11 @@ def write_model(exported: Exported) -> tuple[dict[str, Any], dict[str, Tensor]]:
         values = {"model_type": "bert", "architectures": ["BertForMaskedLM" if c.masked_head else "BertModel"]}
         common["vocab_size"] = len(exported.state["embed.weight"])
         return values | write_bert(c) | common, take_out(bert_rules(c), exported.state)
+    if c.d_model % c.n_heads:
+        raise ValueError(
+            f"model.d_model = {c.d_model}: expected a multiple of n_heads = {c.n_heads}, without which the library "
+            "opens no model; train another"
+        )
     kind = family_for(c)
     family = FAMILIES[kind]
     values = {"model_type": kind, "architectures": [family.architecture]}

@@ -1,0 +1,211 @@
+"""Whole models go out to other libraries and come in again: files, commands, refusals."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from minillm.interop.__main__ import main as bring_in
+from minillm.interop.export.__main__ import main as take_out
+from minillm.runs import folder
+from minillm.runs.imported import read
+from tests import small_runs
+from tests.tiny import assert_equal
+
+pytest.importorskip("safetensors")
+transformers = pytest.importorskip("transformers")
+
+LLAMA = {"model.d_head": 6, "model.n_heads": 4, "model.n_kv_heads": 2, "model.d_model": 12, "model.norm": "rmsnorm"}
+LLAMA |= {"model.feedforward": "swiglu", "model.context_length": 41, "model.init_embed": 0.5}
+LLAMA |= {"tokenizer.kind": "bpe", "tokenizer.vocab_size": 300, "train.max_steps": 2, "schedule.warmup_steps": 0}
+KEYS = {name.replace(".", "__"): value for name, value in LLAMA.items()}
+WIDE = {"model__d_model": 32, "model__d_head": 8, "model__d_ff": 64}  # rows of whole blocks
+TEXTS = ["the quick brown fox 7 jumps", "Ünïcödé 🦔  <|end|> \n\n 12", "", " a"]
+
+
+def trained(where: Path, **changes) -> Path:
+    """A Llama that has learned from documents, so that a text begins with END, which other libraries can put there."""
+    lines = [json.dumps({"text": line}) for line in small_runs.TEXT.splitlines()]
+    (where / "texts.jsonl").write_text("\n".join(lines))
+    words = small_runs.flags(**{"train__run": where / "run", "data__corpus": where / "texts.jsonl"} | KEYS | changes)
+    assert train.main(["--config", "gpt-tiny", *words]) == 0
+    return where / "run"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return trained(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory) -> Path:
+    to = tmp_path_factory.mktemp("exported") / "llama"
+    assert take_out([str(run), "--to", str(to)]) == 0
+    return to
+
+
+def test_an_exported_run_has_equal_logits_and_ids_in_transformers(run, exported):
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float64)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
+    text = folder.open_run(run).text
+    ours = text.model.double()
+    assert type(theirs).__name__ == "LlamaForCausalLM" and theirs.lm_head.weight is theirs.model.embed_tokens.weight
+    for written in TEXTS:
+        ids = tokenizer(written)["input_ids"]
+        assert ids == text.encode(written) and tokenizer.decode(ids, skip_special_tokens=True) == written
+        with torch.no_grad():
+            a, b = ours(torch.tensor([ids]))[0], theirs(torch.tensor([ids])).logits
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)  # the library computes norms and angles in float32
+
+
+def test_greedy_text_is_the_same_in_transformers(run, exported):
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(exported)
+    text = folder.open_run(run).text
+    prompt = text.encode("the quick")
+    found = theirs.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False)[0].tolist()[len(prompt) :]
+    from minillm.decoding.sampler import SamplingConfig
+
+    [mine] = text.generate(["the quick"], SamplingConfig(temperature=0), max_new_tokens=12, seeds=[0])
+    assert mine.text == text.tokenizer.decode([token for token in found if token != text.tokenizer.end_id])
+
+
+def test_an_exported_run_comes_in_again_with_the_same_weights(run, exported, tmp_path, capsys):
+    assert bring_in([str(exported), "--out", str(tmp_path / "again")]) == 0
+    first, again = folder.open_run(run).text, folder.open_run(tmp_path / "again").text
+    assert again.model.head.weight is again.model.embed.weight
+    assert all(torch.equal(x, again.model.state_dict()[name]) for name, x in first.model.state_dict().items())
+    for text in TEXTS:
+        assert again.encode(text) == first.encode(text)
+
+
+def test_a_sharded_folder_and_rounded_weights(run, exported, tmp_path):
+    sharded = tmp_path / "sharded"
+    model = transformers.AutoModelForCausalLM.from_pretrained(exported)
+    model.save_pretrained(sharded, max_shard_size="4KB")
+    assert len(list(sharded.glob("*.safetensors"))) > 1
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (sharded / name).write_bytes((exported / name).read_bytes())
+    assert bring_in([str(sharded), "--out", str(tmp_path / "whole")]) == 0
+    first = folder.open_run(run).text.model.state_dict()
+    again = folder.open_run(tmp_path / "whole").text.model
+    assert all(torch.equal(x, first[name]) for name, x in again.state_dict().items())
+    assert bring_in([str(sharded), "--out", str(tmp_path / "int8"), "--weights", "int8"]) == 0
+    rounded = folder.open_run(tmp_path / "int8").text.model
+    assert rounded.head.packed.values.dtype == torch.int8
+    assert_equal(rounded.embed(torch.arange(7)).float(), rounded.head.packed.rows(torch.arange(7)).bfloat16().float())
+
+
+@pytest.mark.parametrize("eight_bits", [False, True])
+def test_a_gguf_file_goes_out_and_comes_in_again(run, tmp_path, eight_bits):
+    pytest.importorskip("gguf")
+    wide = trained(tmp_path, **WIDE)
+    file = tmp_path / "model.gguf"
+    assert take_out([str(wide), "--to", str(file), *(["--q8_0"] if eight_bits else [])]) == 0
+    assert bring_in([str(file), "--out", str(tmp_path / "again")]) == 0
+    first, again = folder.open_run(wide).text, folder.open_run(tmp_path / "again").text
+    for name, x in first.model.state_dict().items():
+        close = {"rtol": 0, "atol": float(x.abs().max()) / 127} if eight_bits else {"rtol": 0, "atol": 0}
+        torch.testing.assert_close(again.model.state_dict()[name], x, **close)
+    for text in TEXTS:
+        assert again.encode(text) == first.encode(text)
+
+
+def test_blocks_of_four_bits_become_packed_layers_without_rounding_again(tmp_path):
+    gguf = pytest.importorskip("gguf")
+    wide = trained(tmp_path, **WIDE)
+    assert take_out([str(wide), "--to", str(tmp_path / "whole.gguf")]) == 0
+    read_file, file = gguf.GGUFReader(tmp_path / "whole.gguf"), tmp_path / "packed.gguf"
+    writer = gguf.GGUFWriter(file, "llama")
+    for name, field in read_file.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            of = field.types[-1] if len(field.types) > 1 else None
+            writer.add_key_value(name, field.contents(), field.types[0], sub_type=of)
+    expected = {}
+    for tensor in read_file.tensors:
+        kind = gguf.GGMLQuantizationType.Q4_1 if ".weight" in tensor.name and "blk" in tensor.name else None
+        if kind is None or "norm" in tensor.name:
+            writer.add_tensor(tensor.name, tensor.data)
+            continue
+        blocks = gguf.quants.quantize(tensor.data, kind)
+        expected[tensor.name] = torch.tensor(gguf.quants.dequantize(blocks, kind))
+        writer.add_tensor(tensor.name, blocks, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert bring_in([str(file), "--out", str(tmp_path / "packed")]) == 0
+    model = folder.open_run(tmp_path / "packed").text.model
+    exact = {"rtol": 2e-7, "atol": 1e-8}  # the same levels; sums in float32 may end in another last digit
+    attention, feedforward = model.blocks[0].attention, model.blocks[0].feedforward
+    torch.testing.assert_close(attention.to_v.packed.dequantize(), expected["blk.0.attn_v.weight"], **exact)
+    torch.testing.assert_close(feedforward.down.packed.dequantize(), expected["blk.0.ffn_down.weight"], **exact)
+    q = expected["blk.0.attn_q.weight"].view(4, 4, 2, 32).transpose(1, 2).reshape(32, 32)  # pairs beside each other
+    torch.testing.assert_close(attention.to_q.packed.dequantize(), q, **exact)
+    assert bring_in([str(file), "--out", str(tmp_path / "unpacked"), "--weights", "float32"]) == 0
+    whole = folder.open_run(tmp_path / "unpacked").text.model
+    assert torch.equal(whole.blocks[0].attention.to_q.weight, attention.to_q.packed.dequantize())
+
+
+def test_a_run_that_nobody_else_can_express_is_refused_with_its_keys(tmp_path, capsys):
+    run = small_runs.started(tmp_path, model__value_embeddings="true")
+    capsys.readouterr()
+    assert take_out([str(run), "--to", str(tmp_path / "new")]) == 2
+    err = capsys.readouterr().err
+    assert "model.value_embeddings = True" in err and "model.feedforward = relu2" in err and err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def change(exported: Path, to: Path, file: str = "config.json", **values) -> Path:
+    """A copy of an exported folder with other values in one of its files."""
+    to.mkdir()
+    for each in exported.iterdir():
+        (to / each.name).write_bytes(each.read_bytes())
+    (to / file).write_text(json.dumps(json.loads((to / file).read_text()) | values))
+    return to
+
+
+WRONG = {
+    "an unknown key": ({"new_trick": 3}, "new_trick = 3: a key that minillm does not understand"),
+    "another kind": ({"model_type": "lama"}, "did you mean llama"),
+    "an activation": ({"hidden_act": "gelu"}, "hidden_act = 'gelu': expected"),
+    "a scaling": (
+        {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
+        "rope_type = 'dynamic'",
+    ),
+    "half of the rotation": (
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+        "partial_rotary_factor = 0.5",
+    ),
+    "too many blocks": ({"num_hidden_layers": 2}, "model.layers.1.input_layernorm.weight = missing"),
+    "too few blocks for the weights": ({"tie_word_embeddings": False}, "lm_head.weight = missing"),
+    "a huge model": ({"hidden_size": 2**40}, "expected"),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), WRONG.values(), ids=WRONG)
+def test_what_minillm_would_not_compute_exactly_is_refused_by_name(values, message, exported, tmp_path, capsys):
+    wrong = change(exported, tmp_path / "wrong", **values)
+    assert bring_in([str(wrong), "--out", str(tmp_path / "new")]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1, err
+    assert not (tmp_path / "new").exists()
+
+
+def test_missing_files_and_folders_are_refused(exported, tmp_path, capsys):
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        part = change(exported, tmp_path / name)
+        (part / name).unlink()
+        assert bring_in([str(part), "--out", str(tmp_path / "new")]) == 2
+        assert name in capsys.readouterr().err
+    assert bring_in([str(tmp_path / "none"), "--out", str(tmp_path / "new")]) == 2
+    assert "expected the folder of a model" in capsys.readouterr().err
+
+
+def test_settings_of_generation_come_in(exported, tmp_path):
+    settings = {"do_sample": True, "temperature": 0.6, "top_p": 0.8, "eos_token_id": [299, 5]}
+    settings |= {"top_k": 20, "repetition_penalty": 1.1}
+    found = read(change(exported, tmp_path / "new", "generation_config.json", **settings))
+    assert found.sampling == {"temperature": 0.6, "top_k": 20, "top_p": 0.8, "repetition_penalty": 1.1}
+    assert 5 in found.tokenizer.stop_ids
