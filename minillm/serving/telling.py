@@ -30,7 +30,7 @@ class Telling:
 
     def push(self, token: int) -> bool:
         """See `Stop.push`."""
-        self.begin = self.n_shown + len(self.watcher.cut.held)
+        self.begin = self.n_shown + len(self.watcher.cut.held) + self.watcher.decoder.broken_by(token)
         return self.watcher.push(token)
 
     def finish(self) -> bool:
