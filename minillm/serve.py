@@ -20,7 +20,7 @@ from minillm.serving.embedding import Embedder
 from minillm.serving.engine_worker import EngineWorker
 from minillm.serving.guard import Gate
 from minillm.serving.limits import Limits
-from minillm.serving.listening import MISSING, bind, build_server, is_loopback
+from minillm.serving.listening import bind, build_server, is_loopback, refuse_missing_packages
 from minillm.serving.single_worker import SingleWorker
 from minillm.serving.worker import Worker
 from minillm.system.os_errors import sentence
@@ -80,6 +80,7 @@ def build_parser() -> Parser:
 
 def go(args: argparse.Namespace) -> None:
     """Open the run and serve it until a signal."""
+    refuse_missing_packages()
     check_access(args)
     names = vars(args).keys() & vars(Limits()).keys()
     limits = override(Limits(), {name: vars(args)[name] for name in names}, dashes=True)
@@ -92,8 +93,6 @@ def go(args: argparse.Namespace) -> None:
         server = build_server(app, limits, gate)
         print(announce(opened, held), flush=True)
         server.run(sockets=[held])
-    except ImportError as e:
-        raise ValueError(MISSING) from e
     finally:
         held.close()
 

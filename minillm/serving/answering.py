@@ -131,7 +131,7 @@ class Answer:
             raise news.error
         meter = self.desk.meter
         if first:
-            meter.first_token_after(time.perf_counter() - self.began)
+            meter.first_token_after(news.first_at - self.began)
             meter.prompt_tokens += self.body.n_prompt_tokens
         meter.completion_tokens += news.n_drawn - self.n_drawn[index]
         self.n_drawn[index] = news.n_drawn

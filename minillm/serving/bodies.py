@@ -99,7 +99,8 @@ class Reader:
             ids = self.text.converse(messages)
         except ValueError as e:
             raise ApiError(400, f"messages: {e}", "messages", "invalid_value") from None
-        most = self._most(fields, most if most is not None else older, None)
+        name = "max_tokens" if most is None else "max_completion_tokens"
+        most = self._most(name, older if most is None else most, None)
         return self._body(fields, [ids], most, logprobs, n_top, "messages", [""])
 
     def completion(self, body: dict[str, Any]) -> Body:
@@ -115,7 +116,7 @@ class Reader:
             raise ApiError(
                 400, "echo: expected no logprobs beside it, since those of a prompt are not computed", "echo"
             )
-        most = self._most(fields, fields.typed("max_tokens", Count), DEFAULT_COMPLETION)
+        most = self._most("max_tokens", fields.typed("max_tokens", Count), DEFAULT_COMPLETION)
         echoes = [self._echo(prompt) if echo else "" for prompt in prompts]
         return self._body(fields, prompts, most, n_top is not None, n_top or 0, "prompt", echoes)
 
@@ -168,13 +169,13 @@ class Reader:
         each = [echo for echo in echoes for _ in range(n)]
         return Body(orders, sum(map(len, ids)), seed, stream, bool(include_usage), each)
 
-    def _most(self, fields: BodyFields, asked: int | None, default: int | None) -> int:
+    def _most(self, name: str, asked: int | None, default: int | None) -> int:
         """The most new tokens of each text; the default None: as many as the context has room for."""
         context = self.text.model.context_length
         most = context or MOST_UNBOUNDED
         if asked is not None and asked > most:
             what = f"the model's context of {most}" if context else f"{most}"
-            raise ApiError(400, f"max_tokens = {asked}: expected at most {what}", "max_tokens", "invalid_value")
+            raise ApiError(400, f"{name} = {asked}: expected at most {what}", name, "invalid_value")
         return asked if asked is not None else min(default or most, most)
 
     def _encoded(self, prompt: Prompt, param: str) -> list[int]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from minillm.serving.body_fields import BodyFields, expected
 from minillm.serving.errors import ApiError
+from minillm.tokenizers.tokenizer import Tokenizer
 
 MOST_TEXTS = 256
 
@@ -21,12 +22,10 @@ MOST_TEXTS = 256
 class Embedder(Protocol):
     """A text side that turns texts into vectors."""
 
+    tokenizer: Tokenizer
+
     def vectors(self, texts: Sequence[str]) -> Tensor:
         """One vector for each text, (N, D). Raises ValueError for a text that it cannot read."""
-        ...
-
-    def n_tokens(self, texts: Sequence[str]) -> int:
-        """Number of tokens that the model reads for these texts, all together."""
         ...
 
 
@@ -54,7 +53,8 @@ def read_embedding(body: dict[str, Any], name: str) -> EmbeddingBody:
 def embed(embedder: Embedder, body: EmbeddingBody, name: str) -> dict[str, Any]:
     """The answer. Raises ApiError for a text that the model cannot read."""
     try:
-        rows, n = embedder.vectors(body.texts).float().cpu(), embedder.n_tokens(body.texts)
+        rows = embedder.vectors(body.texts).float().cpu()
+        n = sum(map(len, embedder.tokenizer.encode_many(body.texts)))
     except ValueError as e:
         raise ApiError(400, f"input: {e}", "input", "invalid_value") from None
     vectors: list[Any] = rows.tolist()

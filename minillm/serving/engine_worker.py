@@ -104,6 +104,9 @@ class EngineWorker:
             ticket.tell(News(error=ApiError(400, str(error))))
 
     def _hear(self, ticket: Ticket, telling: Telling, event: Event) -> None:
+        # subtle: a text that may have no token has ended when it is added, and can be cancelled before it is told of
+        if ticket.ended:
+            return
         if event.reason is not None:
             ticket.ended = True
             del self.jobs[ticket]

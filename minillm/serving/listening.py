@@ -10,13 +10,20 @@ import asyncio
 import ipaddress
 import socket
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 from minillm.serving.guard import Gate
 from minillm.serving.limits import Limits
 
 MOST_HEADER = 64 * 1024  # bytes
-MISSING = 'the server needs starlette and uvicorn; install them with: pip install "minillm[serve]"'
+
+
+def refuse_missing_packages() -> None:
+    """Raise ValueError if the packages of the extra `serve` are not installed."""
+    for name in ("starlette", "uvicorn"):
+        if find_spec(name) is None:
+            raise ValueError(f'the server needs {name}; install it with: pip install "minillm[serve]"')
 
 
 def is_loopback(host: str) -> bool:
@@ -33,12 +40,12 @@ def is_loopback(host: str) -> bool:
 
 def bind(host: str, port: int) -> socket.socket:
     """A socket that listens at a host and a port; 0: a free one. Raises ValueError."""
+    if not 0 <= port < 2**16:
+        raise ValueError(f"--port {port}: expected a port in 0 ... 65535")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (socket.gaierror, OverflowError, UnicodeError):
-        raise ValueError(
-            f"--host {host} --port {port}: expected an address of this machine, and a port in 0 ... 65535"
-        ) from None
+    except (socket.gaierror, UnicodeError):
+        raise ValueError(f"--host {host}: expected an address of this machine") from None
     held = socket.socket(family, kind)
     try:
         if sys.platform != "win32":
@@ -54,13 +61,10 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def build_server(app: Any, limits: Limits, gate: Gate) -> Any:
-    """A uvicorn server for an application; `server.run(sockets=[...])` serves until a signal. Raises ValueError."""
-    try:
-        import h11
-        import uvicorn
-        from uvicorn.protocols.http.h11_impl import H11Protocol
-    except ImportError:
-        raise ValueError(MISSING) from None
+    """A uvicorn server for an application; `server.run(sockets=[...])` serves until a signal."""
+    import h11
+    import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class BoundedProtocol(H11Protocol):
         """A connection that may not be silent while it owes a header."""

@@ -6,6 +6,8 @@ cut away is never told of. The joined pieces, and the joined tokens, are the sam
 once. Read before: `worker`, `decoding/stopping.py`.
 """
 
+import time
+
 from minillm.decoding.rows import Event
 from minillm.decoding.stopping import StopText
 from minillm.serving.errors import ApiError
@@ -27,6 +29,7 @@ class Telling:
         self.pieces: list[str] = []  # shown, but not told
         self.pending: list[Drawn] = []  # drawn, but not told
         self.n_shown = self.n_drawn = self.begin = 0
+        self.first_at: float | None = None  # time of the first token
 
     def push(self, token: int) -> bool:
         """See `Stop.push`."""
@@ -39,6 +42,7 @@ class Telling:
 
     def hear(self, event: Event) -> None:
         """Tell of what can be told after this event, if the order is eager or the text has ended."""
+        self.first_at = self.first_at or time.perf_counter()
         if event.reason == "failed":
             self.tell(News(error=ApiError(400, IMPOSSIBLE, code="no_token")))
             return
@@ -52,7 +56,7 @@ class Telling:
             drawn = [each for each in self.pending if each.begin < self.n_shown or not cut]
             text = "".join(self.pieces)
             self.pieces, self.pending = [], self.pending[len(drawn) :]
-            self.tell(News(text, tuple(drawn), event.reason, self.n_drawn))
+            self.tell(News(text, tuple(drawn), event.reason, self.n_drawn, self.first_at))
 
     def _show(self, piece: str) -> None:
         self.pieces.append(piece)

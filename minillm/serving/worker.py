@@ -47,6 +47,7 @@ class News(NamedTuple):
     drawn: tuple[Drawn, ...] = ()  # the tokens of this piece, if the order asks for logprobs
     reason: str | None = None  # why it ended (see `Reason`); None: it goes on
     n_drawn: int = 0  # tokens drawn so far, the one that ended it included
+    first_at: float = 0.0  # time.perf_counter() of its first token
     error: ApiError | None = None  # it failed, and there is no more news
 
 

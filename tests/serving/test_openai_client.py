@@ -231,13 +231,12 @@ def test_a_key_is_asked_for():
 class Vectors:
     """An embedder: the number of letters and of e's."""
 
+    tokenizer = BYTES
+
     def vectors(self, texts):
         if "bad" in texts:
             raise ValueError("text = 'bad': expected a good one")
         return torch.tensor([[len(text), text.count("e") / 3] for text in texts], dtype=torch.float64)
-
-    def n_tokens(self, texts):
-        return sum(map(len, texts))
 
 
 def test_an_encoder_offers_vectors_and_no_text():
