@@ -1,4 +1,4 @@
-"""Penalties and bans: transforms that make repeated tokens less probable, or forbid tokens.
+"""Penalties, biases and bans: transforms that make repeated or listed tokens less probable, or forbid tokens.
 
 These transforms use the history (B, T): all tokens that a row has read, the prompt included; EMPTY is ignored. They
 change the model's own logits, before temperature and cuts. Repetition penalty: x / theta for a positive logit of a seen

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from minillm.config.fields import Between, Count, fit, suggest
+from minillm.config.fields import Between, Count, fit
 from minillm.decoding.penalties import LogitBias
 from minillm.decoding.sampler import SamplingConfig
 from minillm.serving.body_fields import BodyFields, expected
 from minillm.serving.errors import ApiError
+from minillm.serving.messages import read_messages
 from minillm.serving.worker import TextOrder
 from minillm.text.model import Prompt, TextModel
-from minillm.tokenizers.chat import Message
 
 MOST_CHOICES = 16  # of one prompt
 MOST_TEXTS = 64  # of one request: prompts times choices
@@ -31,7 +31,6 @@ MOST_UNBOUNDED = 4096  # new tokens, where the model has no context length
 N_SEEDS = 10**6  # a fresh seed is below this, so that it is short to type
 MAX_SEED = 2**63 - 1
 DEFAULT_COMPLETION = 16  # new tokens of /v1/completions, as clients expect
-ROLES = ("system", "user", "assistant")
 NO_TEMPLATE = (
     "messages: expected a prompt, since this run has learned from no conversations and has no chat template; "
     "send it to /v1/completions"
@@ -225,38 +224,6 @@ class Reader:
                 raise ValueError(f"logit_bias: {key!r}: expected a token id in 0 ... {size - 1}")
             biases.append((i, fit(bias, Annotated[float, Between(-100, 100)], f"logit_bias: {key}")))
         return (LogitBias(tuple(sorted(biases))),) if biases else ()
-
-
-def read_messages(value: Any) -> list[Message]:
-    """The messages of a conversation. Raises ValueError."""
-    if not isinstance(value, list) or not value:
-        raise expected("messages", value, "an array of messages, and not empty")
-    return [_read_message(each, f"messages[{i}]") for i, each in enumerate(value)]
-
-
-def _read_message(value: Any, where: str) -> Message:
-    if not isinstance(value, dict):
-        raise expected(where, value, "an object with role and content")
-    role, content = value.get("role"), value.get("content")
-    if role not in ROLES:
-        raise expected(f"{where}.role", role, f"one of {', '.join(ROLES)}")
-    for name, other in value.items():
-        # subtle: clients send an assistant's message back as they got it, with its empty fields
-        if name not in ("role", "content") and other not in (None, [], ""):
-            raise ValueError(f"{where}.{name}: unknown field; expected {suggest(name, ['role', 'content'])}")
-    if isinstance(content, list):
-        content = "".join(_read_part(part, f"{where}.content[{i}]") for i, part in enumerate(content))
-    if not isinstance(content, str):
-        raise expected(f"{where}.content", content, "a string, or an array of text parts")
-    return {"role": role, "content": content}
-
-
-def _read_part(value: Any, where: str) -> str:
-    if not isinstance(value, dict) or value.keys() != {"type", "text"} or value["type"] != "text":
-        raise ValueError(f'{where}: expected {{"type": "text", "text": ...}}; this model reads only text')
-    if not isinstance(value["text"], str):
-        raise expected(f"{where}.text", value["text"], "a string")
-    return value["text"]
 
 
 def read_stops(value: Any) -> tuple[str, ...]:

@@ -43,6 +43,11 @@ def test_a_stream_and_a_whole_text_tell_the_same_and_nothing_that_a_stop_cut_awa
     n_told = len(whole.drawn)
     assert [each.token for each in whole.drawn] == tokens[:n_told]
     assert bytes(tokens[:n_told]).decode(errors="replace")[:cut] == whole.text
+    assert whole.reason != "stop" or all(each.begin < cut for each in whole.drawn)
+    shown = 0
+    for news in pieces[:-1]:  # a token is told of when the text where it begins is shown, and not before
+        shown += len(news.text)
+        assert all(each.begin < shown for each in news.drawn)
     if n_told < len(tokens[:n_drawn]):  # the next token begins behind the text
         assert len(bytes(tokens[:n_told]).decode(errors="replace")) >= cut
     for i, each in enumerate(whole.drawn):
