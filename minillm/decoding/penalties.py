@@ -1,4 +1,4 @@
-"""Penalties and bans: transforms that make repeated tokens less probable, or forbid tokens.
+"""Penalties, biases and bans: transforms that make repeated or listed tokens less probable, or forbid tokens.
 
 These transforms use the history (B, T): all tokens that a row has read, the prompt included; EMPTY is ignored. They
 change the model's own logits, before temperature and cuts. Repetition penalty: x / theta for a positive logit of a seen
@@ -77,6 +77,35 @@ class FrequencyPenalty:
 
     def __repr__(self) -> str:
         return f"frequency penalty {self.a:g}"
+
+
+@dataclass(frozen=True, repr=False)
+class LogitBias:
+    """Add a number to the logits of some ids; each id stands once in `biases`, pairs of an id and its number.
+
+    >>> LogitBias(((2, -1.5),))(torch.zeros(1, 3), torch.tensor([[0]]))
+    tensor([[ 0.0000,  0.0000, -1.5000]])
+    """
+
+    biases: tuple[tuple[int, float], ...]
+
+    def __post_init__(self) -> None:
+        ids = [i for i, _ in self.biases]
+        if len({*ids}) < len(ids) or any(i < 0 for i in ids):
+            raise ValueError(f"biases of ids {ids}: expected ids >= 0, each once")
+        for _, bias in self.biases:
+            check("bias", bias, -math.inf, math.inf)
+
+    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+        logits = rows_of(logits, history)
+        ids, biases = zip(*self.biases, strict=True) if self.biases else ((), ())
+        if ids and max(ids) >= logits.shape[1]:
+            raise ValueError(f"biases of ids {ids}: expected ids below the {logits.shape[1]} that the model predicts")
+        where = torch.tensor(ids, dtype=torch.long, device=logits.device)
+        return logits.index_add(1, where, logits.new_tensor(biases).expand(len(logits), -1))
+
+    def __repr__(self) -> str:
+        return f"{len(self.biases)} biased"
 
 
 @dataclass(frozen=True, repr=False)

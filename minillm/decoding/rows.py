@@ -42,6 +42,7 @@ class Event(NamedTuple):
     token: int | None  # None: the row ended without a new token, at END or before the first step
     logprob: float | None  # None: nothing was drawn
     reason: Reason | None  # None: the row continues
+    top: tuple[tuple[int, float], ...] = ()  # the most probable tokens and their logprobs, if they were asked for
 
 
 class Memory(Protocol):
@@ -56,7 +57,7 @@ def collect(n_rows: int, steps: Iterable[list[Event]]) -> list[Completion]:
     """The completion of each row, from the events of all steps."""
     completions = [Completion() for _ in range(n_rows)]
     for events in steps:
-        for row, token, logprob, reason in events:
+        for row, token, logprob, reason, _ in events:
             if token is not None:
                 completions[row].tokens.append(token)
             if logprob is not None:
@@ -158,6 +159,17 @@ def limit_of(context_length: int | None, prompt_length: int, max_new_tokens: int
 def logprobs_of(logits: Tensor, tokens: Tensor) -> Tensor:
     """ln p of each token (...) under logits (..., V), in nats: (...) float64."""
     return logits.double().log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+
+
+def most_probable(logits: Tensor, k: int) -> list[tuple[tuple[int, float], ...]]:
+    """The k most probable tokens of each row of logits (B, V), with ln p in nats, the most probable first.
+
+    >>> [[token for token, _ in row] for row in most_probable(torch.tensor([[0.0, 2.0, 1.0]]), k=2)]
+    [[1, 2]]
+    """
+    found = logits.double().log_softmax(-1).topk(min(k, logits.shape[-1]))
+    rows = zip(found.indices.tolist(), found.values.tolist(), strict=True)
+    return [tuple(zip(tokens, logprobs, strict=True)) for tokens, logprobs in rows]
 
 
 def pad_right(rows: Sequence[Sequence[int]], room: int = 0) -> Tensor:

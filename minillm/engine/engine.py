@@ -20,7 +20,7 @@ from minillm.cache.paged import PagedLayer, PagePool, plan
 from minillm.cache.prefix import PrefixPool
 from minillm.constants import EMPTY
 from minillm.decoding.generate import check
-from minillm.decoding.rows import Completion, Event, judge, limit_of, logprobs_of
+from minillm.decoding.rows import Completion, Event, judge, limit_of, logprobs_of, most_probable
 from minillm.decoding.sampler import Sampler, build_pipeline
 from minillm.engine.request import Job, Request
 from minillm.engine.scheduler import Scheduler
@@ -163,7 +163,10 @@ class Engine:
         logprobs = [None] * len(jobs)
         if any(job.request.logprobs for job in jobs):
             logprobs = logprobs_of(logits, drawn).tolist()
-        for job, token, logprob, chosen in zip(jobs, drawn.tolist(), logprobs, possible.tolist(), strict=True):
+        tops = self._tops(jobs, logits)
+        for i, (job, token, logprob, chosen) in enumerate(
+            zip(jobs, drawn.tolist(), logprobs, possible.tolist(), strict=True)
+        ):
             logprob = logprob if job.request.logprobs else None
             if chosen:
                 event = judge(job.number, token, logprob, self.end_id, job.request.stop, job.limit, job.n_new + 1)
@@ -173,7 +176,15 @@ class Engine:
                 job.write(token)
             if event.reason is not None:
                 self.scheduler.drop(job)
-            self._tell(job, event)
+            self._tell(job, event._replace(top=tops[i]) if i in tops else event)
+
+    def _tops(self, jobs: Sequence[Job], logits: Tensor) -> dict[int, tuple[tuple[int, float], ...]]:
+        """The most probable tokens for those rows of logits (B, V) whose requests ask for them."""
+        asking = [i for i, job in enumerate(jobs) if job.request.n_top]
+        if not asking:
+            return {}
+        found = most_probable(logits[asking], max(jobs[i].request.n_top for i in asking))
+        return {i: row[: jobs[i].request.n_top] for i, row in zip(asking, found, strict=True)}
 
     def _groups_of(self, jobs: Sequence[Job]) -> list["_Group"]:
         """Group jobs with equal sampling settings. The groups are kept until the list of jobs changes."""
@@ -181,7 +192,7 @@ class Engine:
         if numbers != self.grouped:
             rows: dict[object, list[int]] = {}
             for i, job in enumerate(jobs):
-                rows.setdefault(job.request.sampling, []).append(i)
+                rows.setdefault((job.request.sampling, job.request.first), []).append(i)
             self.grouped, self.groups = numbers, []
             for group in rows.values():
                 sampler = Sampler(self._pipeline(jobs[group[0]].request, [len(jobs[i].request.prompt) for i in group]))
@@ -190,9 +201,10 @@ class Engine:
         return self.groups
 
     def _pipeline(self, request: Request, prompt_lengths: Sequence[int]) -> list:
-        return build_pipeline(
+        pipeline = build_pipeline(
             request.sampling, vocab_size=self.vocab_size, end_id=self.end_id, prompt_lengths=prompt_lengths
         )
+        return [*request.first, *pipeline]
 
     def _tell(self, job: Job, event: Event) -> None:
         if event.token is not None:

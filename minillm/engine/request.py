@@ -15,6 +15,7 @@ from minillm.cache.paged import PageTable
 from minillm.decoding.rows import Completion, Event, Limit
 from minillm.decoding.sampler import SamplingConfig, seeded
 from minillm.decoding.stopping import Stop
+from minillm.decoding.transforms import Transform
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Request:
     seed: int = 0
     stop: Stop | None = None  # watches the new tokens; one for each request
     logprobs: bool = False  # keep the logprob of each draw under the untransformed model, in nats
+    n_top: int = 0  # each event has this many of the untransformed model's most probable tokens, with logprobs
+    first: tuple[Transform, ...] = ()  # transforms of its own, before those of `sampling`; they can be hashed
     show: Callable[[Event], object] | None = None  # called with every event of this request, at the end of a step
 
 

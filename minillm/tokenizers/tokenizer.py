@@ -109,6 +109,20 @@ class StreamDecoder:
         self.tokenizer = tokenizer
         self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
+    def broken_by(self, token: int) -> bool:
+        """Whether this token would leave the kept bytes an incomplete character, which becomes U+FFFD before it.
+
+        >>> from minillm.tokenizers.byte import ByteTokenizer
+        >>> decoder = StreamDecoder(ByteTokenizer())
+        >>> decoder.push(0xC3), decoder.broken_by(0xA9), decoder.broken_by(ord("x"))
+        ('', False, True)
+        """
+        kept = self.decoder.getstate()[0]
+        first = self.tokenizer.decode_bytes([token])[:1]
+        text, n_used = codecs.utf_8_decode(kept + first, "replace", False)
+        # subtle: a whole character is one, of all bytes, even if it is U+FFFD itself
+        return bool(kept and n_used) and not (len(text) == 1 and n_used > len(kept))
+
     def push(self, token: int) -> str:
         """The characters that this token completes, possibly none."""
         return self.decoder.decode(self.tokenizer.decode_bytes([token]))

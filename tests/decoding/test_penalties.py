@@ -11,6 +11,7 @@ from minillm.constants import EMPTY
 from minillm.decoding.penalties import (
     BannedTokens,
     FrequencyPenalty,
+    LogitBias,
     MinNewTokens,
     NoRepeatNGram,
     OnlyFirst,
@@ -28,7 +29,7 @@ texts = st.one_of(rows, st.lists(st.integers(0, 1), max_size=23))  # two token i
 penalties = st.sampled_from(
     [RepetitionPenalty(1.3), RepetitionPenalty(0.7), PresencePenalty(0.6), PresencePenalty(-1), FrequencyPenalty(0.4)]
     + [NoRepeatNGram(n) for n in (1, 2, 3, 5)]
-    + [MinNewTokens(3, 2, (4,)), BannedTokens((1, 5)), OnlyFirst(5)]
+    + [MinNewTokens(3, 2, (4,)), BannedTokens((1, 5)), OnlyFirst(5), LogitBias(((1, 2.5), (4, -0.5))), LogitBias(())]
 )
 
 
@@ -64,6 +65,8 @@ def by_hand(transform, x, text):
             return [BANNED if len(text) >= n - 1 and tuple([*text, i][-n:]) in seen else v for i, v in enumerate(x)]
         case MinNewTokens(n, end_id, (length,)):
             return [BANNED if i == end_id and len(text) - length < n else v for i, v in enumerate(x)]
+        case LogitBias(biases):
+            return [v + dict(biases).get(i, 0) for i, v in enumerate(x)]
         case BannedTokens(ids):
             return [BANNED if i in ids else v for i, v in enumerate(x)]
         case OnlyFirst(size):
@@ -166,6 +169,7 @@ def test_transformers_agrees():
     [
         *(lambda: RepetitionPenalty(0), lambda: RepetitionPenalty(math.inf), lambda: PresencePenalty(math.nan)),
         *(lambda: FrequencyPenalty(math.inf), lambda: NoRepeatNGram(0), lambda: BannedTokens((3, -1))),
+        *(lambda: LogitBias(((1, math.inf),)), lambda: LogitBias(((-1, 1.0),)), lambda: LogitBias(((1, 1.0),) * 2)),
         *(lambda: OnlyFirst(0), lambda: MinNewTokens(-1, 0, (1,)), lambda: MinNewTokens(1, -1, (1,))),
     ],
 )
@@ -177,3 +181,5 @@ def test_settings_out_of_range_are_refused(make):
 def test_a_banned_id_that_the_model_does_not_have_is_refused():
     with pytest.raises(ValueError, match="below the 7"):
         BannedTokens((7,))(random_logits(1, 0), batch([[1]]))
+    with pytest.raises(ValueError, match="below the 7"):
+        LogitBias(((7, 1.0),))(random_logits(1, 0), batch([[1]]))

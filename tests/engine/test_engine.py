@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.decoding.generate import generate
+from minillm.decoding.penalties import LogitBias
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.stopping import StopText
 from minillm.engine.engine import Engine
@@ -173,6 +174,29 @@ def test_a_decoder_writes_the_same_for_strangers_together_as_for_each_alone(shap
         [alone] = generate(model, [request.prompt], sampler, generators=seeded([request.seed]), **limits)
         assert (completion.tokens, completion.reason) == (alone.tokens, alone.reason)
         assert completion.logprobs == pytest.approx(alone.logprobs if request.logprobs else [], abs=1e-9)
+
+
+def test_a_request_gets_its_own_transforms_first_and_the_candidates_that_it_asks_for():
+    model, told = decoder(), []
+    biases = [(), (LogitBias(((5, 3.0), (END, -100.0))),), (LogitBias(((5, -100.0),)), LogitBias(((7, 1.5),)))]
+    asked = [
+        Request([1, 4], 6, SamplingConfig(temperature=0.9), seed=2, first=first, n_top=n_top, show=told.append)
+        for first in biases
+        for n_top in (0, 3, 1, VOCAB + 5)
+    ]
+    out = Engine(model, end_id=END, page_size=3).run(asked)
+    for i, (request, completion) in enumerate(zip(asked, out, strict=True)):
+        sampler = Sampler([*request.first, *build_pipeline(request.sampling)])
+        how = {"max_new_tokens": 6, "generators": seeded([2]), "end_id": END}
+        [alone] = generate(model, [request.prompt], sampler, **how)
+        assert completion.tokens == alone.tokens
+        events, text = [event for event in told if event.row == i], [*request.prompt]
+        for event in events:
+            nats = model(torch.tensor([text]))[0][0, -1].log_softmax(-1)
+            best = sorted(range(VOCAB), key=lambda token: -nats[token])[: request.n_top]
+            assert [token for token, _ in event.top] == best
+            assert [x for _, x in event.top] == pytest.approx(nats[best].tolist(), abs=1e-9)
+            text.append(event.token)
 
 
 @settings(max_examples=15)

@@ -1,0 +1,181 @@
+"""The application: the routes of OpenAI's API for one run, behind the guard.
+
+Tokenizing and rendering a template may take long, so bodies are read in a thread of their own, one at a time, while the
+event loop goes on. Read before: `bodies`, `answering`, `guard`; after: `listening`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+from minillm.decoding.sampler import SamplingConfig
+from minillm.serving.answering import Answer, Desk
+from minillm.serving.bodies import MOST_TEXTS, Body, Reader
+from minillm.serving.embedding import Embedder, embed, read_embedding
+from minillm.serving.errors import ApiError, respond
+from minillm.serving.formats import ChatFormat, CompletionFormat, Format
+from minillm.serving.guard import Gate, Guard
+from minillm.serving.limits import Limits
+from minillm.serving.page import Page, page_routes
+from minillm.serving.prometheus import Meter
+from minillm.serving.reading import ClientGone, read_json
+from minillm.serving.worker import Load, Worker
+from minillm.text.model import TextModel
+
+LOCAL = ("localhost", "127.0.0.1", "[::1]")
+NO_WRITER = "this run writes no text; it may offer /v1/embeddings"
+NO_EMBEDDER = "this run offers no sentence vectors, as only encoders do; ask for a text at /v1/completions"
+PATHS = ("/", "/health", "/metrics", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+
+
+class Served(NamedTuple):
+    """What is served: a run with a text side that writes, or one that embeds."""
+
+    name: str
+    created: int  # seconds since 1970
+    sampling: SamplingConfig  # the run's own settings, for what a request leaves out
+    text: TextModel | None = None
+    worker: Worker | None = None  # writes for `text`
+    embedder: Embedder | None = None
+
+
+class Api:
+    """The endpoints."""
+
+    def __init__(self, served: Served, limits: Limits, gate: Gate, meter: Meter):
+        self.served, self.limits, self.gate, self.meter = served, limits, gate, meter
+        self.readers = ThreadPoolExecutor(1, thread_name_prefix="reader")
+        if served.text is not None and served.worker is not None:
+            most = min(MOST_TEXTS, limits.most_open)
+            self.desk = Desk(served.worker, limits, meter)
+            self.reader = Reader(served.name, served.text, served.sampling, most)
+            self.formats = ChatFormat(served.text.tokenizer), CompletionFormat(served.text.tokenizer)
+
+    async def chat(self, request: Any) -> Any:
+        """POST /v1/chat/completions."""
+        self._needs_a_writer()
+        return await self._answer(request, self.reader.chat, self.formats[0])
+
+    async def complete(self, request: Any) -> Any:
+        """POST /v1/completions."""
+        self._needs_a_writer()
+        return await self._answer(request, self.reader.completion, self.formats[1])
+
+    async def embed(self, request: Any) -> Any:
+        """POST /v1/embeddings."""
+        embedder, name = self.served.embedder, self.served.name
+        if embedder is None:
+            raise ApiError(400, NO_EMBEDDER, code="no_embeddings")
+        asked = read_embedding(await read_json(request.headers, request.receive, self.limits), name)
+        return respond(await self._beside(embed, embedder, asked, name))
+
+    async def models(self, request: Any) -> Any:
+        """GET /v1/models."""
+        return respond({"object": "list", "data": [self._model()]})
+
+    async def model(self, request: Any) -> Any:
+        """GET /v1/models/NAME."""
+        asked = request.path_params["name"]
+        if asked != self.served.name:
+            raise ApiError(404, f"model = {asked!r}: expected {self.served.name!r}", "model", "model_not_found")
+        return respond(self._model())
+
+    async def health(self, request: Any) -> Any:
+        """GET /health: 200 while requests are served, else 503."""
+        if self.gate.closed:
+            return respond({"status": "stopping"}, 503)
+        if self.served.worker is not None and not self.served.worker.alive:
+            return respond({"status": "failed"}, 503)
+        return respond({"status": "ok"})
+
+    async def metrics(self, request: Any) -> Any:
+        """GET /metrics."""
+        from starlette.responses import PlainTextResponse
+
+        load = self.served.worker.load if self.served.worker is not None else Load(0, 0)
+        return PlainTextResponse(self.meter.text(load), media_type="text/plain; version=0.0.4")
+
+    def close(self) -> None:
+        """End the threads."""
+        if self.served.worker is not None:
+            self.served.worker.close()
+        self.readers.shutdown()
+
+    async def _answer(self, request: Any, read: Callable[[dict[str, Any]], Body], form: Format) -> Answer:
+        body = await self._beside(read, await read_json(request.headers, request.receive, self.limits))
+        return Answer(self.desk, body, form, self.served.name)
+
+    async def _beside(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Call a function in the readers' thread."""
+        return await asyncio.get_running_loop().run_in_executor(self.readers, call, *args)
+
+    def _needs_a_writer(self) -> None:
+        if self.served.worker is None:
+            raise ApiError(400, NO_WRITER, code="no_writer")
+
+    def _model(self) -> dict[str, Any]:
+        return {"id": self.served.name, "object": "model", "created": self.served.created, "owned_by": "minillm"}
+
+
+def build_app(
+    served: Served,
+    *,
+    key: str = "",
+    hosts: Sequence[str] = LOCAL,
+    origins: Sequence[str] = (),
+    limits: Limits | None = None,
+    gate: Gate | None = None,
+) -> Any:
+    """The ASGI application. `key`: "" for none; `hosts`: allowed in the Host header; `origins`: allowed by CORS."""
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
+    from starlette.middleware.cors import CORSMiddleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    meter, gate = Meter(), gate or Gate()
+    api = Api(served, limits or Limits(), gate, meter)
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        yield
+        await asyncio.get_running_loop().run_in_executor(None, api.close)
+
+    async def refuse(request: Any, error: ApiError) -> Any:
+        return respond(error.body(), error.status, error.headers)
+
+    async def refuse_route(request: Any, error: HTTPException) -> Any:
+        path, method = request.url.path, request.method
+        what = f"{method} {path}: expected another method" if error.status_code == 405 else f"{path}: no such route"
+        return await refuse(request, ApiError(error.status_code, what, headers=error.headers))
+
+    async def fail(request: Any, error: Exception) -> Any:
+        return await refuse(request, ApiError(500, "the server failed; its log says why", code="internal_error"))
+
+    async def leave(request: Any, error: ClientGone) -> Any:
+        return Response(status_code=499)  # nobody reads it
+
+    cors = {"allow_origins": origins, "allow_methods": ["GET", "POST"], "allow_headers": ["authorization"]}
+    return Starlette(
+        routes=[
+            *page_routes(Page(served.name)),
+            Route("/health", api.health),
+            Route("/metrics", api.metrics),
+            Route("/v1/models", api.models),
+            Route("/v1/models/{name:path}", api.model),
+            Route("/v1/chat/completions", api.chat, methods=["POST"]),
+            Route("/v1/completions", api.complete, methods=["POST"]),
+            Route("/v1/embeddings", api.embed, methods=["POST"]),
+        ],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
+            *([Middleware(CORSMiddleware, **cors)] if origins else []),
+            Middleware(Guard, key=key, gate=gate, meter=meter, paths=PATHS),
+        ],
+        exception_handlers={ApiError: refuse, HTTPException: refuse_route, ClientGone: leave, Exception: fail},
+        lifespan=lifespan,
+    )

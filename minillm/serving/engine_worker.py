@@ -1,0 +1,126 @@
+"""Engine worker: one thread owns the engine of continuous batching and steps it while there is a text to write.
+
+Orders join the batch between two steps, and so a client that leaves frees its slot and its pages after the step that
+runs. If the model raises in a step (out of memory, say), the texts of that step fail, and the next ones are served.
+Read before: `worker`, `mailbox`, `telling`, `engine/engine.py`.
+"""
+
+import logging
+from functools import partial
+from threading import Thread
+
+from minillm.decoding.rows import Event
+from minillm.engine.engine import Engine
+from minillm.engine.request import Job, Request
+from minillm.serving.errors import ApiError
+from minillm.serving.mailbox import Mailbox
+from minillm.serving.telling import Telling
+from minillm.serving.worker import STOPPING, Load, News, Tell, TextOrder, Ticket
+from minillm.text.model import TextModel
+
+log = logging.getLogger(__name__)
+
+
+class EngineWorker:
+    """A `Worker` for decoders."""
+
+    def __init__(self, text: TextModel, *, max_running: int = 16, n_pages: int = 256, page_size: int = 16):
+        """Arguments as of `Engine`. Raises ValueError for a model that the engine cannot serve."""
+        model, tokenizer = text.writer, text.tokenizer
+        self.text = text
+        self.engine = Engine(
+            model,
+            n_pages=n_pages,
+            page_size=page_size,
+            max_running=max_running,
+            end_id=tokenizer.end_id,
+            vocab_size=tokenizer.vocab_size if tokenizer.vocab_size < model.vocab_size else None,
+        )
+        self.mailbox, self.jobs, self.closing = Mailbox(), dict[Ticket, Job](), False
+        self.load = self._load()
+        self.thread = Thread(target=self._run, name="engine", daemon=True)
+        self.thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """See `Worker.alive`."""
+        return self.thread.is_alive()
+
+    def submit(self, order: TextOrder, tell: Tell) -> Ticket:
+        """See `Worker.submit`."""
+        ticket = Ticket(order, tell)
+        self.mailbox.put(partial(self._add, ticket))
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """See `Worker.cancel`."""
+        if not ticket.ended:
+            self.mailbox.put(partial(self._cancel, ticket))
+
+    def close(self) -> None:
+        """See `Worker.close`."""
+        self.mailbox.put(self._close)
+        self.thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self.closing:
+                self.mailbox.work(wait=not self.engine.busy)
+                if self.engine.busy:
+                    self._step()
+                self.load = self._load()
+        finally:
+            self._fail(STOPPING)
+
+    def _step(self) -> None:
+        try:
+            self.engine.step()
+        except Exception as error:
+            log.exception("a step of the engine failed, and so do its texts")
+            self._fail(ApiError(500, f"the model failed: {error}", code="model_failed"))
+
+    def _load(self) -> Load:
+        scheduler, pool = self.engine.scheduler, self.engine.pool
+        return Load(len(scheduler.running), len(scheduler.waiting), pool.n_free, pool.n_pages)
+
+    def _add(self, ticket: Ticket) -> None:
+        order = ticket.order
+        telling = Telling(order, self.text.tokenizer, ticket.tell)
+        request = Request(
+            self.text.encode(order.prompt),
+            order.max_new_tokens,
+            order.sampling,
+            order.seed,
+            stop=telling,
+            logprobs=order.logprobs,
+            n_top=order.n_top,
+            first=order.first,
+            show=partial(self._hear, ticket, telling),
+        )
+        try:
+            self.jobs[ticket] = self.engine.add(request)
+        except ValueError as error:
+            ticket.ended = True
+            ticket.tell(News(error=ApiError(400, str(error))))
+
+    def _hear(self, ticket: Ticket, telling: Telling, event: Event) -> None:
+        # subtle: a text that may have no token has ended when it is added, and can be cancelled before it is told of
+        if ticket.ended:
+            return
+        if event.reason is not None:
+            ticket.ended = True
+            del self.jobs[ticket]
+        telling.hear(event)
+
+    def _cancel(self, ticket: Ticket) -> None:
+        if ticket in self.jobs:
+            ticket.ended = True
+            self.engine.cancel(self.jobs.pop(ticket))
+
+    def _close(self) -> None:
+        self.closing = True
+
+    def _fail(self, error: ApiError) -> None:
+        for ticket in [*self.jobs]:
+            self._cancel(ticket)
+            ticket.tell(News(error=error))
