@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from minillm.adapters.lora import merge
 from minillm.config.loading import from_dict, to_toml
 from minillm.interop.chat_template import JinjaTemplate
-from minillm.quantization.pack import pack_as
+from minillm.quantization.pack import pack_as, packed_weights
+from minillm.quantization.packed import as_bits
 from minillm.runs.config import RunConfig
 from minillm.runs.lock import Taken, only_trainer
 from minillm.runs.wiring import assemble
@@ -225,7 +226,9 @@ def build_with(config: RunConfig, vocab_size: int, state: dict[str, Tensor], dty
     with torch.device("meta"):
         model = assemble(config, vocab_size)
     pack_as(model, state, dtype)
-    load_shared_state(model, {name: x.to(dtype) if x.is_floating_point() else x for name, x in state.items()})
+    packed = {f"{path}.{part}" for path, layer in packed_weights(model).items() for part in layer.format._fields}
+    others = {name: x.to(dtype) if x.is_floating_point() else x for name, x in state.items() if name not in packed}
+    load_shared_state(model, others | {name: as_bits(state[name]) for name in packed})
     return model
 
 
