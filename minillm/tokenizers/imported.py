@@ -67,8 +67,9 @@ class ImportedTokenizer(Tokenizer):
         own = {name: token for name, token in self.added.special.items() if token != unknown}
         # subtle: gpt-oss has a token of its own with the name of END, and a template means that one
         self.special_tokens = {END: pipeline.end_id} | own
+        self.never = frozenset([pipeline.end_id, *own.values()])  # ids that no text yields
         for each in self.added.tokens:
-            self.pieces[each.token] = b"" if each.token in own.values() else self.added_bytes(each.text)
+            self.pieces[each.token] = b"" if each.token in self.never else self.added_bytes(each.text)
         named = {"unknown": unknown, "end_id": pipeline.end_id}
         named |= {
             f"{name}[{i}]": token
@@ -81,7 +82,6 @@ class ImportedTokenizer(Tokenizer):
         self.pieces[pipeline.end_id] = b""
         self.opening, self.closing = pipeline.opening, pipeline.closing
         self.stop_ids = frozenset(pipeline.stop_ids)
-        self.never = frozenset([pipeline.end_id, *own.values()])  # ids that no text yields
         self.cache = WordCache(self.segment)
 
     def keeps_every_text(self) -> bool:

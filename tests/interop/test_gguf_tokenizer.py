@@ -10,6 +10,8 @@ from minillm.interop.gguf_tokenizer import CUTS, read_gguf_tokenizer
 from minillm.interop.tokenizer_json import read_tokenizer
 from tests.interop.tokenizer_families import FAMILIES, file_of, random_text
 
+pytest.importorskip("regex")
+
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 NAMES = {"gpt2": "gpt-2", "llama3": "llama-bpe", "qwen2": "qwen2", "smollm2": "smollm", "gpt-oss": "gpt-4o"}
 

@@ -3,14 +3,18 @@
 import copy
 import json
 import random
+import sys
 
 import pytest
 
 from minillm.interop.tokenizer_json import read_tokenizer
+from minillm.text.scoring import split_at
 from minillm.tokenizers.build_tokenizer import tokenizer_from_dict
 from minillm.tokenizers.imported import ImportedTokenizer
 from minillm.tokenizers.tokenizer import END, StreamDecoder
 from tests.interop.tokenizer_families import FAMILIES, file_of, random_text, reference
+
+pytest.importorskip("regex")
 
 N_STRINGS, N_SLOW = 1_000, 20_000
 each_family = pytest.mark.parametrize("name", FAMILIES)
@@ -233,6 +237,20 @@ def test_two_files_that_contradict_each_other_are_refused():
 def test_an_unknown_token_that_ends_texts_is_refused_since_text_would_yield_it():
     with pytest.raises(ValueError, match="expected another token than the one that ends a text"):
         read_tokenizer(changed("smollm2", "model", "unk_token", value="<|im_end|>"), FAMILIES["smollm2"]["config"])
+
+
+def test_without_the_regex_package_a_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "regex", None)
+    with pytest.raises(ValueError, match=r'regex: .*pip install "minillm\[interop\]"'):
+        read("gpt2")
+    assert read("bert").encode("apples") and read("mistral").encode("apples"), "these have no pattern"
+
+
+def test_a_space_put_at_the_beginning_does_not_move_the_border_of_a_scored_text():
+    tokenizer = read("llama2")
+    tokens, n_given = split_at(tokenizer, "the hedgehog", " gathers apples")
+    assert tokenizer.decode(tokens[:n_given]) == " the hedgehog"
+    assert tokenizer.decode(tokens[n_given:]) == " gathers apples"
 
 
 def test_a_file_is_read_from_its_path_and_must_be_json(tmp_path):

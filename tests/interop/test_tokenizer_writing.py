@@ -13,6 +13,8 @@ from minillm.tokenizers.build_tokenizer import TOKENIZERS, TokenizerConfig, trai
 from minillm.tokenizers.tokenizer import END, Tokenizer
 from tests.interop.tokenizer_families import FAMILIES, TEXTS, file_of, random_text, reference
 
+pytest.importorskip("regex")
+
 N_STRINGS, N_SLOW = 1_000, 20_000
 CORPUS = [*TEXTS, "aaa aaaa aaaaa    ab  abab ======== xxxx  " * 5, "<0x41> <|end|> <unk> ▁ a▁b" * 10]
 RUNS = ["a", "b", "aa", "ab", "aba", " ", "  ", "=", "x", "the", "the ", "\n", "▁"]
