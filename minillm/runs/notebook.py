@@ -15,6 +15,7 @@ from minillm.config.fields import suggest
 from minillm.config.loading import literal
 from minillm.datasets.corpus import corpus_of
 from minillm.decoding.sampler import SamplingConfig
+from minillm.quantization.kernels import lighten
 from minillm.runs import folder, start, training, wiring
 from minillm.runs.folder import OpenRun
 from minillm.speed.allocator import keep_freed_memory
@@ -118,9 +119,14 @@ class Model:
 
 
 def load(run: str | Path | None = None, device: str = "auto") -> Model:
-    """Load a run from its folder; None: the newest run in runs/. Raises ValueError."""
+    """Load a run from its folder; None: the newest run in runs/. Packed weights are arranged for fast kernels.
+
+    Raises ValueError.
+    """
     path = folder.newest_run() if run is None else Path(run)
-    return Model(folder.open_run(path, wiring.find_device(device)))
+    opened = folder.open_run(path, wiring.find_device(device))
+    lighten(opened.text.model, None)
+    return Model(opened)
 
 
 def train(
