@@ -1,18 +1,16 @@
-"""lm-eval: a model of minillm as a model of the Language Model Evaluation Harness (Gao et al. 2021).
+"""lm-eval: a run as a model of the Language Model Evaluation Harness (Gao et al. 2021), with its adapter's numbers.
 
-A task of lm-eval asks for ln p(continuation | context) and whether greedy decoding writes the continuation
-(`loglikelihood`), for ln p(text) of a whole document (`loglikelihood_rolling`), or for a completion (`generate_until`).
-The numbers equal those of lm-eval's own adapter for transformers, on the same weights and tokens:
+On the same weights and tokens, the log-probabilities, greedy flags and texts are those of lm-eval's own adapter for
+transformers. White space at the end of a context moves to the continuation, both are tokenized as one text, and what
+follows the first n tokens is scored if the context alone has n; where nothing follows, since a token spans the border,
+the last token is scored (the other adapter stops). A context that is too long loses its first tokens. A document is
+read in disjoint windows, each after one token of the window before, so each of its tokens is scored once. The opening
+tokens of the run stand for an empty context and are not scored; transformers' adapter scores a BOS of its tokenizer.
 
-* White space at the end of a context is moved to the continuation. Both are tokenized as one text, and the tokens after
-  the first n belong to the continuation, if the context alone has n. If none is left, since a token spans the border,
-  the last token of the whole is scored (the other adapter stops there).
-* A context that is too long loses its first tokens. A document is read in disjoint windows: the first begins with the
-  opening tokens, each later one with the last token before it. Every token of a document is scored exactly once.
-* An empty context is the opening tokens of the run. They are given and never scored; transformers' adapter scores a BOS
-  that its tokenizer adds to a document, given another BOS.
+    lm = adapter()(minillm.load("runs/gpt-tiny").text, "runs/gpt-tiny", Options(batch_size="auto"))
+    lm_eval.simple_evaluate(model=lm, tasks=["arc_easy"])
 
-Read before: `decoding/generate.py`; the command is `minillm/lm_eval.py`.
+Read before: `continuations`, `spelling`; the command is `minillm/lm_eval.py`.
 """
 
 import functools
@@ -83,7 +81,6 @@ def adapter() -> type:
                 raise ValueError(f"{name}: expected a run that continues a text, found one that translates")
             self.text, self.name = text, name
             self._device = device_of(model)
-            self.batch_size, self.max_batch_size = options.batch_size, options.max_batch_size
             self._rows = row_limit(options, model.vocab_size)
             most = model.context_length or UNLIMITED
             self.max_length = most if options.max_length is None else options.max_length
@@ -117,10 +114,6 @@ def adapter() -> type:
             parts = unspell(self.text.tokenizer, string)
             opening = [] if len(parts) > 1 or add_special_tokens is False else self.opening
             return [*opening, *self.text.tokenizer.encode_parts(parts)]
-
-        def tok_decode(self, tokens: Sequence[int]) -> str:
-            """The text of ids; special tokens have none."""
-            return self.text.tokenizer.decode(tokens)
 
         def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
             """The ids of a context, at least one, and those to score after it, at least one; see the module."""

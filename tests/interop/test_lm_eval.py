@@ -9,11 +9,12 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from minillm.datasets.batch import Batch
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import SamplingConfig, seeded
 from minillm.interop.continuations import score
 from minillm.interop.lm_eval import adapter
-from minillm.interop.lm_eval_settings import Options
+from minillm.interop.lm_eval_settings import Options, row_limit
 from minillm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from minillm.models.ngram import Ngram, NgramConfig
 from minillm.models.rnn import RNN, RNNConfig
@@ -24,7 +25,7 @@ from minillm.tokenizers.char import CharTokenizer
 from tests.interop.borrowed import CONTEXT, TEXT, Borrowed, ChatML, fast, ours, theirs
 
 pytest.importorskip("lm_eval")
-law = settings(max_examples=25)
+law = settings(max_examples=15)
 WORDS = TEXT.split(" ")
 piece = st.sampled_from(["the", " cat", "café", ".", "\n", " a", "t", " ", "mate", " 12"])
 pieces, few = st.lists(piece, max_size=30), st.lists(piece, min_size=1, max_size=8)
@@ -289,6 +290,13 @@ def test_a_token_that_spans_the_border_is_scored_where_nothing_else_is_left():
     assert lm._encode_pair("  ", "cat") == ([0], tokenizer.encode("  cat"))
 
 
+def test_as_many_texts_are_read_at_once_as_their_logits_have_room_for():
+    n_rows = row_limit(Options(batch_size="auto"), vocab_size=2**10)
+    assert [n_rows(length) for length in (1, 2**5, 2**15, 2**16)] == [2**15, 2**10, 1, 1]
+    assert [row_limit(Options(batch_size="auto", max_batch_size=6), 2**10)(2**i) for i in (5, 14)] == [6, 2]
+    assert row_limit(Options(batch_size="7"), 2**10)(2**20) == 7
+
+
 def test_requests_that_read_the_same_tokens_share_a_row(monkeypatch):
     lm, sizes = mine(batch_size="auto"), []
     plain = type(ours()).__call__
@@ -344,13 +352,18 @@ def test_a_model_without_a_limit_reads_a_document_as_one():
     assert cut == ask(short, "loglikelihood", ("b\na", "gag"))[0] != ask(lm, "loglikelihood", (text, "gag"))[0]
 
 
-@pytest.mark.parametrize(
-    "net", [lstm, lambda: Ngram(NgramConfig(order=3), 10).double(), None], ids=["lstm", "n", "gpt"]
-)
+def trigrams() -> Ngram:
+    counted = Ngram(NgramConfig(order=3), 10).double()
+    text = torch.randint(10, (3, 50), generator=torch.Generator().manual_seed(5))
+    counted.count(Batch(text[:, :-1], text[:, 1:]))
+    return counted
+
+
+@pytest.mark.parametrize("net", [lstm, trigrams, ours])
 @law
 @given(st.lists(st.tuples(st.integers(1, 11), st.integers(1, 9)), min_size=1, max_size=4), st.integers(1, 300))
 def test_reading_in_pieces_changes_no_score(net, sizes, at_once):
-    model = net() if net else ours()
+    model = net()
     rng = torch.Generator().manual_seed(0)
     texts = [torch.randint(model.vocab_size, (a + b,), generator=rng).tolist() for a, b in sizes]
     rows = [text[:-1] for text in texts]
@@ -386,7 +399,7 @@ def test_the_token_before_a_text_can_be_chosen():
     lm, tokenizer = mine(prefix_token_id=1), Borrowed()
     [(logprob, _)] = ask(lm, "loglikelihood", ("", "The cat"))
     assert logprob == pytest.approx(alone(ours(), [1], tokenizer.encode("The cat")), abs=1e-9)
-    assert lm.prefix_token_id == 1 and lm.eot_token_id == 0 and lm.tok_decode(lm.tok_encode("The cat")) == "The cat"
+    assert lm.prefix_token_id == 1 and lm.eot_token_id == 0
 
 
 def test_what_is_cut_is_said_once(caplog):
@@ -400,7 +413,16 @@ def test_what_is_cut_is_said_once(caplog):
     assert "2 of 3 requests" in said.getMessage() and "at most 20 tokens" in said.getMessage()
     caplog.clear()
     ask(mine(), "loglikelihood_rolling", (long,))
-    assert not caplog.records
+    full = Borrowed().decode(Borrowed().encode("12" * CONTEXT)[: CONTEXT - 2])
+    assert len(Borrowed().encode(full + " the the the")) == CONTEXT + 1
+    ask(mine(), "loglikelihood", (full, " the the the"))
+    assert not caplog.records, "a document is not cut, nor a request that is read whole"
+
+
+def test_a_text_is_written_without_a_context_too():
+    for begins in (False, True):
+        [completion] = text_model().generate([[0]], SamplingConfig(temperature=0), max_new_tokens=9, seeds=[0])
+        assert write(mine(begins), "") == [completion.text] != [""]
 
 
 # conversations as strings
