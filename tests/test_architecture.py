@@ -22,7 +22,7 @@ FLOORS = [
     "tasks",
     "runs",
     "console",
-    "quantize plot chat serve download",
+    "quantize plot chat serve download lm_eval",
 ]
 FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages.split()}
 

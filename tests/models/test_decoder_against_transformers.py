@@ -27,13 +27,8 @@ def copy(mine: Decoder, pairs: dict[str, torch.Tensor]) -> Decoder:
     return mine
 
 
-@pytest.mark.parametrize("eps", [1e-5, 1e-2])
-def test_gpt_2_gives_the_same_logits_and_gradients(eps):
-    torch.manual_seed(0)
-    theirs = GPT2Config(
-        vocab_size=VOCAB, n_positions=19, n_embd=35, n_layer=3, n_head=5, n_inner=53, layer_norm_epsilon=eps
-    )
-    theirs = randomized(GPT2LMHeadModel(theirs))
+def weights_of_gpt_2(theirs: GPT2LMHeadModel) -> dict[str, torch.Tensor]:
+    """The weights of a GPT-2, by the names of the decoder."""
     weights = {
         "embed.weight": theirs.transformer.wte.weight,
         "embed_positions.table.weight": theirs.transformer.wpe.weight,
@@ -51,9 +46,19 @@ def test_gpt_2_gives_the_same_logits_and_gradients(eps):
         weights |= {f"{name}.weight": module.weight, f"{name}.bias": module.bias}
     for name, module in linears.items():
         weights |= {f"{name}.weight": module.weight.T, f"{name}.bias": module.bias}
+    return weights
+
+
+@pytest.mark.parametrize("eps", [1e-5, 1e-2])
+def test_gpt_2_gives_the_same_logits_and_gradients(eps):
+    torch.manual_seed(0)
+    theirs = GPT2Config(
+        vocab_size=VOCAB, n_positions=19, n_embd=35, n_layer=3, n_head=5, n_inner=53, layer_norm_epsilon=eps
+    )
+    theirs = randomized(GPT2LMHeadModel(theirs))
     gpt_2 = {"positions": "learned", "norm": "layernorm", "feedforward": "gelu", "bias": True, "tied": True}
     c = DecoderConfig(n_layers=3, d_model=35, n_heads=5, d_ff=53, context_length=19, norm_eps=eps, **gpt_2)
-    mine = copy(Decoder(c, VOCAB), weights)
+    mine = copy(Decoder(c, VOCAB), weights_of_gpt_2(theirs))
 
     text = torch.randint(VOCAB, (3, 17))
     logits = mine(text)[0], theirs(text).logits
