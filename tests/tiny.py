@@ -40,6 +40,29 @@ SHAPES = {  # one of each mechanism, and each in more than one company
         "n_experts_per_token": 1,
         "n_shared_experts": 1,
     },
+    "gemma": {
+        "norm": "offset-rmsnorm",
+        "norm_place": "both",
+        "qk_norm": True,
+        "feedforward": "geglu",
+        "scale_embedding": True,
+        "window": 5,
+        "global_every": 2,
+        "local_base": 97.0,
+        "n_kv_heads": 2,
+    },
+    "gpt-oss": {
+        "bias": True,
+        "sinks": True,
+        "feedforward": "clamped-swiglu",
+        "n_experts": 3,
+        "window": 5,
+        "global_every": 2,
+        "rotary_scaling": "yarn",
+        "rotary_factor": 3.0,
+        "rotary_trained_length": 17,
+        "n_kv_heads": 2,
+    },
 }
 
 

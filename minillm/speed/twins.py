@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from minillm.layers import attention
+from minillm.layers import attention, positions
 from minillm.layers.attention import Attention, attend
 from minillm.layers.block import DoubleNormBlock, PostNormBlock, PreNormBlock
 from minillm.layers.feedforward import MLP, GeGLU, SwiGLU, relu2
@@ -69,7 +69,7 @@ TWINS: dict[Any, Twin] = {
     Attention: Twin(JoinedAttention, (Attention, attention._split, attention.weigh, visible), THREE),
     attend: Twin(attend_in_training, (attend, attention._sight, attention._for_every_head, visible)),
     RMSNorm: Twin(FastRMSNorm, (RMSNorm,)),
-    Rotary: Twin(FastRotary, (Rotary,)),
+    Rotary: Twin(FastRotary, (Rotary, positions._angles)),
     relu2: Twin(squared_relu, (relu2,)),
     MoE: Twin(FastMoE, (MoE,)),
     StackedLinear: Twin(FastStackedLinear, (StackedLinear,)),
