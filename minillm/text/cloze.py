@@ -44,13 +44,13 @@ class Cloze:
         ids = opening(self.tokenizer, self.documents)
         for i, part in enumerate(self.blank.split(text)):
             ids += [*([self.model.mask_id] if i else []), *self.tokenizer.encode(part)]
-        return ids
+        return [*ids, *self.tokenizer.closing]
 
     @torch.inference_mode()
     def fill(self, text: str, n: int) -> list[list[Candidate]]:
         """The n most probable tokens for each [MASK], given the rest of the text. Raises ValueError without a [MASK].
 
-        END and [MASK] are excluded. After a space, the candidates are the tokens with a leading space (words), if the
+        Special tokens are excluded. After a space, the candidates are the tokens with a leading space (words), if the
         vocabulary has any; otherwise they are the tokens without one (endings and punctuation). Probabilities are
         normalized over the candidates.
         """
@@ -62,7 +62,7 @@ class Cloze:
         logits = self.model(tokens)[tokens == self.model.mask_id][:, : self.tokenizer.vocab_size].float()  # (blanks, V)
         spaced = torch.tensor([blank.startswith(" ") for blank in self.blank.findall(text)])  # (blanks,)
         possible = spaced[:, None] == self.after_space
-        possible[:, self.tokenizer.end_id] = False
+        possible[:, list(self.tokenizer.special_tokens.values())] = False
         best = (
             logits.masked_fill(~possible.to(logits.device), -torch.inf)
             .softmax(-1)
@@ -91,11 +91,17 @@ class Cloze:
     @torch.inference_mode()
     def nearest(self, text: str, among: Sequence[str], n: int) -> list[tuple[str, float]]:
         """The n texts with the greatest cosine similarity to `text`, and the cosines, in descending order."""
-        rows = torch.cat(
-            [sentence_vectors(self.model, self._batch(among[i : i + 256])) for i in range(0, len(among), 256)]
-        )
-        [query] = sentence_vectors(self.model, self._batch([text]))
-        return [(among[row], cosine) for row, cosine in nearest(query, rows, n)]
+        [query] = self.vectors([text])
+        return [(among[row], cosine) for row, cosine in nearest(query, self.vectors(among), n)]
+
+    @torch.inference_mode()
+    def vectors(self, texts: Sequence[str]) -> Tensor:
+        """One vector of length 1 for each text, (N, D): the mean of its hidden vectors.
+
+        Raises ValueError for a text longer than the context.
+        """
+        batches = [self._batch(texts[i : i + 256]) for i in range(0, len(texts), 256)]
+        return torch.cat([sentence_vectors(self.model, tokens) for tokens in batches])
 
     def attention(self, text: str) -> AttentionMap:
         """Self-attention weights of a text. Raises ValueError for a text longer than the context."""
