@@ -20,6 +20,7 @@ COMMANDS = {  # name -> module and arguments; {runs}: folder of runs, {corpus}: 
     "attention": "attention",
     "beam": "beam",
     "cache-frontier": "cache_frontier --seeds 3",
+    "chat-model": "chat_model",
     "cold-start": "figures gpt-tiny cold-start --seeds 3",
     "decode": "decode",
     "engine": "engine",

@@ -55,4 +55,12 @@ GOALS = {  # (name in figures.json, figure) -> goal
     ("tokenizer-bpe", "encode"): Goal(">=", 1),
     ("imports", "more_seconds"): Goal("<=", 0.3),
     ("cold-start", "first_character_seconds"): Goal("<=", 3),
+    ("chat-model", "bf16_over_transformers"): Goal(">=", 1.2),
+    ("chat-model", "int8_over_transformers"): Goal(">=", 2.5),
+    ("chat-model", "int4_over_transformers"): Goal(">=", 3.2),
+    ("chat-model", "int4_over_llama_cpp"): Goal(">=", 0.9),
+    ("chat-model", "int4_repeating_over_llama_cpp_repeating"): Goal(">=", 1.2),
+    ("chat-model-opening", "seconds"): Goal("<=", 3),
+    ("chat-model-second-question", "share"): Goal("<=", 0.15),
+    ("chat-model-server", "over_engine"): Goal("<=", 1.1),
 }
