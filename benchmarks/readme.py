@@ -168,6 +168,22 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
         ("in int8, over transformers' bfloat16", "int8_ratio", "{:.2f} x"),
         ("in int4, over transformers' bfloat16", "int4_ratio", "{:.2f} x"),
     ],
+    "chat-model": [
+        (
+            "tokens a second of SmolLM2-135M in bfloat16, over transformers' (`benchmarks.chat_model`)",
+            "bf16_over_transformers",
+            "{:.2f} x",
+        ),
+        ("in int8, over transformers' bfloat16", "int8_over_transformers", "{:.2f} x"),
+        ("in the four bits of its file, over transformers' bfloat16", "int4_over_transformers", "{:.2f} x"),
+        ("in the four bits of its file, over llama.cpp's", "int4_over_llama_cpp", "{:.2f} x"),
+        ("repeating a text with a prompt draft, over llama.cpp", "int4_repeating_over_llama_cpp_repeating", "{:.2f} x"),
+    ],
+    "chat-model-opening": [("seconds to open SmolLM2-135M", "seconds", "{:.1f} s")],
+    "chat-model-second-question": [
+        ("wait for the second question on 1,500 tokens, over that for the first", "share", "{:.0%}"),
+    ],
+    "chat-model-server": [("time of 8 clients at the server, over the engine alone", "over_engine", "{:.2f} x")],
     "weights-loss": [
         ("increase of a trained run's loss by int8", "int8_percent", "{:.2f} %"),
         ("increase by int4", "int4_percent", "{:.2f} %"),
