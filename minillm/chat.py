@@ -16,7 +16,7 @@ from minillm.quantization.kernels import lighten
 from minillm.quantization.pack import WEIGHTS
 from minillm.runs import folder, wiring
 from minillm.runs.folder import OpenRun
-from minillm.system.os_errors import sentence
+from minillm.system.os_errors import exit_status
 from minillm.system.out_of_memory import memory_errors_as_value_errors
 from minillm.text.conversation import Conversation
 from minillm.text.model import TextModel
@@ -34,16 +34,12 @@ LOWER = "write less at once: lower --max-new-tokens"
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and chat; return the exit status."""
     args = build_parser().parse(argv)
-    try:
+
+    def work() -> None:
         with memory_errors_as_value_errors(LOWER, limited=wiring.find_device(args.device) == "cpu"):
             go(args)
-    except (ValueError, OSError) as e:
-        print(f"chat: {sentence(e)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print()
-        return 130
-    return 0
+
+    return exit_status("chat", work)
 
 
 def build_parser() -> Parser:

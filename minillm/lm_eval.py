@@ -23,7 +23,7 @@ from typing import Any
 from minillm.config.fields import suggest
 from minillm.interop.lm_eval import Options, adapter
 from minillm.runs.notebook import load
-from minillm.system.os_errors import sentence
+from minillm.system.os_errors import exit_status
 
 DEFAULT_DEVICE = "cuda:0"  # what lm-eval passes on if --device was not given
 
@@ -52,15 +52,15 @@ def register() -> type:
 
 def main() -> int:
     """Run lm-eval's command; return the exit status."""
-    try:
-        register()
-        from lm_eval.__main__ import cli_evaluate
+    return exit_status("lm_eval", evaluate)
 
-        cli_evaluate()
-    except (ValueError, OSError) as e:
-        print(f"lm_eval: {sentence(e)}", file=sys.stderr)
-        return 2
-    return 0
+
+def evaluate() -> None:
+    """Run lm-eval's own command line, with our model among its models."""
+    register()
+    from lm_eval.__main__ import cli_evaluate
+
+    cli_evaluate()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from minillm.config.flags import Parser
 from minillm.quantization.pack import WEIGHTS
 from minillm.runs.quantized import save
-from minillm.system.os_errors import sentence
+from minillm.system.os_errors import exit_status
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,12 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the new run")
     args = parser.parse(argv)
-    try:
-        print(save(args.run, args.weights, args.out, args.group, args.calibrate))
-    except (ValueError, OSError) as e:
-        print(f"quantize: {sentence(e)}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status("quantize", lambda: print(save(args.run, args.weights, args.out, args.group, args.calibrate)))
 
 
 if __name__ == "__main__":

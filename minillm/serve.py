@@ -23,7 +23,7 @@ from minillm.serving.limits import Limits
 from minillm.serving.listening import bind, build_server, is_loopback, refuse_missing_packages
 from minillm.serving.single_worker import SingleWorker
 from minillm.serving.worker import Worker
-from minillm.system.os_errors import sentence
+from minillm.system.os_errors import exit_status
 from minillm.system.out_of_memory import memory_errors_as_value_errors
 from minillm.text.model import TextModel
 
@@ -41,13 +41,12 @@ LOWER = "serve less at once: lower --pages or --max-running"
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and serve until a signal; return the exit status."""
     args = build_parser().parse(argv)
-    try:
+
+    def work() -> None:
         with memory_errors_as_value_errors(LOWER, limited=wiring.find_device(args.device) == "cpu"):
             go(args)
-    except (ValueError, OSError) as e:
-        print(f"serve: {sentence(e)}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_status("serve", work)
 
 
 def build_parser() -> Parser:

@@ -10,7 +10,7 @@ from pathlib import Path
 from minillm.config.flags import Parser
 from minillm.quantization.pack import WEIGHTS
 from minillm.runs.imported import STORED, UNPACKED, save
-from minillm.system.os_errors import sentence
+from minillm.system.os_errors import exit_status
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,13 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weights", choices=[STORED, UNPACKED, *WEIGHTS], default=STORED, help=how)
     parser.add_argument("--group", type=int, default=64, help="inputs that share a scale, in int4 and nf4; default: 64")
     args = parser.parse(argv)
-    try:
-        for line in save(args.source, args.out, args.weights, args.group):
-            print(line)
-    except (ValueError, OSError) as e:
-        print(f"interop: {sentence(e)}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status("interop", lambda: print(*save(args.source, args.out, args.weights, args.group), sep="\n"))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ Python's own "[Errno 30] Read-only file system: '/mnt/runs'" does not say what t
 """
 
 import errno
+import sys
+from collections.abc import Callable
 
 ADVICE = {  # errno -> (problem, remedy)
     errno.ENOENT: ("expected a file or folder, found none", "check the path"),
@@ -30,6 +32,23 @@ def sentence(e: BaseException) -> str:
         return str(e)
     what, how = advice(e)
     return f"{e.filename}: {what}; {how}" if e.filename is not None else f"{what}; {how}"
+
+
+def exit_status(command: str, work: Callable[[], object]) -> int:
+    """Do the work of a command; return its exit status.
+
+    An error that a user can mend ends it with one line, which begins with the name of the command, and status 2; Ctrl-C
+    with status 130.
+    """
+    try:
+        work()
+    except (ValueError, OSError) as e:
+        print(f"{command}: {sentence(e)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print()
+        return 130
+    return 0
 
 
 def advice(e: OSError) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from minillm.config.flags import Parser
 from minillm.runs.exported import save
-from minillm.system.os_errors import sentence
+from minillm.system.os_errors import exit_status
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,12 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--to", type=Path, required=True, help="a new folder, or a new .gguf file")
     parser.add_argument("--q8_0", action="store_true", help="in a .gguf file: matrices in 8 bits instead of 32")
     args = parser.parse(argv)
-    try:
-        print(save(args.run, args.to, args.q8_0))
-    except (ValueError, OSError) as e:
-        print(f"export: {sentence(e)}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status("export", lambda: print(save(args.run, args.to, args.q8_0)))
 
 
 if __name__ == "__main__":
