@@ -66,30 +66,36 @@ def read_llama_like(
 
 
 def read_llama(f: ForeignConfig) -> DecoderConfig:
+    """Llama: biases in all linear layers, or in none."""
     bias = f.expect("attention_bias", True, False, default=False)
     f.expect("mlp_bias", bias, default=False)
     return read_llama_like(f, bias=bias)
 
 
 def read_mistral(f: ForeignConfig) -> DecoderConfig:
+    """Mistral: every block attends to a window."""
     return read_llama_like(f, window=f.take("sliding_window", 4096) or 0)
 
 
 def read_qwen2(f: ForeignConfig) -> DecoderConfig:
+    """Qwen2: biases of queries, keys and values."""
     return read_llama_like(f, bias_qkv=True, **no_windows(f))
 
 
 def read_qwen3(f: ForeignConfig) -> DecoderConfig:
+    """Qwen3: norms of queries and keys."""
     f.expect("attention_bias", False, default=False)
     return read_llama_like(f, d_head=128, qk_norm=True, **no_windows(f))
 
 
 def read_mixtral(f: ForeignConfig) -> DecoderConfig:
+    """Mixtral: experts, chosen by a softmax and weighted by their share."""
     window = f.take("sliding_window", None) or 0
     return read_llama_like(f, eps=1e-5, base=1e6, window=window, **read_experts(f, 8, 2))
 
 
 def read_qwen3_moe(f: ForeignConfig) -> DecoderConfig:
+    """Qwen3 with experts in every block."""
     f.expect("attention_bias", False, default=False)
     f.expect("decoder_sparse_step", 1, default=1)
     f.expect("mlp_only_layers", None, [], default=None)
@@ -100,6 +106,7 @@ def read_qwen3_moe(f: ForeignConfig) -> DecoderConfig:
 
 
 def read_gemma3(f: ForeignConfig) -> DecoderConfig:
+    """Gemma 3 for text: windows, two rotary bases, norms around each sublayer, gated GELU."""
     width = f.number("head_dim", 256)
     f.expect("query_pre_attn_scalar", width, default=256)
     f.expect("attention_bias", False, default=False)
@@ -123,6 +130,7 @@ def read_gemma3(f: ForeignConfig) -> DecoderConfig:
 
 
 def read_gpt_oss(f: ForeignConfig) -> DecoderConfig:
+    """gpt-oss in 16 or 32 bits: sinks, windows in every second block, experts with biases."""
     f.expect("attention_bias", True, default=True)
     f.expect("hidden_act", "silu", default="silu")
     f.expect("swiglu_alpha", 1.702, default=1.702)
@@ -135,6 +143,7 @@ def read_gpt_oss(f: ForeignConfig) -> DecoderConfig:
 
 
 def read_gpt2(f: ForeignConfig) -> DecoderConfig:
+    """GPT-2: learned positions, LayerNorm, biases."""
     d_model = f.number("n_embd", 768)
     f.expect("scale_attn_weights", True, default=True)
     f.expect("scale_attn_by_inverse_layer_idx", False, default=False)
@@ -209,14 +218,17 @@ def write_llama_like(c: DecoderConfig) -> dict[str, Any]:
 
 
 def write_llama(c: DecoderConfig) -> dict[str, Any]:
+    """The inverse of `read_llama`."""
     return write_llama_like(c) | {"attention_bias": c.bias, "mlp_bias": c.bias}
 
 
 def write_mistral(c: DecoderConfig) -> dict[str, Any]:
+    """The inverse of `read_mistral`."""
     return write_llama_like(c) | {"sliding_window": c.window or None}
 
 
 def write_qwen(c: DecoderConfig) -> dict[str, Any]:
+    """The inverse of `read_qwen2` and of `read_qwen3`."""
     kinds = ["full_attention"] * c.n_layers
     return write_llama_like(c) | {"use_sliding_window": False, "sliding_window": None, "layer_types": kinds}
 
@@ -227,10 +239,12 @@ def write_experts(c: DecoderConfig) -> dict[str, Any]:
 
 
 def write_mixtral(c: DecoderConfig) -> dict[str, Any]:
+    """The inverse of `read_mixtral`."""
     return write_mistral(c) | write_experts(c)
 
 
 def write_qwen3_moe(c: DecoderConfig) -> dict[str, Any]:
+    """The inverse of `read_qwen3_moe`."""
     keys = {"moe_intermediate_size": c.hidden_width, "norm_topk_prob": True, "decoder_sparse_step": 1}
     keys |= {"use_sliding_window": False, "sliding_window": None, "mlp_only_layers": []}
     return write_llama_like(c) | write_experts(c) | keys | {"num_experts": c.n_experts}
@@ -247,6 +261,7 @@ def write_windows(c: DecoderConfig) -> dict[str, Any]:
 
 
 def write_gemma3(c: DecoderConfig) -> dict[str, Any]:
+    """The inverse of `read_gemma3`."""
     near = {"rope_type": "default", "rope_theta": c.local_base or c.rotary_base}
     keys = {"query_pre_attn_scalar": c.width_of_head, "hidden_activation": "gelu_pytorch_tanh"}
     keys |= write_windows(c) | {"rope_parameters": {"full_attention": write_parameters(c), "sliding_attention": near}}
@@ -256,10 +271,12 @@ def write_gemma3(c: DecoderConfig) -> dict[str, Any]:
 
 
 def write_gpt_oss(c: DecoderConfig) -> dict[str, Any]:
+    """The inverse of `read_gpt_oss`."""
     return write_llama_like(c) | write_windows(c) | write_experts(c) | {"attention_bias": True}
 
 
 def write_gpt2(c: DecoderConfig) -> dict[str, Any]:
+    """The inverse of `read_gpt2`."""
     names = {ours: theirs for theirs, ours in reversed(ACTIVATION.items())}
     if c.feedforward not in names:
         raise ValueError(f"model.feedforward = {c.feedforward}: expected {' or '.join(names)} to be exported")

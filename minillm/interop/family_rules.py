@@ -20,11 +20,13 @@ def llama_rules(c: DecoderConfig) -> list[Rule]:
 
 
 def mixtral_rules(c: DecoderConfig) -> list[Rule]:
+    """Names of Mixtral."""
     names = {"gate": "w1", "down": "w2", "up": "w3"}
     return expert_rules(c, "block_sparse_moe.gate", "block_sparse_moe.experts.{e}.{part}.weight", names)
 
 
 def qwen3_moe_rules(c: DecoderConfig) -> list[Rule]:
+    """Names of Qwen3 with experts."""
     names = {part: f"{part}_proj" for part in ("gate", "up", "down")}
     return expert_rules(c, "mlp.gate", "mlp.experts.{e}.{part}.weight", names)
 
@@ -40,6 +42,7 @@ def expert_rules(c: DecoderConfig, router: str, expert: str, names: dict[str, st
 
 
 def gemma3_rules(c: DecoderConfig) -> list[Rule]:
+    """Names of Gemma 3, which calls other norms by the names of Llama's."""
     found = [rule for rule in llama_rules(c) if not rule.ours[0].endswith("norm_2.weight")]
     names = {"norm_of_attention": "post_attention_layernorm", "norm_2": "pre_feedforward_layernorm"}
     names |= {"norm_of_feedforward": "post_feedforward_layernorm"}
@@ -47,6 +50,7 @@ def gemma3_rules(c: DecoderConfig) -> list[Rule]:
 
 
 def gpt_oss_rules(c: DecoderConfig) -> list[Rule]:
+    """Names of gpt-oss, and the order of its gates."""
     found = attention_rules(c) + balance_rules(c)
     found += block_rules(c, [("attention.softmax.sinks", "self_attn.sinks")], False, suffix="")
     for i in range(c.n_layers):
@@ -65,6 +69,7 @@ def gpt_oss_rules(c: DecoderConfig) -> list[Rule]:
 
 
 def gpt2_rules(c: DecoderConfig) -> list[Rule]:
+    """Names of GPT-2, and its joined and transposed matrices."""
     found = [rename("embed_positions.table.weight", "transformer.wpe.weight")]
     found += embedding_rules(c, "transformer.wte.weight")
     found += [rename(f"norm.{what}", f"transformer.ln_f.{what}") for what in ("weight", "bias")]
@@ -108,6 +113,7 @@ def balance_rules(c: DecoderConfig) -> list[Rule]:
 
 
 def refuse_balance(bias: Tensor) -> list[Tensor]:
+    """Nothing to export; raises ValueError for a bias that is not 0."""
     if bias.any():
         raise ValueError("model.balance_rate: expected routers without a learned bias to be exported; train without it")
     return []
@@ -130,14 +136,17 @@ def split_transposed(x: Tensor) -> list[Tensor]:
 
 
 def join_transposed(*parts: Tensor) -> list[Tensor]:
+    """The inverse of `split_transposed`."""
     return [torch.cat([part.T for part in parts], dim=1).contiguous()]
 
 
 def split_bias(x: Tensor) -> list[Tensor]:
+    """GPT-2's joined bias (3 D,) -> three biases (D,)."""
     return [part.contiguous() for part in x.chunk(3)]
 
 
 def join_bias(*parts: Tensor) -> list[Tensor]:
+    """The inverse of `split_bias`."""
     return [torch.cat(parts)]
 
 
@@ -147,6 +156,7 @@ def split_gate(x: Tensor) -> list[Tensor]:
 
 
 def join_gate(gate: Tensor, up: Tensor) -> list[Tensor]:
+    """The inverse of `split_gate`."""
     return [torch.stack([gate.mT, up.mT], dim=-1).flatten(-2).contiguous()]
 
 
@@ -156,6 +166,8 @@ def split_gate_bias(x: Tensor) -> list[Tensor]:
 
 
 def join_gate_bias(c: DecoderConfig) -> Callable[[Tensor, Tensor], list[Tensor]]:
+    """The inverse of `split_gate_bias`."""
+
     def join(gate: Tensor, up: Tensor) -> list[Tensor]:
         return [torch.stack([gate, up], dim=-1).view(c.n_experts, -1)]
 
@@ -168,8 +180,10 @@ def swap(x: Tensor) -> list[Tensor]:
 
 
 def flat(x: Tensor) -> list[Tensor]:
+    """Biases (E, F) -> (E F,)."""
     return [x.flatten()]
 
 
 def unflat(n: int) -> Callable[[Tensor], list[Tensor]]:
+    """The inverse of `flat`, for `n` experts."""
     return lambda x: [x.view(n, -1)]

@@ -56,8 +56,8 @@ GEMMA |= {"post_ffw_norm": "post_feedforward_layernorm"}
 def read_gguf(path: Path) -> Imported:
     """Read a file. Raises ValueError, in a sentence, for a model that minillm would not compute exactly."""
     file = open_gguf(path)
-    tokenizer = read_gguf_tokenizer({key: listed(x) for key, x in file.metadata.items()})
     config, state = read_model(file)
+    tokenizer = read_gguf_tokenizer({key: listed(x) for key, x in file.metadata.items()})
     remark = fit_to_vocabulary(state, tokenizer)
     template = file.metadata.get("tokenizer.chat_template", "")
     return Imported(config, state, tokenizer, template, {}, (remark,) if remark else ())

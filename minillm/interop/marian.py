@@ -89,6 +89,7 @@ def marian_rules(c: EncoderDecoderConfig, vocab_size: int) -> list[Rule]:
 
 
 def refuse_bias(bias: Tensor) -> list[Tensor]:
+    """Nothing to import; raises ValueError for a bias that is not 0."""
     if bias.any():
         raise ValueError("tensor final_logits_bias: expected zeros, since our head has no bias; take another model")
     return []
