@@ -9,6 +9,7 @@ import torch
 
 from minillm.config.fields import suggest
 from minillm.config.loading import to_toml
+from minillm.datasets.corpus import DataConfig
 from minillm.decoding.sampler import SamplingConfig
 from minillm.interop.gguf_model import read_gguf
 from minillm.interop.hugging_face import read_folder
@@ -26,6 +27,7 @@ from minillm.training import checkpoint
 from minillm.training.loop import Progress
 
 STORED, UNPACKED = "stored", "float32"
+UNKNOWN = "unknown"  # the corpus: the training text of an imported model is not at hand
 
 
 def read(source: Path) -> Imported:
@@ -79,6 +81,7 @@ def config_of(found: Imported, summary: str) -> RunConfig:
     return RunConfig(
         task=NextToken() if generates else Blanks(),
         about=AboutConfig(summary=summary),
+        data=DataConfig(corpus=UNKNOWN),
         tokenizer=TokenizerConfig(kind=found.tokenizer.to_dict()["kind"], vocab_size=found.tokenizer.vocab_size),
         model=found.model,
         text=TextConfig(template=found.template),

@@ -161,7 +161,7 @@ def config_from(path: Path, saved: dict, name: str | None, flags: Mapping[str, s
     if "packed" in saved:
         raise ValueError(
             f"--init-from {path}: expected weights to train, found weights packed as {saved['packed']['weights']}; "
-            "name the run that they were packed from"
+            "name the run that they were packed from, or import the model again with --weights float32"
         )
     if name is None:
         refuse_an_edited_config(path, saved)

@@ -85,10 +85,11 @@ class TextModel:
         return accelerate(self.model) if self.fast else self.model
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """The ids of a prompt. Raises ValueError for characters that the tokenizer lacks."""
+        """The ids of a prompt; END for none at all. Raises ValueError for characters that the tokenizer lacks."""
         if not isinstance(prompt, str):
             return list(prompt)
-        return [*opening(self.tokenizer, self.documents), *self.tokenizer.encode(prompt)]
+        ids = [*opening(self.tokenizer, self.documents), *self.tokenizer.encode(prompt)]
+        return ids or [self.tokenizer.end_id]
 
     def sampler(self, sampling: SamplingConfig, prompts: Sequence[Prompt]) -> Sampler:
         """The sampling pipeline for these prompts; it can be printed."""
@@ -196,7 +197,7 @@ class TextModel:
 
     def _question(self, context: str, text: str) -> Question:
         """The tokens of a text to score, after the opening tokens and those of its context."""
-        before = opening(self.tokenizer, self.documents)
+        before = self.encode("")
         tokens, n_given = split_at(self.tokenizer, context, text)
         return Question([*before, *tokens], len(before) + n_given)
 

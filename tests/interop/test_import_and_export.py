@@ -209,3 +209,25 @@ def test_settings_of_generation_come_in(exported, tmp_path):
     found = read(change(exported, tmp_path / "new", "generation_config.json", **settings))
     assert found.sampling == {"temperature": 0.6, "top_k": 20, "top_p": 0.8, "repetition_penalty": 1.1}
     assert 5 in found.tokenizer.stop_ids
+
+
+def test_an_imported_run_is_tuned_further_and_its_training_text_is_not_invented(run, exported, tmp_path, capsys):
+    assert bring_in([str(exported), "--out", str(tmp_path / "base")]) == 0
+    (tmp_path / "my.txt").write_text(small_runs.TEXT)
+    words = ["--init-from", str(tmp_path / "base"), "--train.run", str(tmp_path / "tuned"), "--train.max_steps", "2"]
+    assert train.main([*words, "--schedule.warmup_steps", "0", "--data.corpus", str(tmp_path / "my.txt")]) == 0
+    base, tuned = folder.open_run(tmp_path / "base").text, folder.open_run(tmp_path / "tuned").text
+    assert tuned.tokenizer.to_dict() == base.tokenizer.to_dict()
+    moved = (tuned.model.embed.weight - base.model.embed.weight).abs().max()
+    assert 0 < moved < 0.1
+    capsys.readouterr()
+    assert train.main([*words[:2], "--train.run", str(tmp_path / "other")]) == 2
+    assert "data.corpus = 'unknown': expected" in capsys.readouterr().err
+
+
+def test_a_text_of_no_tokens_begins_with_end(exported, tmp_path):
+    bare = change(exported, tmp_path / "bare", "tokenizer.json", post_processor=None)
+    assert bring_in([str(bare), "--out", str(tmp_path / "run")]) == 0
+    text = folder.open_run(tmp_path / "run").text
+    assert text.tokenizer.opening == () and text.encode("") == [text.tokenizer.end_id]
+    assert len(text.logprobs(["the quick"])[0]) == len(text.tokenizer.encode("the quick"))
