@@ -88,7 +88,7 @@ def told(tmp_path_factory) -> dict[str, str]:
 def test_one_line_adds_an_activation_to_configs_files_help_and_models(told):
     assert told["activation"] == "silu"
     assert 'feedforward = "swish"' in told["toml"]
-    assert told["refused"] == "DecoderConfig.feedforward = 'swich': expected one of 6 names; did you mean swish?"
+    assert told["refused"] == "DecoderConfig.feedforward = 'swich': expected one of 8 names; did you mean swish?"
 
 
 def test_one_file_adds_a_transform_to_configs_files_help_and_the_pipeline(told):

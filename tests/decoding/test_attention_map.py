@@ -21,7 +21,10 @@ def test_the_weights_give_the_output_of_each_layer(name):
     tokens = tiny.tokens(3, 11) % 22
     weights = self_attention(model, tokens)
     assert weights.shape == (len(layers), 3, layers[0].n_heads, 11, 11) and len(seen) == len(layers)
-    tiny.assert_equal(weights.sum(-1), torch.ones_like(weights.sum(-1)))
+    if name == "gpt-oss":  # the sinks take a share
+        assert bool((weights.sum(-1) < 1).all())
+    else:
+        tiny.assert_equal(weights.sum(-1), torch.ones_like(weights.sum(-1)))
     for w, (layer, args, out) in zip(weights, seen, strict=True):
         values = args[3] if len(args) > 3 else None
         v = layer.to_v(args[0]) + (0 if values is None else values)

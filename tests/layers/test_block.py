@@ -25,7 +25,7 @@ D, H, F = 15, 3, 29
 def test_a_block_is_that_of_the_lesson_in_values_and_gradients(kind, theirs, causal):
     torch.manual_seed(0)
     attention = Attention(D, H, H, D // H, bias=True, causal=causal)
-    block = kind(attention, MLP(D, F, ACTIVATIONS["gelu"], bias=True), LayerNorm(D), LayerNorm(D)).double()
+    block = kind(attention, MLP(D, F, ACTIVATIONS["gelu"], bias=True), partial(LayerNorm, D)).double()
     for parameter in block.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     theirs = theirs(D, H, F).double()
@@ -40,7 +40,7 @@ def test_a_block_is_that_of_the_lesson_in_values_and_gradients(kind, theirs, cau
 def test_a_block_is_torchs_encoder_layer(kind, norm_first, causal):
     torch.manual_seed(0)
     attention = Attention(D, H, H, D // H, bias=True, causal=causal)
-    block = kind(attention, MLP(D, F, ACTIVATIONS["relu"], bias=True), LayerNorm(D), LayerNorm(D)).double()
+    block = kind(attention, MLP(D, F, ACTIVATIONS["relu"], bias=True), partial(LayerNorm, D)).double()
     for parameter in block.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     theirs = nn.TransformerEncoderLayer(D, H, F, dropout=0.0, batch_first=True, norm_first=norm_first).double()

@@ -202,7 +202,10 @@ def test_a_derivative_of_the_gradient_is_refused_rather_than_wrong():
         dq.sum().backward()
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+WITHOUT_SINKS = {name: shape for name, shape in SHAPES.items() if "sinks" not in shape}  # which tiles do not know
+
+
+@pytest.mark.parametrize("shape", WITHOUT_SINKS.values(), ids=WITHOUT_SINKS)
 def test_a_decoder_may_run_on_tiles(shape):
     model, text = decoder(**shape), tokens(3, 11)
     text[1, :4] = text[2, 5:7] = EMPTY
