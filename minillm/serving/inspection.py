@@ -75,11 +75,12 @@ class Inspector:
         return str(self._sampler(sampling, 1))
 
     @torch.inference_mode()
-    def xray(self, drawing: Drawing, answer: Sequence[int], n_given: int) -> dict[str, Any]:
+    def xray(self, drawing: Drawing, answer: Sequence[int], n_given: int, taken: int | None) -> dict[str, Any]:
         """The distributions from which the token after `answer` is drawn, before and after each transform.
 
-        n_given: tokens at the beginning of the answer that were not drawn. Raises ValueError for a text that is too
-        long, and if no token can be drawn.
+        n_given: tokens at the beginning of the answer that were not drawn. taken: the token that follows, if any; it is
+        among the candidates, even if this computation, with other rounding, draws another one. Raises ValueError for a
+        text that is too long, and if no token can be drawn.
         """
         ids = [*drawing.prompt, *answer]
         self._check(ids, MOST_READ)
@@ -88,7 +89,7 @@ class Inspector:
         steps = steps_of(sampler.pipeline, logits, history)
         number = self._uniform(sampler, drawing.seed, len(answer) - n_given)
         drawn = int(invert(steps[-1][1], number))
-        beliefs = [step.double().softmax(-1)[0] for _, step in steps]
+        beliefs, shown = [step.double().softmax(-1)[0] for _, step in steps], drawn if taken is None else taken
         return {
             "stages": [
                 {"step": stage.step, "left": stage.n_possible, "removed": stage.removed, "entropy": stage.entropy}
@@ -96,7 +97,7 @@ class Inspector:
             ],
             "candidates": [
                 self.name(token) | {"p": [float(p[token]) for p in beliefs]}
-                for token in self._candidates(beliefs, drawn)
+                for token in self._candidates(beliefs, shown)
             ],
             "uniform": None if sampler.greedy else float(number),
             "drawn": drawn,
@@ -164,11 +165,11 @@ class Inspector:
             "reason": events[-1].reason,
         }
 
-    def _candidates(self, beliefs: Sequence[Tensor], drawn: int) -> list[int]:
-        """The most probable tokens of the last step, the drawn one, and the most probable ones of the model."""
+    def _candidates(self, beliefs: Sequence[Tensor], token: int) -> list[int]:
+        """The most probable tokens of the last step, then `token`, then the most probable ones of the model."""
         of_last, of_model = (belief.topk(min(N_CANDIDATES, len(belief))) for belief in (beliefs[-1], beliefs[0]))
         possible = of_last.indices[of_last.values > 0].tolist()
-        return [*dict.fromkeys([*possible, drawn, *of_model.indices.tolist()])]
+        return [*dict.fromkeys([*possible, token, *of_model.indices.tolist()])]
 
     def _sampler(self, sampling: SamplingConfig, n_prompt: int) -> Sampler:
         return self.text.sampler(sampling, [[self.text.tokenizer.end_id] * n_prompt])

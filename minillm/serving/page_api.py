@@ -90,8 +90,9 @@ class PageApi:
         fields = await self._fields(request)
         answer = fields.take("answer", self._ids, [])
         n_given = fields.typed("n_given", Annotated[int, Between(0, len(answer))], 0)
+        taken = fields.typed("taken", Annotated[int, Between(0, self.reader.text.tokenizer.vocab_size - 1)])
         drawing = self._drawing(fields)
-        return await self._inspect(self.inspector.xray, drawing, answer, n_given)
+        return await self._inspect(self.inspector.xray, drawing, answer, n_given, taken)
 
     async def attention(self, request: Any) -> Any:
         """POST /page/attention: one attention map; see `Inspector.attention`."""
