@@ -147,12 +147,13 @@ class Inspector:
         return (self._verdict(calls.pop(), found) for found in events if calls)
 
     def name(self, token: int) -> dict[str, Any]:
-        """A token for people; `special`: it is a mark, not text."""
-        return {
-            "id": token,
-            "text": self.spelling.name(token).removeprefix("bytes:"),
-            "special": self.spelling.bytes_of(token) is None,
-        }
+        """A token for people: `text` shows the bytes of a part of a character, `piece` is what it adds to a text.
+
+        `special`: it is a mark and adds nothing.
+        """
+        data, text = self.spelling.bytes_of(token), self.spelling.name(token).removeprefix("bytes:")
+        piece = (data or b"").decode(errors="replace")
+        return {"id": token, "text": text, "piece": piece, "special": data is None}
 
     def _verdict(self, call: Verification, events: Sequence[Event]) -> dict[str, Any]:
         drafted = [token for token in call.draft.tokens[0].tolist() if token >= 0]

@@ -127,7 +127,7 @@ def test_the_candidates_are_the_most_probable_first_and_forbidden_ones_have_no_p
     rows = asked(server, "xray", {"prompt": PROMPT, "top_k": 3, "top_p": 1})["candidates"]
     assert [row["p"][1] > 0 for row in rows[:4]] == [True] * 3 + [False] and len(rows) <= 17
     assert all(a["p"][1] >= b["p"][1] for a, b in pairwise(rows[:4]))
-    assert {"id", "text", "special", "p"} == rows[0].keys()
+    assert {"id", "text", "piece", "special", "p"} == rows[0].keys()
 
 
 @pytest.mark.parametrize(("layer", "head"), [(1, 0), (2, 6)])
