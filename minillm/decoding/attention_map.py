@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from minillm.cache.kv_cache import KVView, NoCache, Positions, Rotate
+from minillm.cache.kv_cache import KVView, NoCache, Positions, Rotate, Weigh
 from minillm.layers.attention import Attention
 
 N_STRONGEST = 3  # columns listed for each row of a long text
@@ -49,25 +49,36 @@ def check_choice(layer: int, head: int, n_layers: int, n_heads: int) -> None:
 
 
 class _Watched(NoCache):
-    """`NoCache` that records the attention weights of every query."""
+    """`NoCache` that records the attention weights of every query, or of the last ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_last: int | None) -> None:
+        self.queries = slice(None if n_last is None else -n_last, None)
         self.weights: list[Tensor] = []
 
     def extend(self, k: Tensor, v: Tensor, positions: Positions, rotate: Rotate) -> KVView:
-        view = super().extend(k, v, positions, rotate)
-        return view._replace(observe=lambda weigh, q, positions: self.weights.append(weigh(q, positions)))
+        return super().extend(k, v, positions, rotate)._replace(observe=self._observe)
+
+    def _observe(self, weigh: Weigh, q: Tensor, positions: Tensor) -> None:
+        self.weights.append(weigh(q[:, :, self.queries], positions[:, self.queries]))
+
+
+def attentions(model: nn.Module) -> list[Attention]:
+    """The attention of each layer, in order."""
+    return [module for module in model.modules() if isinstance(module, Attention)]
 
 
 def attends(model: nn.Module) -> bool:
     """Whether a model has attention."""
-    return any(isinstance(module, Attention) for module in model.modules())
+    return bool(attentions(model))
 
 
 @torch.no_grad()
-def self_attention(model: nn.Module, tokens: Tensor) -> Tensor:
-    """The self-attention weights of each layer for tokens (B, T): (L, B, H, T, T)."""
-    watched, layers = _Watched(), [module for module in model.modules() if isinstance(module, Attention)]
+def self_attention(model: nn.Module, tokens: Tensor, layer: int = 0, n_last: int | None = None) -> Tensor:
+    """The self-attention weights of each layer for tokens (B, T): (L, B, H, T, T).
+
+    layer: only this one, counted from 1; 0: all. n_last: only for this many queries, the last ones; None: for all.
+    """
+    watched, layers = _Watched(n_last), attentions(model)[layer - 1 if layer else 0 : layer or None]
     hooks = [layer.register_forward_pre_hook(lambda _, args: (*args[:2], watched, *args[3:])) for layer in layers]
     try:
         model(tokens)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from minillm.decoding.sampler import Sampler, invert, uniforms
 from minillm.decoding.speculative import Verification, left_over
-from minillm.decoding.transforms import BANNED, TopP, widen
+from minillm.decoding.transforms import BANNED, TopP, Transform, widen
 
 N_SHOWN = 5  # tokens listed for each stage
 LEGEND = """\
@@ -97,6 +97,23 @@ def describe_belief(step: str, logits: Tensor, before: Tensor | None) -> Stage:
     )
 
 
+def steps_of(pipeline: Sequence[Transform], logits: Tensor, history: Tensor) -> list[tuple[str, Tensor]]:
+    """The logits (1, V) of the model, and those after each transform, with the name of each step."""
+    steps = [("model", logits)]
+    for transform in pipeline:
+        steps.append((str(transform), transform(steps[-1][1], history)))
+    return steps
+
+
+def describe_steps(steps: Sequence[tuple[str, Tensor]]) -> list[Stage]:
+    """The stages of these steps, as `steps_of` gives them."""
+    stages, before = [], None
+    for step, logits in steps:
+        stages.append(describe_belief(step, logits[0], before))
+        before = logits[0].double().softmax(-1)
+    return stages
+
+
 @dataclass(frozen=True)
 class ExplainingSampler(Sampler):
     """A `Sampler` for one row that also records each draw in `choices`."""
@@ -134,12 +151,8 @@ class ExplainingSampler(Sampler):
 
     def _stages(self, logits: Tensor, history: Tensor) -> tuple[list[Stage], Tensor]:
         """The stages of the pipeline, and the logits (1, V) after the last one."""
-        stages = [describe_belief("model", logits[0], None)]
-        for transform in self.pipeline:
-            before = logits[0].double().softmax(-1)
-            logits = transform(logits, history)
-            stages.append(describe_belief(str(transform), logits[0], before))
-        return stages, logits
+        steps = steps_of(self.pipeline, logits, history)
+        return describe_steps(steps), steps[-1][1]
 
     def _keep(
         self, stages: list[Stage], logits: Tensor, uniform: float, token: int, draft: DraftVerdict | None

@@ -121,7 +121,7 @@ class Answer:
                 return
         if self.body.include_usage:
             await self._event(send, self._around([]) | {"usage": self._usage()})
-        await self._send(send, b"data: [DONE]\n\n")
+        await send_part(send, b"data: [DONE]\n\n", self.desk.limits.send_seconds)
         await send({"type": "http.response.body"})
 
     async def _next(self, inbox: Inbox, first: bool = False) -> tuple[int, News]:
@@ -159,11 +159,13 @@ class Answer:
         return {"prompt_tokens": read, "completion_tokens": drawn, "total_tokens": read + drawn}
 
     async def _event(self, send: Send, value: dict[str, Any]) -> None:
-        await self._send(send, b"data: " + to_json(value) + b"\n\n")
+        await send_part(send, b"data: " + to_json(value) + b"\n\n", self.desk.limits.send_seconds)
 
-    async def _send(self, send: Send, data: bytes) -> None:
-        try:
-            async with asyncio.timeout(self.desk.limits.send_seconds):
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-        except TimeoutError:
-            raise ClientGone from None
+
+async def send_part(send: Send, data: bytes, seconds: float) -> None:
+    """Send a part of a body. Raises ClientGone if the client does not take it in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+    except TimeoutError:
+        raise ClientGone from None

@@ -19,6 +19,7 @@ from minillm.serving.formats import ChatFormat, CompletionFormat, Format
 from minillm.serving.guard import Gate, Guard
 from minillm.serving.limits import Limits
 from minillm.serving.page import Page, page_routes
+from minillm.serving.page_api import PageApi
 from minillm.serving.prometheus import Meter
 from minillm.serving.reading import ClientGone, read_json
 from minillm.serving.worker import Load, Worker
@@ -47,10 +48,12 @@ class Api:
     def __init__(self, served: Served, limits: Limits, gate: Gate, meter: Meter):
         self.served, self.limits, self.gate, self.meter = served, limits, gate, meter
         self.readers = ThreadPoolExecutor(1, thread_name_prefix="reader")
+        self.page: PageApi | None = None
         if served.text is not None and served.worker is not None:
             most = min(MOST_TEXTS, limits.most_open)
             self.desk = Desk(served.worker, limits, meter)
             self.reader = Reader(served.name, served.text, served.sampling, most)
+            self.page = PageApi(served.name, self.desk, self.reader, self.readers, limits)
             self.formats = ChatFormat(served.text.tokenizer), CompletionFormat(served.text.tokenizer)
 
     async def chat(self, request: Any) -> Any:
@@ -101,6 +104,8 @@ class Api:
         """End the threads."""
         if self.served.worker is not None:
             self.served.worker.close()
+        if self.page is not None:
+            self.page.close()
         self.readers.shutdown()
 
     async def _answer(self, request: Any, read: Callable[[dict[str, Any]], Body], form: Format) -> Answer:
@@ -162,7 +167,7 @@ def build_app(
     cors = {"allow_origins": origins, "allow_methods": ["GET", "POST"], "allow_headers": ["authorization"]}
     return Starlette(
         routes=[
-            *page_routes(Page(served.name)),
+            *page_routes(Page(served.name), api.page),
             Route("/health", api.health),
             Route("/metrics", api.metrics),
             Route("/v1/models", api.models),

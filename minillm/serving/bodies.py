@@ -140,7 +140,7 @@ class Reader:
         include_usage = fields.take("stream_options", read_stream_options)
         if include_usage is not None and not stream:
             raise ApiError(400, "stream_options: expected stream = true beside it", "stream_options")
-        sampling = {name: fields.typed(name, hint) for name, hint in SETTINGS.items()}
+        sampling = read_sampling(fields, self.defaults)
         bias = fields.take("logit_bias", self._biases, ())
         fields.finish()
         if model != self.name:
@@ -149,12 +149,11 @@ class Reader:
             raise ApiError(400, f"{len(prompts)} prompts of n = {n}: expected at most {self.most_texts} texts", param)
         ids = [self._encoded(prompt, param) for prompt in prompts]
         prompts = prompts if self._needs_text else ids
-        settings = {name: value for name, value in sampling.items() if value is not None}
         orders = [
             TextOrder(
                 prompt,
                 max_new_tokens,
-                dataclasses.replace(self.defaults, **settings),
+                sampling,
                 seed + i,
                 stop,
                 bias,
@@ -224,6 +223,12 @@ class Reader:
                 raise ValueError(f"logit_bias: {key!r}: expected a token id in 0 ... {size - 1}")
             biases.append((i, fit(bias, Annotated[float, Between(-100, 100)], f"logit_bias: {key}")))
         return (LogitBias(tuple(sorted(biases))),) if biases else ()
+
+
+def read_sampling(fields: BodyFields, defaults: SamplingConfig) -> SamplingConfig:
+    """The sampling settings among the fields; the default of each that is absent. Raises ApiError."""
+    given = {name: fields.typed(name, hint) for name, hint in SETTINGS.items()}
+    return dataclasses.replace(defaults, **{name: value for name, value in given.items() if value is not None})
 
 
 def read_stops(value: Any) -> tuple[str, ...]:

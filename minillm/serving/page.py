@@ -14,6 +14,9 @@ from hashlib import sha256
 from importlib.resources import files
 from typing import Any
 
+from minillm.serving.errors import respond
+from minillm.serving.page_api import PageApi
+
 INLINE = re.compile(r"<(script|style)[^>]*>(.*?)</\1>", re.DOTALL)
 
 
@@ -23,6 +26,7 @@ class Page:
     def __init__(self, name: str):
         """`name`: of the run; it replaces each {{name}} in the file."""
         text = files("minillm.serving").joinpath("page.html").read_text(encoding="utf-8")
+        self.name = name
         self.html = text.replace("{{name}}", html.escape(name))
         self.headers = {"content-security-policy": policy(self.html), "cache-control": "no-cache"}
 
@@ -50,16 +54,26 @@ def policy(text: str) -> str:
     return "; ".join(rules)
 
 
-def page_routes(page: Page) -> Sequence[Any]:
-    """The routes of the page: / itself. What only the page asks for is added here, as /page/NAME.
+def page_routes(page: Page, api: PageApi | None) -> Sequence[Any]:
+    """The routes of the page: / itself, and what only the page asks for, as /page/NAME. `api`: of a run that writes.
 
     The guard in front of all routes asks for the key at /page/NAME too.
     """
     from starlette.requests import Request
-    from starlette.responses import HTMLResponse
+    from starlette.responses import HTMLResponse, Response
     from starlette.routing import Route
 
     async def show(request: Request) -> HTMLResponse:
         return HTMLResponse(page.html, headers=page.headers)
 
-    return [Route("/", show)]
+    async def about(request: Request) -> Response:
+        return respond({"name": page.name, "writes": False})
+
+    if api is None:
+        return [Route("/", show), Route("/page/about", about)]
+    posts = [api.write, api.pipeline, api.xray, api.attention, api.drafts]
+    return [
+        Route("/", show),
+        Route("/page/about", api.about),
+        *(Route(f"/page/{post.__name__}", post, methods=["POST"]) for post in posts),
+    ]

@@ -63,7 +63,7 @@ class Conversation:
 
         Raises ValueError, and keeps nothing, for a question that the template or the context cannot take.
         """
-        n_left_out = self._n_to_leave_out(question, max_new_tokens)
+        n_left_out = self.n_to_leave_out(question, max_new_tokens)
         ids = self.text.converse(self.messages(question, n_left_out))
         how = {"max_new_tokens": max_new_tokens, "seed": seed, "stop": stop, "show": show, "stopped": stopped}
         found, work = self.kept.generate(ids, sampling, **how)
@@ -85,7 +85,7 @@ class Conversation:
             self.turns.append(last)
             raise
 
-    def _n_to_leave_out(self, question: str, max_new_tokens: int) -> int:
+    def n_to_leave_out(self, question: str, max_new_tokens: int) -> int:
         """The fewest of the oldest turns without which the conversation and an answer fit the context.
 
         The room for an answer is `max_new_tokens`, but at most a quarter of the context. Raises ValueError for a
