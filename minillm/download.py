@@ -39,6 +39,10 @@ def download(name: str, out: Path | None, accepted: bool) -> list[str]:
         known = DOWNLOADS[name]
         about = [f"{known.summary}; license: {known.license}"]
         if name in DATA:
+            if out:
+                raise ValueError(
+                    f"--out {out} would be ignored: expected it only for a model, not {name}; leave it out"
+                )
             return [*about, str(fetch(name, accepted))]
         place = out or RUNS / name
         refuse(place)
@@ -52,9 +56,10 @@ def download(name: str, out: Path | None, accepted: bool) -> list[str]:
         place = out or RUNS / name.split("/")[1]
         refuse(place)
         source = fetch_repository(name)
-    place = out or RUNS / source.stem
-    refuse(place)
-    return [*imported.save(source, place), f"next: python sample.py --run {place}"]
+    else:
+        place = out or RUNS / source.resolve().name.removesuffix(".gguf")
+        refuse(place)
+    return [*imported.save(source, place, summary=f"imported from {name}"), f"next: python sample.py --run {place}"]
 
 
 def refuse(place: Path) -> None:

@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m minillm.interop", description=__doc__)
     parser.add_argument("source", type=Path, help="folder with config.json, or a .gguf file")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new run")
-    how = f"{STORED}: as in the file; {UNPACKED}: unpacked; others: rounded to this format"
+    how = f"{STORED}: four bits stay packed, beside bf16; {UNPACKED}: unpacked; others: rounded to this format"
     parser.add_argument("--weights", choices=[STORED, UNPACKED, *WEIGHTS], default=STORED, help=how)
     parser.add_argument("--group", type=int, default=64, help="inputs that share a scale, in int4 and nf4; default: 64")
     args = parser.parse(argv)

@@ -16,6 +16,10 @@ from minillm.interop.template_process import TemplateProcess
 from minillm.tokenizers.chat import ROLES, Message, check_messages
 from minillm.tokenizers.tokenizer import END, Tokenizer
 
+# texts that a template looks for in a content: split('</think>'), '</think>' in content
+SOUGHT = re.compile(
+    r"""split\(\s*['"]([^'"]+)['"]|['"]([^'"]+)['"]\s+(?:not\s+)?in\s+(?:message(?:\.|\[['"]))?content\b"""
+)
 N_SHOWN = 300  # characters of an error of the template that are shown
 N_TOLD = 8  # characters of a sentinel that are no coincidence
 
@@ -35,11 +39,13 @@ class JinjaTemplate:
         names = [name for name in tokenizer.special_tokens if name and name == name.strip()]
         ordered = sorted(names, key=len, reverse=True)
         self.specials = re.compile("(" + "|".join(map(re.escape, ordered)) + ")" if ordered else "((?!))")
+        self.sought = [word for pair in SOUGHT.findall(source) for word in pair if word.strip()]
         self.process = TemplateProcess()
 
     def render(self, messages: Sequence[Message], answer: bool = True) -> list[int]:
         """See `Template.render`. Raises ValueError too for a template that does not write each content once."""
         check_messages(messages, self.roles)
+        self._refuse_sought(messages)
         secret = secrets.token_hex(16)
         hidden, contents = [], []
         for message in messages:
@@ -57,6 +63,19 @@ class JinjaTemplate:
         for i, piece in enumerate(written):
             parts += [contents[int(piece)]] if i % 2 else self._with_specials(piece)
         return self.tokenizer.encode_parts(joined(parts))
+
+    def _refuse_sought(self, messages: Sequence[Message]) -> None:
+        """Raise ValueError for a content with a text that the template looks for, which it could not find.
+
+        Some templates cut the reasoning out of earlier answers, for example at "</think>".
+        """
+        for i, message in enumerate(messages):
+            found = next((word for word in self.sought if word in message["content"]), None)
+            if found is not None:
+                raise ValueError(
+                    f"messages[{i}].content has {found!r}, which this template treats in a way that minillm does not "
+                    "know; leave that part out"
+                )
 
     def _with_specials(self, text: str) -> list[str | int]:
         """A text of the template, with the ids of special tokens in place of their names."""

@@ -18,6 +18,7 @@ from minillm.interop.extra import extra
 from minillm.system.folders import cache_folder
 
 CHUNK = 2**20  # bytes copied at a time
+TWICE = ("consolidated*", "original/*", "metal/*")  # the same weights in another layout
 PATTERNS = ("*.json", "*.safetensors", "*.jinja")  # files of a hub's repository that a model needs
 
 
@@ -182,7 +183,7 @@ def fetch_repository(name: str) -> Path:
     """
     hub = extra("huggingface_hub")
     try:
-        return Path(hub.snapshot_download(name, allow_patterns=list(PATTERNS)))
+        return Path(hub.snapshot_download(name, allow_patterns=list(PATTERNS), ignore_patterns=list(TWICE)))
     except Exception as e:  # subtle: the hub, its network library and the operating system raise errors of many types
         reason = (str(e).strip() or type(e).__name__).splitlines()[0][:200]
         raise ValueError(

@@ -25,7 +25,7 @@ from minillm.interop.family_rules import (
     mixtral_rules,
     qwen3_moe_rules,
 )
-from minillm.interop.foreign_config import ForeignConfig
+from minillm.interop.foreign_config import REQUIRED, ForeignConfig
 from minillm.interop.rotary_keys import read_parameters, read_rotary, write_parameters
 from minillm.interop.rules import Rule
 from minillm.models.decoder import DecoderConfig
@@ -48,14 +48,27 @@ class Family(NamedTuple):
 
 
 def read_llama_like(
-    f: ForeignConfig, *, eps: float = 1e-6, base: float = 10000.0, d_head: int = 0, tied: bool = False, **keys: Any
+    f: ForeignConfig,
+    *,
+    eps: float = 1e-6,
+    base: float = 10000.0,
+    d_head: int = 0,
+    tied: bool = False,
+    grouped: bool = True,
+    **keys: Any,
 ) -> DecoderConfig:
-    """A config of the family of Llama, with further keys of ours; the others are the defaults of the foreign class."""
+    """A config of the family of Llama, with further keys of ours.
+
+    eps, base, d_head, tied: what the foreign class takes where a file leaves the key out. grouped: whether the file
+    must state the number of key and value heads; otherwise each query head has its own.
+    """
     d_model, n_heads = f.number("hidden_size"), f.number("num_attention_heads")
     rotary = keys.pop("rotary", None) or read_rotary(f, base)
     width = f.take("head_dim", d_head or None) or d_model // n_heads
     shape = {"d_model": d_model, "n_heads": n_heads, "d_head": width}
-    shape["n_kv_heads"] = f.take("num_key_value_heads", None) or n_heads
+    shape["n_kv_heads"] = f.number("num_key_value_heads", REQUIRED if grouped else n_heads)
+    f.expect("rope_interleaved", False, default=False)
+    f.expect("use_mrope", False, default=False)
     shape["d_ff"] = keys.pop("d_ff", None) or f.number("intermediate_size")
     shape["n_layers"] = f.number("num_hidden_layers")
     shape["context_length"] = f.number("max_position_embeddings")
@@ -69,7 +82,7 @@ def read_llama(f: ForeignConfig) -> DecoderConfig:
     """Llama: biases in all linear layers, or in none."""
     bias = f.expect("attention_bias", True, False, default=False)
     f.expect("mlp_bias", bias, default=False)
-    return read_llama_like(f, bias=bias)
+    return read_llama_like(f, bias=bias, grouped=False)
 
 
 def read_mistral(f: ForeignConfig) -> DecoderConfig:
@@ -148,12 +161,14 @@ def read_gpt2(f: ForeignConfig) -> DecoderConfig:
     f.expect("scale_attn_weights", True, default=True)
     f.expect("scale_attn_by_inverse_layer_idx", False, default=False)
     f.expect("add_cross_attention", False, default=False)
+    n_positions = f.number("n_positions", 1024)
+    f.expect("n_ctx", n_positions, default=n_positions)
     return DecoderConfig(
         n_layers=f.number("n_layer", 12),
         d_model=d_model,
         n_heads=f.number("n_head", 12),
         d_ff=f.take("n_inner", None) or 4 * d_model,
-        context_length=f.number("n_positions", 1024),
+        context_length=n_positions,
         positions="learned",
         norm="layernorm",
         norm_eps=f.take("layer_norm_epsilon", 1e-5),
@@ -326,6 +341,8 @@ def differing(name: str, c: DecoderConfig) -> list[str]:
 
 def family_for(c: DecoderConfig) -> str:
     """The model_type of the family that can express a config. Raises ValueError that names the keys in the way."""
+    if c.positions == "rotary":
+        write_parameters(c)
     missing = {name: differing(name, c) for name in FAMILIES}
     nearest = min(missing, key=lambda name: len(missing[name]))
     if missing[nearest]:

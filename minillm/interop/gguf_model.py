@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from minillm.config.fields import suggest
+from minillm.interop.chat_template import bind
 from minillm.interop.families import FAMILIES
 from minillm.interop.foreign_config import ForeignConfig
 from minillm.interop.gguf_file import FOUR_BITS, GGUF, open_gguf
@@ -39,6 +40,7 @@ KEYS = {  # ours of transformers -> key of a GGUF file after the architecture
 }
 ROTARY = ("rope.freq_base", "rope.dimension_count", "rope.scaling.type", "rope.scaling.factor")
 ROTARY += ("rope.scaling.original_context_length",)
+LARGEST_GEMMA = 62  # blocks of Gemma 3 27B, by which llama.cpp recognizes it
 NEUTRAL = ("vocab_size", "attention.value_length", "rope.scaling.finetuned")
 TENSORS = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 BLOCK = {
@@ -59,8 +61,15 @@ def read_gguf(path: Path) -> Imported:
     config, state = read_model(file)
     tokenizer = read_gguf_tokenizer({key: listed(x) for key, x in file.metadata.items()})
     remark = fit_to_vocabulary(state, tokenizer)
-    template = file.metadata.get("tokenizer.chat_template", "")
+    template = bind(file.metadata.get("tokenizer.chat_template", ""), token_names(file))
     return Imported(config, state, tokenizer, template, {}, (remark,) if remark else ())
+
+
+def token_names(file: GGUF) -> dict[str, str]:
+    """The names of the tokens that a chat template may use, by their roles."""
+    template, tokens = file.metadata.get("tokenizer.chat_template", ""), file.metadata["tokenizer.ggml.tokens"]
+    ids = {f"{role}_token": file.metadata.get(f"tokenizer.ggml.{role}_token_id") for role in ("bos", "eos")}
+    return {name: tokens[token] for name, token in ids.items() if token is not None and name in template}
 
 
 def listed(value: Any) -> Any:
@@ -76,6 +85,11 @@ def read_model(file: GGUF) -> tuple[DecoderConfig, dict[str, Tensor]]:
     if architecture not in ARCHITECTURES:
         known = suggest(str(architecture), list(ARCHITECTURES))
         raise ValueError(f"{file.path}: general.architecture = {architecture!r}: expected {known}; take another model")
+    if "rope_freqs.weight" in file:
+        raise ValueError(
+            f"{file.path}: tensor rope_freqs.weight: the rotary scaling of Llama 3, whose parameters the file does not "
+            "state; import the folder with config.json and safetensors instead"
+        )
     family = FAMILIES[ARCHITECTURES[architecture]]
     f = ForeignConfig(read_config(file, architecture), str(file.path))
     config = family.read(f)
@@ -114,6 +128,8 @@ def read_config(file: GGUF, architecture: str) -> dict[str, Any]:
     if found.get("rope.dimension_count", width) != width:
         raise ValueError(f"{file.path}: rope.dimension_count = {found['rope.dimension_count']}: expected {width}")
     if architecture == "gemma3":
+        if values["num_hidden_layers"] == LARGEST_GEMMA:
+            raise ValueError(f"{file.path}: Gemma 3 27B: expected a smaller one, since its scores are scaled otherwise")
         values["query_pre_attn_scalar"] = width
     if architecture in ("llama", "qwen2") and any(name.endswith("attn_q.bias") for name in file):
         values |= {"attention_bias": True, "mlp_bias": True} if architecture == "llama" else {}

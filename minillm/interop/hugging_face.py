@@ -8,7 +8,7 @@ Read before: `families`, `bert`, `safetensors_file`, `tokenizer_json`.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 
 from minillm.config.fields import suggest
-from minillm.interop.bert import MASKED_HEAD, bert_rules, is_unused, read_bert
+from minillm.interop.bert import bert_rules, is_unused, read_bert
+from minillm.interop.chat_template import bind
 from minillm.interop.families import FAMILIES
 from minillm.interop.foreign_config import ForeignConfig
 from minillm.interop.imported import Imported, fit_to_vocabulary, read_sampling
-from minillm.interop.rules import bring_in
+from minillm.interop.rules import Rule, bring_in
 from minillm.interop.safetensors_file import open_safetensors
 from minillm.interop.tokenizer_json import read_tokenizer
+from minillm.interop.vocabulary import ROLES, content_of
 from minillm.models.decoder import DecoderConfig
 from minillm.models.encoder import EncoderConfig
 from minillm.tokenizers.tokenizer import Tokenizer
@@ -39,10 +41,12 @@ def read_folder(folder: Path) -> Imported:
     ends = generation.get("eos_token_id", values.get("eos_token_id"))
     stop_ids = [] if ends is None else ends if isinstance(ends, list) else [ends]
     tokenizer = read_tokenizer(folder / "tokenizer.json", settings, stop_ids)
-    config, state = read_model(values, Prefixed(open_safetensors(folder), values.get("model_type")), tokenizer)
-    remark = fit_to_vocabulary(state, tokenizer)
-    remarks = (remark,) if remark else ()
-    return Imported(config, state, tokenizer, template_of(folder, settings), read_sampling(generation), remarks)
+    config, state = read_model(values, Renamed(open_safetensors(folder), values.get("model_type")), tokenizer)
+    if isinstance(config, EncoderConfig) and not config.masked_head:
+        check_pooling(folder)
+    sampling, ignored = read_sampling(generation)
+    remarks = tuple(remark for remark in (fit_to_vocabulary(state, tokenizer), ignored) if remark)
+    return Imported(config, state, tokenizer, template_of(folder, settings), sampling, remarks)
 
 
 def read_json(path: Path, needed: bool = True) -> dict[str, Any]:
@@ -71,22 +75,35 @@ def read_model(
         mask_id = tokenizer.special_tokens.get("[MASK]", 0)
         config = read_bert(f, weights, mask_id)
         rules, neutral = bert_rules(config), is_unused
+        refuse_another_head(weights, "cls.predictions.decoder.weight", rules)
     elif kind in FAMILIES:
         config = FAMILIES[kind].read(f)
         rules = FAMILIES[kind].rules(config)
-        tied = weights["lm_head.weight"] if config.tied and "lm_head.weight" in weights else None
-        if tied is not None and not torch.equal(tied, weights[rules_of_embedding(rules)]):
-            raise ValueError("tensor lm_head.weight: expected the embedding, since tie_word_embeddings = true")
-        neutral = is_table if tied is None else is_table_or_head
+        neutral = is_table_or_head if config.tied else is_table
+        if config.tied:
+            refuse_another_head(weights, "lm_head.weight", rules)
     else:
         raise ValueError(f"config.json: model_type = {kind!r}: expected {suggest(str(kind), [*FAMILIES, 'bert'])}")
     f.finish()
     return config, bring_in(rules, weights, neutral)
 
 
-def rules_of_embedding(rules: list[Any]) -> str:
-    """The foreign name of the embedding."""
-    return next(rule.theirs[0] for rule in rules if "embed.weight" in rule.ours)
+def refuse_another_head(weights: Mapping[str, Tensor], head: str, rules: Sequence[Rule]) -> None:
+    """Raise ValueError if a file has a head that differs from the embedding to which it should be tied."""
+    embedding = next(rule.theirs[0] for rule in rules if "embed.weight" in rule.ours)
+    if head in weights and not torch.equal(weights[head], weights[embedding]):
+        raise ValueError(f"tensor {head}: expected it to equal {embedding}, as the config says; take another model")
+
+
+def check_pooling(folder: Path) -> None:
+    """Raise ValueError for a sentence encoder whose vectors are not means of the hidden vectors."""
+    values = read_json(folder / "1_Pooling" / "config.json", needed=False)
+    chosen = [key for key, value in values.items() if key.startswith("pooling_mode_") and value is True]
+    if values and chosen != ["pooling_mode_mean_tokens"]:
+        raise ValueError(
+            f"1_Pooling/config.json: {', '.join(chosen) or 'no pooling'}: expected pooling_mode_mean_tokens, which "
+            "minillm computes; take another model"
+        )
 
 
 def is_table(name: str) -> bool:
@@ -100,11 +117,12 @@ def is_table_or_head(name: str) -> bool:
 
 
 def template_of(folder: Path, settings: Mapping[str, Any]) -> str:
-    """The chat template of a folder; "" for none. Of several named ones, the default."""
+    """The chat template of a folder, which sets the names of tokens that it uses; "" for none.
+
+    Of several named templates, the default one.
+    """
     file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    template = settings.get("chat_template") or ""
+    template = file.read_text(encoding="utf-8") if file.is_file() else settings.get("chat_template") or ""
     if isinstance(template, list):
         named = {each.get("name"): each.get("template") for each in template}
         if "default" not in named:
@@ -112,29 +130,35 @@ def template_of(folder: Path, settings: Mapping[str, Any]) -> str:
         template = named["default"]
     if not isinstance(template, str):
         raise ValueError("tokenizer_config.json: chat_template: expected a text; take another copy of the file")
-    return template
+    names = {role: content_of(settings[role]) for role in ROLES if role in template and settings.get(role)}
+    return bind(template, names)
 
 
-class Prefixed(Mapping[str, Tensor]):
-    """Tensors by their full names; some files leave out the name of the body of the model."""
+class Renamed(Mapping[str, Tensor]):
+    """Tensors by their full names of today.
+
+    Some files leave out the name of the body of the model, and old ones call the weight and bias of a norm gamma and
+    beta.
+    """
 
     def __init__(self, tensors: Mapping[str, Tensor], kind: str | None):
-        self.tensors, self.prefix = tensors, PREFIXES.get(kind or "", "")
-        if any(name.startswith(self.prefix) for name in tensors):
-            self.prefix = ""
+        self.tensors, prefix = tensors, PREFIXES.get(kind or "", "")
+        if any(name.startswith(prefix) for name in tensors):
+            prefix = ""
+        self.stored = {full_name(name, prefix): name for name in tensors}
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.tensors[self._short(name)]
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._short(name) in self.tensors
+        return self.tensors[self.stored[name]]
 
     def __iter__(self) -> Iterator[str]:
-        heads = MASKED_HEAD, "lm_head.", "cls."
-        return (name if name.startswith(heads) else self.prefix + name for name in self.tensors)
+        return iter(self.stored)
 
     def __len__(self) -> int:
-        return len(self.tensors)
+        return len(self.stored)
 
-    def _short(self, name: str) -> str:
-        return name.removeprefix(self.prefix)
+
+def full_name(name: str, prefix: str) -> str:
+    """The name of a tensor with the prefix of the body, unless it belongs to a head."""
+    for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):
+        name = name.replace(old, new)
+    return name if name.startswith(("cls.", "lm_head.")) else prefix + name

@@ -9,6 +9,10 @@ from minillm.models.decoder import DecoderConfig
 from minillm.models.encoder import EncoderConfig
 from minillm.tokenizers.tokenizer import Tokenizer
 
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
+UNCHANGED = ("do_sample", "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "use_cache")
+UNCHANGED += ("max_length", "max_new_tokens", "transformers_version", "output_attentions", "output_hidden_states")
+UNCHANGED += ("cache_implementation",)  # keys without an effect on the text, or stated elsewhere
 # beginnings of the names of tensors with one row for each id
 ROWS = ("embed.", "head.weight", "head.values", "head.scales", "head.offsets", "head.embed.", "head.bias")
 
@@ -46,15 +50,17 @@ def fit_to_vocabulary(state: dict[str, Tensor], tokenizer: Tokenizer) -> str:
     return f"{n_rows - n_ids} rows of the embedding belong to no id of the tokenizer and were left out"
 
 
-def read_sampling(generation: Mapping[str, Any]) -> dict[str, Any]:
-    """Sampling settings from the content of generation_config.json.
+def read_sampling(generation: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Sampling settings from the content of generation_config.json, and a remark on those that are not taken over.
 
     A model that is published with do_sample = false, or without it, is meant to be used greedily.
     """
+    greedy = not generation.get("do_sample", False)
+    taken = ("repetition_penalty",) if greedy else SAMPLING
+    settings = {key: generation[key] for key in taken if generation.get(key) is not None}
+    left = [key for key in generation if key not in (*SAMPLING, *UNCHANGED) and not key.startswith("_")]
+    remark = f"generation_config.json: {', '.join(left)} not taken over" if left else ""
     if not generation:
-        return {}
-    if not generation.get("do_sample", False):
-        return {"temperature": 0.0}
-    known = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
+        return {}, ""
     # top_k = 50 is the default of the library, so a file that leaves it out means 50
-    return {"top_k": 50} | {key: generation[key] for key in known if generation.get(key) is not None}
+    return ({"temperature": 0.0} if greedy else {"top_k": 50}) | settings, remark

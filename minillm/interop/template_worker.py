@@ -2,9 +2,9 @@
 
 A template is a program of other people. So `chat_template` runs this file as a process of its own, with an empty
 environment, limited memory, processor time and output, and without minillm: only Python's library and jinja2. In the
-sandbox of jinja2 a template reaches no internals of Python; should it leave the sandbox, it finds no secrets and can
-start no process. The names that a template may use are those of Hugging Face's `apply_chat_template` (2023). Read
-before: `chat_template`.
+sandbox of jinja2 a template reaches no internals of Python. Should it leave the sandbox all the same, it would have the
+rights of the user, but no secrets in its environment, and little memory and time. The names that a template may use are
+those of Hugging Face's `apply_chat_template` (2023). Read before: `chat_template`.
 """
 
 import json

@@ -57,10 +57,12 @@ def build_tokenizer(file: Mapping[str, Any], config: Mapping[str, Any], stop_ids
     if config.get("add_bos_token") is not None or config.get("add_eos_token") is not None:  # they replace the processor
         opening = [role_id("bos_token", roles, ids)] if config.get("add_bos_token") else []
         closing = [role_id("eos_token", roles, ids)] if config.get("add_eos_token") else []
-    if "eos_token" in roles or not closing:
-        end_id = role_id("eos_token", roles, ids)
-    else:
+    if "eos_token" not in roles and closing:
         end_id = closing[-1]  # BERT: [SEP] ends a text, and no token has the role
+    elif "eos_token" not in roles and stop_ids:
+        end_id = stop_ids[0]  # GPT-2 names it in config.json only
+    else:
+        end_id = role_id("eos_token", roles, ids)
     pipeline = Pipeline(
         end_id=end_id,
         added=tuple(added),

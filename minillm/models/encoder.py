@@ -39,7 +39,9 @@ class EncoderConfig:
     context_length: Positive = 256  # maximum number of tokens of a text
     # subtle: no ALiBi, which has distances without direction, so a text and its reverse would look the same
     positions: Literal["learned", "rotary"] = "learned"  # positional encoding
-    norm_place: Annotated[str, Choice(BLOCKS)] = "post"  # before each sublayer (and at the end), or after each addition
+    norm_place: Annotated[str, Choice(BLOCKS)] = (
+        "post"  # before each sublayer (and at the end), after each addition, or around
+    )
     norm_eps: Annotated[float, Above(0)] = 1e-12  # added to the variance
     feedforward: Annotated[str, Choice(ACTIVATIONS)] = (
         "gelu-erf"  # activation of the feed-forward and of the masked head

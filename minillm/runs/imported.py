@@ -32,18 +32,23 @@ UNKNOWN = "unknown"  # the corpus: the training text of an imported model is not
 
 def read(source: Path) -> Imported:
     """Read a folder in the layout of Hugging Face, or a GGUF file. Raises ValueError."""
-    if source.is_dir():
-        return read_folder(source)
-    if source.suffix == ".gguf":
-        return read_gguf(source)
+    try:
+        if source.is_dir():
+            return read_folder(source)
+        if source.suffix == ".gguf":
+            return read_gguf(source)
+    except (TypeError, KeyError, IndexError, AttributeError, ArithmeticError) as e:
+        # subtle: a file may hold any JSON, such as a list where a number belongs
+        raise ValueError(f"{source}: malformed ({type(e).__name__}: {e}); take the files as published") from e
     raise ValueError(f"{source}: expected the folder of a model, with config.json, or a .gguf file; check the path")
 
 
 def save(source: Path, out: Path, weights: str = STORED, group: int = 64, summary: str = "") -> list[str]:
     """Import a model and write its run; return remarks for the user. Raises ValueError.
 
-    `weights`: "stored" keeps the precision of the file, "float32" unpacks packed layers, and a format of
-    `quantization/pack.py` rounds the weights to it, in groups of `group`.
+    `weights`: "stored" keeps matrices of four bits packed as they are, and then all other weights become bfloat16; a
+    file without such matrices becomes float32. "float32" unpacks them, and a format of `quantization/pack.py` rounds
+    the weights to it, in groups of `group`.
     """
     if out.exists():
         raise ValueError(f"--out {out}: expected a folder that does not exist yet; name another")

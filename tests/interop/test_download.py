@@ -119,7 +119,7 @@ def test_a_name_is_a_download_a_repository_or_a_path(index, tmp_path, capsys, mo
 class Hub:
     """A model hub that cannot be reached."""
 
-    def snapshot_download(self, name, allow_patterns):
+    def snapshot_download(self, name, **patterns):
         raise ConnectionError("no network here\nand more lines")
 
 

@@ -9,6 +9,9 @@ import torch
 import train
 from minillm.interop.__main__ import main as bring_in
 from minillm.interop.export.__main__ import main as take_out
+from minillm.interop.families import FAMILIES
+from minillm.interop.foreign_config import ForeignConfig
+from minillm.models.decoder import DecoderConfig
 from minillm.runs import folder
 from minillm.runs.imported import read
 from tests import small_runs
@@ -231,3 +234,55 @@ def test_a_text_of_no_tokens_begins_with_end(exported, tmp_path):
     text = folder.open_run(tmp_path / "run").text
     assert text.tokenizer.opening == () and text.encode("") == [text.tokenizer.end_id]
     assert len(text.logprobs(["the quick"])[0]) == len(text.tokenizer.encode("the quick"))
+
+
+def test_harmless_keys_of_published_files_are_read():
+    written = FAMILIES["llama"].write(DecoderConfig(feedforward="swiglu"))
+    del written["rope_parameters"]  # as files were written before 2025
+    written |= {"is_llama_config": True, "rope_interleaved": False, "rope_theta": 97.0, "rope_scaling": None}
+    f = ForeignConfig(written | {"use_mrope": False, "pretraining_tp": 1}, "config.json")
+    assert FAMILIES["llama"].read(f).rotary_base == 97.0
+    f.finish()
+    f = ForeignConfig({"n_positions": 53, "n_ctx": 53, "n_special": 0, "predict_special_tokens": True}, "config.json")
+    assert FAMILIES["gpt2"].read(f).context_length == 53
+    f.finish()
+    with pytest.raises(ValueError, match="rope_interleaved = True: expected False"):
+        FAMILIES["llama"].read(ForeignConfig(written | {"rope_interleaved": True}, "config.json"))
+
+
+def test_a_tokenizer_config_without_roles_takes_the_end_from_the_config(exported, tmp_path):
+    bare = change(exported, tmp_path / "bare", "tokenizer_config.json")
+    (bare / "tokenizer_config.json").write_text('{"model_max_length": 41}')
+    (bare / "tokenizer.json").write_text(
+        json.dumps(json.loads((bare / "tokenizer.json").read_text()) | {"post_processor": None})
+    )
+    assert read(bare).tokenizer.end_id == json.loads((bare / "config.json").read_text())["eos_token_id"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"rope_parameters": [1]}, {"hidden_act": ["silu"]}, {"rope_scaling": {"rope_type": "linear", "factor": None}}],
+)
+def test_a_malformed_config_is_refused_in_a_sentence(values, exported, tmp_path, capsys):
+    wrong = change(exported, tmp_path / "wrong", **values)
+    if "rope_scaling" in values:
+        config = json.loads((wrong / "config.json").read_text())
+        del config["rope_parameters"]
+        (wrong / "config.json").write_text(json.dumps(config))
+    assert bring_in([str(wrong), "--out", str(tmp_path / "new")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_names_of_tokens_that_a_template_uses_come_with_it(exported, tmp_path):
+    source = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{{ eos_token }}{% endfor %}"
+    found = read(change(exported, tmp_path / "new", "tokenizer_config.json", chat_template=source))
+    assert found.template.startswith(
+        '{% set bos_token = "<|end|>" %}\n{% set eos_token = "<|end|>" %}\n{{ bos_token }}'
+    )
+
+
+def test_settings_that_are_not_taken_over_are_named(exported, tmp_path):
+    more = {"do_sample": False, "repetition_penalty": 1.2, "no_repeat_ngram_size": 3}
+    found = read(change(exported, tmp_path / "new", "generation_config.json", **more))
+    assert found.sampling == {"temperature": 0.0, "repetition_penalty": 1.2}
+    assert any("no_repeat_ngram_size" in remark for remark in found.remarks)

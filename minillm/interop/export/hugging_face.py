@@ -40,13 +40,13 @@ def write_folder(exported: Exported, folder: Path) -> None:
     """Write all files. Raises ValueError, before anything is written, for what the library cannot express."""
     config, weights = write_model(exported)
     ends = sorted({exported.tokenizer.end_id, *exported.tokenizer.stop_ids})
-    ids = {"bos_token_id": exported.tokenizer.end_id, "eos_token_id": ends if len(ends) > 1 else ends[0]}
+    begin = exported.opening[0] if exported.opening else exported.tokenizer.end_id
+    ids = {"bos_token_id": begin, "eos_token_id": ends if len(ends) > 1 else ends[0]}
     names = {token: name for name, token in exported.tokenizer.special_tokens.items()}
-    name = names.get(exported.tokenizer.end_id, END)
     tokens = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": name,
-        "eos_token": name,
+        "bos_token": names.get(begin, END),
+        "eos_token": names.get(exported.tokenizer.end_id, END),
         "clean_up_tokenization_spaces": False,
         "split_special_tokens": True,  # a user's text never becomes a special token
         "model_max_length": exported.model.context_length,
@@ -58,9 +58,9 @@ def write_folder(exported: Exported, folder: Path) -> None:
     }
     if isinstance(exported.model, DecoderConfig):
         files["generation_config.json"] = ids | write_sampling(exported.sampling)
+    write_safetensors(folder / "model.safetensors", weights)
     for file, content in files.items():
         write_atomically(folder / file, json.dumps(content, indent=1, ensure_ascii=False).encode())
-    write_safetensors(folder / "model.safetensors", weights)
 
 
 def write_model(exported: Exported) -> tuple[dict[str, Any], dict[str, Tensor]]:
