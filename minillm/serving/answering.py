@@ -20,7 +20,7 @@ from minillm.serving.formats import FINISH, Format
 from minillm.serving.limits import Limits
 from minillm.serving.prometheus import Meter
 from minillm.serving.reading import ClientGone, Receive, Send, while_connected
-from minillm.serving.worker import News, TextOrder, Worker
+from minillm.serving.worker import News, TextOrder, Worker, worker_ended
 
 Inbox = asyncio.Queue[tuple[int, News]]  # news of all texts of a request, by their index
 EVENTS = [
@@ -41,7 +41,7 @@ class Desk:
     def ordered(self, orders: Sequence[TextOrder]) -> Iterator[Inbox]:
         """Order texts; what is unfinished at the end is cancelled. Raises ApiError if there is no room."""
         if not self.worker.alive:
-            raise ApiError(503, "the worker of this server has ended; start the server again", code="worker_ended")
+            raise worker_ended()
         if self.n_open + len(orders) > self.limits.most_open:
             raise ApiError(
                 429,
