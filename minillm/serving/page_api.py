@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 from minillm.config.fields import Between, Count
-from minillm.serving.answering import EVENTS, Answer, Desk, send_part
+from minillm.serving.answering import EVENTS, Answer, Desk, in_time, send_part
 from minillm.serving.bodies import MAX_SEED, Body, Reader, read_sampling
 from minillm.serving.body_fields import BodyFields, expected
 from minillm.serving.errors import ApiError, respond, to_json
@@ -192,17 +192,16 @@ class DraftStream:
         """Answer; see ASGI. Raises ApiError before anything is sent."""
         with self.api.open(), suppress(ClientGone):
             calls = await self.api.beside(self.api.inspector.drafts, self.drawing, self.most)
-            await while_connected(receive, self._stream(calls, send))
+            await while_connected(receive, self._stream(calls, in_time(send, self.api.limits.send_seconds)))
 
     async def _stream(self, calls: Iterator[dict[str, Any]], send: Send) -> None:
-        seconds = self.api.limits.send_seconds
         await send({"type": "http.response.start", "status": 200, "headers": EVENTS})
         try:
             while (call := await self.api.beside(next, calls, None)) is not None:
-                await send_part(send, b"data: " + to_json(call) + b"\n\n", seconds)
+                await send_part(send, b"data: " + to_json(call) + b"\n\n")
         except ApiError as error:
-            await send_part(send, b"data: " + to_json(error.body()) + b"\n\n", seconds)
-        await send_part(send, b"data: [DONE]\n\n", seconds)
+            await send_part(send, b"data: " + to_json(error.body()) + b"\n\n")
+        await send_part(send, b"data: [DONE]\n\n")
         await send({"type": "http.response.body"})
 
 
