@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from minillm.serving.bodies import Body
-from minillm.serving.errors import ApiError, to_json
+from minillm.serving.errors import ApiError, queue_full, to_json
 from minillm.serving.formats import FINISH, Format
 from minillm.serving.limits import Limits
 from minillm.serving.prometheus import Meter
@@ -37,18 +37,17 @@ class Desk:
         self.worker, self.limits, self.meter = worker, limits, meter
         self.n_open = 0  # texts that run or wait
 
+    def need_room(self, n: int = 1) -> None:
+        """Raise ApiError if there is no room for n more texts."""
+        if self.n_open + n > self.limits.most_open:
+            raise queue_full(self.n_open, "texts run or wait", self.limits.most_open)
+
     @contextmanager
     def ordered(self, orders: Sequence[TextOrder]) -> Iterator[Inbox]:
         """Order texts; what is unfinished at the end is cancelled. Raises ApiError if there is no room."""
         if not self.worker.alive:
             raise worker_ended()
-        if self.n_open + len(orders) > self.limits.most_open:
-            raise ApiError(
-                429,
-                f"{self.n_open} texts run or wait: expected at most {self.limits.most_open}; ask again later",
-                code="queue_full",
-                headers={"retry-after": "1"},
-            )
+        self.need_room(len(orders))
         inbox, loop, tickets = Inbox(), asyncio.get_running_loop(), []
         self.n_open += len(orders)
         try:
