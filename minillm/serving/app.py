@@ -17,6 +17,7 @@ from minillm.serving.embedding import Embedder, embed, read_embedding
 from minillm.serving.errors import ApiError, respond
 from minillm.serving.formats import ChatFormat, CompletionFormat, Format
 from minillm.serving.guard import Gate, Guard
+from minillm.serving.hosts import Hosts
 from minillm.serving.limits import Limits
 from minillm.serving.page import Page, page_routes
 from minillm.serving.page_api import PageApi
@@ -138,7 +139,6 @@ def build_app(
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
     from starlette.middleware.cors import CORSMiddleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.responses import Response
     from starlette.routing import Route
 
@@ -177,7 +177,7 @@ def build_app(
             Route("/v1/embeddings", api.embed, methods=["POST"]),
         ],
         middleware=[
-            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
+            Middleware(Hosts, allowed=hosts),
             *([Middleware(CORSMiddleware, **cors)] if origins else []),
             Middleware(Guard, key=key, gate=gate, meter=meter, paths=PATHS),
         ],
