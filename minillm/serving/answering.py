@@ -15,12 +15,12 @@ from functools import partial
 from typing import Any
 
 from minillm.serving.bodies import Body
-from minillm.serving.errors import ApiError, to_json
+from minillm.serving.errors import ApiError, queue_full, to_json
 from minillm.serving.formats import FINISH, Format
 from minillm.serving.limits import Limits
 from minillm.serving.prometheus import Meter
-from minillm.serving.reading import ClientGone, Receive, Send, while_connected
-from minillm.serving.worker import News, TextOrder, Worker
+from minillm.serving.reading import ASGIMessage, ClientGone, Receive, Send, while_connected
+from minillm.serving.worker import News, TextOrder, Worker, worker_ended
 
 Inbox = asyncio.Queue[tuple[int, News]]  # news of all texts of a request, by their index
 EVENTS = [
@@ -37,18 +37,17 @@ class Desk:
         self.worker, self.limits, self.meter = worker, limits, meter
         self.n_open = 0  # texts that run or wait
 
+    def need_room(self, n: int = 1) -> None:
+        """Raise ApiError if there is no room for n more texts."""
+        if self.n_open + n > self.limits.most_open:
+            raise queue_full(self.n_open, "texts run or wait", self.limits.most_open)
+
     @contextmanager
     def ordered(self, orders: Sequence[TextOrder]) -> Iterator[Inbox]:
         """Order texts; what is unfinished at the end is cancelled. Raises ApiError if there is no room."""
         if not self.worker.alive:
-            raise ApiError(503, "the worker of this server has ended; start the server again", code="worker_ended")
-        if self.n_open + len(orders) > self.limits.most_open:
-            raise ApiError(
-                429,
-                f"{self.n_open} texts run or wait: expected at most {self.limits.most_open}; ask again later",
-                code="queue_full",
-                headers={"retry-after": "1"},
-            )
+            raise worker_ended()
+        self.need_room(len(orders))
         inbox, loop, tickets = Inbox(), asyncio.get_running_loop(), []
         self.n_open += len(orders)
         try:
@@ -79,6 +78,7 @@ class Answer:
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer; see ASGI. Raises ApiError before anything is sent."""
         with self.desk.ordered(self.body.orders) as inbox, suppress(ClientGone):
+            send = in_time(send, self.desk.limits.send_seconds)
             work = self._stream(inbox, send) if self.body.stream else self._whole(inbox, send)
             await while_connected(receive, work)
 
@@ -121,7 +121,7 @@ class Answer:
                 return
         if self.body.include_usage:
             await self._event(send, self._around([]) | {"usage": self._usage()})
-        await send_part(send, b"data: [DONE]\n\n", self.desk.limits.send_seconds)
+        await send_part(send, b"data: [DONE]\n\n")
         await send({"type": "http.response.body"})
 
     async def _next(self, inbox: Inbox, first: bool = False) -> tuple[int, News]:
@@ -159,13 +159,22 @@ class Answer:
         return {"prompt_tokens": read, "completion_tokens": drawn, "total_tokens": read + drawn}
 
     async def _event(self, send: Send, value: dict[str, Any]) -> None:
-        await send_part(send, b"data: " + to_json(value) + b"\n\n", self.desk.limits.send_seconds)
+        await send_part(send, b"data: " + to_json(value) + b"\n\n")
 
 
-async def send_part(send: Send, data: bytes, seconds: float) -> None:
-    """Send a part of a body. Raises ClientGone if the client does not take it in time."""
-    try:
-        async with asyncio.timeout(seconds):
-            await send({"type": "http.response.body", "body": data, "more_body": True})
-    except TimeoutError:
-        raise ClientGone from None
+def in_time(send: Send, seconds: float) -> Send:
+    """A `send` that raises ClientGone if the client does not take a message within these seconds."""
+
+    async def sent(message: ASGIMessage) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await send(message)
+        except TimeoutError:
+            raise ClientGone from None
+
+    return sent
+
+
+async def send_part(send: Send, data: bytes) -> None:
+    """Send a part of a body that goes on."""
+    await send({"type": "http.response.body", "body": data, "more_body": True})

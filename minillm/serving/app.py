@@ -1,12 +1,12 @@
 """The application: the routes of OpenAI's API for one run, behind the guard.
 
 Tokenizing and rendering a template may take long, so bodies are read in a thread of their own, one at a time, while the
-event loop goes on. Read before: `bodies`, `answering`, `guard`; after: `listening`.
+event loop goes on; so are sentence vectors computed. Only as many bodies may wait as texts, and none is read while the
+queue of texts is full. Read before: `bodies`, `answering`, `guard`, `side_thread`; after: `listening`.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -17,11 +17,13 @@ from minillm.serving.embedding import Embedder, embed, read_embedding
 from minillm.serving.errors import ApiError, respond
 from minillm.serving.formats import ChatFormat, CompletionFormat, Format
 from minillm.serving.guard import Gate, Guard
+from minillm.serving.hosts import Hosts
 from minillm.serving.limits import Limits
 from minillm.serving.page import Page, page_routes
 from minillm.serving.page_api import PageApi
 from minillm.serving.prometheus import Meter
 from minillm.serving.reading import ClientGone, read_json
+from minillm.serving.side_thread import SideThread
 from minillm.serving.worker import Load, Worker
 from minillm.text.model import TextModel
 
@@ -47,7 +49,8 @@ class Api:
 
     def __init__(self, served: Served, limits: Limits, gate: Gate, meter: Meter):
         self.served, self.limits, self.gate, self.meter = served, limits, gate, meter
-        self.readers = ThreadPoolExecutor(1, thread_name_prefix="reader")
+        self.readers = SideThread("reader", limits.most_open)
+        self.embedders = SideThread("embedder", limits.most_open)
         self.page: PageApi | None = None
         if served.text is not None and served.worker is not None:
             most = min(MOST_TEXTS, limits.most_open)
@@ -72,7 +75,7 @@ class Api:
         if embedder is None:
             raise ApiError(400, NO_EMBEDDER, code="no_embeddings")
         asked = read_embedding(await read_json(request.headers, request.receive, self.limits), name)
-        return respond(await self._beside(embed, embedder, asked, name))
+        return respond(await self.embedders.call(embed, embedder, asked, name))
 
     async def models(self, request: Any) -> Any:
         """GET /v1/models."""
@@ -106,15 +109,13 @@ class Api:
             self.served.worker.close()
         if self.page is not None:
             self.page.close()
-        self.readers.shutdown()
+        self.readers.close()
+        self.embedders.close()
 
     async def _answer(self, request: Any, read: Callable[[dict[str, Any]], Body], form: Format) -> Answer:
-        body = await self._beside(read, await read_json(request.headers, request.receive, self.limits))
-        return Answer(self.desk, body, form, self.served.name)
-
-    async def _beside(self, call: Callable[..., Any], *args: Any) -> Any:
-        """Call a function in the readers' thread."""
-        return await asyncio.get_running_loop().run_in_executor(self.readers, call, *args)
+        body = await read_json(request.headers, request.receive, self.limits)
+        self.desk.need_room()
+        return Answer(self.desk, await self.readers.call(read, body), form, self.served.name)
 
     def _needs_a_writer(self) -> None:
         if self.served.worker is None:
@@ -138,7 +139,6 @@ def build_app(
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
     from starlette.middleware.cors import CORSMiddleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.responses import Response
     from starlette.routing import Route
 
@@ -177,7 +177,7 @@ def build_app(
             Route("/v1/embeddings", api.embed, methods=["POST"]),
         ],
         middleware=[
-            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
+            Middleware(Hosts, allowed=hosts),
             *([Middleware(CORSMiddleware, **cors)] if origins else []),
             Middleware(Guard, key=key, gate=gate, meter=meter, paths=PATHS),
         ],

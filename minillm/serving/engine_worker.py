@@ -1,7 +1,8 @@
 """Engine worker: one thread owns the engine of continuous batching and steps it while there is a text to write.
 
 Orders join the batch between two steps, and so a client that leaves frees its slot and its pages after the step that
-runs. If the model raises in a step (out of memory, say), the texts of that step fail, and the next ones are served.
+runs. If the model raises in a step (out of memory, say), the texts of that step fail, and the next ones are served. If
+the thread itself fails, all texts are told so, and later ones are refused.
 Read before: `worker`, `mailbox`, `telling`, `engine/engine.py`.
 """
 
@@ -15,7 +16,7 @@ from minillm.engine.request import Job, Request
 from minillm.serving.errors import ApiError
 from minillm.serving.mailbox import Mailbox
 from minillm.serving.telling import Telling
-from minillm.serving.worker import STOPPING, Load, News, Tell, TextOrder, Ticket
+from minillm.serving.worker import STOPPING, Load, News, Tell, TextOrder, Ticket, worker_ended
 from minillm.text.model import TextModel
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class EngineWorker:
             vocab_size=tokenizer.vocab_size if tokenizer.vocab_size < model.vocab_size else None,
         )
         self.mailbox, self.jobs, self.closing = Mailbox(), dict[Ticket, Job](), False
+        self.ended: ApiError | None = None  # why it writes no more
         self.load = self._load()
         self.thread = Thread(target=self._run, name="engine", daemon=True)
         self.thread.start()
@@ -63,14 +65,22 @@ class EngineWorker:
         self.thread.join()
 
     def _run(self) -> None:
+        ended = worker_ended()
         try:
             while not self.closing:
                 self.mailbox.work(wait=not self.engine.busy)
                 if self.engine.busy:
                     self._step()
                 self.load = self._load()
+            ended = STOPPING
+        except Exception:
+            log.exception("the thread of the engine failed, and no text is written any more")
         finally:
-            self._fail(STOPPING)
+            self.ended = ended
+            for ticket in self.jobs:  # not cancelled: the engine may be broken, and nobody uses it any more
+                self._refuse(ticket, ended)
+            self.jobs.clear()
+            self.mailbox.leave()
 
     def _step(self) -> None:
         try:
@@ -84,9 +94,25 @@ class EngineWorker:
         return Load(len(scheduler.running), len(scheduler.waiting), pool.n_free, pool.n_pages)
 
     def _add(self, ticket: Ticket) -> None:
+        if self.ended is not None:
+            self._refuse(ticket, self.ended)
+            return
+        try:
+            self.jobs[ticket] = self.engine.add(self._request(ticket))
+        except ValueError as error:
+            self._refuse(ticket, ApiError(400, str(error)))
+        except Exception as error:
+            log.exception("a text could not be begun")
+            self._refuse(ticket, ApiError(500, f"the text could not be begun: {error}", code="text_failed"))
+
+    def _refuse(self, ticket: Ticket, error: ApiError) -> None:
+        ticket.ended = True
+        ticket.tell(News(error=error))
+
+    def _request(self, ticket: Ticket) -> Request:
         order = ticket.order
         telling = Telling(order, self.text.tokenizer, ticket.tell)
-        request = Request(
+        return Request(
             self.text.encode(order.prompt),
             order.max_new_tokens,
             order.sampling,
@@ -97,11 +123,6 @@ class EngineWorker:
             first=order.first,
             show=partial(self._hear, ticket, telling),
         )
-        try:
-            self.jobs[ticket] = self.engine.add(request)
-        except ValueError as error:
-            ticket.ended = True
-            ticket.tell(News(error=ApiError(400, str(error))))
 
     def _hear(self, ticket: Ticket, telling: Telling, event: Event) -> None:
         # subtle: a text that may have no token has ended when it is added, and can be cancelled before it is told of
@@ -122,5 +143,5 @@ class EngineWorker:
 
     def _fail(self, error: ApiError) -> None:
         for ticket in [*self.jobs]:
-            self._cancel(ticket)
-            ticket.tell(News(error=error))
+            self._refuse(ticket, error)
+            self.engine.cancel(self.jobs.pop(ticket))

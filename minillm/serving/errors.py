@@ -39,6 +39,12 @@ class ApiError(Exception):
         return {"error": {"message": message, "type": self.kind, "param": self.param, "code": self.code}}
 
 
+def queue_full(n: int, what: str, most: int) -> ApiError:
+    """The refusal of a request for which there is no room now."""
+    message = f"{n} {what}: expected at most {most}; ask again later"
+    return ApiError(429, message, code="queue_full", headers={"retry-after": "1"})
+
+
 def to_json(value: Any) -> bytes:
     """JSON as bytes; ASCII only, so that any string can be written."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()

@@ -17,6 +17,7 @@ from minillm.serving.guard import Gate
 from minillm.serving.limits import Limits
 
 MOST_HEADER = 64 * 1024  # bytes
+MOST_CONNECTIONS = 512  # beside those of texts that run or wait; with as many open, requests are answered with 503
 
 
 def refuse_missing_packages() -> None:
@@ -114,6 +115,7 @@ def build_server(app: Any, limits: Limits, gate: Gate) -> Any:
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            limit_concurrency=MOST_CONNECTIONS + limits.most_open,
             timeout_keep_alive=limits.read_seconds,
             timeout_graceful_shutdown=limits.stop_seconds,
             h11_max_incomplete_event_size=MOST_HEADER,

@@ -13,10 +13,13 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.calls: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self.left = False  # the owner makes no more calls
 
     def put(self, call: Callable[[], object]) -> None:
         """Leave a call, from any thread."""
         self.calls.put(call)
+        if self.left:
+            self.work(wait=False)
 
     def work(self, wait: bool) -> None:
         """Make all calls that have come, in order; with `wait`, sleep until there is one. Only the owner's thread."""
@@ -26,3 +29,8 @@ class Mailbox:
                 wait = False
         except Empty:
             return
+
+    def leave(self) -> None:
+        """Make all calls that have come; later ones are made by the thread that puts them. The owner ends with it."""
+        self.left = True  # subtle: first, so that a call that comes now is made by one thread or the other
+        self.work(wait=False)

@@ -13,13 +13,14 @@ from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 from minillm.config.fields import Between, Count
-from minillm.serving.answering import EVENTS, Answer, Desk, send_part
+from minillm.serving.answering import EVENTS, Answer, Desk, in_time, send_part
 from minillm.serving.bodies import MAX_SEED, Body, Reader, read_sampling
 from minillm.serving.body_fields import BodyFields, expected
-from minillm.serving.errors import ApiError, respond, to_json
+from minillm.serving.errors import ApiError, queue_full, respond, to_json
 from minillm.serving.inspection import MOST_DRAFTED, Drawing, Inspector
 from minillm.serving.limits import Limits
 from minillm.serving.reading import ClientGone, Receive, Send, read_json, while_connected
+from minillm.serving.side_thread import SideThread
 from minillm.serving.worker import Drawn
 from minillm.text.conversation import Conversation, Turn
 
@@ -59,7 +60,7 @@ class PageFormat:
 class PageApi:
     """The endpoints of the page."""
 
-    def __init__(self, name: str, desk: Desk, reader: Reader, readers: ThreadPoolExecutor, limits: Limits):
+    def __init__(self, name: str, desk: Desk, reader: Reader, readers: SideThread, limits: Limits):
         """`readers`: the thread that reads bodies."""
         self.name, self.desk, self.reader, self.readers, self.limits = name, desk, reader, readers, limits
         self.inspector = Inspector(reader.text)
@@ -74,8 +75,8 @@ class PageApi:
     async def write(self, request: Any) -> Any:
         """POST /page/write: a stream of text; `answer` has the ids with which it begins."""
         body = await read_json(request.headers, request.receive, self.limits)
-        read = asyncio.get_running_loop().run_in_executor(self.readers, self._order, body)
-        return Answer(self.desk, *await read, self.name)
+        self.desk.need_room()
+        return Answer(self.desk, *await self.readers.call(self._order, body), self.name)
 
     async def pipeline(self, request: Any) -> Any:
         """POST /page/pipeline: sampling settings in words."""
@@ -116,8 +117,7 @@ class PageApi:
     def open(self) -> Iterator[None]:
         """Count an inspection. Raises ApiError if there is no room for one."""
         if self.n_open >= MOST_OPEN:
-            what = f"{self.n_open} inspections run or wait: expected at most {MOST_OPEN}; ask again later"
-            raise ApiError(429, what, code="queue_full", headers={"retry-after": "1"})
+            raise queue_full(self.n_open, "inspections run or wait", MOST_OPEN)
         self.n_open += 1
         try:
             yield
@@ -192,17 +192,16 @@ class DraftStream:
         """Answer; see ASGI. Raises ApiError before anything is sent."""
         with self.api.open(), suppress(ClientGone):
             calls = await self.api.beside(self.api.inspector.drafts, self.drawing, self.most)
-            await while_connected(receive, self._stream(calls, send))
+            await while_connected(receive, self._stream(calls, in_time(send, self.api.limits.send_seconds)))
 
     async def _stream(self, calls: Iterator[dict[str, Any]], send: Send) -> None:
-        seconds = self.api.limits.send_seconds
         await send({"type": "http.response.start", "status": 200, "headers": EVENTS})
         try:
             while (call := await self.api.beside(next, calls, None)) is not None:
-                await send_part(send, b"data: " + to_json(call) + b"\n\n", seconds)
+                await send_part(send, b"data: " + to_json(call) + b"\n\n")
         except ApiError as error:
-            await send_part(send, b"data: " + to_json(error.body()) + b"\n\n", seconds)
-        await send_part(send, b"data: [DONE]\n\n", seconds)
+            await send_part(send, b"data: " + to_json(error.body()) + b"\n\n")
+        await send_part(send, b"data: [DONE]\n\n")
         await send({"type": "http.response.body"})
 
 

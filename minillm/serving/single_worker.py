@@ -20,7 +20,7 @@ from minillm.models.language_model import LanguageModel
 from minillm.serving.errors import ApiError
 from minillm.serving.mailbox import Mailbox
 from minillm.serving.telling import Telling
-from minillm.serving.worker import STOPPING, Load, News, Tell, TextOrder, Ticket
+from minillm.serving.worker import STOPPING, Load, News, Tell, TextOrder, Ticket, worker_ended
 from minillm.text.model import TextModel
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class SingleWorker:
         self.mailbox, self.closing = Mailbox(), False
         self.waiting = deque[Ticket]()
         self.current: Ticket | None = None
+        self.ended: ApiError | None = None  # why it writes no more
         self.load = Load(0, 0)
         self.thread = Thread(target=self._run, name="writer", daemon=True)
         self.thread.start()
@@ -46,7 +47,7 @@ class SingleWorker:
     def submit(self, order: TextOrder, tell: Tell) -> Ticket:
         """See `Worker.submit`."""
         ticket = Ticket(order, tell)
-        self.mailbox.put(partial(self.waiting.append, ticket))
+        self.mailbox.put(partial(self._add, ticket))
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
@@ -60,6 +61,7 @@ class SingleWorker:
         self.thread.join()
 
     def _run(self) -> None:
+        ended = worker_ended()
         try:
             while not self.closing:
                 self.mailbox.work(wait=not self.waiting)
@@ -68,8 +70,19 @@ class SingleWorker:
                     self._write(self.current)
                     self.current = None
                 self.load = self._load()
+            ended = STOPPING
+        except Exception:
+            log.exception("the thread of the writer failed, and no text is written any more")
         finally:
-            self._close()
+            self.ended = ended
+            self._fail_all(ended)
+            self.mailbox.leave()
+
+    def _add(self, ticket: Ticket) -> None:
+        if self.ended is None:
+            self.waiting.append(ticket)
+        else:
+            self._fail(ticket, self.ended)
 
     def _load(self) -> Load:
         return Load(int(self.current is not None), len(self.waiting))
@@ -115,8 +128,11 @@ class SingleWorker:
 
     def _close(self) -> None:
         self.closing = True
+        self._fail_all(STOPPING)
+
+    def _fail_all(self, error: ApiError) -> None:
         for ticket in ([self.current] if self.current else []) + [*self.waiting]:
-            self._fail(ticket, STOPPING)
+            self._fail(ticket, error)
 
     def _fail(self, ticket: Ticket, error: ApiError) -> None:
         if not ticket.ended:

@@ -53,6 +53,12 @@ class News(NamedTuple):
 
 STOPPING = ApiError(503, "the server stops; ask again later", code="stopping", headers={"retry-after": "5"})
 
+
+def worker_ended() -> ApiError:
+    """The refusal of a worker whose thread has ended."""
+    return ApiError(503, "the worker of this server has ended; start the server again", code="worker_ended")
+
+
 Tell = Callable[[News], object]
 
 
@@ -84,7 +90,7 @@ class Worker(Protocol):
         ...
 
     def submit(self, order: TextOrder, tell: Tell) -> Ticket:
-        """Hand in an order; `tell` is called in the worker's thread, and may not raise."""
+        """Hand in an order; `tell` is called in the worker's thread (at once if that has ended), and may not raise."""
         ...
 
     def cancel(self, ticket: Ticket) -> None:

@@ -114,6 +114,57 @@ def test_what_is_unfinished_at_the_end_is_told_so(make):
     assert [heard.get(timeout=20).error.status for _ in range(3)] == [503] * 3 and heard.empty()
 
 
+MAKE = [lambda: SingleWorker(rnn()), lambda: EngineWorker(toy(), n_pages=64, page_size=4)]
+
+
+@pytest.mark.parametrize("make", MAKE)
+def test_every_order_is_told_when_the_thread_fails(make, caplog):
+    worker, order, heard = make(), TextOrder("x", 9, first=BIAS), SimpleQueue()
+
+    def fail():
+        raise RuntimeError("broken")
+
+    def orders_around_a_failure():
+        worker.submit(order, heard.put)
+        worker.mailbox.put(fail)
+        worker.submit(order, heard.put)
+
+    worker.mailbox.put(orders_around_a_failure)
+    found = [heard.get(timeout=9) for _ in range(2)]
+    worker.thread.join(timeout=9)
+    worker.submit(order, heard.put)
+    found.append(heard.get(timeout=9))
+    assert [news.error.code for news in found] == ["worker_ended"] * 3 and "broken" in caplog.text
+    worker.close()
+    assert not worker.alive and heard.empty()
+
+
+@pytest.mark.parametrize("make", MAKE)
+def test_an_order_that_comes_after_the_end_is_told_so(make):
+    worker = make()
+    worker.close()
+    assert told(worker, TextOrder("x", 9))[0].error.code == "stopping"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory"), ValueError("no such text")])
+def test_a_text_that_cannot_be_begun_fails_alone(monkeypatch, caplog, error):
+    text = toy()
+    worker, encode, other = EngineWorker(text, n_pages=64, page_size=4), text.encode, SimpleQueue()
+
+    def failing(prompt):
+        if prompt == "bad":
+            raise error
+        return encode(prompt)
+
+    monkeypatch.setattr(text, "encode", failing)
+    worker.mailbox.put(lambda: worker.submit(TextOrder("x", 30, first=BIAS), other.put))
+    [news] = told(worker, TextOrder("bad", 9))
+    assert news.error.status == (500 if isinstance(error, RuntimeError) else 400) and str(error) in str(news.error)
+    assert other.get(timeout=20).reason == "length"
+    assert told(worker, TextOrder("x", 3, first=BIAS))[-1].reason == "length"
+    worker.close()
+
+
 def test_other_models_are_served_one_by_one():
     text, limits = rnn(), Limits()
     worker = build_worker(text, limits)
