@@ -44,8 +44,9 @@ class Evaluated(Protocol):
         """The model that computes."""
         ...
 
-    def encode(self, prompt: str) -> list[int]:
-        """The ids of a prompt, after the opening tokens."""
+    @property
+    def opening(self) -> list[int]:
+        """The ids before every text."""
         ...
 
     def generate(
@@ -88,7 +89,7 @@ def adapter() -> type:
             given = options.max_gen_toks
             self.max_gen_toks = max(1, min(256, self.max_length // 2)) if given is None else given
             fit(self.max_gen_toks, Positive, "max_gen_toks")
-            self.opening = text.encode("")
+            self.opening = text.opening
             self.before_all = self.opening or [tokenizer.end_id]  # read before a text without a context
             if options.prefix_token_id is not None:
                 ids = Annotated[int, Between(0, model.vocab_size - 1)]

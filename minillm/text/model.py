@@ -84,11 +84,16 @@ class TextModel:
         """The model that computes: the accelerated one, or the plain one if `fast` is false."""
         return accelerate(self.model) if self.fast else self.model
 
+    @property
+    def opening(self) -> list[int]:
+        """The ids before every text; none for some tokenizers of other people."""
+        return opening(self.tokenizer, self.documents)
+
     def encode(self, prompt: Prompt) -> list[int]:
         """The ids of a prompt; END for none at all. Raises ValueError for characters that the tokenizer lacks."""
         if not isinstance(prompt, str):
             return list(prompt)
-        ids = [*opening(self.tokenizer, self.documents), *self.tokenizer.encode(prompt)]
+        ids = [*self.opening, *self.tokenizer.encode(prompt)]
         return ids or [self.tokenizer.end_id]
 
     def sampler(self, sampling: SamplingConfig, prompts: Sequence[Prompt]) -> Sampler:
