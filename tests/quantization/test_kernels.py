@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from minillm.quantization import int4, int8, nf4
+from minillm.quantization import int4, int8, kernels, nf4
 from minillm.quantization.kernels import WRITTEN_OUT, Bf16Linear, Int4Linear, Int8Linear, arrange_for_kernels, lighten
 from minillm.quantization.pack import WEIGHTS, pack
 from minillm.quantization.packed import PackedLinear, nbytes
@@ -20,6 +20,20 @@ def assert_same_but_for_bf16(fast: torch.Tensor, x: torch.Tensor, weight: torch.
     assert fast.dtype == torch.bfloat16 and fast.shape == exact.shape
     bound = 2**-8 * (product.abs() + exact.abs()) + 2**-11 * sizes
     assert ((fast.double() - exact).abs() <= bound).all()
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+def test_attention_computes_in_float32_where_the_processor_emulates_bfloat16(emulated, monkeypatch):
+    monkeypatch.setattr(kernels, "has_bfloat16", lambda device: not emulated)
+    seen, model = [], small().bfloat16().eval()
+    for block in model.blocks:
+        inner = block.attention.attend
+        block.attention.attend = lambda q, *how, inner=inner: seen.append(q.dtype) or inner(q, *how)
+    arrange_for_kernels(model)
+    with torch.inference_mode():
+        logits = model(torch.randint(model.vocab_size, (2, 7)))[0]
+    assert logits.dtype == torch.bfloat16
+    assert seen == [torch.float32 if emulated else torch.bfloat16] * len(model.blocks)
 
 
 @pytest.mark.parametrize("rows", ROWS, ids=str)
