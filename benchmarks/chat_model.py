@@ -7,13 +7,16 @@ then the seconds to open the run, the time to the first token of a second questi
 server adds to the engine for 8 clients at once.
 """
 
+import contextlib
 import json
+import multiprocessing
 import statistics
 import tempfile
 import threading
 import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -82,15 +85,33 @@ def transformers_writer(run: Path, prompt: Sequence[int], n_tokens: int) -> Call
 
 
 def llama_cpp_writer(file: Path, n_threads: int) -> Callable[[list, int], object]:
-    """A function (messages, tokens) that answers by llama.cpp."""
+    """A function (messages, tokens) that answers by llama.cpp.
+
+    It runs in a process of its own: within one process, its threads and torch's slow each other down.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    spawn.Process(target=serve_llama_cpp, args=(theirs, str(file), n_threads), daemon=True).start()
+
+    def ask(messages: list, n: int) -> object:
+        ours.send({"messages": messages, "max_tokens": n})
+        return ours.recv()
+
+    return ask
+
+
+def serve_llama_cpp(connection: Connection, file: str, n_threads: int) -> None:
+    """Answer the questions that come through a connection, until it is closed."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
-    params.model.path, params.n_ctx, params.n_parallel = str(file), 4096, 1
+    params.model.path, params.n_ctx, params.n_parallel = file, 4096, 1
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = n_threads
     server = xllamacpp.Server(params)
     how = {"temperature": 0, "ignore_eos": True, "cache_prompt": False}
-    return lambda messages, n: server.handle_chat_completions({"messages": messages, "max_tokens": n} | how)
+    with contextlib.suppress(EOFError):
+        while True:
+            connection.send(server.handle_chat_completions(connection.recv() | how))
 
 
 def speed(run: Path, n_tokens: int, n_rounds: int, threads: int) -> None:
