@@ -83,7 +83,7 @@ class Choice(NamedTuple):
 
 def describe_belief(step: str, logits: Tensor, before: Tensor | None) -> Stage:
     """The stage of logits (V,). `before`: the probabilities (V,) of the previous stage, if any."""
-    probs = logits.double().softmax(-1)
+    probs = logits.detach().double().softmax(-1)
     possible = logits > BANNED
     removed = 0.0 if before is None else float(before[~possible].sum())
     best = probs.topk(min(N_SHOWN, int(possible.sum())))

@@ -24,7 +24,7 @@ from minillm.layers.norm import NORMS, NoNorm
 from minillm.layers.positions import POSITIONS, NoPositions, positions_of
 from minillm.layers.rotary_scaling import SCALINGS
 from minillm.models.cached_state import CachedState
-from minillm.models.decoder_parts import GATED, Scale, build_block, build_norm, build_orders, build_value_embedding
+from minillm.models.decoder_parts import GATED, Scale, build_block, build_encodings, build_norm, build_value_embedding
 from minillm.models.language_model import device_of
 
 OWN_LOGIT = 3.5  # e^3.5 = 33: among hundreds of tokens, the one just read starts a little more probable than others
@@ -151,12 +151,12 @@ class Decoder(nn.Module):
         # first, so that a table too large for memory fails at once
         self.embed = nn.Embedding(vocab_size, c.d_model)
         self.scale = Scale(c.d_model**0.5) if c.scale_embedding else nn.Identity()
-        orders = build_orders(c)
-        self.embed_positions = orders.of_all.embed
+        encodings = build_encodings(c)
+        self.embed_positions = encodings.unlimited.embed
         self.embed_ngrams = NgramEmbedding(c.ngram_rows, c.d_model, vocab_size) if c.ngram_rows else NoNgramEmbedding()
         self.embed_values = build_value_embedding(c, vocab_size)
         self.dropout = nn.Dropout(c.dropout)
-        self.blocks = nn.ModuleList(build_block(c, orders, number) for number in range(1, c.n_layers + 1))
+        self.blocks = nn.ModuleList(build_block(c, encodings, number) for number in range(1, c.n_layers + 1))
         self.norm = NoNorm(c.d_model) if c.norm_place == "post" else build_norm(c)
         self.head = nn.Linear(c.d_model, vocab_size, bias=False)
         self._initialize()

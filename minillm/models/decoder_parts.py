@@ -44,11 +44,11 @@ GATED = {
 }
 
 
-class Orders(NamedTuple):
+class Encodings(NamedTuple):
     """The positional encodings of the blocks that attend to all tokens, and of those with a window."""
 
-    of_all: PositionalEncoding
-    near: PositionalEncoding
+    unlimited: PositionalEncoding
+    windowed: PositionalEncoding
 
 
 class Scale(nn.Module):
@@ -62,7 +62,7 @@ class Scale(nn.Module):
         return x * self.factor
 
 
-def build_orders(c: "DecoderConfig") -> Orders:
+def build_encodings(c: "DecoderConfig") -> Encodings:
     """The positional encodings of all blocks."""
     scaling = Scaling(
         c.rotary_scaling,
@@ -74,16 +74,17 @@ def build_orders(c: "DecoderConfig") -> Orders:
         c.rotary_whole_pairs,
     )
     sizes = Sizes(c.context_length, c.d_model, c.n_heads, c.width_of_head, c.rotary_base, scaling)
-    of_all = POSITIONS[c.positions](sizes)
+    unlimited = POSITIONS[c.positions](sizes)
     if not c.local_base:
-        return Orders(of_all, of_all)
-    return Orders(of_all, POSITIONS[c.positions](sizes._replace(base=c.local_base, scaling=UNSCALED)))
+        return Encodings(unlimited, unlimited)
+    return Encodings(unlimited, POSITIONS[c.positions](sizes._replace(base=c.local_base, scaling=UNSCALED)))
 
 
-def build_block(c: "DecoderConfig", orders: Orders, number: int) -> nn.Module:
+def build_block(c: "DecoderConfig", encodings: Encodings, number: int) -> nn.Module:
     """Block `number`, counted from 1: attention and feed-forward, each with its norms."""
     attends_to_all = not c.window or (c.global_every > 0 and number % c.global_every == 0)
-    attention = build_attention(c, orders.of_all, 0) if attends_to_all else build_attention(c, orders.near, c.window)
+    encoding, window = (encodings.unlimited, 0) if attends_to_all else (encodings.windowed, c.window)
+    attention = build_attention(c, encoding, window)
     return BLOCKS[c.norm_place](attention, build_feedforward(c), partial(build_norm, c), c.dropout)
 
 
