@@ -16,7 +16,6 @@ from minillm.quantization.pack import WEIGHTS
 from minillm.runs import folder, wiring
 from minillm.runs.folder import OpenRun
 from minillm.serving.app import LOCAL, Served, build_app
-from minillm.serving.embedding import Embedder
 from minillm.serving.engine_worker import EngineWorker
 from minillm.serving.guard import Gate
 from minillm.serving.limits import Limits
@@ -25,6 +24,7 @@ from minillm.serving.single_worker import SingleWorker
 from minillm.serving.worker import Worker
 from minillm.system.os_errors import exit_status
 from minillm.system.out_of_memory import memory_errors_as_value_errors
+from minillm.text.cloze import Cloze
 from minillm.text.model import TextModel
 
 EXAMPLES = """\
@@ -114,10 +114,10 @@ def check_access(args: argparse.Namespace) -> None:
 
 
 def serve_run(opened: OpenRun, limits: Limits, weights: str | None = None, fast: bool = True) -> Served:
-    """What a run offers, and the worker that writes for it. Raises ValueError for a run that offers nothing."""
+    """The offer of a run: its text model and worker, or its sentence vectors. Raises ValueError if it has neither."""
     text = opened.text
     writer = text if isinstance(text, TextModel) else None
-    embedder = text if isinstance(text, Embedder) else None
+    embedder = text if isinstance(text, Cloze) else None
     if writer is None and embedder is None:
         kind = opened.config.task.kind
         raise ValueError(

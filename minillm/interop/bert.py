@@ -8,7 +8,7 @@ Read before: `foreign_config`, `rules`.
 from collections.abc import Collection
 from typing import Any
 
-from minillm.interop.families import ACTIVATION
+from minillm.interop.family_configs import ACTIVATION
 from minillm.interop.foreign_config import ForeignConfig
 from minillm.interop.rules import Rule, rename
 from minillm.models.encoder import N_SEGMENTS, EncoderConfig

@@ -1,7 +1,7 @@
 """The weights of the families of foreign decoders: the name of each tensor of theirs and ours, and how it is stored.
 
 Llama and its relatives only have other names. GPT-2 joins three projections and stores matrices transposed; gpt-oss
-stores the two halves of a gated layer in alternating columns. Read before: `rules`, `families`.
+stores the two halves of a gated layer in alternating columns. Read before: `rules`, `family_configs`.
 """
 
 from collections.abc import Callable, Sequence

@@ -119,7 +119,7 @@ class ForeignConfig:
         return value
 
     def choose(self, key: str, choices: Mapping[str, Any], default: Any = REQUIRED) -> Any:
-        """What `choices` has for the value of a key. Raises ValueError, with a suggestion, for another value."""
+        """The entry of `choices` for the value of a key. Raises ValueError, with a suggestion, for another value."""
         value = self.take(key, default)
         if value not in choices:
             raise ValueError(f"{self.name}: {key} = {value!r}: expected {suggest(str(value), list(choices))}")

@@ -36,7 +36,7 @@ MAX_DIMS = 4
 
 
 class Place(NamedTuple):
-    """Where a tensor is in the file."""
+    """The type and the place of a tensor in the file."""
 
     kind: str
     begin: int

@@ -6,7 +6,6 @@ may be quantized. Blocks of four bits become packed layers of int4, without roun
 Read before: `gguf_file`, `gguf_blocks`, `families`.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,8 +130,8 @@ def read_config(file: GGUF, architecture: str) -> dict[str, Any]:
         if values["num_hidden_layers"] == LARGEST_GEMMA:
             raise ValueError(f"{file.path}: Gemma 3 27B: expected a smaller one, since its scores are scaled otherwise")
         values["query_pre_attn_scalar"] = width
-    if architecture in ("llama", "qwen2") and any(name.endswith("attn_q.bias") for name in file):
-        values |= {"attention_bias": True, "mlp_bias": True} if architecture == "llama" else {}
+    if architecture == "llama" and any(name.endswith("attn_q.bias") for name in file):
+        values |= {"attention_bias": True, "mlp_bias": True}
     base = {"rope_theta": found["rope.freq_base"]} if "rope.freq_base" in found else {}
     return values | base | read_scaling(found)
 
@@ -162,14 +161,11 @@ def translate(name: str, architecture: str) -> str:
 
 def unpermute(c: DecoderConfig, state: dict[str, Tensor]) -> None:
     """Bring the rows of queries and keys back in order: from pairs (2i, 2i + 1) of a head to pairs (i, i + K / 2)."""
-    orders: dict[str, Callable[[], Tensor]] = {
-        "to_q.": lambda: row_order(c.n_heads, c.width_of_head),
-        "to_k.": lambda: row_order(c.n_groups, c.width_of_head),
-    }
-    for name in state:
-        for part, order in orders.items():
-            if f"attention.{part}" in name:
-                state[name] = state[name][order()]
+    orders = {"to_q": row_order(c.n_heads, c.width_of_head), "to_k": row_order(c.n_groups, c.width_of_head)}
+    for name, x in state.items():
+        part = name.split(".")[-2]
+        if part in orders:
+            state[name] = x[orders[part]]
 
 
 def row_order(n_heads: int, width: int) -> Tensor:

@@ -12,11 +12,11 @@ from typing import Any
 
 from minillm.config.fields import suggest
 from minillm.interop.tokenizer_json import read_tokenizer
+from minillm.interop.tokenizer_steps import byte_level, isolated
 from minillm.tokenizers.imported import ImportedTokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # token_type
-BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-GPT2_WORDS = BYTE_LEVEL | {"use_regex": True}
+BYTE_LEVEL, GPT2_WORDS = byte_level(use_regex=False), byte_level(use_regex=True)
 LLAMA3_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
     r"\s+(?!\S)|\s+"
@@ -27,11 +27,6 @@ GPT4O_PATTERN = (
     rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+{ENDING}|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*{ENDING}|"
     r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-
-
-def isolated(pattern: str) -> dict[str, Any]:
-    """The step that cuts around each match of a pattern."""
-    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
 
 DIGITS = [{"type": "Digits", "individual_digits": True}, GPT2_WORDS]
@@ -107,7 +102,7 @@ def vocabulary(tokens: Sequence[str], types: Sequence[int]) -> dict[str, int]:
     return {token: i for i, token in enumerate(tokens) if types[i] != UNUSED}
 
 
-def byte_level(metadata: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int]) -> dict[str, Any]:
+def byte_level_bpe(metadata: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int]) -> dict[str, Any]:
     """The tokenizer.json of byte-level BPE ("gpt2")."""
     pre = need(metadata, "pre", str)
     if pre not in CUTS:
@@ -153,4 +148,4 @@ def merges_of(tokens: Sequence[str], types: Sequence[int], scores: Sequence[floa
     return [pair for *_, pair in sorted(found)]
 
 
-BUILDERS = {"gpt2": byte_level, "llama": sentencepiece}
+BUILDERS = {"gpt2": byte_level_bpe, "llama": sentencepiece}

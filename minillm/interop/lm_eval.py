@@ -34,7 +34,7 @@ say = logging.getLogger("lm_eval.models.minillm").warning  # a child of the logg
 
 
 class Evaluated(Protocol):
-    """What is evaluated; `minillm.text.model.TextModel` is one."""
+    """A text model that can be evaluated, such as `minillm.text.model.TextModel`."""
 
     tokenizer: Tokenizer
     template: Template | None

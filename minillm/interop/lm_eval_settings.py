@@ -25,7 +25,7 @@ class Options:
 
 
 class Writing(NamedTuple):
-    """How a task wants its texts to be written."""
+    """The settings of a task for its completions."""
 
     sampling: SamplingConfig
     stop: tuple[str, ...]

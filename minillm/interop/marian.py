@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minillm.interop.families import ACTIVATION
+from minillm.interop.family_configs import ACTIVATION
 from minillm.interop.foreign_config import ForeignConfig
 from minillm.interop.rules import Rule
 from minillm.models.encoder_decoder import EncoderDecoderConfig

@@ -10,7 +10,8 @@ of the two does not know yet may be cut differently. Read before: `tokenizer_jso
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minillm.tokenizers.bpe import BPETokenizer, gpt2_alphabet
+from minillm.interop.tokenizer_steps import byte_level, isolated
+from minillm.tokenizers.bpe import BPETokenizer, printable
 from minillm.tokenizers.byte import ByteTokenizer
 from minillm.tokenizers.char import CharTokenizer
 from minillm.tokenizers.imported import ImportedTokenizer
@@ -76,22 +77,6 @@ def special_token(token: int, text: str, special: bool = True, **flags: bool) ->
 def steps(kind: str, *each: Any) -> dict[str, Any] | None:
     """Some steps as one."""
     return {"type": "Sequence", kind: list(each)} if each else None
-
-
-def isolated(pattern: str) -> dict[str, Any]:
-    """The step that cuts around each match of a pattern."""
-    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-
-
-def byte_level(use_regex: bool) -> dict[str, Any]:
-    """The step that writes bytes as printable characters, with or without GPT-2's words."""
-    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": use_regex}
-
-
-def printable(piece: bytes) -> str:
-    """A piece in GPT-2's printable characters."""
-    char_of = {byte: char for char, byte in gpt2_alphabet().items()}
-    return "".join(char_of[byte] for byte in piece)
 
 
 def bpe_model(vocab: dict[str, int], merges: Sequence[Sequence[str]], **options: Any) -> dict[str, Any]:

@@ -98,7 +98,10 @@ class Router(nn.Module):
 
 
 class BiasedRouter(Router):
-    """A `Router` whose linear layer has a bias (gpt-oss, OpenAI 2025)."""
+    """A `Router` whose linear layer has a trained bias, `offset` (gpt-oss, OpenAI 2025).
+
+    It changes logits and weights; the buffer `bias` of every router balances the load and changes the choice only.
+    """
 
     def __init__(self, d_model: int, n_experts: int, n_experts_per_token: int, **how: float):
         super().__init__(d_model, n_experts, n_experts_per_token, **how)

@@ -56,6 +56,8 @@ def _linear(width: int, base: float, s: Scaling) -> Frequencies:
 
 
 def _ntk(width: int, base: float, s: Scaling) -> Frequencies:
+    if width == 2:
+        raise ValueError("d_head = 2: expected at least 4 beside rotary_scaling = ntk, which needs two pairs; raise it")
     return Frequencies(frequencies_of(width, base * s.factor ** (width / (width - 2))))
 
 

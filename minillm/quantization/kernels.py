@@ -6,8 +6,8 @@ activations: for one or a few rows they are faster than the product with dequant
 `arrange_for_kernels` replaces each layer that has a kernel; tests/quantization/test_kernels.py compares each with the
 plain version in `packed`. Read before: `packed`.
 
-A processor without instructions for bfloat16 emulates them; there, attention computes in float32, of the same keys and
-values, which takes a fourth of the time.
+A processor without instructions for bfloat16 emulates them. There, attention computes in float32, with the same keys
+and values, which is faster.
 
     bf16    torch.mv for one row, faster than the matrix product      int8    torch.ops.aten._weight_int8pack_mm
     int4    torch.ops.aten._weight_int4pack_mm_for_cpu, groups of 32, 64, 128 or 256      nf4     none: dequantized

@@ -34,7 +34,7 @@ PATHS = ("/", "/health", "/metrics", "/v1/models", "/v1/chat/completions", "/v1/
 
 
 class Served(NamedTuple):
-    """What is served: a run with a text side that writes, or one that embeds."""
+    """A run that is served: its text model and worker, or its sentence vectors."""
 
     name: str
     created: int  # seconds since 1970

@@ -46,7 +46,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Body:
-    """What a request asks for."""
+    """A request for texts."""
 
     orders: Sequence[TextOrder]  # the choices of the first prompt, then those of the second, and so on
     n_prompt_tokens: int

@@ -7,7 +7,7 @@ float32 numbers of a vector, as text. Read before: `body_fields`.
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
@@ -18,7 +18,6 @@ from minillm.tokenizers.tokenizer import Tokenizer
 MOST_TEXTS = 256
 
 
-@runtime_checkable
 class Embedder(Protocol):
     """A text side that turns texts into vectors."""
 
@@ -31,7 +30,7 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True)
 class EmbeddingBody:
-    """What a request asks for."""
+    """A request for sentence vectors."""
 
     texts: Sequence[str]
     base64: bool

@@ -1,28 +1,27 @@
 """Engine worker: one thread owns the engine of continuous batching and steps it while there is a text to write.
 
 Orders join the batch between two steps, and so a client that leaves frees its slot and its pages after the step that
-runs. If the model raises in a step (out of memory, say), the texts of that step fail, and the next ones are served. If
-the thread itself fails, all texts are told so, and later ones are refused.
-Read before: `worker`, `mailbox`, `telling`, `engine/engine.py`.
+runs. If the model raises in a step (out of memory, say), the texts of that step fail, and the next ones are served.
+Read before: `writing_thread`, `telling`, `engine/engine.py`.
 """
 
 import logging
+from collections.abc import Iterable
 from functools import partial
-from threading import Thread
 
 from minillm.decoding.rows import Event
 from minillm.engine.engine import Engine
 from minillm.engine.request import Job, Request
 from minillm.serving.errors import ApiError
-from minillm.serving.mailbox import Mailbox
 from minillm.serving.telling import Telling
-from minillm.serving.worker import STOPPING, Load, News, Tell, TextOrder, Ticket, worker_ended
+from minillm.serving.worker import Load, Ticket
+from minillm.serving.writing_thread import WritingThread
 from minillm.text.model import TextModel
 
 log = logging.getLogger(__name__)
 
 
-class EngineWorker:
+class EngineWorker(WritingThread):
     """A `Worker` for decoders."""
 
     def __init__(self, text: TextModel, *, max_running: int = 16, n_pages: int = 256, page_size: int = 16):
@@ -37,52 +36,17 @@ class EngineWorker:
             end_id=tokenizer.end_id,
             vocab_size=tokenizer.vocab_size if tokenizer.vocab_size < model.vocab_size else None,
         )
-        self.mailbox, self.jobs, self.closing = Mailbox(), dict[Ticket, Job](), False
-        self.ended: ApiError | None = None  # why it writes no more
+        self.jobs = dict[Ticket, Job]()
         self.load = self._load()
-        self.thread = Thread(target=self._run, name="engine", daemon=True)
-        self.thread.start()
+        super().__init__("engine")
 
-    @property
-    def alive(self) -> bool:
-        """See `Worker.alive`."""
-        return self.thread.is_alive()
+    def _busy(self) -> bool:
+        return self.engine.busy
 
-    def submit(self, order: TextOrder, tell: Tell) -> Ticket:
-        """See `Worker.submit`."""
-        ticket = Ticket(order, tell)
-        self.mailbox.put(partial(self._add, ticket))
-        return ticket
+    def _tickets(self) -> Iterable[Ticket]:
+        return self.jobs
 
-    def cancel(self, ticket: Ticket) -> None:
-        """See `Worker.cancel`."""
-        if not ticket.ended:
-            self.mailbox.put(partial(self._cancel, ticket))
-
-    def close(self) -> None:
-        """See `Worker.close`."""
-        self.mailbox.put(self._close)
-        self.thread.join()
-
-    def _run(self) -> None:
-        ended = worker_ended()
-        try:
-            while not self.closing:
-                self.mailbox.work(wait=not self.engine.busy)
-                if self.engine.busy:
-                    self._step()
-                self.load = self._load()
-            ended = STOPPING
-        except Exception:
-            log.exception("the thread of the engine failed, and no text is written any more")
-        finally:
-            self.ended = ended
-            for ticket in self.jobs:  # not cancelled: the engine may be broken, and nobody uses it any more
-                self._refuse(ticket, ended)
-            self.jobs.clear()
-            self.mailbox.leave()
-
-    def _step(self) -> None:
+    def _write(self) -> None:
         try:
             self.engine.step()
         except Exception as error:
@@ -94,9 +58,6 @@ class EngineWorker:
         return Load(len(scheduler.running), len(scheduler.waiting), pool.n_free, pool.n_pages)
 
     def _add(self, ticket: Ticket) -> None:
-        if self.ended is not None:
-            self._refuse(ticket, self.ended)
-            return
         try:
             self.jobs[ticket] = self.engine.add(self._request(ticket))
         except ValueError as error:
@@ -104,10 +65,6 @@ class EngineWorker:
         except Exception as error:
             log.exception("a text could not be begun")
             self._refuse(ticket, ApiError(500, f"the text could not be begun: {error}", code="text_failed"))
-
-    def _refuse(self, ticket: Ticket, error: ApiError) -> None:
-        ticket.ended = True
-        ticket.tell(News(error=error))
 
     def _request(self, ticket: Ticket) -> Request:
         order = ticket.order
@@ -137,9 +94,6 @@ class EngineWorker:
         if ticket in self.jobs:
             ticket.ended = True
             self.engine.cancel(self.jobs.pop(ticket))
-
-    def _close(self) -> None:
-        self.closing = True
 
     def _fail(self, error: ApiError) -> None:
         for ticket in [*self.jobs]:

@@ -14,7 +14,7 @@ FINISH = {"end": "stop", "stop": "stop", "length": "length", "context": "length"
 
 
 class Format(Protocol):
-    """How one kind of request is answered."""
+    """The form of the answers to one kind of request."""
 
     prefix: str  # of the answer's id
     whole: str  # the "object" of an answer

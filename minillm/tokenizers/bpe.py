@@ -13,6 +13,7 @@ Ids: 0 ... 255 are the bytes, then the merges in order, END last. GPT-2's own fi
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from pathlib import Path
@@ -115,11 +116,27 @@ def apply_merges(tokens: Sequence[int], merge_of: Mapping[tuple[int, int], tuple
     return [symbol for symbol in symbols if symbol is not None]
 
 
+@cache
 def gpt2_alphabet() -> dict[str, int]:
     """GPT-2's printable character for each byte: itself if it is printable, else one from U+0100 on, in order."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+@cache
+def characters_of_bytes() -> list[str]:
+    """The inverse of `gpt2_alphabet`: byte -> character."""
+    return sorted(gpt2_alphabet(), key=gpt2_alphabet().__getitem__)
+
+
+def printable(piece: bytes) -> str:
+    """A piece in GPT-2's printable characters.
+
+    >>> printable(b" low")
+    'Ġlow'
+    """
+    return "".join(map(characters_of_bytes().__getitem__, piece))
 
 
 class BPETokenizer(Tokenizer):
@@ -214,10 +231,9 @@ class BPETokenizer(Tokenizer):
 
     def to_dict(self) -> dict:
         """Pieces in GPT-2's printable alphabet, merges as pairs of ids."""
-        char_of = {byte: char for char, byte in gpt2_alphabet().items()}
         return {
             "kind": "bpe",
-            "pieces": ["".join(char_of[byte] for byte in piece) for piece in self.pieces],
+            "pieces": list(map(printable, self.pieces)),
             "merges": [[self.token_of[left], self.token_of[right]] for left, right in self.merges],
             "end_id": self.end_id,
         }

@@ -18,6 +18,7 @@ from minillm.layers.positions import (
     no_bias,
     no_rotation,
 )
+from minillm.layers.rotary_scaling import SCALINGS, Scaling, frequencies_of
 from minillm.lessons import positions as lesson
 from minillm.models.decoder import Decoder, DecoderConfig
 from tests.tiny import assert_equal
@@ -197,3 +198,17 @@ def test_in_bfloat16_a_bias_far_out_is_wrong_by_its_last_rounding_alone():
 
 def test_no_bias_adds_nothing():
     assert no_bias(torch.arange(3)[None], torch.arange(3)[None, None], torch.float32) == 0.0
+
+
+def test_ntk_scaling_is_that_of_the_reference_for_a_text_of_that_length():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(hidden_size=30, num_attention_heads=3, head_dim=10, max_position_embeddings=17)
+    config.rope_parameters = {"rope_type": "dynamic", "rope_theta": 97.0, "factor": 1.0}
+    compute = transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS["dynamic"]
+    expected, _ = compute(config, device="cpu", seq_len=51)  # three times as long as the trained texts
+    found = SCALINGS["ntk"](10, 97.0, Scaling("ntk", factor=3.0)).frequencies
+    torch.testing.assert_close(found.float(), expected)
+    plain = frequencies_of(10, 97.0)
+    assert found[0] == plain[0] and float(plain[-1] / found[-1]) == pytest.approx(3)
+    with pytest.raises(ValueError, match="d_head = 2: expected at least 4"):
+        Rotary(2, 9, scaling=Scaling("ntk", factor=3.0))

@@ -152,7 +152,8 @@ def test_a_client_that_leaves_frees_its_slots_and_pages_at_once(stream):
         connection = send(server.port, body)
         wait_for(lambda: server.worker.load.running == 3)
         connection.close()
-        wait_for(lambda: server.worker.load == (0, 0, 5_000, 5_000), seconds=5)
+        wait_for(lambda: server.worker.load.running == 0, seconds=5)
+        assert server.worker.load == (0, 0, 5_000, 5_000)
 
 
 def test_one_that_waits_and_leaves_is_never_started():

@@ -16,7 +16,7 @@ from minillm.interop.gguf_model import BLOCK, KEYS, TENSORS, row_order
 from minillm.interop.gguf_writing import write_gguf
 from minillm.interop.rules import take_out
 from minillm.models.decoder import DecoderConfig
-from minillm.tokenizers.bpe import BPETokenizer, gpt2_alphabet
+from minillm.tokenizers.bpe import BPETokenizer, printable
 from minillm.tokenizers.tokenizer import END
 
 NORMAL, CONTROL = 1, 3  # token_type
@@ -53,11 +53,6 @@ def write_keys(exported: Exported) -> dict[str, Any]:
 
 def write_tokens(exported: Exported, tokenizer: BPETokenizer) -> dict[str, Any]:
     """The metadata of the tokenizer."""
-    char_of = {byte: char for char, byte in gpt2_alphabet().items()}
-
-    def printable(piece: bytes) -> str:
-        return "".join(char_of[byte] for byte in piece)
-
     tokens = [END if i == tokenizer.end_id else printable(piece) for i, piece in enumerate(tokenizer.pieces)]
     types = [CONTROL if i == tokenizer.end_id else NORMAL for i in range(len(tokens))]
     return {
