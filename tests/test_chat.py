@@ -34,7 +34,7 @@ def run(tmp_path_factory):
 
 
 def chatted(run, monkeypatch, capsys, *lines, flags=("--seed", 3), status=0):
-    """What is printed for these lines of input, below the two lines about the run; and the errors."""
+    """The output for these lines of input, below the two lines about the run; and the errors."""
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
     capsys.readouterr()
     assert chat.main([*([str(run)] if run else []), *map(str, flags)]) == status

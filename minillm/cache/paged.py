@@ -63,7 +63,7 @@ class PagePool:
                 self._retire(page)
 
     def copies(self, page: int, n_writers: int) -> int:
-        """How many of `n_writers` users must copy a page before they write: all but the last user, which may keep it.
+        """The number of jobs, of `n_writers`, that must copy a page before they write: all but the last, which keeps it.
 
         >>> pool = PagePool(n_pages=4, page_size=2)
         >>> page = pool.take()

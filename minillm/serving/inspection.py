@@ -38,7 +38,7 @@ CHUNK = 256  # tokens that are read at once
 
 
 class Drawing(NamedTuple):
-    """How a text is drawn."""
+    """A prompt with the settings by which its completion is drawn."""
 
     prompt: Sequence[int]
     sampling: SamplingConfig
@@ -59,7 +59,7 @@ class Inspector:
         return "source" not in self.model.start_options
 
     def describe(self) -> dict[str, Any]:
-        """What the page can show of this model, and the bytes of its state."""
+        """The views of this model that the page can show, and the bytes of its state."""
         return {
             "chat": self.text.template is not None,
             "context": self.model.context_length,

@@ -7,7 +7,7 @@ from minillm.config.fields import Count, Positive, validate
 
 @dataclass(frozen=True)
 class Limits:
-    """What bounds the work and the memory of a server."""
+    """Limits of the work and the memory of a server."""
 
     max_running: Positive = 16  # texts that are written at once
     max_waiting: Count = 64  # texts that may wait; a request for more is answered with 429
@@ -22,5 +22,5 @@ class Limits:
 
     @property
     def most_open(self) -> int:
-        """Texts that run or wait."""
+        """The number of texts that run or wait."""
         return self.max_running + self.max_waiting

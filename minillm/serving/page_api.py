@@ -148,7 +148,7 @@ class PageApi:
         return Drawing(prompt, sampling, seed)
 
     def _order(self, body: dict[str, Any]) -> tuple[Body, PageFormat]:
-        """What /page/write asks for: a conversation or a prompt, and the ids with which the answer begins."""
+        """The body of /page/write: a conversation or a prompt, and the ids with which the answer begins."""
         fields = BodyFields(body)
         given, turns = fields.take("answer", self._ids, []), fields.take("turns", read_turns)
         if turns is None:

@@ -20,7 +20,7 @@ class SideThread:
         self.pool, self.most_open, self.n_open = ThreadPoolExecutor(1, thread_name_prefix=name), most_open, 0
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """What a function returns. Raises ApiError if there is no room, and what the function raises."""
+        """The result of a function. Raises ApiError if there is no room, and the errors of the function."""
         if self.n_open >= self.most_open:
             raise queue_full(self.n_open, "requests are read or wait", self.most_open)
         self.n_open += 1

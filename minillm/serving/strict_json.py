@@ -41,7 +41,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def kind_of(value: Any) -> str:
-    """What a JSON value is, in words.
+    """The type of a JSON value, in words.
 
     >>> kind_of([1]), kind_of(None)
     ('an array', 'null')

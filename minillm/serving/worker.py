@@ -41,7 +41,7 @@ class Drawn(NamedTuple):
 
 
 class News(NamedTuple):
-    """What happened to a text: more of it, its end, or its failure."""
+    """An event of a text: more of it, its end, or its failure."""
 
     text: str = ""
     drawn: tuple[Drawn, ...] = ()  # the tokens of this piece, if the order asks for logprobs
@@ -63,7 +63,7 @@ Tell = Callable[[News], object]
 
 
 class Load(NamedTuple):
-    """What a worker has to do, and its memory."""
+    """The numbers of texts and of pages of a worker."""
 
     running: int
     waiting: int

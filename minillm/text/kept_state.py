@@ -23,7 +23,7 @@ from minillm.text.model import TextCompletion, TextModel
 
 
 class Work(NamedTuple):
-    """What a completion took."""
+    """The cost of a completion."""
 
     n_reused: int  # tokens of the prompt that the state had read
     n_read: int  # tokens of the prompt that were read now

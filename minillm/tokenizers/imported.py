@@ -98,7 +98,7 @@ class ImportedTokenizer(Tokenizer):
         """The ids of the pieces of a word, none of them in `never`."""
 
     def added_bytes(self, text: str) -> bytes:
-        """What an ordinary added token decodes to."""
+        """The bytes of an ordinary added token."""
         return text.encode()
 
     def normalize(self, text: str) -> str:

@@ -18,7 +18,7 @@ BYTE_PIECES = {f"<0x{byte:02X}>": bytes([byte]) for byte in range(256)}
 
 
 def fallback_bytes(text: str, byte_fallback: bool, space: str) -> bytes:
-    """What a piece of sentencepiece stands for; `space` is its notation of " ", or "".
+    """The bytes of a piece of sentencepiece; `space` is its notation of " ", or "".
 
     >>> fallback_bytes("\u2581the", True, "\u2581"), fallback_bytes("<0xE2>", True, "\u2581")
     (b' the', b'\xe2')
@@ -30,7 +30,7 @@ def fallback_bytes(text: str, byte_fallback: bool, space: str) -> bytes:
 
 @dataclass(frozen=True)
 class BPEOptions:
-    """What differs between files of one algorithm."""
+    """The options in which files of one algorithm differ."""
 
     ignore_merges: bool = False  # a word that is a piece is taken whole, before any merge
     byte_fallback: bool = False  # a character without a piece becomes its bytes
@@ -74,7 +74,7 @@ class ImportedBPE(ImportedTokenizer):
         return text
 
     def bytes_of(self, text: str) -> bytes:
-        """What a piece stands for."""
+        """The bytes of a piece."""
         raise NotImplementedError
 
     def write(self, word: str) -> str:

@@ -19,7 +19,7 @@ PENALTY = 10.0
 
 @dataclass(frozen=True)
 class UnigramOptions:
-    """What differs between files of one algorithm."""
+    """The options in which files of one algorithm differ."""
 
     byte_fallback: bool = False  # characters without a piece become their bytes
     space: str = ""  # decodes to " "

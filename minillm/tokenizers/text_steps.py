@@ -25,7 +25,7 @@ REQUIRED = object()
 
 
 class Step(NamedTuple):
-    """How a step is made, and its options with their defaults."""
+    """The builder of a step, and its options with their defaults."""
 
     make: Callable[..., Any]
     options: Mapping[str, Any] = MappingProxyType({})

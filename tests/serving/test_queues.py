@@ -1,4 +1,4 @@
-"""What waits for a slow thread is bounded, and a slow kind of work does not hold up another."""
+"""Queues of slow threads are bounded, and a slow kind of work does not hold up another."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""What the server refuses: bad bodies, keys, hosts and sizes, each with its status and a sentence; and never a 500."""
+"""Refusals of the server: bad bodies, keys, hosts and sizes, each with its status and a sentence; and never a 500."""
 
 import json
 import random
