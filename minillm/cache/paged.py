@@ -63,7 +63,7 @@ class PagePool:
                 self._retire(page)
 
     def copies(self, page: int, n_writers: int) -> int:
-        """The number of jobs, of `n_writers`, that must copy a page before they write: all but the last, which keeps it.
+        """The number of `n_writers` jobs that copy a page before they write: all but the last one, which may keep it.
 
         >>> pool = PagePool(n_pages=4, page_size=2)
         >>> page = pool.take()
