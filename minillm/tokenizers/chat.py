@@ -6,11 +6,12 @@ cannot forge the message of another role. Read before: `tokenizer`.
 """
 
 from collections.abc import Sequence
-from typing import Protocol, TypedDict
+from typing import NotRequired, Protocol, TypedDict
 
 from minillm.config.fields import suggest
 
 ROLES = ("system", "user", "assistant")
+THINK, END_THINK = "<think>", "</think>"  # around the steps before an answer
 EXAMPLE = '[{"role": "user", "content": "Hello"}]'
 
 
@@ -19,6 +20,7 @@ class Message(TypedDict):
 
     role: str  # "system", "user" or "assistant"
     content: str
+    think: NotRequired[str]  # of the assistant: the steps before the answer
 
 
 class Template(Protocol):
@@ -30,6 +32,30 @@ class Template(Protocol):
         Raises ValueError for a conversation that the template cannot write.
         """
         ...
+
+
+def whole_text(message: Message) -> str:
+    """The text of a message, with its steps before it.
+
+    >>> whole_text({"role": "assistant", "content": "5", "think": "2 + 3 = 5."})
+    '<think>2 + 3 = 5.</think>5'
+    """
+    think = message.get("think")
+    return message["content"] if think is None else f"{THINK}{think}{END_THINK}{message['content']}"
+
+
+def split_thought(text: str) -> tuple[str | None, str]:
+    """The steps of an answer and its content, the inverse of `whole_text`; None for no steps.
+
+    Steps that never end have no content.
+
+    >>> split_thought("<think>2 + 3 = 5.</think>5"), split_thought("5"), split_thought("<think>2 + 3")
+    (('2 + 3 = 5.', '5'), (None, '5'), ('2 + 3', ''))
+    """
+    if not text.startswith(THINK):
+        return None, text
+    think, _, content = text.removeprefix(THINK).partition(END_THINK)
+    return think, content
 
 
 def check_messages(messages: Sequence[Message], roles: Sequence[str] = ROLES) -> None:

@@ -1,0 +1,1 @@
+"""Worlds to tune on: generated exercises with known answers, held-out parts, and an exact score."""
