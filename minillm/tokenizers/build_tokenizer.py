@@ -14,6 +14,7 @@ from minillm.config.fields import Choice, Positive, fit, validate
 from minillm.tokenizers.bpe import BPETokenizer
 from minillm.tokenizers.byte import ByteTokenizer
 from minillm.tokenizers.char import CharTokenizer
+from minillm.tokenizers.extended import ExtendedTokenizer
 from minillm.tokenizers.imported_bpe import ByteLevelBPE, FallbackBPE
 from minillm.tokenizers.imported_unigram import FallbackUnigram
 from minillm.tokenizers.sentencepiece import SentencePieceTokenizer
@@ -67,5 +68,7 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
 
 def tokenizer_from_dict(d: dict) -> Tokenizer:
     """The inverse of `Tokenizer.to_dict`: the same ids for the same text. Raises ValueError for an unknown kind."""
+    if d.get("kind") == "extended":
+        return ExtendedTokenizer(tokenizer_from_dict(d["base"]), d["special"], d["ordinary"], d["stops"])
     kind = fit(d.get("kind"), Name, "kind")
     return (IMPORTED[kind] if kind in IMPORTED else TOKENIZERS[kind].cls).from_dict(d)

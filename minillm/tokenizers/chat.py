@@ -63,11 +63,17 @@ def check_messages(messages: Sequence[Message], roles: Sequence[str] = ROLES) ->
     if isinstance(messages, str | dict) or not messages:
         raise ValueError(f"messages = {messages!r}: expected a list of at least one; give {EXAMPLE}")
     for i, message in enumerate(messages):
-        if not isinstance(message, dict) or message.keys() != {"role", "content"}:
+        if not isinstance(message, dict) or message.keys() - {"think"} != {"role", "content"}:
             raise ValueError(f"messages[{i}] = {message!r}: expected a role and a content; give {EXAMPLE}")
         if message["role"] not in roles:
             raise ValueError(
                 f"messages[{i}].role = {message['role']!r}: expected {suggest(str(message['role']), list(roles))}"
             )
-        if not isinstance(message["content"], str):
-            raise ValueError(f"messages[{i}].content = {message['content']!r}: expected text; join its parts")
+        for part in message.keys() - {"role"}:
+            if not isinstance(message[part], str):
+                raise ValueError(f"messages[{i}].{part} = {message[part]!r}: expected text; join its parts")
+        if "think" in message and message["role"] != "assistant":
+            raise ValueError(
+                f"messages[{i}].think: expected none beside role = {message['role']!r}, since only the assistant has "
+                "steps before its answer; put the text into the content"
+            )
