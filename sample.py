@@ -23,7 +23,7 @@ from minillm.runs import folder, wiring
 from minillm.runs.folder import OpenRun
 from minillm.system.os_errors import exit_status
 from minillm.system.out_of_memory import memory_errors_as_value_errors
-from minillm.text.model import TextModel
+from minillm.text.model import Prompt, TextModel
 
 EXAMPLES = """\
 python sample.py --top-p 0.9                             # a text by the newest run; prints its seed
@@ -31,12 +31,13 @@ python sample.py --top-p 0.9 --seed 481516               # the same text again
 python sample.py --run runs/gpt-tiny --prompt "One day" --num-samples 3 --stream
 python sample.py --preset balanced --check               # stories: is each one whole and consistent?
 python sample.py --beams 4 --num-return 2                # the most probable texts that a search finds
+python sample.py --chat "Who went to the lake?"          # an answer of a chat model
 python sample.py --explain why.json                      # why each token was drawn
 python sample.py --attention                             # what each token attends to
 python sample.py --cache int4 --weights int8             # a smaller cache, smaller weights
 python sample.py --fill "Once there was a clever [MASK] called Anna."   # with an encoder"""
 OFTEN = [
-    *("run", "prompt", "num_samples", "max_new_tokens", "seed", "temperature", "top_k", "top_p"),
+    *("run", "prompt", "chat", "num_samples", "max_new_tokens", "seed", "temperature", "top_k", "top_p"),
     *("preset", "stop", "stream", "check"),
 ]
 PROGRAM = spelled("sample").removeprefix("python ")
@@ -67,6 +68,7 @@ def build_parser() -> Parser:
         help="folder of an adapter to put on --run; then --run defaults to its base",
     )
     parser.add_argument("--prompt", metavar="TEXT", help="text to continue; default: the run's own prompt")
+    parser.add_argument("--chat", metavar="TEXT", help="with a chat model: a message to answer")
     parser.add_argument(
         "--seed",
         metavar="N",
@@ -151,7 +153,7 @@ def go(args: argparse.Namespace) -> None:
     seed = writing.choose_seed(args.seed, n_rows)
     order = Order(
         opened,
-        prompt=args.prompt if args.prompt is not None else opened.config.text.prompt,
+        prompt=prompt_of(opened, args),
         sampling=sampling,
         max_new_tokens=n_tokens,
         seeds=range(seed, seed + request.num_samples),
@@ -187,6 +189,13 @@ def write(
     if args.draft:
         return writing.with_draft(order, args.stream, args.draft, request.draft_tokens, request.draft_cost)
     return writing.plainly(order, args.stream, request.attention if args.attention else None)
+
+
+def prompt_of(opened: OpenRun, args: argparse.Namespace) -> Prompt:
+    """The text to continue, or the ids of a conversation to answer. Raises ValueError for --chat without a template."""
+    if args.chat is not None:
+        return opened.text.converse([{"role": "user", "content": args.chat}])
+    return args.prompt if args.prompt is not None else opened.config.text.prompt
 
 
 def section(given: dict, default):

@@ -179,7 +179,7 @@ def test_the_newest_run_with_a_template_is_taken_and_one_without_is_refused(run,
     assert capsys.readouterr().out.startswith("run runs/speaks (step 2); top-p 0.9 -> draw; seed ")
     _, err = chatted("runs/plain", monkeypatch, capsys, status=2)
     assert "found none; name another, or continue a text with: python sample.py --run runs/plain" in err
-    with pytest.raises(ValueError, match="expected the model of a run with a chat template"):
+    with pytest.raises(ValueError, match="expected a model that has learned from conversations"):
         minillm.load("runs/plain").chat([{"role": "user", "content": "a"}])
 
 

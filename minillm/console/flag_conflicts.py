@@ -17,6 +17,7 @@ USELESS = {  # flag -> flags that have no effect beside it
     "explain": ["num_samples", "stream", "attention"],
     "draft": ["attention"],
     "attention": ["num_samples", "stream"],
+    "chat": ["prompt", "attention", "check"],
 }
 NEEDED = {  # flag -> the flag without which it has no effect
     "draft_tokens": "draft",

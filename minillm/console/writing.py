@@ -28,7 +28,7 @@ from minillm.decoding.speculative import speculate
 from minillm.models.language_model import LanguageModel, State
 from minillm.runs.drafter import build_drafter
 from minillm.runs.folder import OpenRun
-from minillm.text.model import TextModel
+from minillm.text.model import Prompt, TextModel
 
 BETWEEN = "\n---\n"  # printed between two texts
 N_PLAIN = 64  # tokens generated without a draft, for the speed-up
@@ -67,9 +67,9 @@ class Memory:
         room = -(-(text.model.context_length or 1) // PAGE) * PAGE  # slots of a row, in whole pages
         self.cache = config and build_cache(config, n_rows * room)
         self.states: list[State] = []
-        self.prompt = ""
+        self.prompt: Prompt = ""
 
-    def __call__(self, prompts: Sequence[str]) -> Callable[[int], State]:
+    def __call__(self, prompts: Sequence[Prompt]) -> Callable[[int], State]:
         make, self.prompt = self.text.start(prompts, self.cache) or self.text.model.start, prompts[0]
 
         def start(batch_size: int) -> State:
@@ -108,7 +108,7 @@ class Order(NamedTuple):
     """A request to generate: the run, the prompt, the sampling settings, seeds and limits."""
 
     opened: OpenRun
-    prompt: str
+    prompt: Prompt
     sampling: SamplingConfig
     max_new_tokens: int
     seeds: Sequence[int]  # one for each text
@@ -127,8 +127,8 @@ class Order(NamedTuple):
         return {"sampling": self.sampling, "max_new_tokens": self.max_new_tokens, "stop": self.stop, "start": start}
 
     def whole(self, written: str) -> str:
-        """The prompt and the generated text."""
-        return self.prompt + self.text.joint + written
+        """The prompt and the generated text; the text alone after a conversation."""
+        return self.prompt + self.text.joint + written if isinstance(self.prompt, str) else written
 
     def below(self, written: str) -> str:
         """The verdict on a text, to be printed below it; "" without a check."""

@@ -4,8 +4,10 @@
 happens once, where batches are made (`windows`), and nowhere else.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,3 +26,16 @@ def moved(batch: B, device: torch.device) -> B:
     if device.type != "cuda":
         return type(batch)(*(part.to(device) for part in batch))
     return type(batch)(*(part if part.is_cuda else part.pin_memory().to(device, non_blocking=True) for part in batch))
+
+
+def padded(rows: Sequence[np.ndarray], fill: int) -> Tensor:
+    """Rows of different lengths as one tensor (B, longest) of type long, filled up on the right.
+
+    >>> padded([np.array([5, 6]), np.array([7])], fill=-1)
+    tensor([[ 5,  6],
+            [ 7, -1]])
+    """
+    out = np.full((len(rows), max(map(len, rows))), fill, np.int64)
+    for row, ids in zip(out, rows, strict=True):
+        row[: len(ids)] = ids
+    return torch.from_numpy(out)

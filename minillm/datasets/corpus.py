@@ -34,6 +34,7 @@ class DataConfig:
 
     corpus: str = "stories"  # stories, diary, python-docs, shakespeare, french, translation, or paths; "a,b" mixes two
     n_stories: Positive = 20_000  # number of generated stories, where corpus is "stories" or "diary"
+    n_exercises: Positive = 20_000  # number of generated exercises of each world, such as "instructions"
     n_pairs: Positive = 40_000  # number of generated sentences, where corpus is "translation" or "french"
     seed: Seed = 0  # seed of the generated stories or sentences
     clean: bool = False  # normalize the text and remove junk and near-duplicates, by the rules of section [cleaning]
@@ -76,7 +77,7 @@ def load_corpus(config: DataConfig) -> Corpus:
         raise ValueError(
             f"data.corpus = {name!r}: expected texts, and these are pairs; translate them with --config translate-tiny"
         )
-    documents, account = read_with_account(_existing(name))
+    documents, account = read_with_account(existing(name))
     return Corpus(name, documents, None, account=account)
 
 
@@ -113,7 +114,7 @@ def load_pairs(config: DataConfig) -> list[Pair]:
             f"data.corpus = {name!r}: expected translation, or a .tsv file; "
             "write a source, a tab and a target on each line"
         )
-    path = _existing(name)
+    path = existing(name)
     return read_pairs(path, read_text(path))
 
 
@@ -134,7 +135,7 @@ def _exists(name: str) -> bool:
         return False
 
 
-def _existing(name: str) -> Path:
+def existing(name: str) -> Path:
     """The path of an existing file or folder. Raises ValueError."""
     try:
         path = Path(name).expanduser()

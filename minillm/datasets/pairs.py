@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from minillm.constants import EMPTY, IGNORE
+from minillm.datasets.batch import padded
+from minillm.datasets.buckets import Buckets, sorted_batches
 from minillm.datasets.split import Splits, unit_hash
 from minillm.datasets.tokens import TokenStream
-
-BUCKET = 32  # batches whose rows are sorted by length together
 
 
 class Pair(NamedTuple):
@@ -70,9 +69,9 @@ class Pairs:
         sources = [self._framed(self.source, self.source_borders, row) for row in rows]
         targets = [self._framed(self.target, self.target_borders, row) for row in rows]
         return PairBatch(
-            source=_pad([ids[1:] for ids in sources], EMPTY),
-            tokens=_pad([ids[:-1] for ids in targets], EMPTY),
-            targets=_pad([ids[1:] for ids in targets], IGNORE),
+            source=padded([ids[1:] for ids in sources], EMPTY),
+            tokens=padded([ids[:-1] for ids in targets], EMPTY),
+            targets=padded([ids[1:] for ids in targets], IGNORE),
         )
 
     def _framed(self, stream: TokenStream, borders: np.ndarray, row: int) -> np.ndarray:
@@ -81,10 +80,9 @@ class Pairs:
 
 
 class PairBatches:
-    """Training batches without end, each a pure function of the step.
+    """Training batches without end, each a pure function of the step; see `buckets`.
 
-    Order "epochs" gives every pair once before any comes again; the last batch of an epoch may be smaller. Order
-    "random" draws every pair from (seed, step). Raises ValueError for a pair that is longer than the context.
+    Raises ValueError for a pair that is longer than the context.
     """
 
     def __init__(
@@ -95,39 +93,21 @@ class PairBatches:
         seed: int,
         order: Literal["epochs", "random"] = "epochs",
     ):
-        self.pairs, self.batch_size, self.seed, self.order = pairs, batch_size, seed, order
-        self.lengths = check_lengths(pairs, context_length)
-        self._latest: tuple[int, list[np.ndarray]] = (-1, [])  # the latest epoch and its batches, kept for speed
+        self.pairs = pairs
+        self.buckets = Buckets(check_lengths(pairs, context_length), batch_size, seed, order)
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-len(self.pairs) // self.batch_size)
+        return self.buckets.steps_per_epoch
 
     def batch(self, step: int) -> PairBatch:
         """The batch of a step, counted from 0."""
-        if self.order == "random":
-            generator = np.random.default_rng((self.seed, step))
-            return self.pairs.batch(generator.integers(len(self.pairs), size=self.batch_size))
-        epoch, place_in_epoch = divmod(step, self.steps_per_epoch)
-        if self._latest[0] != epoch:
-            self._latest = epoch, self._shuffled(epoch)
-        return self.pairs.batch(self._latest[1][place_in_epoch])
-
-    def _shuffled(self, epoch: int) -> list[np.ndarray]:
-        generator = np.random.default_rng((self.seed, epoch))
-        rows, n = generator.permutation(len(self.pairs)), self.batch_size
-        batches = []
-        for i in range(0, len(rows), n * BUCKET):
-            bucket = rows[i : i + n * BUCKET]
-            bucket = bucket[np.lexsort(self.lengths[bucket].T)]
-            batches += [bucket[j : j + n] for j in range(0, len(bucket), n)]
-        return [batches[i] for i in generator.permutation(len(batches))]
+        return self.pairs.batch(self.buckets.rows(step))
 
 
 def evaluation_pairs(pairs: Pairs, context_length: int, batch_size: int) -> list[PairBatch]:
     """Batches of every pair once, sorted by length, the same on every call. Raises ValueError as `PairBatches`."""
-    rows = np.lexsort(check_lengths(pairs, context_length).T)
-    return [pairs.batch(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
+    return [pairs.batch(rows) for rows in sorted_batches(check_lengths(pairs, context_length), batch_size)]
 
 
 def check_lengths(pairs: Pairs, context_length: int) -> np.ndarray:
@@ -181,10 +161,3 @@ def read_pairs(path: Path, text: str) -> list[Pair]:
             )
         pairs.append(Pair(source, targets[0], frozenset([source])))
     return pairs
-
-
-def _pad(rows: list[np.ndarray], fill: int) -> Tensor:
-    out = np.full((len(rows), max(map(len, rows))), fill, np.int64)
-    for row, ids in zip(out, rows, strict=True):
-        row[: len(ids)] = ids
-    return torch.from_numpy(out)

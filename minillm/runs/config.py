@@ -22,11 +22,12 @@ from minillm.tasks.count import Count
 from minillm.tasks.labels import Labels
 from minillm.tasks.next_token import NextToken
 from minillm.tasks.settings import Settings
+from minillm.tasks.sft import Sft
 from minillm.tasks.translate import Translate
 
 CONFIGS = SHIPPED / "configs"
 
-AnyTask = NextToken | Count | Blanks | Labels | Translate
+AnyTask = NextToken | Count | Blanks | Labels | Translate | Sft
 TASKS = typing.get_args(AnyTask)
 AnyModel = functools.reduce(operator.or_, dict.fromkeys(model for task in TASKS for model in task.models))
 

@@ -18,12 +18,13 @@ from minillm.models.language_model import device_of
 from minillm.models.ngram import Ngram, NgramConfig
 from minillm.runs.folder import OpenRun, open_run
 from minillm.runs.wiring import build_data
+from minillm.text.model import Prompt
 from minillm.training import checkpoint
 
 DRAFT_ORDER = 4  # tokens in an n-gram of the table
 
 
-def build_drafter(name: str, opened: OpenRun, prompts: Sequence[str], cost: float = 0.0) -> Drafter:
+def build_drafter(name: str, opened: OpenRun, prompts: Sequence[Prompt], cost: float = 0.0) -> Drafter:
     """Build the drafter `name` for a run that continues these prompts.
 
     "prompt" looks up n-grams in the text so far, "ngram" uses a table counted from the run's training text, and any

@@ -31,6 +31,7 @@ from minillm.tasks.gradients import GradientTask
 from minillm.tasks.task import Data, Text
 from minillm.text.model import TextModel
 from minillm.tokenizers.build_tokenizer import tokenizer_from_dict
+from minillm.tokenizers.role_template import TURN
 from minillm.tokenizers.tokenizer import Tokenizer
 from minillm.training import checkpoint
 from minillm.training.checkpoint import fingerprint, load_shared_state, load_trained_state, trained_state
@@ -113,9 +114,11 @@ def newest_chat_run() -> Path:
 
 
 def has_template(path: Path) -> bool:
-    """Whether the config.toml of a run has a chat template."""
+    """Whether a run has a chat template: its own in config.toml, or the tokens of minillm's in tokenizer.json."""
     try:
-        return bool(tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))["text"]["template"])
+        if tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))["text"]["template"]:
+            return True
+        return TURN in json.loads((path / "tokenizer.json").read_text(encoding="utf-8")).get("special", [])
     except (OSError, ValueError, KeyError, TypeError):  # of an older version, or damaged by hand
         return False
 

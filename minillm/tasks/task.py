@@ -12,7 +12,9 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from minillm.datasets.conversations import Conversations
 from minillm.datasets.corpus import Corpus
+from minillm.datasets.examples import Examples
 from minillm.datasets.pairs import Pairs
 from minillm.datasets.split import Splits
 from minillm.datasets.tokens import TokenStream
@@ -36,13 +38,14 @@ class Data(NamedTuple):
 
     tokenizer: Tokenizer
     documents: bool  # many documents, or one long text
-    train: TokenStream | Pairs
-    val: TokenStream | Pairs
-    test: TokenStream | Pairs | None
+    train: TokenStream | Pairs | Conversations
+    val: TokenStream | Pairs | Conversations
+    test: TokenStream | Pairs | Conversations | None
     val_nats: float | None = None  # minus the log probability of the validation documents under their source, if known
     test_nats: float | None = None
     nats_error: float = 0.0  # standard error of these two, in nats a document
     labels: Splits | None = None  # labels of each document, if there are any
+    examples: Examples | None = None  # the conversations and their exercises, if it is of conversations
 
 
 class Training(NamedTuple):

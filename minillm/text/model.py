@@ -26,6 +26,7 @@ from minillm.models.language_model import LanguageModel, State
 from minillm.speed.accelerate import accelerate, accelerate_writing
 from minillm.text.scoring import Question, ScoredToken, refuse_bare, score_tokens, split_at
 from minillm.tokenizers.chat import Message, Template
+from minillm.tokenizers.role_template import own_template
 from minillm.tokenizers.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]  # a text, or its ids as they are, such as those of a conversation
@@ -65,17 +66,18 @@ class TextModel:
     """A language model and its tokenizer: text in, text out."""
 
     joint = ""  # printed between a prompt and its completion
-    template: Template | None = None  # of conversations; None: the model has learned from no conversations
 
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer, documents: bool, fast: bool = True):
         """`documents`: whether the training text was many documents or one long text. `fast`: use the fast twins."""
         self.model, self.tokenizer, self.documents, self.fast = model, tokenizer, documents, fast
+        self.template: Template | None = own_template(tokenizer)  # of conversations; None: it has learned from none
 
     def converse(self, messages: Sequence[Message]) -> list[int]:
         """The ids of a conversation and of the beginning of its next answer. Raises ValueError without a template."""
         if self.template is None:
             raise ValueError(
-                "template: expected the model of a run with a chat template, found none; use generate with a prompt"
+                "template: expected a model that has learned from conversations, found one without a chat template; "
+                "name another run, or give a prompt to continue"
             )
         return self.template.render(messages)
 

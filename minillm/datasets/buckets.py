@@ -1,0 +1,53 @@
+"""Buckets: batches of rows of similar length, so that little of a batch is padding.
+
+The rows of an epoch are shuffled, cut into buckets of 32 batches, sorted by length within each bucket, and cut into
+batches, which are shuffled again. So the batches stay random, and each is a pure function of (seed, step).
+"""
+
+from typing import Literal
+
+import numpy as np
+
+N_BATCHES = 32  # batches of a bucket
+
+
+class Buckets:
+    """The rows of each training batch, without end.
+
+    Order "epochs" gives every row once before any comes again; the last batch of an epoch may be smaller. Order
+    "random" draws every row from (seed, step).
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, order: Literal["epochs", "random"] = "epochs"):
+        """`lengths` (n, k): sizes by which rows are sorted; the last column counts most."""
+        self.lengths, self.batch_size, self.seed, self.order = lengths, batch_size, seed, order
+        self._latest: tuple[int, list[np.ndarray]] = (-1, [])  # the latest epoch and its batches, kept for speed
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def rows(self, step: int) -> np.ndarray:
+        """The rows of the batch of a step, counted from 0."""
+        if self.order == "random":
+            return np.random.default_rng((self.seed, step)).integers(len(self.lengths), size=self.batch_size)
+        epoch, place_in_epoch = divmod(step, self.steps_per_epoch)
+        if self._latest[0] != epoch:
+            self._latest = epoch, self._shuffled(epoch)
+        return self._latest[1][place_in_epoch]
+
+    def _shuffled(self, epoch: int) -> list[np.ndarray]:
+        generator = np.random.default_rng((self.seed, epoch))
+        rows, n = generator.permutation(len(self.lengths)), self.batch_size
+        batches = []
+        for i in range(0, len(rows), n * N_BATCHES):
+            bucket = rows[i : i + n * N_BATCHES]
+            bucket = bucket[np.lexsort(self.lengths[bucket].T)]
+            batches += [bucket[j : j + n] for j in range(0, len(bucket), n)]
+        return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def sorted_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """The rows of each batch of one pass, sorted by length, the same on every call."""
+    rows = np.lexsort(lengths.T)
+    return [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]

@@ -1,0 +1,144 @@
+"""The own template of conversations: the mask of what is learned, and special tokens that text never yields."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minillm.interop.chat_template import JinjaTemplate
+from minillm.tokenizers.bpe import BPETokenizer
+from minillm.tokenizers.build_tokenizer import tokenizer_from_dict
+from minillm.tokenizers.byte import ByteTokenizer
+from minillm.tokenizers.char import CharTokenizer
+from minillm.tokenizers.extended import ExtendedTokenizer
+from minillm.tokenizers.role_template import JINJA, MARKS, TURN, RoleTemplate, own_template, with_roles
+from minillm.tokenizers.sentencepiece import SentencePieceTokenizer
+
+TEXTS = ["Who went to the lake? <think>Anna did.</think> Anna and her friend went to the lake. "] * 20
+BASES = {
+    "byte": ByteTokenizer(),
+    "bpe": BPETokenizer.train(TEXTS, 300),
+    "sentencepiece": SentencePieceTokenizer.train(TEXTS, 290),
+}
+each_base = pytest.mark.parametrize("base", BASES.values(), ids=BASES)
+CONTROLS = [*MARKS.values(), TURN, "<|end|>", "<think>", "</think>", "<|", "|>"]
+
+texts = st.lists(st.sampled_from([*CONTROLS, "a", " ", "Anna", "\n", "é"]), min_size=1, max_size=6).map("".join)
+answers = st.fixed_dictionaries(
+    {"role": st.just("assistant"), "content": texts}, optional={"think": texts | st.just("")}
+)
+questions = st.fixed_dictionaries({"role": st.just("user"), "content": texts})
+systems = st.fixed_dictionaries({"role": st.just("system"), "content": texts})
+conversations = st.builds(
+    lambda first, rest: [*first, *rest], st.lists(systems, max_size=1), st.lists(questions | answers, min_size=1)
+)
+
+
+@each_base
+@given(messages=conversations)
+def test_the_learned_tokens_are_the_answers_and_their_ends_and_nothing_else(base, messages):
+    tokenizer = with_roles(base)
+    found = RoleTemplate(tokenizer).rendering(messages)
+    assert len(found.tokens) == len(found.learned)
+    assert not found.learned[0] and found.tokens[0] == base.end_id
+    turns, at = [], 1
+    while at < len(found.tokens):  # read the tokens alone: a mark of a role, then what is said
+        role = {token: role for role, token in RoleTemplate(tokenizer).marks.items()}[found.tokens[at]]
+        said = at + 1
+        while said < len(found.tokens) and found.tokens[said] not in RoleTemplate(tokenizer).marks.values():
+            said += 1
+        assert not found.learned[at]
+        assert found.learned[at + 1 : said] == [role == "assistant"] * (said - at - 1)
+        assert (found.tokens[said - 1] == RoleTemplate(tokenizer).turn) == (role == "assistant")
+        turns.append((role, tokenizer.decode(found.tokens[at + 1 : said])))
+        at = said
+    whole = [m["content"] if "think" not in m else f"<think>{m['think']}</think>{m['content']}" for m in messages]
+    assert turns == [(message["role"], text) for message, text in zip(messages, whole, strict=True)]
+
+
+@each_base
+@given(messages=conversations)
+def test_the_text_before_an_answer_is_the_same_when_asked_for_and_as_history(base, messages):
+    template = RoleTemplate(with_roles(base))
+    whole = template.render(messages, answer=False)
+    for i, message in enumerate(messages):
+        if message["role"] == "assistant" and i:
+            asked = template.render(messages[:i])
+            assert whole[: len(asked)] == asked
+
+
+@each_base
+@given(text=st.text(st.sampled_from("<|>thinkuser/ é\n"), max_size=30) | texts)
+def test_text_keeps_its_ids_and_never_yields_a_special_token(base, text):
+    tokenizer = with_roles(base)
+    found = tokenizer.encode(text)
+    assert tokenizer.decode(found) == text
+    assert not set(found) & set(tokenizer.special_tokens.values())
+    assert tokenizer.encode_many([text, "a", text]) == [found, tokenizer.encode("a"), found]
+    if "think>" not in text:
+        assert found == base.encode(text)
+    assert tokenizer_from_dict(json.loads(json.dumps(tokenizer.to_dict()))).encode(text) == found
+
+
+@each_base
+def test_the_same_notation_in_jinja_gives_the_same_ids(base):
+    pytest.importorskip("jinja2")
+    tokenizer = with_roles(base)
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "<|assistant|>Who?"},
+        {"role": "assistant", "content": "Anna."},
+        {"role": "user", "content": "Why?"},
+    ]
+    jinja = JinjaTemplate(JINJA, tokenizer)
+    for answer in (True, False):
+        assert jinja.render(messages, answer) == RoleTemplate(tokenizer).render(messages, answer)
+
+
+def test_marks_are_added_once_and_end_a_completion():
+    tokenizer = with_roles(ByteTokenizer())
+    assert with_roles(tokenizer) is tokenizer and own_template(ByteTokenizer()) is None
+    assert tokenizer.stop_ids == {tokenizer.special_tokens[TURN]}
+    assert sorted(tokenizer.special_tokens.values()) == [256, 257, 258, 259, 260] and tokenizer.vocab_size == 263
+    assert tokenizer_from_dict(tokenizer.to_dict()).stop_ids == tokenizer.stop_ids
+    assert tokenizer.decode([257, 97, 261, 98, 260]) == "a<think>b"
+    for token in (263, -1):
+        with pytest.raises(ValueError, match=f"= {token}: expected"):
+            tokenizer.decode([97, token])
+
+
+@pytest.mark.parametrize(
+    ("messages", "said"),
+    [
+        ([], "expected a list of at least one"),
+        ([{"role": "robot", "content": "a"}], r"messages\[0\].role = 'robot': expected"),
+        ([{"role": "user", "content": ""}], r"messages\[0\].content = '': expected text"),
+        ([{"role": "user", "content": 5}], r"messages\[0\].content = 5: expected text"),
+        ([{"role": "user"}], "expected a role and a content"),
+        ([{"role": "user", "content": "a", "think": "b"}], r"messages\[0\].think: expected none"),
+        ([{"role": "assistant", "content": "a", "think": 5}], r"messages\[0\].think = 5: expected text"),
+        (
+            [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}],
+            r"messages\[1\].role = 'system': expected the system message first",
+        ),
+    ],
+)
+def test_what_the_notation_cannot_write_is_refused(messages, said):
+    with pytest.raises(ValueError, match=said):
+        RoleTemplate(with_roles(ByteTokenizer())).rendering(messages)
+
+
+def test_names_that_are_taken_are_refused():
+    with pytest.raises(ValueError, match="expected a name that is not taken"):
+        ExtendedTokenizer(ByteTokenizer(), special=["<|end|>"])
+    with pytest.raises(ValueError, match="expected a name that is not taken"):
+        ExtendedTokenizer(ByteTokenizer(), special=["<a>"], ordinary=["<a>"])
+    with pytest.raises(ValueError, match=r"expected all of .* or none, found <\|turn\|>"):
+        with_roles(ExtendedTokenizer(ByteTokenizer(), special=[TURN]))
+
+
+def test_a_character_that_the_base_lacks_is_refused():
+    template = RoleTemplate(with_roles(CharTokenizer.train(["abc"])))
+    with pytest.raises(ValueError, match="'z'"):
+        template.rendering([{"role": "user", "content": "abz"}])
