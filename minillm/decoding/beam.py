@@ -73,6 +73,7 @@ def beam_search(
     *,
     max_new_tokens: int,
     end_id: int | None = None,
+    stop_ids: frozenset[int] = frozenset(),
     use_cache: bool = True,
     start: Callable[[int], State] | None = None,
 ) -> list[list[Hypothesis]]:
@@ -80,7 +81,8 @@ def beam_search(
 
     Fewer are returned if fewer texts are possible. Ties: first the hypothesis that ended earlier, then the one with the
     better prefix, then the one with the lower last id. sampler: tokens to which it gives probability 0 are not written;
-    it has no other effect. Other parameters and errors: see `generate.stream`.
+    it has no other effect. stop_ids: further tokens that end a text as END does. Other parameters and errors: see
+    `generate.stream`.
     """
     if not config.beams:
         raise ValueError("beams = 0: expected a number >= 1; keep 4, for example")
@@ -91,7 +93,7 @@ def beam_search(
         return []
     with evaluating(model):
         state, limits = begin(model, prompts, max_new_tokens, (start or model.start) if use_cache else None)
-        searches = [_Search(config, n_most, reason, end_id) for n_most, reason in limits]
+        searches = [_Search(config, n_most, reason, stop_ids | {end_id}) for n_most, reason in limits]
         rows = [row for row, (n_most, _) in enumerate(limits) if n_most]  # prompts in the batch
         if rows:
             if state is not None and len(rows) < len(prompts):
@@ -103,8 +105,8 @@ def beam_search(
 class _Search:
     """The search for one prompt: its N best ended hypotheses, and the rule for when to stop."""
 
-    def __init__(self, config: BeamConfig, n_most: int, limit_reason: Reason, end_id: int | None):
-        self.config, self.n_most, self.limit_reason, self.end_id = config, n_most, limit_reason, end_id
+    def __init__(self, config: BeamConfig, n_most: int, limit_reason: Reason, end_ids: frozenset[int | None]):
+        self.config, self.n_most, self.limit_reason, self.end_ids = config, n_most, limit_reason, end_ids
         self.ended = [] if n_most else [Hypothesis([], 0.0, 0.0, limit_reason)]
 
     def score(self, logprob: float, length: int) -> float:
@@ -121,9 +123,9 @@ class _Search:
         for rank, (logprob, prefix, token) in enumerate(found):
             if logprob == -math.inf:
                 break
-            if token == self.end_id or n_new == self.n_most:
+            ends = token in self.end_ids
+            if ends or n_new == self.n_most:
                 if rank < self.config.beams:
-                    ends = token == self.end_id
                     tokens = texts[prefix].tolist() + ([] if ends else [token])
                     reason = "end" if ends else self.limit_reason
                     self.ended.append(Hypothesis(tokens, logprob, self.score(logprob, n_new), reason))

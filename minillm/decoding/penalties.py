@@ -181,7 +181,7 @@ class OnlyFirst:
 
 @dataclass(frozen=True, repr=False)
 class MinNewTokens:
-    """Forbid END while a row has fewer than n tokens after its prompt.
+    """Forbid END, and the `stop_ids`, while a row has fewer than n tokens after its prompt.
 
     `prompt_lengths` has one length for each row of the batch, in order, or one for all rows. So this is the only
     transform that depends on the rows; `for_rows` returns the transform for a reordered batch.
@@ -190,6 +190,7 @@ class MinNewTokens:
     n: int
     end_id: int
     prompt_lengths: tuple[int, ...]
+    stop_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check("min_new_tokens", self.n, 0, math.inf)
@@ -203,7 +204,8 @@ class MinNewTokens:
                 "see for_rows"
             )
         n_new = (history != EMPTY).sum(1) - torch.tensor(self.prompt_lengths, device=history.device)  # (B,)
-        logits[:, self.end_id] = logits[:, self.end_id].masked_fill(n_new < self.n, BANNED)
+        ends = [self.end_id, *self.stop_ids]
+        logits[:, ends] = logits[:, ends].masked_fill((n_new < self.n)[:, None], BANNED)
         return logits
 
     def for_rows(self, rows: Sequence[int]) -> "MinNewTokens":

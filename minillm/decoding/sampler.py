@@ -9,7 +9,7 @@ and in any batch.
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Annotated
@@ -70,12 +70,14 @@ def build_pipeline(
     *,
     vocab_size: int | None = None,
     end_id: int | None = None,
+    stop_ids: Collection[int] = (),
     prompt_lengths: Sequence[int] = (),
 ) -> list[Transform]:
     """The transforms of a config, in order; a setting at its default is off and has no transform.
 
-    vocab_size: ids at or above it are never drawn (the tokenizer's size, if the model's is larger). end_id and
-    prompt_lengths (one a row, or one for all) are needed for min_new_tokens. Raises ValueError if they are missing.
+    vocab_size: ids at or above it are never drawn (the tokenizer's size, if the model's is larger). end_id,
+    the ids that end a text as END does (stop_ids) and prompt_lengths (one a row, or one for all) are needed for
+    min_new_tokens. Raises ValueError if they are missing.
 
     >>> describe(build_pipeline(SamplingConfig(temperature=0.7, top_p=0.9), vocab_size=50257))
     'ids below 50257 -> temperature 0.7 -> top-p 0.9 -> draw'
@@ -89,7 +91,8 @@ def build_pipeline(
             f"min_new_tokens = {sampling.min_new_tokens}: expected the rows' prompt_lengths to count from; give them"
         )
     _refuse_half_an_addition()
-    makers = PIPELINE | {"min_new_tokens": partial(MinNewTokens, end_id=end_id, prompt_lengths=tuple(prompt_lengths))}
+    ends = {"end_id": end_id, "stop_ids": tuple(stop_ids), "prompt_lengths": tuple(prompt_lengths)}
+    makers = PIPELINE | {"min_new_tokens": partial(MinNewTokens, **ends)}
     given = {
         name: getattr(sampling, name) for name in makers if getattr(sampling, name) != getattr(SamplingConfig, name)
     }

@@ -9,7 +9,7 @@ equals the output of `generate` for that prompt. Read before: `request`, `schedu
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,11 +40,13 @@ class Engine:
         max_running: int = 32,
         chunk: int = 256,
         end_id: int | None = None,
+        stop_ids: Collection[int] = (),
         vocab_size: int | None = None,
         share_prefixes: bool = True,
     ):
-        """`end_id`: the token that ends a text. `vocab_size`: ids at or above it are never drawn.
+        """`end_id`: the token that ends a text; `stop_ids`: others, which a request's `stop` watches for.
 
+        `vocab_size`: ids at or above it are never drawn.
         n_pages, page_size: see `PagePool`. max_running, chunk: see `Scheduler`. share_prefixes: prompts with a common
         prefix share its pages. Raises ValueError for a model without a KV cache, and for one that needs a source.
         """
@@ -53,7 +55,8 @@ class Engine:
                 f"model = {type(model).__name__}: expected a decoder, since the engine needs a paged KV cache; "
                 "call generate instead"
             )
-        self.model, self.end_id, self.vocab_size, self.device = model, end_id, vocab_size, device_of(model)
+        self.model, self.vocab_size, self.device = model, vocab_size, device_of(model)
+        self.end_id, self.stop_ids = end_id, stop_ids
         self.pool = (PrefixPool if share_prefixes else PagePool)(n_pages, page_size)
         self.scheduler = Scheduler(self.pool, max_running, chunk)
         self.state = model.start(0, cache=lambda: PagedLayer(self.pool))
@@ -201,9 +204,8 @@ class Engine:
         return self.groups
 
     def _pipeline(self, request: Request, prompt_lengths: Sequence[int]) -> list:
-        pipeline = build_pipeline(
-            request.sampling, vocab_size=self.vocab_size, end_id=self.end_id, prompt_lengths=prompt_lengths
-        )
+        ends = {"end_id": self.end_id, "stop_ids": self.stop_ids, "prompt_lengths": prompt_lengths}
+        pipeline = build_pipeline(request.sampling, vocab_size=self.vocab_size, **ends)
         return [*request.first, *pipeline]
 
     def _tell(self, job: Job, event: Event) -> None:

@@ -34,6 +34,7 @@ class EngineWorker(WritingThread):
             page_size=page_size,
             max_running=max_running,
             end_id=tokenizer.end_id,
+            stop_ids=tokenizer.stop_ids,
             vocab_size=tokenizer.vocab_size if tokenizer.vocab_size < model.vocab_size else None,
         )
         self.jobs = dict[Ticket, Job]()

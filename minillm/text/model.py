@@ -102,9 +102,8 @@ class TextModel:
         """The sampling pipeline for these prompts; it can be printed."""
         lengths = [len(self.encode(prompt)) for prompt in prompts]
         vocab_size = self.tokenizer.vocab_size if self.tokenizer.vocab_size < self.model.vocab_size else None
-        return Sampler(
-            build_pipeline(sampling, vocab_size=vocab_size, end_id=self.tokenizer.end_id, prompt_lengths=lengths)
-        )
+        ends = {"end_id": self.tokenizer.end_id, "stop_ids": self.tokenizer.stop_ids}
+        return Sampler(build_pipeline(sampling, vocab_size=vocab_size, prompt_lengths=lengths, **ends))
 
     def generate(
         self,
@@ -164,6 +163,7 @@ class TextModel:
         how = {
             "max_new_tokens": max_new_tokens,
             "end_id": self.tokenizer.end_id,
+            "stop_ids": self.tokenizer.stop_ids,
             "start": start or self.start([prompt]),
         }
         [found] = beam_search(self.writer, [self.encode(prompt)], beams, self.sampler(forbidding, [prompt]), **how)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -124,6 +125,15 @@ def test_wide_beams_find_every_text_in_the_order_of_its_score(end_id, alpha, n_m
     config = BeamConfig(4**n_most, alpha, "never", num_return=4**n_most)
     [found] = beam_search(model, [[2, 0]], config, max_new_tokens=n_most, end_id=end_id)
     assert_found(found, every_text(model, [2, 0], alpha, n_most, end_id))
+
+
+def test_a_stop_id_ends_a_text_as_the_end_does():
+    model, config = Remembers(4, seed=3).eval(), BeamConfig(9, 0.7, "never", num_return=9)
+    search = partial(beam_search, model, [[2, 0]], config, max_new_tokens=3)
+    assert search(stop_ids=frozenset([1])) == search(end_id=1) != search()
+    both = search(end_id=2, stop_ids=frozenset([1]))
+    assert both == search(end_id=1, stop_ids=frozenset([2])) != search(end_id=1)
+    assert all(not {1, 2} & set(each.tokens) for each in both[0])
 
 
 @every_model

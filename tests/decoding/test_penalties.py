@@ -129,14 +129,15 @@ def test_a_repetition_penalty_depends_on_the_set_of_tokens(theta, text, random, 
 
 @pytest.mark.parametrize("prompt_lengths", [(1, 4, 9), (5, 5, 5)])
 @pytest.mark.parametrize("n", [0, 1, 3])
-def test_end_is_impossible_for_exactly_the_first_n_new_tokens(n, prompt_lengths):
-    transform, end_id = MinNewTokens(n, 2, prompt_lengths), 2
+@pytest.mark.parametrize("stop_ids", [(), (0, 4)])
+def test_every_end_is_impossible_for_exactly_the_first_n_new_tokens(n, prompt_lengths, stop_ids):
+    transform, ends = MinNewTokens(n, 2, prompt_lengths, stop_ids), [2, *stop_ids]
     logits = random_logits(3, 0)
     for n_new in range(6):
         out = transform(logits, batch([[3] * (length + n_new) for length in prompt_lengths]))
         probs = out.softmax(-1)
-        assert ((probs[:, end_id] == 0.0) == (n_new < n)).all()
-        others = [i for i in range(V) if i != end_id]
+        assert ((probs[:, ends] == 0.0) == (n_new < n)).all()
+        others = [i for i in range(V) if i not in ends]
         assert torch.equal(out[:, others], logits[:, others]), "no other id changes"
 
 
