@@ -11,6 +11,7 @@ Python, any iterable of strings is a corpus:
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +22,11 @@ from minillm.datasets.python_docs import python_docs
 from minillm.datasets.shakespeare import shakespeare
 from minillm.datasets.stories import DIARY, STORIES, World
 from minillm.datasets.translation import TranslationWorld
+from minillm.datasets.worlds.catalog import EXERCISES
 from minillm.tokenizers.tokenizer import to_utf8
 
 WORLDS = {"stories": STORIES, "diary": DIARY}  # generated corpora
-BUILT_IN = [*WORLDS, "python-docs", "shakespeare", "french", "translation"]
+BUILT_IN = [*WORLDS, *EXERCISES, "python-docs", "shakespeare", "french", "translation"]
 N_SENTENCES = 10  # in a document of the French corpus
 
 
@@ -32,9 +34,11 @@ N_SENTENCES = 10  # in a document of the French corpus
 class DataConfig:
     """Which texts to train on, how to split them, and in which order to read them."""
 
-    corpus: str = "stories"  # stories, diary, python-docs, shakespeare, french, translation, or paths; "a,b" mixes two
+    corpus: str = (
+        "stories"  # stories, diary, python-docs, shakespeare, french, translation, a world, or paths; "a,b" mixes two
+    )
     n_stories: Positive = 20_000  # number of generated stories, where corpus is "stories" or "diary"
-    n_exercises: Positive = 20_000  # number of generated exercises of each world, such as "instructions"
+    n_exercises: Positive = 20_000  # number of exercises of each world: instructions, dialogue, arithmetic, ...
     n_pairs: Positive = 40_000  # number of generated sentences, where corpus is "translation" or "french"
     seed: Seed = 0  # seed of the generated stories or sentences
     clean: bool = False  # normalize the text and remove junk and near-duplicates, by the rules of section [cleaning]
@@ -66,6 +70,8 @@ def load_corpus(config: DataConfig) -> Corpus:
     if name in WORLDS:
         world = World(WORLDS[name])
         return Corpus(name, world.generate(config.n_stories, config.seed), world)
+    if name in EXERCISES:
+        return Corpus(name, list(islice(EXERCISES[name]().documents(config.seed), config.n_exercises)), None)
     if name == "python-docs":
         return Corpus(name, python_docs(), None)
     if name == "shakespeare":

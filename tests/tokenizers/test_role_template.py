@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minillm.constants import IGNORE
+from minillm.datasets.conversations import Conversations
 from minillm.interop.chat_template import JinjaTemplate
+from minillm.lessons import instruction_tuning as lesson
 from minillm.tokenizers.bpe import BPETokenizer
 from minillm.tokenizers.build_tokenizer import tokenizer_from_dict
 from minillm.tokenizers.byte import ByteTokenizer
@@ -14,6 +17,7 @@ from minillm.tokenizers.char import CharTokenizer
 from minillm.tokenizers.extended import ExtendedTokenizer
 from minillm.tokenizers.role_template import JINJA, MARKS, TURN, RoleTemplate, own_template, with_roles
 from minillm.tokenizers.sentencepiece import SentencePieceTokenizer
+from minillm.tokenizers.tokenizer import END, Tokenizer
 
 TEXTS = ["Who went to the lake? <think>Anna did.</think> Anna and her friend went to the lake. "] * 20
 BASES = {
@@ -94,6 +98,45 @@ def test_the_same_notation_in_jinja_gives_the_same_ids(base):
     jinja = JinjaTemplate(JINJA, tokenizer)
     for answer in (True, False):
         assert jinja.render(messages, answer) == RoleTemplate(tokenizer).render(messages, answer)
+
+
+class Words(Tokenizer):
+    """A word is a token."""
+
+    def __init__(self):
+        self.words = ["<end>", "say", "twice", "cat", "dog"]
+        self.vocab_size, self.special_tokens = len(self.words), {END: 0}
+
+    def encode(self, text):
+        return [self.words.index(word) for word in text.split()]
+
+    def decode_bytes(self, tokens):
+        return " ".join(self.words[token] for token in tokens).encode()
+
+    def to_dict(self):
+        return {}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["user", "assistant"]),
+            st.lists(st.sampled_from(["say", "twice", "cat", "dog"]), min_size=1, max_size=4).map(" ".join),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_the_rendering_is_that_of_the_lesson(messages):
+    tokens, learned = lesson.render(messages)
+    found = RoleTemplate(with_roles(Words())).rendering([{"role": role, "content": text} for role, text in messages])
+    names = [*Words().words, "<system>", "<user>", "<assistant>", "<turn>"]
+    assert found.learned[1:] == learned
+    assert [names[token] for token in found.tokens[1:]] == [lesson.WORDS[token] for token in tokens]
+    targets = Conversations([found], 0, 0).batch([0]).targets[0].tolist()
+    assert [target != IGNORE for target in targets[1:]] == [
+        target != lesson.IGNORE for target in lesson.targets_of(tokens, learned)
+    ]
 
 
 def test_marks_are_added_once_and_end_a_completion():
