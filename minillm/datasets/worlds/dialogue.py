@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from minillm.datasets.worlds import story_wordings as wordings
 from minillm.datasets.worlds.exercise import Exercise, ExerciseWorld, Part, choose, part_of
 from minillm.datasets.worlds.story import Stories, fact, normal
-from minillm.datasets.worlds.story_questions import Question, accepted, other_than, questions
+from minillm.datasets.worlds.story_questions import Question, other_than, questions
 from minillm.datasets.worlds.story_topics import Predicate, Topic, introductions, predicates, presence
 from minillm.tokenizers.chat import Message, split_thought
 
@@ -93,8 +93,8 @@ class Dialogue(ExerciseWorld):
             talk.say(wordings.RENAMINGS, {"name": name}, f"Hello, {name}.", NO_QUESTION)
         my_name, my_food = f"Your name is {name}.", f"You like {food}."
         asked = [
-            Question("", "What is my name?", "what my name is", my_name, accepted(my_name, name)),
-            Question("", "What do I like?", "what I like", my_food, accepted(my_food, food)),
+            Question("", "What is my name?", "what my name is", my_name, name),
+            Question("", "What do I like?", "what I like", my_food, food),
         ]
         talk.ask(rng.choice(asked))
         return talk.exercise("told")
@@ -161,5 +161,6 @@ def about_other(kind: str, texts: Sequence[str], talk: Talk, predicate: Predicat
     talk.ask(predicate.of(topics[0], topics[0].name))
     for other in topics[1:]:
         name = talk.rng.choice((other.name, other.title))
-        talk.say(texts, {"other": name}, *predicate.answer(other))
+        question = predicate.of(other, name)
+        talk.say(texts, {"other": name}, question.answer, question.accepted)
     return talk.exercise(kind)

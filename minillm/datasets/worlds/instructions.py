@@ -13,8 +13,8 @@ from typing import NamedTuple
 from minillm.datasets.worlds import story_wordings as wordings
 from minillm.datasets.worlds.exercise import Exercise, ExerciseWorld, Part, choose, part_of
 from minillm.datasets.worlds.story import WORD, Stories, fact, normal
-from minillm.datasets.worlds.story_questions import accepted, fill, passage, questions, unanswered
-from minillm.datasets.worlds.story_summaries import AGREE, FORMS, changed, key_of, summary
+from minillm.datasets.worlds.story_questions import fill, passage, questions, unanswered
+from minillm.datasets.worlds.story_summaries import AGREE, FORMS, changed, key_of_summary, summary
 from minillm.tokenizers.chat import split_thought
 
 ABOUT = {  # properties of a story, as a wish says them
@@ -136,19 +136,21 @@ class Instructions(ExerciseWorld):
     def shorten(self, rng: random.Random, part: Part) -> Task:
         story = self.stories.draw(rng, part)
         answer = summary(self.stories.facts(story))
-        return Task(wordings.SUMMARIES, {"story": story.text}, answer, accepted(answer), frozenset({story.key}))
+        return Task(
+            wordings.SUMMARIES, {"story": story.text}, answer, frozenset({normal(answer)}), frozenset({story.key})
+        )
 
     def name_objects(self, rng: random.Random, part: Part) -> Task:
         while not (objects := self.stories.objects((story := self.stories.draw(rng, part)).text)):
             pass
         answer = listed(objects)
-        return Task(wordings.LISTS, {"story": story.text}, answer, accepted(answer), frozenset({story.key}))
+        return Task(wordings.LISTS, {"story": story.text}, answer, frozenset({normal(answer)}), frozenset({story.key}))
 
     def compare(self, rng: random.Random, part: Part) -> Task:
         facts = self.stories.facts(self.stories.draw(rng, part))
         first, second, answer, other = self.pair(rng, facts, part)
-        slots, keys = {"first": first, "second": second}, frozenset({key_of(facts), key_of(other)})
-        return Task(wordings.COMPARISONS, slots, answer, accepted(answer), keys)
+        slots, keys = {"first": first, "second": second}, frozenset({key_of_summary(facts), key_of_summary(other)})
+        return Task(wordings.COMPARISONS, slots, answer, frozenset({normal(answer)}), keys)
 
     def pair(self, rng: random.Random, facts: dict[str, str], part: Part) -> tuple[str, str, str, dict[str, str]]:
         """Two summaries that agree, or differ in one fact; what to say of them; and the facts of the second."""

@@ -8,6 +8,7 @@ three of a test story never meet in training. Read before: `stories`, `exercise`
 
 import random
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from minillm.datasets.grammar import Note, Rule, Tale
@@ -24,11 +25,12 @@ IN_OPENING = (  # facts that are read from the text, by the names of the groups
     re.compile(r"\b(?:[Ii]n|from) an? (?P<homelook>\w+) (?P<home>\w+)"),
     re.compile(r"near the (?P<landmark>\w+)"),
 )
-IN_MEETING = (
+IN_STORY = (
     re.compile(r"carrying an? (?P<find_look>\w+) (?P<find>\w+)\."),
     re.compile(r"came an? (?P<friend_trait>\w+) (?:girl|boy) called"),
     re.compile(r"dressed like (?P<costume>an? \w+ \w+)\."),
     re.compile(r"was fond of (?P<fond>\w+)\."),
+    re.compile(r"(?:They found|in the ground were) \w+ (?!boxes)(?P<loot>\w+)\."),
 )
 WITH_ARTICLE = ("thing", "animal", "craft", "tool", "home", "find")
 
@@ -51,7 +53,7 @@ class Story(NamedTuple):
     @property
     def key(self) -> str:
         """The facts that decide to which part of the data it belongs."""
-        return fact(self.state["hero"][0], self.state["friend"][0], self.state["place"][0])
+        return key_of(self.state)
 
 
 def fact(*values: str) -> str:
@@ -61,6 +63,11 @@ def fact(*values: str) -> str:
     'fact: Anna + garden'
     """
     return "fact: " + " + ".join(values)
+
+
+def key_of(state: Mapping[str, list[str]]) -> str:
+    """The key of a story that is remembered so."""
+    return fact(*(state[name][0] for name in ("hero", "friend", "place")))
 
 
 class Stories:
@@ -79,21 +86,19 @@ class Stories:
         self.at = {name: grammar.words[name].fields.index("at") for name in ("place", "spot")}
         self.pronouns = {name: grammar.words["hero"].fields.index(name) for name in ("he", "his", "child")}
 
-    def write(self, rng: random.Random) -> Story:
-        """Draw a story; each is as probable as in the world of stories."""
-        tale, sections = Tale(rng.random), []
-        for node in (self.opening, *rng.choice(self.plots)):
-            start = len(tale.out)
-            node.write(tale)
-            if isinstance(node, Rule):  # else a space, or the name of the plot
-                sections.append("".join(tale.out[start:]))
-        return Story(tuple(sections), tale.state)
-
     def draw(self, rng: random.Random, part: Part) -> Story:
-        """Draw a story of a part of the data."""
-        while part_of((story := self.write(rng)).key) != part:
-            pass
-        return story
+        """Draw a story of a part of the data; each of them is as probable as in the world of stories."""
+        while True:
+            tale, sections = Tale(rng.random), []
+            for node in (self.opening, *rng.choice(self.plots)):
+                start = len(tale.out)
+                node.write(tale)
+                if isinstance(node, Rule):  # else a space, or the name of the plot
+                    sections.append("".join(tale.out[start:]))
+                if "friend" in tale.state and part_of(key_of(tale.state)) != part:
+                    break  # the friend is the last fact of the key, so the rest need not be written
+            else:
+                return Story(tuple(sections), tale.state)
 
     def with_ending(self, rng: random.Random, story: Story, outcome: str) -> Story:
         """The same story with another ending: its outcome is `outcome`, "good" or "bad"."""
@@ -111,9 +116,9 @@ class Stories:
     def facts(self, story: Story) -> dict[str, str]:
         """The facts of a story by their names, to be filled into questions and answers.
 
-        As `World.facts`, with numbers as words, and: home, homelook, landmark, trait, find, friend_trait, costume, fond
-        where the story tells them; place_at ("in the garden"); he, his and child of the hero; a_thing and others with
-        their article; well ("well" or "badly"); winner.
+        As `World.facts`, with numbers as words, and: home, homelook, landmark, trait, find, friend_trait, costume,
+        fond and loot, where the story tells them; place_at ("in the garden"); he, his and child of the hero; a_thing
+        and others with their article; well ("well" or "badly"); winner.
         """
         state = story.state
         facts = {name: forms[0] for name, forms in state.items()}
@@ -123,11 +128,9 @@ class Stories:
         for name, column in self.pronouns.items():
             facts[name], facts[f"friend_{name}"] = state["hero"][column], state["friend"][column]
         text = story.text
-        for pattern, where in (*((p, story.sections[0]) for p in IN_OPENING), *((p, text) for p in IN_MEETING)):
+        for pattern, where in (*((p, story.sections[0]) for p in IN_OPENING), *((p, text) for p in IN_STORY)):
             if found := pattern.search(where):
                 facts |= found.groupdict()
-        if loot := [word for word in WORD.findall(text) if word in self.words["loot"]]:
-            facts["loot"] = loot[0]
         facts |= {f"a_{name}": with_article(facts[name]) for name in WITH_ARTICLE if name in facts}
         good = facts["outcome"] == "good"
         return facts | {"well": "well" if good else "badly", "winner": facts["hero" if good else "friend"]}

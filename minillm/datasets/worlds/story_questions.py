@@ -29,14 +29,19 @@ class Row(NamedTuple):
 
 
 class Question(NamedTuple):
-    """A question about one story. `accepted` are the normal forms of its right answers."""
+    """A question about one story, and its answer; see `Row`."""
 
     kind: str
     ask: str
     clause: str
     answer: str
-    accepted: frozenset[str]
+    form: str = ""
     told_with: str = ""
+
+    @property
+    def accepted(self) -> frozenset[str]:
+        """The normal forms of all right answers."""
+        return frozenset(normal(answer) for answer in (self.answer, self.form) if answer)
 
 
 EVERY = [
@@ -249,12 +254,7 @@ def questions(facts: Mapping[str, str]) -> list[Question]:
 def filled(row: Row, facts: Mapping[str, str]) -> Question:
     """The question of a row about a story of these facts."""
     ask, clause, answer, form = (fill(pattern, facts) for pattern in row[1:5])
-    return Question(row.kind, ask, clause, answer, accepted(answer, form), row.told_with)
-
-
-def accepted(*answers: str) -> frozenset[str]:
-    """The normal forms of right answers, of which empty ones are none."""
-    return frozenset(normal(answer) for answer in answers if answer)
+    return Question(row.kind, ask, clause, answer, form, row.told_with)
 
 
 def passage(rng: random.Random, story: Story, facts: Mapping[str, str], question: Question) -> str:
@@ -302,7 +302,7 @@ def unanswered(rng: random.Random, stories: Stories, story: Story, facts: Mappin
 
 def refused(ask: str, clause: str, facts: Mapping[str, str]) -> Question:
     """A question whose right answer is that the story does not say."""
-    return Question("unanswered", fill(ask, facts), fill(clause, facts), REFUSAL, accepted(REFUSAL))
+    return Question("unanswered", fill(ask, facts), fill(clause, facts), REFUSAL)
 
 
 def other_than(rng: random.Random, words: list[str], text: str) -> str:

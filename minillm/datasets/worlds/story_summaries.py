@@ -65,13 +65,13 @@ def changed(rng: random.Random, stories: Stories, facts: Mapping[str, str], part
     while True:
         word = other_than(rng, stories.words[name], facts[name])
         new = {**facts, name: word, f"a_{name}": with_article(word)}
-        if part_of(key_of(new)) == part:
+        if part_of(key_of_summary(new)) == part:
             break
     if name == "place":
         new["place_at"] = stories.place_at(word)
     return Difference(name if name in ("hero", "friend", "place") else "thing", new)
 
 
-def key_of(facts: Mapping[str, str]) -> str:
-    """The key of a summary; see `Story.key`."""
+def key_of_summary(facts: Mapping[str, str]) -> str:
+    """The key of a summary, that of the stories which it may be of."""
     return fact(facts["hero"], facts["friend"], facts["place"])

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from minillm.datasets.grammar_words import with_article
 from minillm.datasets.worlds.story import COMPARISON, Stories, Story, normal
-from minillm.datasets.worlds.story_questions import Question, accepted, fill, questions
+from minillm.datasets.worlds.story_questions import Question, fill, questions
 
 DESCRIBED = ("home", "find", "vessel", "animal")  # classes of words that have one adjective in a story
 DESCRIPTION = re.compile(r"\b[Aa]n? (\w+) (\w+)\b")
@@ -40,11 +40,7 @@ class Predicate(NamedTuple):
 
     def of(self, topic: Topic, x: str) -> Question:
         """The question about a topic, which it calls `x`."""
-        return Question("", self.ask.format(x=x), self.clause.format(x=x), *self.answer(topic))
-
-    def answer(self, topic: Topic) -> tuple[str, frozenset[str]]:
-        """The answer about a topic, and the normal forms of right answers."""
-        return self.answers[topic][0], accepted(*self.answers[topic])
+        return Question("", self.ask.format(x=x), self.clause.format(x=x), *self.answers[topic])
 
     def ambiguous(self) -> list[Topic]:
         """The topics whose pronoun could as well stand for another one, with another answer."""
@@ -109,6 +105,4 @@ def introductions(facts: Mapping[str, str], topic: Topic) -> list[Question]:
 def presence(noun: str, is_there: bool) -> Question:
     """The question whether a thing is in the story."""
     noun, answer = with_article(noun), "Yes." if is_there else "No."
-    return Question(
-        "", f"Is there {noun} in the story?", f"whether there is {noun} in the story", answer, accepted(answer)
-    )
+    return Question("", f"Is there {noun} in the story?", f"whether there is {noun} in the story", answer)
