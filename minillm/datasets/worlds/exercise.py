@@ -8,11 +8,13 @@ never seen in training, neither the wording nor the facts. Read before: `tokeniz
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from statistics import fmean
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from minillm.datasets.split import unit_hash
-from minillm.tokenizers.chat import Message
+from minillm.tokenizers.chat import Message, whole_text
 
 Part = Literal["train", "val", "test"]
 T = TypeVar("T")
@@ -57,6 +59,50 @@ class ExerciseWorld(ABC):
         rng = random.Random(f"{self.name} documents {seed}")
         while True:
             yield self.document(rng)
+
+    def card(self, n: int = 1000, seed: int = 0) -> str:
+        """The dataset card, in Markdown: statistics of `n` exercises of each part, and an example of each kind.
+
+        Words of a question are those of the whole conversation; words of an answer include its steps.
+        """
+        if n < 1:
+            raise ValueError(f"exercises = {n}: expected at least 1; count more")
+        parts = {part: list(islice(self.exercises(part, seed), n)) for part in get_args(Part)}
+        kinds = group((exercise.kind, exercise) for exercise in parts["train"])
+        lines = [f"# {self.name}", "", (type(self).__doc__ or "").splitlines()[0], ""]
+        lines += [f"Of {n} exercises for training:", "", "| kind | exercises | words of a question | of an answer |"]
+        lines.append("|---|---|---|---|")
+        for kind, exercises in kinds.items():
+            asked = fmean(sum(n_words(message) for message in exercise.messages) for exercise in exercises)
+            answered = fmean(n_words(exercise.answer) for exercise in exercises)
+            lines.append(f"| {kind} | {len(exercises)} | {asked:.0f} | {answered:.0f} |")
+        lines += ["", f"Keys of {n} exercises of each part; no part has a key of another:", ""]
+        lines += ["| part | keys |", "|---|---|"]
+        for part, exercises in parts.items():
+            keys = group((key.partition(":")[0], key) for exercise in exercises for key in exercise.keys)
+            counts = ", ".join(f"{name}: {len(set(found))}" for name, found in keys.items())
+            lines.append(f"| {part} | {counts} |")
+        for kind, exercises in kinds.items():
+            turns = [*exercises[0].messages, exercises[0].answer]
+            lines += ["", f"## {kind}", "", "\n\n".join(f"**{turn['role']}**: {whole_text(turn)}" for turn in turns)]
+        return "\n".join(lines)
+
+
+def n_words(message: Message) -> int:
+    """The number of words of a message, with its steps."""
+    return len(whole_text(message).split())
+
+
+def group(items: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
+    """Lists of the values of each name, in the order of the names.
+
+    >>> group([("b", 2), ("a", 1), ("b", 3)])
+    {'a': [1], 'b': [2, 3]}
+    """
+    groups: dict[str, list[T]] = {}
+    for name, value in items:
+        groups.setdefault(name, []).append(value)
+    return dict(sorted(groups.items()))
 
 
 def part_of(key: str, held_out: float = 0.1) -> Part:
