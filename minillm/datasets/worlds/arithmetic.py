@@ -18,7 +18,7 @@ from typing import NamedTuple
 from minillm.datasets.worlds.answers import WORDS
 from minillm.datasets.worlds.draft import Draft
 from minillm.datasets.worlds.exercise import Exercise, Part
-from minillm.datasets.worlds.steps import StepWorld, Worked, check_sizes, join_steps
+from minillm.datasets.worlds.steps import StepWorld, Worked, check_sizes
 from minillm.datasets.worlds.word_problems import (
     EACH,
     FEWER,
@@ -100,10 +100,6 @@ class Arithmetic(StepWorld):
             return False
         left, sign, other = right[0]
         return found[0] in {right[0], Step(other, sign, left) if sign != "-" else right[0]}
-
-    def explain(self, exercise: Exercise) -> str:
-        steps, result = exercise.truth.steps, exercise.answer["content"]
-        return f"{exercise.messages[-1]['content']} {join_steps(steps)} The answer is {result}."
 
     def _sum(self, draft: Draft, size: int) -> tuple[list[Step], str]:
         steps = drawn(draft, lambda rng: chain(rng, rng.randint(0, LIMIT), size), chain_numbers)

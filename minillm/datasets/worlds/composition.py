@@ -112,19 +112,13 @@ class Composition(StepWorld):
     def _digit(self, draft: Draft, size: int) -> Exercise:
         operations, start = drawn(draft, ADDITIONS, PRODUCTS, size), draft.rng.randrange(10)
         digits = [str(digit) for digit in states_after(start, operations)]
-        text = " ".join(
-            [draft.template(DIGITS).format(n=start), *spoken(draft, operations), draft.template(RESULT)]
-        )
+        text = " ".join([draft.template(DIGITS).format(n=start), *spoken(draft, operations), draft.template(RESULT)])
         accepted = {digits[-1], WORDS[int(digits[-1])]}
         return self._finish(draft, "digit", text, digits, digits[-1], accepted, (start, *operations))
 
     def _finish(self, draft, kind, text, steps, result, accepted, facts) -> Exercise:
         truth = Worked(tuple(steps), frozenset(accepted), tuple(facts))
         return draft.finish(kind, text, self.answer(steps, result), truth, len(steps))
-
-    def explain(self, exercise: Exercise) -> str:
-        states = exercise.truth.steps
-        return f"{exercise.messages[-1]['content']} {' then '.join(states)}. The answer is {exercise.answer['content']}."
 
 
 def answer_forms(kind: str, final: Sequence[str], place: int) -> tuple[str, set[str]]:

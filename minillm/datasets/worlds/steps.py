@@ -6,7 +6,6 @@ before: `exercise`.
 """
 
 import random
-from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import zip_longest
 from typing import NamedTuple
@@ -62,9 +61,10 @@ class StepWorld(ExerciseWorld):
             message["think"] = join_steps(steps)
         return message
 
-    @abstractmethod
     def explain(self, exercise: Exercise) -> str:
         """A worked exercise as plain text."""
+        question, result = exercise.messages[-1]["content"], exercise.answer["content"]
+        return f"{question} {join_steps(exercise.truth.steps)} The answer: {result}."
 
     def document(self, rng: random.Random) -> str:
         return " ".join(self.explain(self.draw(rng, "train")) for _ in range(rng.randint(1, 3)))
