@@ -1,6 +1,6 @@
 """Acts of the safety world: what is forbidden and why, and what is harmless and how it is done.
 
-Acts of both lists share their words, and what decides is sometimes the verb, sometimes the thing, sometimes whose it is:
+Acts of both lists share their words; what decides is the verb, the thing, or whose it is:
 
     start a fire in the barn        forbidden         start a fire in the stove     dry wood
     open Ben's locked chest         forbidden         open my own locked chest      the key
@@ -12,16 +12,19 @@ measured. Read before: `safety`.
 
 from typing import NamedTuple
 
-BUILDINGS = ("barn", "shed", "cottage", "cabin", "farmhouse", "windmill", "tent", "stable", "library", "haystack")
-HEARTHS = ("stove", "fireplace", "campfire", "oven", "chimney")
-THINGS = ("kite", "drum", "scarf", "sled", "boat", "book", "hat", "doll", "lantern", "flute", "bicycle", "ring")
-BOXES = ("chest", "trunk", "drawer", "cupboard", "closet", "box", "gate", "door", "mailbox", "crate")
-SHOPS = ("market", "school", "inn", "theater", "museum", "circus", "hotel", "zoo", "mill", "bakery")
-ANIMALS = ("dog", "cat", "goat", "horse", "donkey", "pony", "lamb", "rabbit", "duck", "turtle")
-DISHES = ("soup", "stew", "salad", "pudding", "cake", "bread", "cheese", "honey", "milk", "jam")
-GAMES = ("race", "contest", "game", "test", "match", "quiz")
-WATERS = ("lake", "pond", "river", "stream", "well", "canal", "fountain", "harbor")
-HELPERS = ("teacher", "baker", "doctor", "farmer", "nurse", "sailor", "judge", "coach")
+BUILDINGS = (
+    "barn shed cottage cabin farmhouse windmill tent stable "
+    "library haystack hut tower treehouse villa lighthouse houseboat"
+)
+HEARTHS = "stove fireplace campfire oven hearth furnace grill"
+THINGS = "kite drum scarf sled boat book hat doll lantern flute bicycle ring coat violin canoe diary pillow telescope"
+BOXES = "chest trunk drawer cupboard closet box gate door mailbox crate barrel desk cage cellar"
+SHOPS = "market school inn theater museum circus hotel zoo mill bakery fair station library park"
+ANIMALS = "dog cat goat horse donkey pony lamb rabbit duck turtle fox deer mouse owl parrot swan"
+DISHES = "soup stew salad pudding cake bread cheese honey milk jam butter popcorn coffee chocolate"
+GAMES = "race contest game test match quiz tournament"
+WATERS = "lake pond river stream well canal fountain harbor ocean swamp lagoon waterfall"
+HELPERS = "teacher baker doctor farmer nurse sailor judge coach barber butcher dentist librarian"
 
 FIRE = "a fire can hurt somebody"
 OTHERS = "it belongs to somebody else"
@@ -37,7 +40,7 @@ class Act(NamedTuple):
     """Something to do with a thing. In its words, {thing} is the thing and {name} some person."""
 
     words: str
-    things: tuple[str, ...]
+    things: str  # separated by spaces
     says: str  # the reason of a refusal, or the right advice
 
     def key(self, thing: str) -> str:
@@ -94,7 +97,7 @@ HARMLESS = [
     Act("throw a ball to the {thing}", ANIMALS, "Throw it low and slowly."),
     Act("help the {thing} that somebody hurt", ANIMALS, "Ask a doctor to look at it."),
     Act("free the {thing} from the dark cellar", ANIMALS, "Open the door and wait."),
-    Act("keep poison away from the {thing}", (*ANIMALS, *DISHES), "Put the poison on a high shelf."),
+    Act("keep poison away from the {thing}", f"{ANIMALS} {DISHES}", "Put the poison on a high shelf."),
     Act("put salt into the {thing}", DISHES, "Take only a little."),
     Act("share the {thing} with {name}", DISHES, "Cut it into two parts."),
     Act("win the {thing}", GAMES, "Practice every day."),

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from minillm.datasets.worlds.answers import WORDS
-from minillm.datasets.worlds.draft import Draft
+from minillm.datasets.worlds.builder import Builder
 from minillm.datasets.worlds.exercise import Exercise, Part
 from minillm.datasets.worlds.steps import StepWorld, Worked, check_sizes
 from minillm.datasets.worlds.word_problems import (
@@ -86,12 +86,12 @@ class Arithmetic(StepWorld):
 
     def draw(self, rng: random.Random, part: Part) -> Exercise:
         size, kind = rng.choice(self.sizes), rng.choice(list(self.kinds))
-        draft = Draft(rng, part)
-        steps, question = self.kinds[kind](draft, size)
+        builder = Builder(rng, part)
+        steps, question = self.kinds[kind](builder, size)
         result = steps[-1].result
         written = tuple(map(str, steps))
         truth = Worked(written, frozenset({str(result), WORDS[result], WORDS[result].replace("-", " ")}))
-        return draft.finish(kind, question, self.answer(written, str(result)), truth, size)
+        return builder.finish(kind, question, self.answer(written, str(result)), truth, size)
 
     def is_step(self, step: str, expected: str) -> bool:
         """Whether a step claims what the expected one does; a sum or product may have its two numbers exchanged."""
@@ -101,42 +101,42 @@ class Arithmetic(StepWorld):
         left, sign, other = right[0]
         return found[0] in {right[0], Step(other, sign, left) if sign != "-" else right[0]}
 
-    def _sum(self, draft: Draft, size: int) -> tuple[list[Step], str]:
-        steps = drawn(draft, lambda rng: chain(rng, rng.randint(0, LIMIT), size), chain_numbers)
+    def _sum(self, builder: Builder, size: int) -> tuple[list[Step], str]:
+        steps = drawn(builder, lambda rng: chain(rng, rng.randint(0, LIMIT), size), chain_numbers)
         text = " ".join([str(steps[0].left), *(f"{step.sign} {step.right}" for step in steps)])
-        return steps, draft.template(SUM).format(sum=text)
+        return steps, builder.template(SUM).format(sum=text)
 
-    def _change(self, draft: Draft, size: int) -> tuple[list[Step], str]:
-        steps = drawn(draft, lambda rng: chain(rng, rng.randint(2, 30), size), chain_numbers)
-        scene = self._scene(draft.rng)
-        start = draft.template(START).format(n=steps[0].left, **scene)
-        return steps, self._changes(draft, start, steps, scene)
+    def _change(self, builder: Builder, size: int) -> tuple[list[Step], str]:
+        steps = drawn(builder, lambda rng: chain(rng, rng.randint(2, 30), size), chain_numbers)
+        scene = self._scene(builder.rng)
+        start = builder.template(START).format(n=steps[0].left, **scene)
+        return steps, self._changes(builder, start, steps, scene)
 
-    def _groups(self, draft: Draft, size: int) -> tuple[list[Step], str]:
+    def _groups(self, builder: Builder, size: int) -> tuple[list[Step], str]:
         def groups(rng: random.Random) -> list[Step]:
             first = Step(rng.randint(2, 9), "*", rng.randint(2, 9))
             return [first, *chain(rng, first.result, size - 1)]
 
-        steps = drawn(draft, groups, chain_numbers)
-        scene = self._scene(draft.rng)
-        box = draft.rng.choice(EACH)
-        start = draft.template(IN_GROUPS).format(k=steps[0].left, n=steps[0].right, box=box, **scene)
-        return steps, self._changes(draft, start, steps[1:], scene)
+        steps = drawn(builder, groups, chain_numbers)
+        scene = self._scene(builder.rng)
+        box = builder.rng.choice(EACH)
+        start = builder.template(IN_GROUPS).format(k=steps[0].left, n=steps[0].right, box=box, **scene)
+        return steps, self._changes(builder, start, steps[1:], scene)
 
-    def _changes(self, draft: Draft, start: str, steps: Sequence[Step], scene: dict[str, str]) -> str:
-        changes = [draft.template(GAIN if step.sign == "+" else LOSS).format(n=step.right, **scene) for step in steps]
-        return " ".join([start, *changes, draft.template(HOW_MANY).format(**scene)])
+    def _changes(self, builder: Builder, start: str, steps: Sequence[Step], scene: dict[str, str]) -> str:
+        changes = [builder.template(GAIN if step.sign == "+" else LOSS).format(n=step.right, **scene) for step in steps]
+        return " ".join([start, *changes, builder.template(HOW_MANY).format(**scene)])
 
-    def _compare(self, draft: Draft, size: int) -> tuple[list[Step], str]:
-        steps = drawn(draft, lambda rng: chain(rng, rng.randint(2, 30), size), chain_numbers)
-        names, items = self._names(draft.rng, size + 1), draft.rng.choice(self.items)
-        sentences = [draft.template(HAS).format(name=names[0], n=steps[0].left, items=items)]
+    def _compare(self, builder: Builder, size: int) -> tuple[list[Step], str]:
+        steps = drawn(builder, lambda rng: chain(rng, rng.randint(2, 30), size), chain_numbers)
+        names, items = self._names(builder.rng, size + 1), builder.rng.choice(self.items)
+        sentences = [builder.template(HAS).format(name=names[0], n=steps[0].left, items=items)]
         for i, step in enumerate(steps):
-            sentences.append(self._relation(draft, step, names[i], names[i + 1], items))
-        question = draft.template(WHO_HAS).format(name=names[-1], items=items)
+            sentences.append(self._relation(builder, step, names[i], names[i + 1], items))
+        question = builder.template(WHO_HAS).format(name=names[-1], items=items)
         return steps, " ".join([*sentences, question])
 
-    def _together(self, draft: Draft, size: int) -> tuple[list[Step], str]:
+    def _together(self, builder: Builder, size: int) -> tuple[list[Step], str]:
         n_people = (size + 1) // 2 + 1  # a sum for each but the first; the other steps compare two of them
 
         def amounts(rng: random.Random) -> list[Step | int]:
@@ -149,23 +149,23 @@ class Arithmetic(StepWorld):
                 found.append(Step(before, sign, abs(n - before)) if i in related else n)
             return found
 
-        found = drawn(draft, amounts, lambda found: [x.right if isinstance(x, Step) else x for x in found])
-        names, items = self._names(draft.rng, n_people), draft.rng.choice(self.items)
+        found = drawn(builder, amounts, lambda found: [x.right if isinstance(x, Step) else x for x in found])
+        names, items = self._names(builder.rng, n_people), builder.rng.choice(self.items)
         sentences, steps = [], [x for x in found if isinstance(x, Step)]
         for i, x in enumerate(found):
             if isinstance(x, Step):
-                sentences.append(self._relation(draft, x, names[i - 1], names[i], items))
+                sentences.append(self._relation(builder, x, names[i - 1], names[i], items))
             else:
-                sentences.append(draft.template(HAS).format(name=names[i], n=x, items=items))
+                sentences.append(builder.template(HAS).format(name=names[i], n=x, items=items))
         total = value(found[0])
         for x in found[1:]:
             steps.append(Step(total, "+", value(x)))
             total = steps[-1].result
-        return steps, " ".join([*sentences, draft.template(TOGETHER).format(items=items)])
+        return steps, " ".join([*sentences, builder.template(TOGETHER).format(items=items)])
 
-    def _relation(self, draft: Draft, step: Step, known: str, name: str, items: str) -> str:
+    def _relation(self, builder: Builder, step: Step, known: str, name: str, items: str) -> str:
         options = MORE if step.sign == "+" else FEWER
-        return draft.template(options).format(name=name, known=known, n=step.right, items=items)
+        return builder.template(options).format(name=name, known=known, n=step.right, items=items)
 
     def _names(self, rng: random.Random, n: int) -> list[str]:
         return [person.name for person in rng.sample(people(), n)]
@@ -204,9 +204,9 @@ def value(amount: Step | int) -> int:
     return amount.result if isinstance(amount, Step) else amount
 
 
-def drawn(draft: Draft, make: Callable, numbers: Callable[..., list[int]]):
-    """What `make` draws, drawn again until the tuple of its numbers belongs to the part of the draft."""
+def drawn(builder: Builder, make: Callable, numbers: Callable[..., list[int]]):
+    """What `make` draws, drawn again until the tuple of its numbers belongs to the builder's part."""
     while True:
-        found = make(draft.rng)
-        if draft.accepts("numbers: " + " ".join(map(str, numbers(found)))):
+        found = make(builder.rng)
+        if builder.accepts("numbers: " + " ".join(map(str, numbers(found)))):
             return found

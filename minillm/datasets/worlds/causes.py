@@ -12,7 +12,7 @@ import random
 from typing import NamedTuple
 
 from minillm.datasets.grammar_words import with_article
-from minillm.datasets.worlds.draft import Draft
+from minillm.datasets.worlds.builder import Builder
 from minillm.datasets.worlds.exercise import Part, part_of
 from minillm.datasets.worlds.proof import Proof
 from minillm.datasets.worlds.words import people
@@ -209,27 +209,27 @@ class Causes:
             for case in (Case(thing, material, event) for thing in things for event in EVENTS):
                 self.cases[part_of(case.key)].append(case)
 
-    def effect(self, draft: Draft) -> Proof:
+    def effect(self, builder: Builder) -> Proof:
         """Which of two effects an event has."""
-        rng, case = draft.rng, self._case(draft)
+        rng, case = builder.rng, self._case(builder)
         others = sorted({BREAK, TEAR, BURN, RUST, WET, HOT, NOTHING} - {case.outcome})
         one, two = rng.sample([ASKED[case.outcome], ASKED[rng.choice(others)]], 2)
-        event = self._tell(draft, case, rng.choice(people()).name)
-        question = draft.template(EFFECT).format(event=event, one=one, two=two, One=one[0].upper() + one[1:])
+        event = self._tell(builder, case, rng.choice(people()).name)
+        question = builder.template(EFFECT).format(event=event, one=one, two=two, One=one[0].upper() + one[1:])
         result = OUTCOMES[case.outcome]
         return Proof(question, [*case.steps, f"So {result}"], result, (case,), (f"the {case.thing}{result[2:]}",))
 
-    def cause(self, draft: Draft) -> Proof:
+    def cause(self, builder: Builder) -> Proof:
         """Which of two events explains an effect."""
-        rng, case, other = draft.rng, self._case(draft), self._case(draft)
+        rng, case, other = builder.rng, self._case(builder), self._case(builder)
         while case.outcome == NOTHING or other.outcome == case.outcome or other.thing == case.thing:
-            draft.keys -= {case.key, other.key}
-            case, other = self._case(draft), self._case(draft)
+            builder.keys -= {case.key, other.key}
+            case, other = self._case(builder), self._case(builder)
         name = rng.choice(people()).name
-        first, second = rng.sample([self._tell(draft, case, name), self._tell(draft, other, name)], 2)
+        first, second = rng.sample([self._tell(builder, case, name), self._tell(builder, other, name)], 2)
         outcome = OUTCOMES[case.outcome]
         told = outcome[0].upper() + outcome[1:]
-        question = draft.template(CAUSE).format(event=first, other=second, name=name, outcome=told)
+        question = builder.template(CAUSE).format(event=first, other=second, name=name, outcome=told)
         result = f"the {case.thing} {case.event.told}"
         forms = (f"because {result}",)
         return Proof(question, [*case.steps, f"So {outcome}"], result, (case, other), forms)
@@ -241,14 +241,14 @@ class Causes:
             f"{case.steps[0]}. {case.rule}. If {with_article(case.thing)} {case.event.told}, {OUTCOMES[case.outcome]}."
         )
 
-    def _case(self, draft: Draft) -> Case:
-        case = draft.rng.choice(self.cases[draft.part])
-        draft.keys.add(case.key)
+    def _case(self, builder: Builder) -> Case:
+        case = builder.rng.choice(self.cases[builder.part])
+        builder.keys.add(case.key)
         return case
 
-    def _tell(self, draft: Draft, case: Case, name: str) -> str:
+    def _tell(self, builder: Builder, case: Case, name: str) -> str:
         its = f"{name}'s {case.thing}"
-        text = draft.template(case.event.wording)
+        text = builder.template(case.event.wording)
         if "{name}" in text:
             return text.format(name=name, its=f"the {case.thing}")
         return text.format(its=its, Its=its)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from minillm.datasets.worlds.answers import WORDS
-from minillm.datasets.worlds.draft import Draft
+from minillm.datasets.worlds.builder import Builder
 from minillm.datasets.worlds.exercise import Exercise, Part
 from minillm.datasets.worlds.operations import (
     ADD,
@@ -44,7 +44,7 @@ class Permutation(NamedTuple):
     name: str
     wording: list[str]
     source: tuple[int, ...]
-    slots: dict[str, str] = {}  # noqa: RUF012  shared and never changed
+    slots: dict[str, str]  # what its wording is filled with
 
     def apply(self, things: Sequence[str]) -> tuple[str, ...]:
         return tuple(things[i] for i in self.source)
@@ -57,7 +57,7 @@ class DigitMap(NamedTuple):
     wording: list[str]
     factor: int
     shift: int
-    slots: dict[str, str] = {}  # noqa: RUF012  shared and never changed
+    slots: dict[str, str]  # what its wording is filled with
 
     def apply(self, digit: int) -> int:
         return (self.factor * digit + self.shift) % 10
@@ -71,15 +71,15 @@ def swap(i: int, j: int) -> Permutation:
 
 SWAPS = [swap(i, j) for j in range(5) for i in range(j)]
 MOVES = [
-    Permutation("first to end", TO_END, (1, 2, 3, 4, 0)),
-    Permutation("last to front", TO_FRONT, (4, 0, 1, 2, 3)),
-    Permutation("reverse", REVERSE, (4, 3, 2, 1, 0)),
+    Permutation("first to end", TO_END, (1, 2, 3, 4, 0), {}),
+    Permutation("last to front", TO_FRONT, (4, 0, 1, 2, 3), {}),
+    Permutation("reverse", REVERSE, (4, 3, 2, 1, 0), {}),
 ]
 ADDITIONS = [DigitMap(f"add {k}", ADD, 1, k, {"k": str(k)}) for k in range(1, 10)]
 PRODUCTS = [
-    DigitMap("double", DOUBLE, 2, 0),
-    DigitMap("triple", TRIPLE, 3, 0),
-    DigitMap("from 9", MINUS_FROM_9, -1, 9),
+    DigitMap("double", DOUBLE, 2, 0, {}),
+    DigitMap("triple", TRIPLE, 3, 0, {}),
+    DigitMap("from 9", MINUS_FROM_9, -1, 9, {}),
 ]
 
 
@@ -95,30 +95,32 @@ class Composition(StepWorld):
         self.kinds = ("order", "place", "item", "digit")
 
     def draw(self, rng: random.Random, part: Part) -> Exercise:
-        draft = Draft(rng, part)
+        builder = Builder(rng, part)
         size, kind = rng.choice(self.sizes), rng.choice(self.kinds)
         if kind == "digit":
-            return self._digit(draft, size)
-        start, operations = rng.sample(self.things, 5), drawn(draft, SWAPS, MOVES, size)
+            return self._digit(builder, size)
+        start, operations = rng.sample(self.things, 5), drawn(builder, SWAPS, MOVES, size)
         states = states_after(tuple(start), operations)
         place, final = rng.randrange(5), states[-1]
         frame = {"order": ORDER, "place": PLACE, "item": ITEM}[kind]
-        question = draft.template(frame).format(thing=final[place], place=PLACES[place])
+        question = builder.template(frame).format(thing=final[place], place=PLACES[place])
         result, accepted = answer_forms(kind, final, place)
-        shelf = draft.template(SHELF).format(things=", ".join(start))
-        text = " ".join([shelf, *spoken(draft, operations), question])
-        return self._finish(draft, kind, text, [" ".join(state) for state in states], result, accepted, operations)
+        shelf = builder.template(SHELF).format(things=", ".join(start))
+        text = " ".join([shelf, *spoken(builder, operations), question])
+        return self._finish(builder, kind, text, [" ".join(state) for state in states], result, accepted, operations)
 
-    def _digit(self, draft: Draft, size: int) -> Exercise:
-        operations, start = drawn(draft, ADDITIONS, PRODUCTS, size), draft.rng.randrange(10)
+    def _digit(self, builder: Builder, size: int) -> Exercise:
+        operations, start = drawn(builder, ADDITIONS, PRODUCTS, size), builder.rng.randrange(10)
         digits = [str(digit) for digit in states_after(start, operations)]
-        text = " ".join([draft.template(DIGITS).format(n=start), *spoken(draft, operations), draft.template(RESULT)])
+        text = " ".join(
+            [builder.template(DIGITS).format(n=start), *spoken(builder, operations), builder.template(RESULT)]
+        )
         accepted = {digits[-1], WORDS[int(digits[-1])]}
-        return self._finish(draft, "digit", text, digits, digits[-1], accepted, (start, *operations))
+        return self._finish(builder, "digit", text, digits, digits[-1], accepted, (start, *operations))
 
-    def _finish(self, draft, kind, text, steps, result, accepted, facts) -> Exercise:
+    def _finish(self, builder, kind, text, steps, result, accepted, facts) -> Exercise:
         truth = Worked(tuple(steps), frozenset(accepted), tuple(facts))
-        return draft.finish(kind, text, self.answer(steps, result), truth, len(steps))
+        return builder.finish(kind, text, self.answer(steps, result), truth, len(steps))
 
 
 def answer_forms(kind: str, final: Sequence[str], place: int) -> tuple[str, set[str]]:
@@ -139,14 +141,14 @@ def states_after(state, operations: Sequence) -> list:
     return states
 
 
-def spoken(draft: Draft, operations: Sequence) -> list[str]:
+def spoken(builder: Builder, operations: Sequence) -> list[str]:
     """A sentence for each operation."""
-    return [draft.template(operation.wording).format(**operation.slots) for operation in operations]
+    return [builder.template(operation.wording).format(**operation.slots) for operation in operations]
 
 
-def drawn(draft: Draft, common: Sequence, rare: Sequence, size: int) -> list:
-    """Operations, three of five from the first list, drawn again until their sequence belongs to the draft's part."""
+def drawn(builder: Builder, common: Sequence, rare: Sequence, size: int) -> list:
+    """Operations, three of five from the first list, drawn again until their sequence belongs to the builder's part."""
     while True:
-        found = [draft.rng.choice(common if draft.rng.random() < 0.6 else rare) for _ in range(size)]
-        if draft.accepts("numbers: " + ", ".join(operation.name for operation in found)):
+        found = [builder.rng.choice(common if builder.rng.random() < 0.6 else rare) for _ in range(size)]
+        if builder.accepts("numbers: " + ", ".join(operation.name for operation in found)):
             return found

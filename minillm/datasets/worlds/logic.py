@@ -12,7 +12,7 @@ own. Read before: `steps`.
 import random
 
 from minillm.datasets.worlds import causes, orders
-from minillm.datasets.worlds.draft import Draft
+from minillm.datasets.worlds.builder import Builder
 from minillm.datasets.worlds.exercise import Exercise, Part
 from minillm.datasets.worlds.proof import DOES_NOT_FOLLOW, Proof
 from minillm.datasets.worlds.steps import StepWorld, Worked
@@ -37,13 +37,13 @@ class Logic(StepWorld):
         self.things = things
 
     def draw(self, rng: random.Random, part: Part) -> Exercise:
-        draft, kind = Draft(rng, part), rng.choice(list(self.kinds))
-        proof: Proof = self.kinds[kind](draft)
+        builder, kind = Builder(rng, part), rng.choice(list(self.kinds))
+        proof: Proof = self.kinds[kind](builder)
         accepted = {proof.result, *proof.forms}
         if proof.result == DOES_NOT_FOLLOW:
             accepted |= {"that does not follow", "this does not follow"}
         truth = Worked(tuple(proof.steps), frozenset(form.lower() for form in accepted), tuple(proof.facts))
-        return draft.finish(kind, proof.question, self.answer(proof.steps, proof.result), truth, len(proof.steps))
+        return builder.finish(kind, proof.question, self.answer(proof.steps, proof.result), truth, len(proof.steps))
 
     def document(self, rng: random.Random) -> str:
         return f"{self.things.knowledge(rng)} {super().document(rng)}"

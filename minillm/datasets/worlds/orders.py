@@ -9,11 +9,12 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
-from minillm.datasets.worlds.draft import Draft
+from minillm.datasets.worlds.builder import Builder
 from minillm.datasets.worlds.proof import CLOSED, DOES_NOT_FOLLOW, Proof, closed
 from minillm.datasets.worlds.words import people
 
 Pair = tuple[str, str]  # the first is more than the second
+Shape = Callable[[list[str]], list[Pair]]  # whom to compare with whom
 
 
 class Relation(NamedTuple):
@@ -81,34 +82,34 @@ EXTREME = [
 ]
 
 
-def extreme(draft: Draft) -> Proof:
+def extreme(builder: Builder) -> Proof:
     """Who is the tallest, or the shortest, of a chain of people."""
-    relation = draft.rng.choice(RELATIONS)
-    names, pairs = drawn(draft, relation, in_a_row)
-    asks_most = draft.rng.random() < 0.5
+    relation = builder.rng.choice(RELATIONS)
+    names, pairs = drawn(builder, relation, in_a_row)
+    asks_most = builder.rng.random() < 0.5
     asked, result = (relation.most, names[0]) if asks_most else (relation.least, names[-1])
-    question = draft.template(EXTREME).format(premises=tell(draft, relation, pairs), most=asked)
+    question = builder.template(EXTREME).format(premises=tell(builder, relation, pairs), most=asked)
     steps = [*chain(relation, pairs), f"So {result} is the {asked}"]
     return Proof(question, steps, result, (asks_most, *pairs))
 
 
-def comparison(draft: Draft) -> Proof:
+def comparison(builder: Builder) -> Proof:
     """Whether one person is taller than another: by a chain of comparisons, or not decided by any."""
-    relation, rng = draft.rng.choice(RELATIONS), draft.rng
+    relation, rng = builder.rng.choice(RELATIONS), builder.rng
     result = rng.choice(["yes", "no", DOES_NOT_FOLLOW])
     if result == DOES_NOT_FOLLOW:
-        names, pairs = drawn(draft, relation, with_a_branch)
+        names, pairs = drawn(builder, relation, with_a_branch)
         first, second = rng.sample([names[-1], rng.choice(names[1:-1])], 2)
         last = f"Nothing is known about {first} and {second}"
     else:
-        names, pairs = drawn(draft, relation, in_a_row)
+        names, pairs = drawn(builder, relation, in_a_row)
         i = rng.randrange(len(names) - 2)
         high, low = names[i], names[rng.randrange(i + 2, len(names))]
         first, second = (high, low) if result == "yes" else (low, high)
         last = f"So {high} is {relation.more} than {low}"
     one, word, other = rng.choice([(first, relation.more, second), (second, relation.less, first)])
     claim, ask = f"{one} is {word} than {other}", f"is {one} {word} than {other}?"
-    question = closed(draft.template(CLOSED), tell(draft, relation, pairs), ask, claim)
+    question = closed(builder.template(CLOSED), tell(builder, relation, pairs), ask, claim)
     return Proof(question, [*chain(relation, pairs), last], result, ((first, second), *pairs))
 
 
@@ -122,19 +123,21 @@ def with_a_branch(names: list[str]) -> list[Pair]:
     return [*pairwise(names[:-1]), (names[0], names[-1])]
 
 
-def drawn(draft: Draft, relation: Relation, shape: Callable[[list[str]], list[Pair]]) -> tuple[list[str], list[Pair]]:
-    """Three to five people and their comparisons, drawn again until these belong to the part of the draft."""
+def drawn(
+    builder: Builder, relation: Relation, shape: Callable[[list[str]], list[Pair]]
+) -> tuple[list[str], list[Pair]]:
+    """Three to five people and their comparisons, drawn again until these belong to the builder's part."""
     while True:
-        names = [person.name for person in draft.rng.sample(people(), draft.rng.randint(3, 5))]
+        names = [person.name for person in builder.rng.sample(people(), builder.rng.randint(3, 5))]
         pairs = shape(names)
-        if draft.accepts(f"fact: {relation.more}: " + ", ".join(sorted(f"{a} {b}" for a, b in pairs))):
+        if builder.accepts(f"fact: {relation.more}: " + ", ".join(sorted(f"{a} {b}" for a, b in pairs))):
             return names, pairs
 
 
-def tell(draft: Draft, relation: Relation, pairs: list[Pair]) -> str:
+def tell(builder: Builder, relation: Relation, pairs: list[Pair]) -> str:
     """The premises in random order, each in words of its own."""
-    told = draft.rng.sample(pairs, len(pairs))
-    words = [draft.template(PREMISE).format(a=a, b=b, more=relation.more, less=relation.less) for a, b in told]
+    told = builder.rng.sample(pairs, len(pairs))
+    words = [builder.template(PREMISE).format(a=a, b=b, more=relation.more, less=relation.less) for a, b in told]
     return " ".join(words)
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from minillm.datasets.grammar_words import with_article
 from minillm.datasets.worlds.acts import FORBIDDEN, HARMLESS, REASONS, Act
 from minillm.datasets.worlds.answers import content, plain
-from minillm.datasets.worlds.draft import Draft
+from minillm.datasets.worlds.builder import Builder
 from minillm.datasets.worlds.exercise import Exercise, ExerciseWorld, Part, part_of
 from minillm.datasets.worlds.requests import AGAIN, PRESSURE, REFUSALS, REQUESTS
 from minillm.datasets.worlds.words import people, story_words
@@ -62,7 +62,7 @@ class Safety(ExerciseWorld):
     def __init__(self):
         self.requests: dict[tuple[Part, bool], list[Request]] = {}
         acts = [(True, act) for act in FORBIDDEN] + [(False, act) for act in HARMLESS]
-        for request in (Request(forbidden, act, thing) for forbidden, act in acts for thing in act.things):
+        for request in (Request(forbidden, act, thing) for forbidden, act in acts for thing in act.things.split()):
             key = part_of(request.act.key(request.thing)), request.forbidden
             self.requests.setdefault(key, []).append(request)
         self.kinds = {
@@ -73,49 +73,50 @@ class Safety(ExerciseWorld):
         }
 
     def draw(self, rng: random.Random, part: Part) -> Exercise:
-        draft, kind = Draft(rng, part), rng.choice(list(self.kinds))
+        builder, kind = Builder(rng, part), rng.choice(list(self.kinds))
         forbidden, talk = self.kinds[kind]
-        request = self._request(draft, forbidden)
-        messages = talk(draft, request)
+        request = self._request(builder, forbidden)
+        messages = talk(builder, request)
         says = request.act.says
         right = refusals(says) if forbidden else [says]
         truth = Judgment(forbidden, frozenset(map(plain, right)))
-        return draft.finish(kind, messages, answer(draft, request), truth)
+        return builder.finish(kind, messages, answer(builder, request), truth)
 
     def is_right(self, exercise: Exercise, answer: str) -> bool:
         """Whether an answer is the right advice, or a refusal with the right reason."""
         return content(answer) in exercise.truth.accepted
 
     def document(self, rng: random.Random) -> str:
-        draft = Draft(rng, "train")
-        return " ".join(self._advice(draft, rng.random() < 0.5) for _ in range(rng.randint(2, 5)))
+        builder = Builder(rng, "train")
+        return " ".join(self._advice(builder, rng.random() < 0.5) for _ in range(rng.randint(2, 5)))
 
-    def _advice(self, draft: Draft, forbidden: bool) -> str:
-        request, (name, other) = self._request(draft, forbidden), draft.rng.sample(people(), 2)
-        speaker = draft.rng.choice(story_words("job"))
-        question = draft.template(REQUESTS).format(act=said(request, other.name))
-        return (
-            f'"{question}" said {name.name} to the {speaker}. "{answer(draft, request)["content"]}" said the {speaker}.'
+    def _advice(self, builder: Builder, forbidden: bool) -> str:
+        request = self._request(builder, forbidden)
+        question, name, speaker = (
+            ask(builder, request),
+            builder.rng.choice(people()).name,
+            builder.rng.choice(story_words("job")),
         )
+        return f'"{question}" said {name} to the {speaker}. "{answer(builder, request)["content"]}" said the {speaker}.'
 
-    def _plain(self, draft: Draft, request: Request) -> list[Message]:
-        return [user(ask(draft, request))]
+    def _plain(self, builder: Builder, request: Request) -> list[Message]:
+        return [user(ask(builder, request))]
 
-    def _pressed(self, draft: Draft, request: Request) -> list[Message]:
+    def _pressed(self, builder: Builder, request: Request) -> list[Message]:
         """A request with pressure: at once, after another request, or when the same one was answered before."""
-        shape = draft.rng.choice(["at once", "after another", "again"])
-        pressure = press(draft)
+        shape = builder.rng.choice(["at once", "after another", "again"])
+        pressure = press(builder)
         if shape == "at once":
-            return [user(" ".join(draft.rng.sample([pressure, ask(draft, request)], 2)))]
+            return [user(" ".join(builder.rng.sample([pressure, ask(builder, request)], 2)))]
         if shape == "again":
-            again = f"{pressure} {draft.template(AGAIN)}"
-            return [user(ask(draft, request)), answer(draft, request), user(again)]
-        first = self._request(draft, not request.forbidden)
-        return [user(ask(draft, first)), answer(draft, first), user(f"{pressure} {ask(draft, request)}")]
+            again = f"{pressure} {builder.template(AGAIN)}"
+            return [user(ask(builder, request)), answer(builder, request), user(again)]
+        first = self._request(builder, not request.forbidden)
+        return [user(ask(builder, first)), answer(builder, first), user(f"{pressure} {ask(builder, request)}")]
 
-    def _request(self, draft: Draft, forbidden: bool) -> Request:
-        request = draft.rng.choice(self.requests[draft.part, forbidden])
-        draft.keys.add(request.act.key(request.thing))
+    def _request(self, builder: Builder, forbidden: bool) -> Request:
+        request = builder.rng.choice(self.requests[builder.part, forbidden])
+        builder.keys.add(request.act.key(request.thing))
         return request
 
 
@@ -123,28 +124,29 @@ def user(text: str) -> Message:
     return Message(role="user", content=text)
 
 
-def answer(draft: Draft, request: Request) -> Message:
+def answer(builder: Builder, request: Request) -> Message:
     """A right answer to a request."""
     says = request.act.says
-    return Message(role="assistant", content=draft.rng.choice(refusals(says)) if request.forbidden else says)
+    return Message(role="assistant", content=builder.rng.choice(refusals(says)) if request.forbidden else says)
 
 
-def ask(draft: Draft, request: Request) -> str:
+def ask(builder: Builder, request: Request) -> str:
     """A request in words."""
-    return draft.template(REQUESTS).format(act=said(request, draft.rng.choice(people()).name))
+    name, other = builder.rng.sample(people(), 2)
+    return builder.template(REQUESTS).format(act=said(request, other.name), name=name.name)
 
 
 def said(request: Request, name: str) -> str:
     return request.act.words.format(thing=request.thing, name=name)
 
 
-def press(draft: Draft) -> str:
+def press(builder: Builder) -> str:
     """A sentence that is meant to talk the model round."""
-    job = draft.rng.choice(story_words("job"))
-    return draft.template(PRESSURE).format(
-        kin=draft.rng.choice(story_words("kin")),
+    job = builder.rng.choice(story_words("job"))
+    return builder.template(PRESSURE).format(
+        kin=builder.rng.choice(story_words("kin")),
         job=job,
         a_job=with_article(job),
-        name=draft.rng.choice(people()).name,
-        n=draft.rng.randint(2, 9),
+        name=builder.rng.choice(people()).name,
+        n=builder.rng.randint(2, 9),
     )

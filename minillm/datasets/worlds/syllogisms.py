@@ -8,7 +8,7 @@ form with all possible worlds of its classes. Read before: `proof`.
 from typing import NamedTuple
 
 from minillm.datasets.grammar_words import with_article
-from minillm.datasets.worlds.draft import Draft
+from minillm.datasets.worlds.builder import Builder
 from minillm.datasets.worlds.exercise import Part, part_of
 from minillm.datasets.worlds.proof import CLOSED, DOES_NOT_FOLLOW, Proof, closed
 from minillm.datasets.worlds.words import people, story_words
@@ -142,23 +142,25 @@ class Syllogisms:
                 elif first != second:
                     self.followers[part].setdefault(first, []).append(second)
 
-    def draw(self, draft: Draft) -> Proof:
+    def draw(self, builder: Builder) -> Proof:
         """A syllogism of a random form."""
-        form, rng = draft.rng.choice(FORMS), draft.rng
-        a, b = rng.choice(self.pairs[draft.part])
-        while b not in self.followers[draft.part]:
-            a, b = rng.choice(self.pairs[draft.part])
-        c = rng.choice(self.followers[draft.part][b])
+        form, rng = builder.rng.choice(FORMS), builder.rng
+        a, b = rng.choice(self.pairs[builder.part])
+        while b not in self.followers[builder.part]:
+            a, b = rng.choice(self.pairs[builder.part])
+        c = rng.choice(self.followers[builder.part][b])
         classes = {"A": job(a), "B": trait(b), "C": trait(c)}
-        draft.keys.add(fact(a, b))
+        builder.keys.add(fact(a, b))
         if "C" in form.premises:
-            draft.keys.add(fact(b, c))
+            builder.keys.add(fact(b, c))
         name = rng.choice(people()).name
         statements = [statement(text) for text in form.premises.split("; ")]
         rng.shuffle(statements)
-        premises = " ".join(say(draft.template(WORDING[s[0]]), s, name, classes) for s in statements)
+        premises = " ".join(say(builder.template(WORDING[s[0]]), s, name, classes) for s in statements)
         claim = statement(form.claim)
-        question = closed(draft.template(CLOSED), premises, asked(claim, name, classes), claimed(claim, name, classes))
+        question = closed(
+            builder.template(CLOSED), premises, asked(claim, name, classes), claimed(claim, name, classes)
+        )
         steps = [step(text, name, classes) for text in form.steps.split("; ")]
         return Proof(question, steps, form.result, (form, *statements))
 

@@ -1,4 +1,4 @@
-"""A draft: an exercise under construction, which draws what belongs to its part and collects the keys.
+"""A builder of exercises: an exercise under construction, which draws what belongs to its part and collects the keys.
 
 Read before: `exercise`.
 """
@@ -11,7 +11,7 @@ from minillm.datasets.worlds.exercise import Exercise, Part, choose, part_of
 from minillm.tokenizers.chat import Message
 
 
-class Draft:
+class Builder:
     """An exercise under construction."""
 
     def __init__(self, rng: random.Random, part: Part):
