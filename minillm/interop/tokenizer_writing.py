@@ -14,6 +14,7 @@ from minillm.interop.tokenizer_steps import byte_level, isolated
 from minillm.tokenizers.bpe import BPETokenizer, printable
 from minillm.tokenizers.byte import ByteTokenizer
 from minillm.tokenizers.char import CharTokenizer
+from minillm.tokenizers.extended import ExtendedTokenizer
 from minillm.tokenizers.imported import ImportedTokenizer
 from minillm.tokenizers.imported_bpe import ByteLevelBPE, FallbackBPE
 from minillm.tokenizers.imported_unigram import FallbackUnigram
@@ -30,12 +31,7 @@ def write_tokenizer(tokenizer: Tokenizer, opening: Sequence[int] | None = None) 
 
     Raises ValueError for a kind that cannot be written.
     """
-    if type(tokenizer) not in WRITERS:
-        raise ValueError(
-            f"{type(tokenizer).__name__}: expected one of {', '.join(cls.__name__ for cls in WRITERS)}; "
-            "no other can be written as tokenizer.json"
-        )
-    parts = WRITERS[type(tokenizer)](tokenizer)
+    parts = parts_of(tokenizer)
     before = (tokenizer.opening or ()) if opening is None else opening
     names = {each["id"]: each["content"] for each in parts["added_tokens"]}
     for token in (*before, *tokenizer.closing):
@@ -50,6 +46,20 @@ def write_tokenizer(tokenizer: Tokenizer, opening: Sequence[int] | None = None) 
         "post_processor": surrounding([names[i] for i in before], [names[i] for i in tokenizer.closing], names),
         **parts,
     }
+
+
+def parts_of(tokenizer: Tokenizer) -> Parts:
+    """The parts of the file that depend on the kind of tokenizer. Raises ValueError for one that cannot be written."""
+    if isinstance(tokenizer, ExtendedTokenizer):
+        parts = parts_of(tokenizer.base)
+        added = [special_token(each.token, each.text, each.special) for each in tokenizer.added.tokens]
+        return parts | {"added_tokens": [*parts["added_tokens"], *added]}
+    if type(tokenizer) not in WRITERS:
+        raise ValueError(
+            f"{type(tokenizer).__name__}: expected one of {', '.join(cls.__name__ for cls in WRITERS)}; "
+            "no other can be written as tokenizer.json"
+        )
+    return WRITERS[type(tokenizer)](tokenizer)
 
 
 def surrounding(before: list[str], after: list[str], names: dict[int, str]) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from minillm.models.encoder import EncoderConfig
 from minillm.quantization.pack import unpack
 from minillm.runs.folder import open_run, read_best
 from minillm.text.model import opening
+from minillm.tokenizers.role_template import JINJA, own_template
 
 
 def save(path: Path, to: Path, q8_0: bool = False) -> str:
@@ -40,5 +41,5 @@ def read(path: Path) -> Exported:
     before = opening(tokenizer, documents)
     # subtle: a newline is no special token, so other libraries cannot put it before every text
     before = before if before == [tokenizer.end_id] or tokenizer.opening is not None else []
-    state, template = model.state_dict(), config.text.template
-    return Exported(config.model, state, tokenizer, before, template, config.sampling)
+    template = config.text.template or (JINJA if own_template(tokenizer) else "")
+    return Exported(config.model, model.state_dict(), tokenizer, before, template, config.sampling)

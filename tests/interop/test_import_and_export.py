@@ -63,6 +63,22 @@ def test_an_exported_run_has_equal_logits_and_ids_in_transformers(run, exported)
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)  # the library computes norms and angles in float32
 
 
+def test_a_tuned_run_goes_out_with_its_template(tmp_path):
+    pytest.importorskip("jinja2")
+    said = [{"role": "user", "content": "Say it."}, {"role": "assistant", "content": "So", "think": "Hm"}]
+    lines = [json.dumps({"messages": [*said[:1], {"role": "assistant", "content": str(i)}]}) for i in range(30)]
+    (tmp_path / "said.jsonl").write_text("\n".join(lines))
+    run = trained(tmp_path, task__kind="sft", data__corpus=tmp_path / "said.jsonl", data__val_fraction=0.2)
+    assert take_out([str(run), "--to", str(tmp_path / "out")]) == 0
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    ours = folder.open_run(run).text.template
+    for messages in (said[:1], [{"role": "system", "content": "é"}, *said, {"role": "user", "content": " b"}]):
+        wanted = ours.render(messages)
+        assert theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False) == wanted
+    eos = json.loads((tmp_path / "out" / "generation_config.json").read_text())["eos_token_id"]
+    assert set(eos) == {ours.tokenizer.end_id, ours.turn}
+
+
 def test_greedy_text_is_the_same_in_transformers(run, exported):
     theirs = transformers.AutoModelForCausalLM.from_pretrained(exported)
     text = folder.open_run(run).text

@@ -48,7 +48,8 @@ def write_folder(exported: Exported, folder: Path) -> None:
         "bos_token": names.get(begin, END),
         "eos_token": names.get(exported.tokenizer.end_id, END),
         "clean_up_tokenization_spaces": False,
-        "split_special_tokens": True,  # a user's text never becomes a special token
+        # a user's text never becomes a special token; but the library finds those of a template in the text
+        "split_special_tokens": not exported.template,
         "model_max_length": exported.model.context_length,
     }
     files = {
