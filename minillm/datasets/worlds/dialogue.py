@@ -126,12 +126,14 @@ class Talk:
         self.has_story = True
 
     def ask_some(self, n: int) -> None:
-        """Let the user ask `n` questions that need no earlier turn."""
+        """Let the user ask `n` questions that need no earlier turn and have different answers."""
         text, nouns = self.story.text, [noun for name in ("find", "animal") for noun in self.stories.words[name]]
         present = [noun for noun in self.stories.objects(text) if noun in nouns]
         there = [presence(noun, True) for noun in present[:1]]
         others = [*there, presence(other_than(self.rng, nouns, text), False)]
-        for question in self.rng.sample(questions(self.facts) + others, n):
+        asked = questions(self.facts) + others
+        by_answer = {question.answer: question for question in self.rng.sample(asked, len(asked))}
+        for question in self.rng.sample(list(by_answer.values()), n):
             self.ask(question)
 
     def user(self) -> str:
