@@ -9,18 +9,8 @@ import pytest
 from minillm.datasets.worlds.exercise import part_of
 from minillm.datasets.worlds.instructions import Instructions, Wanted
 from minillm.datasets.worlds.story import LISTED, Stories
-from minillm.datasets.worlds.story_questions import (
-    EVERY,
-    NEVER,
-    OF_OTHERS,
-    OF_PLOT,
-    REFUSAL,
-    SOME,
-    fill,
-    is_told,
-    questions,
-    unanswered,
-)
+from minillm.datasets.worlds.story_question_table import EVERY, NEVER, OF_OTHERS, OF_PLOT, SOME
+from minillm.datasets.worlds.story_questions import REFUSAL, fill, is_told, questions, unanswered
 from minillm.datasets.worlds.story_summaries import DID, FORMS, changed, key_of_summary, summary
 
 KINDS = {"write", "continue", "happier", "shorten", "list", "compare", "unanswered"} | {
@@ -214,18 +204,20 @@ def test_summaries_of_one_form_are_equal_exactly_if_their_facts_are(some):
         assert all("{" not in text for text in said)
 
 
-def test_a_change_changes_one_fact_and_stays_in_its_part(stories, some):
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_change_changes_one_fact_and_stays_in_its_part(stories, part):
     rng = random.Random(3)
     names = {}
-    for _, facts in some:
-        name, other = changed(rng, stories, facts, "train")
+    for _ in range(300):
+        facts = stories.facts(stories.draw(rng, part))
+        name, other = changed(rng, stories, facts, part)
         names[name] = names.get(name, 0) + 1
-        assert part_of(key_of_summary(other)) == "train"
+        assert part_of(key_of_summary(other)) == part
         told = {"hero", "friend", "place", "well", DID[facts["plot"]][1]} - {""}
         different = {fact for fact in told if facts[fact] != other[fact]}
         assert different == {{"thing": DID[facts["plot"]][1], "ending": "well"}.get(name, name)}
         assert summary(facts) != summary(other)
-    assert names.keys() == {"hero", "friend", "place", "thing", "ending"} and min(names.values()) > 60
+    assert names.keys() == {"hero", "friend", "place", "thing", "ending"} and min(names.values()) > 40
 
 
 def test_half_of_the_comparisons_agree(world):

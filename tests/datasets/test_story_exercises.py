@@ -12,7 +12,8 @@ from minillm.datasets.worlds.__main__ import main
 from minillm.datasets.worlds.dialogue import Dialogue
 from minillm.datasets.worlds.exercise import Part, dealt, part_of
 from minillm.datasets.worlds.instructions import Instructions
-from minillm.datasets.worlds.story_questions import EVERY, OF_PLOT, REFUSAL, SOME
+from minillm.datasets.worlds.story_question_table import EVERY, OF_PLOT, SOME
+from minillm.datasets.worlds.story_questions import REFUSAL
 
 PARTS = get_args(Part)
 WORDINGS = {name: texts for name, texts in vars(story_wordings).items() if name.isupper()}
