@@ -38,7 +38,7 @@ PLAIN = {  # requests and their answers as plain text
 
 
 class Request(NamedTuple):
-    """What is asked, before a wording is chosen: its slots, a right answer, the truth to judge by, and keys of facts."""
+    """What is asked, before a wording is chosen: slots, a right answer, the truth to judge by, and keys of facts."""
 
     wordings: list[str]
     slots: dict[str, str]
