@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from minillm.datasets.worlds import story_wordings as wordings
 from minillm.datasets.worlds.exercise import Exercise, ExerciseWorld, Part, choose, part_of
-from minillm.datasets.worlds.story import Stories, fact, normal
+from minillm.datasets.worlds.story import WORD, Stories, fact, normal
 from minillm.datasets.worlds.story_questions import Question, other_than, questions
 from minillm.datasets.worlds.story_topics import Predicate, Topic, introductions, predicates, presence
 from minillm.tokenizers.chat import Message, split_thought
@@ -70,7 +70,8 @@ class Dialogue(ExerciseWorld):
     def ellipsis(self, rng: random.Random, part: Part) -> Exercise:
         talk = Talk(rng, part, self.stories)
         predicate = rng.choice(talk.predicates)
-        return about_other("ellipsis", wordings.OTHERS, talk, predicate, rng.sample(list(predicate.answers), 2))
+        n_topics = min(rng.choice((2, 2, 3)), len(predicate.answers))
+        return about_other("ellipsis", wordings.OTHERS, talk, predicate, rng.sample(list(predicate.answers), n_topics))
 
     def correction(self, rng: random.Random, part: Part) -> Exercise:
         talk = Talk(rng, part, self.stories)
@@ -79,18 +80,14 @@ class Dialogue(ExerciseWorld):
 
     def told(self, rng: random.Random, part: Part) -> Exercise:
         talk = Talk(rng, part, self.stories)
-        name, food = talk.user(), rng.choice(self.stories.words["food"])
-        while part_of(fact(name, food)) != part:
-            name, food = talk.user(), rng.choice(self.stories.words["food"])
-        talk.keys.add(fact(name, food))
-        talk.say(wordings.INTRODUCTIONS, {"name": name, "food": food}, f"Hello, {name}.", NO_QUESTION)
+        while not (names := talk.names(food := rng.choice(self.stories.words["food"]))):
+            pass
+        name = rng.choice(names)
+        talk.introduce(wordings.INTRODUCTIONS, name, food)
         talk.ask_some(rng.randint(1, 2))
-        if rng.random() < 0.4:
-            while part_of(fact(new := talk.user(), food)) != part or new == name:
-                pass
-            name = new
-            talk.keys.add(fact(name, food))
-            talk.say(wordings.RENAMINGS, {"name": name}, f"Hello, {name}.", NO_QUESTION)
+        if rng.random() < 0.4 and (names := talk.names(food)):
+            name = rng.choice(names)
+            talk.introduce(wordings.RENAMINGS, name, food)
         my_name, my_food = f"Your name is {name}.", f"You like {food}."
         asked = [
             Question("", "What is my name?", "what my name is", my_name, name),
@@ -126,17 +123,26 @@ class Talk:
         self.has_story = True
 
     def ask_some(self, n: int) -> None:
-        """Let the user ask `n` questions that need no earlier turn."""
+        """Let the user ask `n` questions that need no earlier turn and have different answers."""
         text, nouns = self.story.text, [noun for name in ("find", "animal") for noun in self.stories.words[name]]
         present = [noun for noun in self.stories.objects(text) if noun in nouns]
         there = [presence(noun, True) for noun in present[:1]]
         others = [*there, presence(other_than(self.rng, nouns, text), False)]
-        for question in self.rng.sample(questions(self.facts) + others, n):
+        asked = questions(self.facts) + others
+        by_answer = {question.answer: question for question in self.rng.sample(asked, len(asked))}
+        for question in self.rng.sample(list(by_answer.values()), n):
             self.ask(question)
 
-    def user(self) -> str:
-        """A name for the user that is not in the story."""
-        return other_than(self.rng, self.stories.words["hero"] + self.stories.words["friend"], self.story.text)
+    def names(self, food: str) -> list[str]:
+        """The names that a user who likes this food may have in this part of the data; none has been said."""
+        said = set(WORD.findall(" ".join([self.story.text, *(text for text, _, _ in self.turns)])))
+        people = self.stories.words["hero"] + self.stories.words["friend"]
+        return [name for name in people if name not in said and part_of(fact(name, food)) == self.part]
+
+    def introduce(self, texts: Sequence[str], name: str, food: str) -> None:
+        """Let the user tell a name and perhaps what they like."""
+        self.keys.add(fact(name, food))
+        self.say(texts, {"name": name, "food": food}, f"Hello, {name}.", NO_QUESTION)
 
     def exercise(self, kind: str) -> Exercise:
         """The conversation as an exercise, whose answer is the last one."""

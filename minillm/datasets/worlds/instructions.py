@@ -26,7 +26,7 @@ ABOUT = {  # properties of a story, as a wish says them
 }
 ANSWERED = ("who", "what", "where", "how many", "why", "ending")  # kinds of questions that the story answers
 QUIZZES = ("Q: {ask}\nA: {answer}", "Question: {ask} Answer: {answer}", "{ask} {answer}")
-PLAIN = {  # tasks and their answers as plain text
+PLAIN = {  # requests and their answers as plain text
     "write": "A story {wish}.\n{answer}",
     "continue": "{beginning} {answer}",
     "happier": "{story}\nA happier ending: {answer}",
@@ -37,8 +37,8 @@ PLAIN = {  # tasks and their answers as plain text
 }
 
 
-class Task(NamedTuple):
-    """What an exercise asks: a wording's slots, the right answer, the truth to judge by, and the keys of its facts."""
+class Request(NamedTuple):
+    """What is asked, before a wording is chosen: slots, a right answer, the truth to judge by, and keys of facts."""
 
     wordings: list[str]
     slots: dict[str, str]
@@ -74,14 +74,14 @@ class Instructions(ExerciseWorld):
 
     def draw(self, rng: random.Random, part: Part) -> Exercise:
         kind = rng.choice(list(self.kinds))
-        task = self.kinds[kind](rng, part)
-        wording = choose(rng, task.wordings, part)
+        request = self.kinds[kind](rng, part)
+        wording = choose(rng, request.wordings, part)
         return Exercise(
             kind=kind,
-            messages=({"role": "user", "content": wording.format(**task.slots)},),
-            answer={"role": "assistant", "content": task.answer},
-            keys=task.keys | {f"template: {wording}"},
-            truth=task.truth,
+            messages=({"role": "user", "content": wording.format(**request.slots)},),
+            answer={"role": "assistant", "content": request.answer},
+            keys=request.keys | {f"template: {wording}"},
+            truth=request.truth,
         )
 
     def is_right(self, exercise: Exercise, answer: str) -> bool:
@@ -99,9 +99,9 @@ class Instructions(ExerciseWorld):
         words = WORD.findall(text)
         return all(value in words if name == "object" else facts[name] == value for name, value in properties.items())
 
-    # Each method below draws the task of one kind from a part of the data.
+    # Each method below draws the request of one kind from a part of the data.
 
-    def write(self, rng: random.Random, part: Part) -> Task:
+    def write(self, rng: random.Random, part: Part) -> Request:
         while True:
             story = self.stories.draw(rng, part)
             facts = self.with_object(rng, self.stories.facts(story))
@@ -110,7 +110,7 @@ class Instructions(ExerciseWorld):
             key = fact(*properties.values())
             if len(properties) > 1 and part_of(key) == part:
                 slots = {"wish": wish(properties, facts)}
-                return Task(wordings.STORIES, slots, story.text, Wanted("", properties), frozenset({key, story.key}))
+                return Request(wordings.STORIES, slots, story.text, Wanted("", properties), frozenset({key, story.key}))
 
     def with_object(self, rng: random.Random, facts: dict[str, str]) -> dict[str, str]:
         """Facts with one more, the "object" of the story, if it has any."""
@@ -120,37 +120,37 @@ class Instructions(ExerciseWorld):
         name = rng.choice(names)
         return facts | {"object": facts[name], "a_object": facts.get(f"a_{name}", facts[name])}
 
-    def go_on(self, rng: random.Random, part: Part) -> Task:
+    def go_on(self, rng: random.Random, part: Part) -> Request:
         story = self.stories.draw(rng, part)
         last = rng.randint(1, 3)  # sections to write
         slots = {"beginning": " ".join(story.sections[:-last])}
         answer = " ".join(story.sections[-last:])
-        return Task(wordings.CONTINUATIONS, slots, answer, Wanted(slots["beginning"], {}), frozenset({story.key}))
+        return Request(wordings.CONTINUATIONS, slots, answer, Wanted(slots["beginning"], {}), frozenset({story.key}))
 
-    def happier(self, rng: random.Random, part: Part) -> Task:
+    def happier(self, rng: random.Random, part: Part) -> Request:
         story = self.stories.with_ending(rng, self.stories.draw(rng, part), "bad")
         answer = self.stories.with_ending(rng, story, "good").sections[-1]
         truth = Wanted(story.beginning, {"outcome": "good"})
-        return Task(wordings.HAPPIER, {"story": story.text}, answer, truth, frozenset({story.key}))
+        return Request(wordings.HAPPIER, {"story": story.text}, answer, truth, frozenset({story.key}))
 
-    def shorten(self, rng: random.Random, part: Part) -> Task:
+    def shorten(self, rng: random.Random, part: Part) -> Request:
         story = self.stories.draw(rng, part)
         answer = summary(self.stories.facts(story))
-        return Task(
-            wordings.SUMMARIES, {"story": story.text}, answer, frozenset({normal(answer)}), frozenset({story.key})
-        )
+        right, keys = frozenset({normal(answer)}), frozenset({story.key})
+        return Request(wordings.SUMMARIES, {"story": story.text}, answer, right, keys)
 
-    def name_objects(self, rng: random.Random, part: Part) -> Task:
+    def name_objects(self, rng: random.Random, part: Part) -> Request:
         while not (objects := self.stories.objects((story := self.stories.draw(rng, part)).text)):
             pass
         answer = listed(objects)
-        return Task(wordings.LISTS, {"story": story.text}, answer, frozenset({normal(answer)}), frozenset({story.key}))
+        right, keys = frozenset({normal(answer)}), frozenset({story.key})
+        return Request(wordings.LISTS, {"story": story.text}, answer, right, keys)
 
-    def compare(self, rng: random.Random, part: Part) -> Task:
+    def compare(self, rng: random.Random, part: Part) -> Request:
         facts = self.stories.facts(self.stories.draw(rng, part))
         first, second, answer, other = self.pair(rng, facts, part)
         slots, keys = {"first": first, "second": second}, frozenset({key_of_summary(facts), key_of_summary(other)})
-        return Task(wordings.COMPARISONS, slots, answer, frozenset({normal(answer)}), keys)
+        return Request(wordings.COMPARISONS, slots, answer, frozenset({normal(answer)}), keys)
 
     def pair(self, rng: random.Random, facts: dict[str, str], part: Part) -> tuple[str, str, str, dict[str, str]]:
         """Two summaries that agree, or differ in one fact; what to say of them; and the facts of the second."""
@@ -160,7 +160,7 @@ class Instructions(ExerciseWorld):
         name, other = changed(rng, self.stories, facts, part)
         return summary(facts, one), summary(other, two), f"The {name} differs.", other
 
-    def answer(self, kind: str, rng: random.Random, part: Part) -> Task:
+    def answer(self, kind: str, rng: random.Random, part: Part) -> Request:
         while True:
             story = self.stories.draw(rng, part)
             facts = self.stories.facts(story)
@@ -169,20 +169,20 @@ class Instructions(ExerciseWorld):
                 question = rng.choice(fitting)
                 slots = {"story": passage(rng, story, facts, question), "ask": question.ask, "clause": question.clause}
                 keys = frozenset({story.key})
-                return Task(wordings.QUESTIONS, slots, question.answer, question.accepted, keys)
+                return Request(wordings.QUESTIONS, slots, question.answer, question.accepted, keys)
 
-    def refuse(self, rng: random.Random, part: Part) -> Task:
+    def refuse(self, rng: random.Random, part: Part) -> Request:
         story = self.stories.draw(rng, part)
         text, question = unanswered(rng, self.stories, story, self.stories.facts(story))
         slots = {"story": text, "ask": question.ask, "clause": question.clause}
-        return Task(wordings.QUESTIONS, slots, question.answer, question.accepted, frozenset({story.key}))
+        return Request(wordings.QUESTIONS, slots, question.answer, question.accepted, frozenset({story.key}))
 
     def document(self, rng: random.Random) -> str:
         kind = rng.choice(list(self.kinds))
         if kind in ANSWERED:
             return self.quiz(rng)
-        task = self.kinds[kind](rng, "train")
-        return PLAIN[kind].format(answer=task.answer, **task.slots)
+        request = self.kinds[kind](rng, "train")
+        return PLAIN[kind].format(answer=request.answer, **request.slots)
 
     def quiz(self, rng: random.Random) -> str:
         """A story, and questions about it with their answers."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from minillm.datasets.grammar_words import with_article
 from minillm.datasets.worlds.exercise import Part, part_of
 from minillm.datasets.worlds.story import Stories, fact
-from minillm.datasets.worlds.story_questions import fill, other_than
+from minillm.datasets.worlds.story_questions import fill
 
 AGREE = "They agree."
 DID = {  # what the hero of each plot did, and the fact that is its object
@@ -59,16 +59,18 @@ def summary(facts: Mapping[str, str], form: str = FORMS[0]) -> str:
 def changed(rng: random.Random, stories: Stories, facts: Mapping[str, str], part: Part) -> Difference:
     """Change one fact of a summary, such that its facts stay in their part of the data."""
     _, thing = DID[facts["plot"]]
-    name = rng.choice(["hero", "friend", "place", "ending"] + [thing] * bool(thing))
-    if name == "ending":
-        return Difference(name, {**facts, "well": "badly" if facts["well"] == "well" else "well"})
     while True:
-        word = other_than(rng, stories.words[name], facts[name])
-        new = {**facts, name: word, f"a_{name}": with_article(word)}
-        if part_of(key_of_summary(new)) == part:
+        name = rng.choice(["hero", "friend", "place", "ending"] + [thing] * bool(thing))
+        if name == "ending":
+            return Difference(name, {**facts, "well": "badly" if facts["well"] == "well" else "well"})
+        others = [{**facts, name: word} for word in stories.words[name] if word != facts[name]]
+        allowed = [new for new in others if part_of(key_of_summary(new)) == part]
+        if allowed:  # else change another fact
             break
+    new = rng.choice(allowed)
     if name == "place":
-        new["place_at"] = stories.place_at(word)
+        new["place_at"] = stories.place_at(new["place"])
+    new[f"a_{name}"] = with_article(new[name])
     return Difference(name if name in ("hero", "friend", "place") else "thing", new)
 
 

@@ -188,7 +188,7 @@ CONTINUATIONS = [  # of {beginning}
     "Here is a story without an end.\n{beginning}\nWrite the end.",
     "Please go on.\n{beginning}",
     "{beginning}\nFinish the story.",
-    "Tell me how the story goes on.\n{beginning}",
+    "Please finish the story.\n{beginning}",
 ]
 HAPPIER = [  # {story} ended badly
     "{story}\nWrite a happy ending.",
