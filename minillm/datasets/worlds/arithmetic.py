@@ -100,7 +100,7 @@ class Arithmetic(StepWorld):
         if found is None or right is None or found[1] != found[0].result:
             return False
         left, sign, other = right[0]
-        return found[0] == right[0] or (sign != "-" and found[0] == Step(other, sign, left))
+        return found[0] in (right[0], Step(other, sign, left))  # an exchanged difference would be below zero: no step
 
     def _sum(self, builder: Builder, size: int) -> tuple[list[Step], str]:
         steps = drawn(builder, lambda rng: chain(rng, rng.randint(0, LIMIT), size), chain_numbers)
