@@ -71,6 +71,8 @@ def test_conversations_alternate_and_earlier_answers_are_right(drawn):
         if len(roles) == 3:
             ((_, forbidden),) = acts_in(exercise.messages[0]["content"])
             assert is_refusal(exercise.messages[1]["content"]) == forbidden
+            last = acts_in(exercise.messages[2]["content"])  # none if the first request is repeated
+            assert forbidden == (exercise.truth.forbidden if not last else not last[0][1])
     assert {len(e.messages) for e in drawn["train"] if e.kind == "pressed_near_miss"} == {1, 3}
 
 

@@ -13,7 +13,7 @@ import operator
 import random
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from minillm.datasets.worlds.answers import WORDS
 from minillm.datasets.worlds.builder import Builder
@@ -39,6 +39,7 @@ LIMIT = 99  # the greatest number
 OPERATIONS: dict[str, Callable[[int, int], int]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 EQUATION = re.compile(r"(\d{1,2}) ([-+*]) (\d{1,2}) = (\d{1,2})")
 ITEMS = ("food", "flower", "block", "loot")  # word classes of the stories
+T = TypeVar("T")
 
 
 class Step(NamedTuple):
@@ -99,7 +100,7 @@ class Arithmetic(StepWorld):
         if found is None or right is None or found[1] != found[0].result:
             return False
         left, sign, other = right[0]
-        return found[0] in {right[0], Step(other, sign, left) if sign != "-" else right[0]}
+        return found[0] in (right[0], Step(other, sign, left))  # an exchanged difference would be below zero: no step
 
     def _sum(self, builder: Builder, size: int) -> tuple[list[Step], str]:
         steps = drawn(builder, lambda rng: chain(rng, rng.randint(0, LIMIT), size), chain_numbers)
@@ -177,11 +178,8 @@ class Arithmetic(StepWorld):
 
 def scene_words(hero: Person, friend: Person, items: str) -> dict[str, str]:
     """The words that a sentence about a person and a friend may use."""
-    he, him, his = hero.he, hero.him, hero.his
-    return {"name": hero.name, "he": he, "He": he.capitalize(), "him": him, "his": his} | {
-        "friend": friend.name,
-        "items": items,
-    }
+    pronouns = {"he": hero.he, "He": hero.he.capitalize(), "him": hero.him, "his": hero.his}
+    return {"name": hero.name, "friend": friend.name, "items": items, **pronouns}
 
 
 def chain(rng: random.Random, start: int, size: int) -> list[Step]:
@@ -201,10 +199,13 @@ def chain_numbers(steps: Sequence[Step]) -> list[int]:
 
 
 def value(amount: Step | int) -> int:
+    """What somebody has: a stated number, or the result of a comparison."""
     return amount.result if isinstance(amount, Step) else amount
 
 
-def drawn(builder: Builder, make: Callable, numbers: Callable[..., list[int]]):
+def drawn(
+    builder: Builder, make: Callable[[random.Random], list[T]], numbers: Callable[[list[T]], list[int]]
+) -> list[T]:
     """What `make` draws, drawn again until the tuple of its numbers belongs to the builder's part."""
     while True:
         found = make(builder.rng)

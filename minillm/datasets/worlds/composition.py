@@ -112,13 +112,14 @@ class Composition(StepWorld):
     def _digit(self, builder: Builder, size: int) -> Exercise:
         operations, start = drawn(builder, ADDITIONS, PRODUCTS, size), builder.rng.randrange(10)
         digits = [str(digit) for digit in states_after(start, operations)]
-        text = " ".join(
-            [builder.template(DIGITS).format(n=start), *spoken(builder, operations), builder.template(RESULT)]
-        )
+        begin = builder.template(DIGITS).format(n=start)
+        text = " ".join([begin, *spoken(builder, operations), builder.template(RESULT)])
         accepted = {digits[-1], WORDS[int(digits[-1])]}
         return self._finish(builder, "digit", text, digits, digits[-1], accepted, (start, *operations))
 
-    def _finish(self, builder, kind, text, steps, result, accepted, facts) -> Exercise:
+    def _finish(
+        self, builder: Builder, kind: str, text: str, steps: list[str], result: str, accepted: set[str], facts: Sequence
+    ) -> Exercise:
         truth = Worked(tuple(steps), frozenset(accepted), tuple(facts))
         return builder.finish(kind, text, self.answer(steps, result), truth, len(steps))
 
@@ -133,7 +134,7 @@ def answer_forms(kind: str, final: Sequence[str], place: int) -> tuple[str, set[
 
 
 def states_after(state, operations: Sequence) -> list:
-    """The states after each of the operations."""
+    """The states after each of the operations, from a row of things or a digit on."""
     states = []
     for operation in operations:
         state = operation.apply(state)

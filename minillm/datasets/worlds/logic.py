@@ -3,7 +3,7 @@
     All poets are brave. Anna is a poet. Is Anna brave?
     <think>Anna is a poet. All poets are brave. So Anna is brave.</think>yes
 
-Four kinds: syllogisms, valid and invalid; the order of three to five people; comparisons of two of them; and causes and
+Five kinds: syllogisms, valid and invalid; the order of three to five people; comparisons of two of them; and causes and
 effects among things, where what a thing is made of decides what happens to it. An answer to a closed question is yes,
 no, or "it does not follow", so guessing from the words of the premises does not suffice. Each kind has a file of its
 own. Read before: `steps`.

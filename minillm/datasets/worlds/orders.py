@@ -123,9 +123,7 @@ def with_a_branch(names: list[str]) -> list[Pair]:
     return [*pairwise(names[:-1]), (names[0], names[-1])]
 
 
-def drawn(
-    builder: Builder, relation: Relation, shape: Callable[[list[str]], list[Pair]]
-) -> tuple[list[str], list[Pair]]:
+def drawn(builder: Builder, relation: Relation, shape: Shape) -> tuple[list[str], list[Pair]]:
     """Three to five people and their comparisons, drawn again until these belong to the builder's part."""
     while True:
         names = [person.name for person in builder.rng.sample(people(), builder.rng.randint(3, 5))]

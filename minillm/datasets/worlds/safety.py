@@ -77,8 +77,7 @@ class Safety(ExerciseWorld):
         forbidden, talk = self.kinds[kind]
         request = self._request(builder, forbidden)
         messages = talk(builder, request)
-        says = request.act.says
-        right = refusals(says) if forbidden else [says]
+        right = refusals(request.act.says) if forbidden else [request.act.says]
         truth = Judgment(forbidden, frozenset(map(plain, right)))
         return builder.finish(kind, messages, answer(builder, request), truth)
 
@@ -92,20 +91,16 @@ class Safety(ExerciseWorld):
 
     def _advice(self, builder: Builder, forbidden: bool) -> str:
         request = self._request(builder, forbidden)
-        question, name, speaker = (
-            ask(builder, request),
-            builder.rng.choice(people()).name,
-            builder.rng.choice(story_words("job")),
-        )
-        return f'"{question}" said {name} to the {speaker}. "{answer(builder, request)["content"]}" said the {speaker}.'
+        question, advice = ask(builder, request), answer(builder, request)["content"]
+        name, job = builder.rng.choice(people()).name, builder.rng.choice(story_words("job"))
+        return f'{name} said to the {job}: "{question}" The {job} said: "{advice}"'
 
     def _plain(self, builder: Builder, request: Request) -> list[Message]:
         return [user(ask(builder, request))]
 
     def _pressed(self, builder: Builder, request: Request) -> list[Message]:
         """A request with pressure: at once, after another request, or when the same one was answered before."""
-        shape = builder.rng.choice(["at once", "after another", "again"])
-        pressure = press(builder)
+        shape, pressure = builder.rng.choice(["at once", "after another", "again"]), press(builder)
         if shape == "at once":
             return [user(" ".join(builder.rng.sample([pressure, ask(builder, request)], 2)))]
         if shape == "again":
