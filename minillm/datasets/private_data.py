@@ -8,15 +8,15 @@ phone numbers:
   with 0 and is grouped by spaces or signs (06 12 34 56 78); ten digits in a row are none
 * an IP address is not part of a longer number with dots, and does not follow the word "version" or "section"
 
-Masking a masked text changes nothing, and takes linear time: quantifiers are possessive (++, never undone) or bounded,
-and a pattern starts only where a run of its characters starts.
+Masking a masked text changes nothing. It takes linear time, also for hostile texts: each quantifier is bounded, or
+possessive (++, never undone) over characters in which no other match can start.
 """
 
 import re
 from typing import NamedTuple
 
-LABEL = r"\w++(?:-++\w++)*+"  # of a domain: words joined by hyphens
-EMAIL = rf"(?<![\w.+%-])[\w.+%-]++@{LABEL}(?:\.{LABEL})++(?<=[A-Za-z]{{2}})"
+LABEL = r"\w++(?:-++\w++){0,9}+"  # of a domain: words joined by hyphens
+EMAIL = rf"(?<!\w)\w[\w.+%-]{{0,63}}+@(?:{LABEL}\.){{1,8}}[A-Za-z]{{2,}}+(?!\w)"  # 64: the most before the @ (RFC 5321)
 
 OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 NOT_A_VERSION = "".join(rf"(?<!{word} )" for word in ("version", "release", "section", "chapter"))
@@ -27,8 +27,8 @@ IPV6 = (
     rf"(?:(?:{GROUP}:){{7}}{GROUP}|(?:{GROUP}:){{2,6}}(?::{GROUP}){{1,5}})(?![\w:]|\.\w)"
 )
 
-# subtle: masking one number must not make its neighbor a number. So none may touch another: a number neither follows
-# nor precedes a letter, a digit, or one of these signs beside a digit.
+# subtle: masking one address must not turn its neighbor into an address, so none may depend on another one beside it.
+# An address neither follows nor precedes a letter or a digit; a phone number, nor one of these signs beside a digit.
 START, END = r"(?<![\w.@+/-])", r"(?!\w|[.@+/-]\w)"
 INTERNATIONAL = r"\+(?=[1-9])(?:[ .()-]{0,2}[0-9]){8,15}"  # 15: E.164
 NORTH_AMERICAN = r"(?:1[ .-])?[2-9][0-9]{2}[ .-][0-9]{3}[.-][0-9]{4}"

@@ -32,6 +32,8 @@ def mask_all(text: str) -> str:
 @example("10.0.0.1-10.0.0.2")
 @example("555-123-4567(555) 123-4567")
 @example("12 06 12 34 56 78 06 12 34 56 78")
+@example("ann@example.com+bob@example.org")
+@example("ann@example.com-10.0.0.1")
 def test_a_masked_text_holds_no_address_and_masking_it_changes_nothing(text):
     for kind in KINDS.values():
         done, n = masked(text, kind)
@@ -98,7 +100,7 @@ NEITHER = {
     "name of C++": "std::vector, abc::def::fed",
     "address of a card": "aa:bb:cc:dd:ee:01",
     "ratio": "1:2:3",
-    "mention": "@ann.example and ann @ example.com",
+    "mention": "@ann.example, ann @ example.com and @ann@",
     "decorator": "@functools.cache",
     "matrix product": "a@b.T and a @ b.mean()",
     "host": "ann@localhost",
@@ -132,17 +134,14 @@ def test_errors_that_are_known(text):
     assert mask_all(text) == FALSE_POSITIVES.get(text, text)
 
 
-@settings(max_examples=6)
+@settings(max_examples=3)
 @given(st.text("1@.+-0aF:( )", min_size=1, max_size=6))
-@example("1")
-@example("@")
-@example(".")
 @example("a@")
 @example("a.a@a.")
-@example("1.")
 @example("a:")
 @example("+1 (")
 @example("a-")
+@example("a.a.a.a.a.a.a.a@a.a.a.a.a.a.a.a.a.a")
 @example("0 ")
 def test_a_megabyte_of_any_repeated_text_takes_linear_time(unit):
     text = unit * (1_000_000 // len(unit))
