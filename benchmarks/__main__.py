@@ -22,6 +22,7 @@ COMMANDS = {  # name -> module and arguments; {runs}: folder of runs, {corpus}: 
     "cache-frontier": "cache_frontier --seeds 3",
     "chat-model": "chat_model",
     "cold-start": "figures gpt-tiny cold-start --seeds 3",
+    "data-cleaning": "data_cleaning --seeds 3",
     "decode": "decode",
     "engine": "engine",
     "figures": "figures gpt-stories gpt-docs ngram-tiny translate-tiny",

@@ -84,6 +84,19 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
         ("with a balancing loss", "loss_bits", "{:.2f}"),
         ("with a balancing bias", "bias_bits", "{:.2f}"),
     ],
+    "data-cleaning": [
+        (
+            "regret on fresh stories after 500 steps on a spoiled corpus (`benchmarks.data_cleaning`)",
+            "raw_regret_percent",
+            "{:.1f} %",
+        ),
+        ("after cleaning it", "cleaned_regret_percent", "{:.1f} %"),
+        ("on the stories alone, before they were spoiled", "pure_regret_percent", "{:.1f} %"),
+        ("regret on held-out stories that leaked into the spoiled corpus", "raw_leaked_regret_percent", "{:.1f} %"),
+        ("on the same stories after cleaning", "cleaned_leaked_regret_percent", "{:.1f} %"),
+        ("runs on the spoiled corpus in which the leak alarm rang", "raw_alarm", "{:.0%}"),
+        ("runs on the cleaned corpus in which it rang", "cleaned_alarm", "{:.0%}"),
+    ],
     "lora": [
         ("loss on a new kind of story after 300 steps of an adapter (`benchmarks.lora`)", "LoRA_diary", "{:.3f}"),
         ("the same with all weights", "full_diary", "{:.3f}"),

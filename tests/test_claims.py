@@ -35,13 +35,16 @@ def test_a_claim_holds_where_every_pair_of_values_does(comparison):
             assert found == about(comparison, least).verdict(figures)
 
 
-def test_every_claim_is_of_a_lesson_and_a_measured_figure():
+def test_every_claim_is_of_a_lesson_and_a_figure_of_its_benchmark():
+    """A benchmark that has not run yet has no figures at all."""
     for claim in CLAIMS:
         assert claim.lesson in ORDER and claim.name in ROWS
-        assert claim.is_measured(FIGURES), f"{claim.sentence}: {claim.name}, {claim.figure} is not in figures.json"
+        needed = {claim.name, claim.limit.name} if isinstance(claim.limit, Figure) else {claim.name}
+        if needed <= set(FIGURES):
+            assert claim.is_measured(FIGURES), f"{claim.sentence}: {claim.name}, {claim.figure} is not in figures.json"
 
 
 def test_what_is_not_measured_is_left_out():
-    claim = CLAIMS[0]
+    claim = next(claim for claim in CLAIMS if claim.is_measured(FIGURES))
     without = {name: x for name, x in FIGURES.items() if name != claim.name}
     assert not claim.is_measured(without) and claim.sentence not in table(without) and claim.sentence in table(FIGURES)

@@ -1,42 +1,56 @@
-"""Cleaning of a corpus: normalize all documents, then remove short, long, symbol-heavy and repeated ones; report it.
+"""Cleaning of a corpus: rewrite documents into a normal form, remove the bad and the repeated ones, and report it.
 
-Near-duplicates are found with MinHash (Broder 1997). A document is the set of its word n-grams ("shingles"); the
-similarity of two documents is the Jaccard index of their sets, J = |A & B| / |A | B|. Under a random order of all
-shingles, the minimum of A is the minimum of B with probability J; so k random orders give signatures of k numbers that
-agree in J k places on average. A signature is cut into bands of r numbers; two documents share a whole band with
-probability 1 - (1 - J^r)^(k/r), a steep S-curve in J. Documents that share a band are candidates, and their exact J
-decides: none is removed by chance, and each is compared with few others.
+First all documents are rewritten: normalized (`plain_text`), private data masked (`private_data`), further copies of
+lines removed (`repeated_lines`). Then documents are removed: each judged by itself (`quality_rules`), then compared
+with those before it (`near_duplicates`). Cleaning a clean corpus changes nothing. What it is worth: Lee et al. 2022,
+"Deduplicating Training Data Makes Language Models Better", and `benchmarks/data_cleaning.py`.
 """
 
-import re
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from hashlib import blake2b
-from typing import NamedTuple
+from functools import partial
+from typing import Annotated, NamedTuple
 
-import numpy as np
+from minillm.config.fields import AtLeast, Between, Count, Fraction, Positive, validate
+from minillm.datasets.near_duplicates import near_duplicates
+from minillm.datasets.plain_text import normalize
+from minillm.datasets.private_data import KINDS, masked
+from minillm.datasets.quality_rules import RULES, breaks, describe, symbol_share
+from minillm.datasets.repeated_lines import without_line_copies
 
-from minillm.config.fields import Count, Fraction, Positive, validate
-
-CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # category Cc without white space
-LINE_ENDS = re.compile(r"\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 DUPLICATES, NEAR_DUPLICATES = "duplicates", "near-duplicates"  # the rules that compare documents with each other
-MISS_PROBABILITY = 0.001  # upper bound for missing a pair whose Jaccard index is exactly near_duplicates
+Size = Annotated[float, AtLeast(0)]
+Rewriting = Callable[[Sequence[str]], list[tuple[str, int]]]  # documents -> each one anew, and the changes in it
 
 
 @dataclass(frozen=True)
 class CleaningConfig:
-    """Rules for the removal of documents, applied to normalized documents in the order of these fields."""
+    """Rules for texts and documents; rewriting first, then removal in the order of these fields."""
 
+    mask_emails: bool = False  # replace e-mail addresses by [email]
+    mask_ips: bool = False  # replace IP addresses by [IP]
+    mask_phones: bool = False  # replace phone numbers by [phone]
+    line_copies: Count = 0  # keep so many copies of a line in the whole corpus, remove further ones; 0: keep all
+    line_words: Positive = 4  # words of the shortest line that line_copies may remove
     min_chars: Count = 20  # remove documents with fewer characters
     max_chars: Positive = 10_000_000  # remove documents with more characters
     max_symbols: Fraction = 0.3  # remove documents with a larger share of punctuation and symbols (without white space)
+    min_words: Count = 0  # remove documents with fewer words (Gopher: 50)
+    max_words: Positive = 10_000_000  # remove documents with more words (Gopher: 100_000)
+    min_word_length: Size = 0.0  # remove documents whose words have fewer characters on average (Gopher: 3)
+    max_word_length: Size = 10_000_000.0  # remove documents whose words have more characters on average (Gopher: 10)
+    min_alphabetic: Fraction = 0.0  # remove documents with a smaller share of words with a letter (Gopher: 0.8)
+    min_stop_words: Annotated[int, Between(0, 8)] = 0  # remove ... with fewer of: the be to of and that have with (2)
+    max_marks: Size = 10_000_000.0  # remove documents with more # or ... for each word (Gopher: 0.1)
+    max_bullets: Fraction = 1.0  # remove documents with a larger share of lines that start with a bullet (Gopher: 0.9)
+    max_ellipses: Fraction = 1.0  # remove documents with a larger share of lines that end in ... (Gopher: 0.3)
+    max_repeated_lines: Fraction = 1.0  # remove documents with a larger share of repeated lines (Gopher: 0.3)
+    max_top_ngram: Fraction = 1.0  # remove ... share of characters in the most frequent 2 to 4 words (Gopher: 0.2)
+    max_repeated_ngrams: Fraction = 1.0  # remove ... share of characters in repeated 5 to 10 words (Gopher: 0.15)
     duplicates: bool = True  # remove documents equal to an earlier one
     near_duplicates: Fraction = 0.8  # remove documents this similar to an earlier one (Jaccard, word n-grams); 0: none
-    n_words: Positive = 5  # words in an n-gram
+    n_words: Positive = 5  # words in an n-gram of near_duplicates
     n_hashes: Positive = 128  # numbers in a signature; more of them find more pairs when near_duplicates is low
 
     def __post_init__(self) -> None:
@@ -47,8 +61,9 @@ class Removal(NamedTuple):
     """The effect of one rule."""
 
     rule: str
-    n_documents: int
-    n_bytes: int
+    n_documents: int  # documents removed
+    n_changes: int  # changes inside the others: documents normalized, addresses masked, lines removed
+    n_bytes: int  # bytes removed, less those put in their place
     example: str  # the beginning of the first document that it changed or removed; "" if there is none
 
 
@@ -57,7 +72,7 @@ class Report(NamedTuple):
 
     n_documents_before: int
     n_bytes_before: int
-    removals: list[Removal]  # "normalized" removes no documents, only bytes
+    removals: list[Removal]
     n_documents_after: int
     n_bytes_after: int
 
@@ -68,142 +83,87 @@ class Report(NamedTuple):
             removal.n_documents for removal in self.removals if removal.rule.startswith((DUPLICATES, NEAR_DUPLICATES))
         )
 
+    @property
+    def n_changes(self) -> int:
+        """Number of changes inside documents."""
+        return sum(removal.n_changes for removal in self.removals)
+
     def __str__(self) -> str:
-        rows = [("", "documents", "bytes", "for example")]
-        rows += [("before", f"{self.n_documents_before:,}", f"{self.n_bytes_before:,}", "")]
-        rows += [(r.rule, f"{-r.n_documents:,}", f"{-r.n_bytes:,}", r.example) for r in self.removals]
-        rows += [("after", f"{self.n_documents_after:,}", f"{self.n_bytes_after:,}", "")]
-        widths = [max(len(row[i]) for row in rows) for i in range(3)]
-        return "\n".join(f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in rows)
+        rows = [("", "documents", "changes", "bytes", "for example")]
+        rows += [("before", f"{self.n_documents_before:,}", "", f"{self.n_bytes_before:,}", "")]
+        rows += [
+            (r.rule, f"{-r.n_documents:,}", f"{r.n_changes:,}", f"{-r.n_bytes:,}", r.example) for r in self.removals
+        ]
+        rows += [("after", f"{self.n_documents_after:,}", "", f"{self.n_bytes_after:,}", "")]
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = [[cell.rjust(width) for cell, width in zip(row, widths, strict=False)] + [row[4]] for row in rows]
+        return "\n".join("  ".join([line[0].strip().ljust(widths[0]), *line[1:]]).rstrip() for line in lines)
 
 
 def clean(documents: Sequence[str], config: CleaningConfig) -> tuple[list[str], Report]:
-    """Normalize and filter documents. Returns the remaining ones in their order, and a report.
+    """Rewrite and filter documents. Returns the remaining ones in their order, and a report.
 
     The first of several duplicates remains. Cleaning a clean corpus changes nothing.
     """
-    kept = [normalize(document) for document in documents]
-    removals = [_normalized(documents, kept)]
-
-    def remove(rule: str, unwanted: Iterable[bool]) -> None:
-        nonlocal kept
-        verdicts = list(unwanted)
+    kept, removals = _rewrite(documents, config)
+    for rule, judge in _judgments(config):
+        verdicts = list(judge(kept))
         removed = [document for document, bad in zip(kept, verdicts, strict=True) if bad]
         kept = [document for document, bad in zip(kept, verdicts, strict=True) if not bad]
-        removals.append(Removal(rule, len(removed), _n_bytes(removed), _excerpt(removed)))
-
-    remove(f"shorter than {config.min_chars:,}", (len(document) < config.min_chars for document in kept))
-    remove(f"longer than {config.max_chars:,}", (len(document) > config.max_chars for document in kept))
-    remove(f"symbols > {config.max_symbols:g}", (symbol_share(document) > config.max_symbols for document in kept))
-    if config.duplicates:
-        first = {document: i for i, document in reversed(list(enumerate(kept)))}
-        remove(DUPLICATES, (first[document] != i for i, document in enumerate(kept)))
-    if config.near_duplicates > 0:
-        remove(f"{NEAR_DUPLICATES} {config.near_duplicates:g}", near_duplicates(kept, config))
+        removals.append(Removal(rule, len(removed), 0, _n_bytes(removed), _excerpt(removed)))
     return kept, Report(len(documents), _n_bytes(documents), removals, len(kept), _n_bytes(kept))
 
 
-def normalize(text: str) -> str:
-    r"""Normalize a text: Unicode NFC, no control characters, plain spaces and newlines, no trailing white space.
-
-    Indentation remains, because it has a meaning in code; so do single empty lines between paragraphs.
-
-    >>> normalize("One line. \r\n\r\n\r\n\r\n  The next.")
-    'One line.\n\n  The next.'
-    """
-    text = CONTROL.sub("", LINE_ENDS.sub("\n", text))
-    text = unicodedata.normalize("NFC", text)
-    text = re.sub(r"[^\S\n\t]", " ", text)  # no-break space, ideographic space ...
-    text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
-    return re.sub(r"\n{3,}", "\n\n", text).strip("\n")
-
-
-def symbol_share(text: str) -> float:
-    """The share of punctuation and symbols (Unicode categories P and S) among the characters that are not white space.
-
-    >>> symbol_share("a + b = c!")
-    0.5
-    """
-    counts = {char: n for char, n in Counter(text).items() if not char.isspace()}
-    return sum(n for char, n in counts.items() if unicodedata.category(char)[0] in "PS") / max(1, sum(counts.values()))
+def _rewrite(documents: Sequence[str], config: CleaningConfig) -> tuple[list[str], list[Removal]]:
+    """The documents after all rewriting, and the effect of each rule."""
+    now, effects = list(documents), []
+    for rule, rewriting in _rewritings(config):
+        texts, counts = zip(*rewriting(now), strict=True) if now else ((), ())
+        first = next((i for i, n in enumerate(counts) if n), None)
+        effects.append((rule, sum(counts), _n_bytes(now) - _n_bytes(texts), first))
+        now = list(texts)
+    # subtle: examples are shown as they are after all rewriting, so that no report shows what was masked
+    return now, [
+        Removal(rule, 0, n_changes, n_bytes, "" if first is None else _excerpt(now[first:]))
+        for rule, n_changes, n_bytes, first in effects
+    ]
 
 
-def near_duplicates(documents: Sequence[str], config: CleaningConfig) -> list[bool]:
-    """For each document: whether its Jaccard index with an earlier one that remains is >= config.near_duplicates."""
-    rows = rows_per_band(config.near_duplicates, config.n_hashes)
-    generator = np.random.default_rng(0)
-    multipliers = generator.integers(2**63, size=(config.n_hashes, 1), dtype=np.uint64) * 2 + 1
-    offsets = generator.integers(2**63, size=(config.n_hashes, 1), dtype=np.uint64)
-    bands: dict[tuple[int, bytes], list[int]] = defaultdict(list)  # (band, its numbers) -> documents that remain
-    sets: dict[int, np.ndarray] = {}
-    verdicts = []
-    for i, document in enumerate(documents):
-        found = shingles(document, config.n_words)
-        numbers = signature(found, multipliers, offsets)
-        keys = [(b, numbers[b : b + rows].tobytes()) for b in range(0, config.n_hashes - rows + 1, rows)]
-        candidates = dict.fromkeys(j for key in keys for j in bands[key])
-        verdicts.append(any(jaccard(found, sets[j]) >= config.near_duplicates for j in candidates))
-        if not verdicts[-1]:
-            sets[i] = found
-            for key in keys:
-                bands[key].append(i)
-    return verdicts
+def _rewritings(config: CleaningConfig) -> Iterator[tuple[str, Rewriting]]:
+    """The rules that change texts, in order."""
+    yield "normalized", partial(_each, lambda text: ((new := normalize(text)), int(new != text)))
+    for key, kind in KINDS.items():
+        if getattr(config, key):
+            yield kind.name, partial(_each, partial(masked, kind=kind))
+    if config.line_copies:
+        how = {"n_copies": config.line_copies, "n_words": config.line_words}
+        yield f"copies of a line > {config.line_copies:,}", partial(without_line_copies, **how)
 
 
-def shingles(text: str, n_words: int) -> np.ndarray:
-    """The set of a text's n-grams of lower-case words, as sorted 64-bit hashes. A shorter text is one shingle."""
-    words = re.findall(r"\w+", text.lower()) or [text]
-    n = min(n_words, len(words))
-    hashes = np.array([word_hash(word) for word in words], np.uint64)
-    weights = np.random.default_rng(n).integers(2**63, size=n, dtype=np.uint64) * 2 + 1
-    # subtle: products and sums wrap around at 2^64, as intended in a hash
-    sums = (np.lib.stride_tricks.sliding_window_view(hashes, n) * weights).sum(axis=1, dtype=np.uint64)
-    return np.unique(_mixed(sums))
+def _each(rewrite: Callable[[str], tuple[str, int]], documents: Sequence[str]) -> list[tuple[str, int]]:
+    return [rewrite(document) for document in documents]
 
 
-@lru_cache(maxsize=1 << 16)
-def word_hash(word: str) -> int:
-    """64 bits of BLAKE2b. With 32 bits, two of 80,000 different words would probably share a hash."""
-    return int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+def _judgments(config: CleaningConfig) -> Iterator[tuple[str, Callable[[Sequence[str]], Iterable[bool]]]]:
+    """The rules that remove documents, in order; each says of the documents that are left whether they are unwanted."""
+    yield f"shorter than {config.min_chars:,}", partial(map, lambda document: len(document) < config.min_chars)
+    yield f"longer than {config.max_chars:,}", partial(map, lambda document: len(document) > config.max_chars)
+    yield f"symbols > {config.max_symbols:g}", partial(map, lambda text: symbol_share(text) > config.max_symbols)
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    for key in RULES:
+        limit = getattr(config, key)
+        if limit != defaults[key]:  # by default these rules are off
+            yield describe(key, limit), partial(map, partial(breaks, key, limit))
+    if config.duplicates:
+        yield DUPLICATES, _equal_to_earlier
+    if config.near_duplicates > 0:
+        how = {"similarity": config.near_duplicates, "n_words": config.n_words, "n_hashes": config.n_hashes}
+        yield f"{NEAR_DUPLICATES} {config.near_duplicates:g}", partial(near_duplicates, **how)
 
 
-def signature(found: np.ndarray, multipliers: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """MinHash signature: the least shingle under each of k orders h -> (a h + b mod 2^64) / 2^32. (k,) uint32"""
-    parts = np.array_split(found, -(-len(found) // 4096))  # bounds the memory for a long document
-    least = [((part * multipliers + offsets) >> np.uint64(32)).min(axis=1) for part in parts]
-    return np.min(least, axis=0).astype(np.uint32)
-
-
-def jaccard(a: np.ndarray, b: np.ndarray) -> float:
-    """Jaccard index |A & B| / |A | B| of two sets given as sorted arrays.
-
-    >>> jaccard(np.array([1, 2, 3]), np.array([2, 3, 4]))
-    0.5
-    """
-    both = len(np.intersect1d(a, b, assume_unique=True))
-    return both / (len(a) + len(b) - both)
-
-
-def rows_per_band(similarity: float, n_hashes: int) -> int:
-    """Numbers in a band: the most, so the fewest candidates, that miss a pair of this similarity rarely enough.
-
-    >>> [rows_per_band(similarity, 128) for similarity in (0.3, 0.5, 0.8)]
-    [1, 2, 5]
-    """
-    fits = [r for r in range(1, n_hashes + 1) if (1 - similarity**r) ** (n_hashes // r) <= MISS_PROBABILITY]
-    return max(fits, default=1)
-
-
-def _mixed(x: np.ndarray) -> np.ndarray:
-    """Mix every bit into all 64 (the finalizer of SplitMix64), so that sums of hashes are hashes again."""
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
-    return x ^ (x >> np.uint64(31))
-
-
-def _normalized(before: Sequence[str], after: Sequence[str]) -> Removal:
-    changed = [a for a, b in zip(before, after, strict=True) if a != b]
-    return Removal("normalized", 0, _n_bytes(before) - _n_bytes(after), _excerpt(changed))
+def _equal_to_earlier(documents: Sequence[str]) -> list[bool]:
+    first = {document: i for i, document in reversed(list(enumerate(documents)))}
+    return [first[document] != i for i, document in enumerate(documents)]
 
 
 def _n_bytes(documents: Iterable[str]) -> int:

@@ -38,10 +38,12 @@ def find_source(
     if world is None:
         return None, ""
     originals = set(written)
+    n_changes = report.n_changes if report is not None else 0
     changed = next((document for document in kept if document not in originals), None)
     reasons = {
         "the only story is cut in two, and the source writes whole ones": len(kept) == 1,
-        f"cleaning changed stories ({(changed or '')[:40]!r}...)": changed is not None,
+        # subtle: a changed story may be equal to another one that was written, so changes count too
+        f"cleaning changed stories ({(changed or '')[:40]!r}...)": changed is not None or n_changes > 0,
         "cleaning removed stories that resemble others": report is not None and report.n_repeated > 0,
     }
     if reason := next((reason for reason, holds in reasons.items() if holds), ""):

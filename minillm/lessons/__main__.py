@@ -4,8 +4,9 @@ import ast
 from pathlib import Path
 
 ORDER = (
-    *("ngram", "smoothing", "cross_entropy", "backpropagation", "optimizers", "training_loop", "bpe", "unigram"),
-    *("wordpiece", "rnn", "lstm", "gru", "attention", "positions", "normalization", "transformer_block", "gpt", "bert"),
+    *("ngram", "smoothing", "cross_entropy", "backpropagation", "optimizers", "training_loop"),
+    *("cleaning", "bpe", "unigram", "wordpiece", "rnn", "lstm", "gru", "attention", "positions", "normalization"),
+    *("transformer_block", "gpt", "bert"),
     *("encoder_decoder", "mixture_of_experts", "generation", "sampling", "beam_search", "kv_cache", "paged_cache"),
     *("cache_quantization", "cache_eviction", "speculative_decoding", "continuous_batching", "flash_attention"),
     *("lora", "weight_quantization", "instruction_tuning"),

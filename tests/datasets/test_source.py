@@ -107,3 +107,36 @@ def test_nothing_is_claimed_of_a_story_that_is_cut_or_rewritten(world):
     written = [f"{story} ", *world.generate(3, seed=2)]
     source, remark = find_source(world, written, *clean(written, singly()))
     assert source is None and f"cleaning changed stories ({story[:40]!r}" in remark
+
+
+@pytest.mark.parametrize(
+    ("config", "story"),
+    [
+        (singly(mask_phones=True), "Ann has a kite. Ann is sad.\n555-123-4567"),
+        (singly(mask_emails=True), "ann@example.com has a kite."),
+        (singly(mask_ips=True), "10.0.0.1"),
+        (singly(line_copies=1, line_words=1), "Ann has a kite. Ann is sad.\nAnn has a kite. Ann is sad."),
+    ],
+)
+def test_nothing_is_claimed_where_a_rule_changes_texts(world, config, story):
+    written = [story, *world.generate(30, seed=2), "Ann has a kite. Ann is sad."]
+    assert find_source(world, written, written, None)[0] is not None
+    source, remark = find_source(world, written, *clean(written, config))
+    assert source is None and "cleaning changed stories (" in remark and "no leak is detected" in remark
+
+
+def test_a_story_that_is_changed_into_another_one_is_noticed(world):
+    """The kept stories alone do not show it."""
+    written = ["Ann has a kite. Ann is sad.", "Ann has a kite. Ann is sad. ", *world.generate(3, seed=2)]
+    kept, report = clean(written, singly())
+    assert set(kept) <= set(written)
+    source, remark = find_source(world, written, kept, report)
+    assert source is None and "cleaning changed stories" in remark
+
+
+def test_rules_for_single_documents_select_stories(world):
+    written = world.generate(400, seed=1)
+    kept, report = clean(written, singly(min_words=8))
+    assert 0 < len(kept) < 400
+    source, _ = find_source(world, written, kept, report)
+    assert source.log_share == math.log(len(kept) / 400)
