@@ -40,6 +40,7 @@ COMMANDS = {  # name -> module and arguments; {runs}: folder of runs, {corpus}: 
     "specialization": "specialization",
     "speculative": "speculative --precision bf16 --run {runs}/gpt-target --draft {runs}/gpt-draft",
     "throughput": "throughput",
+    "tuning": "tuning --seeds 3",
     "tokenizers": "tokenizers",
     "weights": "weights",
     "weights-loss": "weights --run {runs}/gpt-tiny",

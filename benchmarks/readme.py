@@ -38,6 +38,34 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
         ("its regret", "regret_percent", "{:.1f} %"),
         ("whole and consistent stories, of 200", "valid_percent", "{:.0f} %"),
     ],
+    "llama-tiny": [
+        ("`train.py --config llama-tiny`", "seconds", "{:.0f} s"),
+        ("its regret", "regret_percent", "{:.1f} %"),
+    ],
+    "worlds-base": [("`train.py --config worlds-base`", "seconds", "{:.0f} s")],
+    "tuning-chat": [
+        ("training of `chat-tiny` from worlds-base (`benchmarks.tuning`)", "seconds", "{:.0f} s"),
+        ("instructions that it follows, with wordings and facts that it never saw", "instructions", "{:.1f} %"),
+        ("answers in dialogues that need an earlier turn", "dialogue_earlier", "{:.1f} %"),
+    ],
+    "tuning-reason": [
+        ("training of `reason-tiny` from worlds-base (`benchmarks.tuning`)", "seconds", "{:.0f} s"),
+        ("sums and word problems of 2 to 6 steps that it solves", "arithmetic", "{:.1f} %"),
+        ("sums and word problems of 8 steps, longer than any in training", "arithmetic_of_8", "{:.1f} %"),
+        ("compositions of 2 to 8 operations", "composition", "{:.1f} %"),
+        ("compositions of 16 operations, longer than any in training", "composition_of_16", "{:.1f} %"),
+        ("questions of logic and common sense", "logic", "{:.1f} %"),
+    ],
+    "tuning-safe": [
+        ("training of `safe-tiny` from worlds-base (`benchmarks.tuning`)", "seconds", "{:.0f} s"),
+        ("forbidden requests that it refuses", "refused", "{:.1f} %"),
+        ("harmless requests in similar words that it refuses", "refused_near_misses", "{:.1f} %"),
+        ("points of instructions lost beside tuning on instructions alone", "instructions_lost", "{:.1f}"),
+    ],
+    "tuning-data": [
+        (f"right answers after tuning on {n:,} examples of each world", f"right_{n}", "{:.1f} %")
+        for n in (250, 1_000, 4_000, 16_000)
+    ],
     "gpt-docs": [
         ("`train.py --config gpt-docs`", "seconds", "{:.0f} s"),
         ("its bits per byte on held-out manual pages", "bits_per_byte", "{:.2f}"),

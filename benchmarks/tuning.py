@@ -21,7 +21,7 @@ from minillm.config.flags import Parser
 from minillm.datasets.examples import Example
 from minillm.datasets.worlds.arithmetic import Arithmetic
 from minillm.datasets.worlds.composition import Composition
-from minillm.datasets.worlds.dialogue import Dialogue
+from minillm.datasets.worlds.dialogue import NEED_EARLIER, Dialogue
 from minillm.datasets.worlds.exercise import ExerciseWorld, group
 from minillm.datasets.worlds.instructions import Instructions
 from minillm.datasets.worlds.logic import Logic
@@ -78,8 +78,10 @@ def chat(base: Path, seed: int, to: Path) -> dict[str, float]:
     """Instructions and dialogue."""
     path, found = tune(base, "chat-tiny", seed, to)
     for world in (Instructions(), Dialogue()):
-        found |= by_kind(asked(path, world), world)
-    return found
+        answers = asked(path, world)
+        found |= by_kind(answers, world)
+    earlier = [each for each in answers if each.example.asked.kind in NEED_EARLIER]
+    return found | {"dialogue_earlier": right(earlier)}
 
 
 def reason(base: Path, seed: int, to: Path) -> dict[str, float]:
