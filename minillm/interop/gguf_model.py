@@ -58,10 +58,10 @@ def read_gguf(path: Path) -> Imported:
     """Read a file. Raises ValueError, in a sentence, for a model that minillm would not compute exactly."""
     file = open_gguf(path)
     config, state = read_model(file)
-    tokenizer = read_gguf_tokenizer({key: listed(x) for key, x in file.metadata.items()})
-    remark = fit_to_vocabulary(state, tokenizer)
+    named = read_gguf_tokenizer({key: listed(x) for key, x in file.metadata.items()})
+    tokenizer, remarks = fit_to_vocabulary(state, named)
     template = bind(file.metadata.get("tokenizer.chat_template", ""), token_names(file))
-    return Imported(config, state, tokenizer, template, {}, (remark,) if remark else ())
+    return Imported(config, state, tokenizer, template, {}, tuple(remarks))
 
 
 def token_names(file: GGUF) -> dict[str, str]:

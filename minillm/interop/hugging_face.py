@@ -45,8 +45,9 @@ def read_folder(folder: Path) -> Imported:
     if isinstance(config, EncoderConfig) and not config.masked_head:
         check_pooling(folder)
     sampling, ignored = read_sampling(generation)
-    remarks = tuple(remark for remark in (fit_to_vocabulary(state, tokenizer), ignored) if remark)
-    return Imported(config, state, tokenizer, template_of(folder, settings), sampling, remarks)
+    tokenizer, remarks = fit_to_vocabulary(state, tokenizer)
+    remarks += [ignored] if ignored else []
+    return Imported(config, state, tokenizer, template_of(folder, settings), sampling, tuple(remarks))
 
 
 def read_json(path: Path, needed: bool = True) -> dict[str, Any]:

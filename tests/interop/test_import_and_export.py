@@ -302,3 +302,18 @@ def test_settings_that_are_not_taken_over_are_named(exported, tmp_path):
     found = read(change(exported, tmp_path / "new", "generation_config.json", **more))
     assert found.sampling == {"temperature": 0.0, "repetition_penalty": 1.2}
     assert any("no_repeat_ngram_size" in remark for remark in found.remarks)
+
+
+def test_a_folder_with_a_token_for_images_becomes_a_run_without_it(run, exported, tmp_path, capsys):
+    whole = json.loads((exported / "tokenizer.json").read_text())
+    n = folder.open_run(run).text.tokenizer.vocab_size
+    image = {"id": n, "content": "<image>", "special": True, "single_word": False, "normalized": False}
+    added = [*whole["added_tokens"], image | {"lstrip": False, "rstrip": False}]
+    wider = change(exported, tmp_path / "wider", "tokenizer.json", added_tokens=added)
+    assert bring_in([str(wider), "--out", str(tmp_path / "again")]) == 0
+    assert f"added tokens '<image>' ({n}): beyond the {n} rows" in capsys.readouterr().out
+    first, again = folder.open_run(run).text, folder.open_run(tmp_path / "again").text
+    for text in [*TEXTS, "a<image>b"]:
+        assert again.encode(text) == first.encode(text)
+    theirs = transformers.AutoTokenizer.from_pretrained(wider)
+    assert theirs("the quick")["input_ids"] == again.encode("the quick") and len(theirs) == n + 1
