@@ -12,6 +12,7 @@ import minillm
 from minillm import chat
 from minillm.console import chatting
 from minillm.console.terminal import visible
+from minillm.interop.chat_template import JinjaTemplate
 from minillm.runs import folder
 from tests.small_runs import started
 
@@ -150,12 +151,15 @@ def test_a_full_context_is_remarked(run, monkeypatch, capsys):
     assert out.count("the oldest turn is left out from now on") == 1 and "the oldest 2 turns are left out" in out
 
 
-def test_a_template_that_writes_earlier_turns_anew_is_remarked_once(run, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "written", ["('' if loop.last else 'so ') ~ m['content']", "m['content'].split('</think>')[-1]"]
+)
+def test_a_template_that_writes_earlier_turns_anew_is_remarked_once(written, run, monkeypatch, capsys):
     real = folder.open_run
 
     def rewriting(*how):
         opened = real(*how)
-        opened.text.template.source = TEMPLATE.replace("m['content']", "('' if loop.last else 'so ') ~ m['content']")
+        opened.text.template = JinjaTemplate(TEMPLATE.replace("m['content']", written), opened.text.tokenizer)
         return opened
 
     assert "writes earlier turns anew" not in chatted(run, monkeypatch, capsys, "a")[0]

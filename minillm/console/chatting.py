@@ -16,7 +16,7 @@ from minillm.decoding.sampler import SamplingConfig
 from minillm.system.atomic import write_atomically
 from minillm.system.os_errors import sentence
 from minillm.text.conversation import Answer, Conversation, keeps_beginnings
-from minillm.tokenizers.chat import Message
+from minillm.tokenizers.chat import END_THINK, Message
 
 HELP = f"""\
 /system TEXT      set the system message; without TEXT: remove it
@@ -59,7 +59,10 @@ class Chat:
             "help": lambda rest: print(HELP),
             "quit": self.quit,
         }
-        turn: list[Message] = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+        answer: Message = {"role": "assistant", "content": "Hi"}
+        if END_THINK not in conversation.text.tokenizer.special_tokens:  # which no content can have
+            answer["think"] = "Hm."
+        turn: list[Message] = [{"role": "user", "content": "Hello"}, answer]
         if not keeps_beginnings(conversation.text.template, conversation.messages() + turn + turn):
             print("note: this template writes earlier turns anew, so parts of them are read again in each turn")
 

@@ -3,8 +3,10 @@
 A template is a program, so it runs in a process of its own with little memory and time (`template_worker`). The
 contents of messages never enter it: each is replaced by a random word (a sentinel), which the template must write once
 and unchanged. The rendered text is split there; special tokens are recognized in what the template wrote; then the
-contents take their places as plain text. So no content can forge a role, whatever it says. The notation is that of
-Hugging Face's `apply_chat_template` (2023). Read before: `tokenizers/chat.py`.
+contents take their places as plain text. So no content can forge a role, whatever it says. Only the whitespace around a
+content and the words that the template looks for in it, such as </think>, enter as they are (`hidden_text`): so a
+template may cut the reasoning out of an earlier answer. The notation is that of Hugging Face's `apply_chat_template`
+(2023). Read before: `tokenizers/chat.py`, `hidden_text`.
 """
 
 import json
@@ -12,16 +14,13 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 
+from minillm.interop.hidden_text import Hidden, could_join, sought_words
 from minillm.interop.template_process import TemplateProcess
-from minillm.tokenizers.chat import ROLES, Message, check_messages
+from minillm.tokenizers.chat import END_THINK, ROLES, Message, check_messages, whole_text
 from minillm.tokenizers.tokenizer import END, Tokenizer
 
-# texts that a template looks for in a content: split('</think>'), '</think>' in content
-SOUGHT = re.compile(
-    r"""split\(\s*['"]([^'"]+)['"]|['"]([^'"]+)['"]\s+(?:not\s+)?in\s+(?:message(?:\.|\[['"]))?content\b"""
-)
 N_SHOWN = 300  # characters of an error of the template that are shown
-N_TOLD = 8  # characters of a sentinel that are no coincidence
+REASONING = ("reasoning_content", "think")  # names by which a template may read the steps of an answer
 
 
 class JinjaTemplate:
@@ -39,43 +38,46 @@ class JinjaTemplate:
         names = [name for name in tokenizer.special_tokens if name and name == name.strip()]
         ordered = sorted(names, key=len, reverse=True)
         self.specials = re.compile("(" + "|".join(map(re.escape, ordered)) + ")" if ordered else "((?!))")
-        self.sought = [word for pair in SOUGHT.findall(source) for word in pair if word.strip()]
+        sought = sought_words(source)
+        self.refused = [word for word in sought if any(could_join(word, name) for name in names)]
+        self.visible = [word for word in sought if word not in self.refused]
+        self.reasoning = next((x for x in REASONING if re.search(rf"""(?:\.|\[["']){x}\b""", source)), None)
         self.process = TemplateProcess()
 
     def render(self, messages: Sequence[Message], answer: bool = True) -> list[int]:
         """See `Template.render`. Raises ValueError too for a template that does not write each content once."""
         check_messages(messages, self.roles)
-        self._refuse_sought(messages)
-        secret = secrets.token_hex(16)
-        hidden, contents = [], []
-        for message in messages:
-            before, content, after = split_whitespace(message["content"])
-            sentinel = f"X{secret}x{len(contents)}X" if content else ""
-            hidden.append({"role": message["role"], "content": f"{before}{sentinel}{after}"})
-            contents.append(content)
-        request = {"source": self.source, "variables": self.variables, "messages": hidden, "answer": answer}
-        found = self.process.ask(request | {"secret": secret})
+        hidden = Hidden(secrets.token_hex(16), self.visible)
+        request = {"source": self.source, "variables": self.variables, "answer": answer, "secret": hidden.secret}
+        found = self.process.ask(request | {"messages": [self._hide(hidden, i, m) for i, m in enumerate(messages)]})
         if "error" in found:
-            raise ValueError(f"template: {_shown(found['error'], secret)}")
-        written = re.split(f"X{secret}x([0-9]{{1,9}})X", found["text"])  # text, number, text, number, ..., text
-        _check(written[::2], list(map(int, written[1::2])), contents, messages, secret)
+            raise ValueError(f"template: {_shown(hidden.masked(found['error']))}")
+        written = hidden.split(found["text"])
         parts: list[str | int] = []
         for i, piece in enumerate(written):
-            parts += [contents[int(piece)]] if i % 2 else self._with_specials(piece)
+            parts += [piece] if i % 2 else self._with_specials(piece)
         return self.tokenizer.encode_parts(joined(parts))
 
-    def _refuse_sought(self, messages: Sequence[Message]) -> None:
-        """Raise ValueError for a content with a text that the template looks for, which it could not find.
+    def _hide(self, hidden: Hidden, i: int, message: Message) -> dict[str, str]:
+        """A message as the template sees it. Raises ValueError for a text that it could turn into a special token.
 
-        Some templates cut the reasoning out of earlier answers, for example at "</think>".
+        The steps of an answer have the name by which the template reads them, or stand before the content.
         """
-        for i, message in enumerate(messages):
-            found = next((word for word in self.sought if word in message["content"]), None)
-            if found is not None:
+        apart = "think" in message and self.reasoning is not None
+        texts = {"content": message["content"] if apart else whole_text(message)}
+        texts |= {self.reasoning: message["think"]} if apart else {}
+        found = {"role": message["role"]}
+        for name, text in texts.items():
+            word = next((word for word in self.refused if word in text), None)
+            if word is not None:
                 raise ValueError(
-                    f"messages[{i}].content has {found!r}, which this template treats in a way that minillm does not "
-                    "know; leave that part out"
+                    f"messages[{i}].content has {word!r}, which this template looks for, and which is or could become "
+                    "a special token; leave that part out"
                 )
+            n_optional = text.rfind(END_THINK) if message["role"] == "assistant" and END_THINK in self.visible else 0
+            n_optional = len(text) if name == "reasoning_content" else n_optional
+            found[name] = hidden.hide(text, n_optional, f"the content of message {i}, of the {message['role']}")
+        return found
 
     def _with_specials(self, text: str) -> list[str | int]:
         """A text of the template, with the ids of special tokens in place of their names."""
@@ -104,17 +106,6 @@ def token_names(tokenizer: Tokenizer) -> dict[str, str]:
     return found
 
 
-def split_whitespace(content: str) -> tuple[str, str, str]:
-    """The whitespace before a text, the text, and the whitespace after it, which a template may strip.
-
-    >>> split_whitespace("  a b\\n"), split_whitespace(" ")
-    (('  ', 'a b', '\\n'), (' ', '', ''))
-    """
-    kept = content.strip()
-    n_before = len(content) - len(content.lstrip())
-    return content[:n_before], kept, content[n_before + len(kept) :]
-
-
 def joined(parts: Sequence[str | int]) -> list[str | int]:
     """Parts with all texts in a row joined, since a token may cross the border between them.
 
@@ -130,24 +121,8 @@ def joined(parts: Sequence[str | int]) -> list[str | int]:
     return found
 
 
-def _check(
-    texts: Sequence[str], found: Sequence[int], contents: Sequence[str], messages: Sequence[Message], secret: str
-) -> None:
-    """Raise ValueError unless the template wrote each content once, and nothing else of the sentinels."""
-    for i, content in enumerate(contents):
-        n = found.count(i)
-        if n != (1 if content else 0):
-            raise ValueError(
-                f"template: expected the content of message {i}, of the {messages[i]['role']}, once and unchanged, "
-                f"found it {n} times; the template drops, repeats or rewrites it, so take another one"
-            )
-    rest, beginnings = "".join(texts).lower(), range(len(secret) - N_TOLD + 1)
-    if len(contents) <= max(found, default=0) or any(secret[i : i + N_TOLD] in rest for i in beginnings):
-        raise ValueError("template: expected contents unchanged, found a part of one; take another template")
-
-
-def _shown(error: str, secret: str) -> str:
-    """An error of the template, in one line without a sentinel and without control characters."""
-    line = " ".join(re.sub(f"X{secret}x[0-9]+X", "...", error).split())
+def _shown(error: str) -> str:
+    """An error of the template, in one line and without control characters."""
+    line = " ".join(error.split())
     line = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
     return line if len(line) <= N_SHOWN else f"{line[:N_SHOWN]}..."

@@ -49,7 +49,7 @@ GEMMA_PARTS = (
     "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
     "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
 )
-MINILM = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+MINILM = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "sentence_bert_config.json")
 DOWNLOADS = {
     "smollm2-135m": Download(
         (

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from minillm.config.fields import suggest
+from minillm.interop import rotary_factors
 from minillm.interop.chat_template import bind
 from minillm.interop.families import FAMILIES
 from minillm.interop.foreign_config import ForeignConfig
@@ -58,10 +59,10 @@ def read_gguf(path: Path) -> Imported:
     """Read a file. Raises ValueError, in a sentence, for a model that minillm would not compute exactly."""
     file = open_gguf(path)
     config, state = read_model(file)
-    tokenizer = read_gguf_tokenizer({key: listed(x) for key, x in file.metadata.items()})
-    remark = fit_to_vocabulary(state, tokenizer)
+    named = read_gguf_tokenizer({key: listed(x) for key, x in file.metadata.items()})
+    tokenizer, remarks = fit_to_vocabulary(state, named)
     template = bind(file.metadata.get("tokenizer.chat_template", ""), token_names(file))
-    return Imported(config, state, tokenizer, template, {}, (remark,) if remark else ())
+    return Imported(config, state, tokenizer, template, {}, tuple(remarks))
 
 
 def token_names(file: GGUF) -> dict[str, str]:
@@ -84,16 +85,11 @@ def read_model(file: GGUF) -> tuple[DecoderConfig, dict[str, Tensor]]:
     if architecture not in ARCHITECTURES:
         known = suggest(str(architecture), list(ARCHITECTURES))
         raise ValueError(f"{file.path}: general.architecture = {architecture!r}: expected {known}; take another model")
-    if "rope_freqs.weight" in file:
-        raise ValueError(
-            f"{file.path}: tensor rope_freqs.weight: the rotary scaling of Llama 3, whose parameters the file does not "
-            "state; import the folder with config.json and safetensors instead"
-        )
     family = FAMILIES[ARCHITECTURES[architecture]]
     f = ForeignConfig(read_config(file, architecture), str(file.path))
     config = family.read(f)
     f.finish()
-    theirs = {translate(name, architecture): name for name in file}
+    theirs = {translate(name, architecture): name for name in file if name != rotary_factors.NAME}
     stand_ins = {name: torch.empty(0) for name, found in theirs.items() if file.types[found] in FOUR_BITS}
     weights = {name: stand_ins[name] if name in stand_ins else file[found] for name, found in theirs.items()}
     state = bring_in(family.rules(config), weights, lambda name: False)
@@ -133,17 +129,26 @@ def read_config(file: GGUF, architecture: str) -> dict[str, Any]:
     if architecture == "llama" and any(name.endswith("attn_q.bias") for name in file):
         values |= {"attention_bias": True, "mlp_bias": True}
     base = {"rope_theta": found["rope.freq_base"]} if "rope.freq_base" in found else {}
-    return values | base | read_scaling(found)
+    return values | base | read_scaling(file, found, width)
 
 
-def read_scaling(found: dict[str, Any]) -> dict[str, Any]:
-    """The rotary scaling of a file, as `rope_scaling` of a config.json."""
-    kind = found.get("rope.scaling.type", "none")
+def read_scaling(file: GGUF, found: dict[str, Any], width: int) -> dict[str, Any]:
+    """The rotary scaling of a file, as `rope_scaling` of a config.json. `width`: of a head."""
+    kind, name = found.get("rope.scaling.type", "none"), rotary_factors.NAME
+    length = found.get("rope.scaling.original_context_length")
+    if name in file:
+        if kind != "none" or file.metadata["general.architecture"] != "llama" or file.shapes[name] != (width // 2,):
+            raise ValueError(
+                f"{file.path}: tensor {name} {file.shapes[name]}: expected it in a model of Llama's kind, without "
+                f"another rotary scaling, of shape ({width // 2},); take another model"
+            )
+        base = found.get("rope.freq_base", 10000.0)
+        return {"rope_scaling": rotary_factors.scaling_of(file[name], base, length or rotary_factors.TRAINED_LENGTH)}
     if kind == "none":
         return {}
     scaling = {"rope_type": kind, "factor": found.get("rope.scaling.factor")}
     if kind == "yarn":
-        scaling["original_max_position_embeddings"] = found.get("rope.scaling.original_context_length")
+        scaling["original_max_position_embeddings"] = length
     return {"rope_scaling": scaling}
 
 

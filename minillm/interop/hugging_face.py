@@ -3,12 +3,14 @@
     config.json                the shape of the model                     model.safetensors, or shards and an index
     generation_config.json     how to sample, and the ids that end a text
     tokenizer.json             the tokenizer                              tokenizer_config.json, with the chat template
+    sentence_bert_config.json  the longest text of a sentence encoder     1_Pooling/config.json, how vectors are made
 
 Read before: `families`, `bert`, `safetensors_file`, `tokenizer_json`.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +44,15 @@ def read_folder(folder: Path) -> Imported:
     stop_ids = [] if ends is None else ends if isinstance(ends, list) else [ends]
     tokenizer = read_tokenizer(folder / "tokenizer.json", settings, stop_ids)
     config, state = read_model(values, Renamed(open_safetensors(folder), values.get("model_type")), tokenizer)
-    if isinstance(config, EncoderConfig) and not config.masked_head:
-        check_pooling(folder)
+    shorter = ""
+    if isinstance(config, EncoderConfig):
+        config, shorter = limit_length(config, state, folder)
+        if not config.masked_head:
+            check_pooling(folder)
     sampling, ignored = read_sampling(generation)
-    remarks = tuple(remark for remark in (fit_to_vocabulary(state, tokenizer), ignored) if remark)
-    return Imported(config, state, tokenizer, template_of(folder, settings), sampling, remarks)
+    tokenizer, remarks = fit_to_vocabulary(state, tokenizer)
+    remarks += [remark for remark in (shorter, ignored) if remark]
+    return Imported(config, state, tokenizer, template_of(folder, settings), sampling, tuple(remarks))
 
 
 def read_json(path: Path, needed: bool = True) -> dict[str, Any]:
@@ -104,6 +110,26 @@ def check_pooling(folder: Path) -> None:
             f"1_Pooling/config.json: {', '.join(chosen) or 'no pooling'}: expected pooling_mode_mean_tokens, which "
             "minillm computes; take another model"
         )
+
+
+def limit_length(config: EncoderConfig, state: dict[str, Tensor], folder: Path) -> tuple[EncoderConfig, str]:
+    """The config of a sentence encoder with the longest text for which it was trained, and a remark; "" for no limit.
+
+    Other programs cut longer texts silently; ours refuse them, as those beyond the context: so the limit becomes the
+    context, and positions beyond it are left out. Raises ValueError for keys that are not understood.
+    """
+    f = ForeignConfig(read_json(folder / "sentence_bert_config.json", needed=False), "sentence_bert_config.json")
+    f.expect("do_lower_case", False, default=False)  # true: beside what the tokenizer does
+    limit = None if f.take("max_seq_length", None) is None else f.number("max_seq_length")
+    f.finish()
+    if limit is None or limit >= config.context_length:
+        return config, ""
+    name = "embed_positions.table.weight"
+    state[name] = state[name][:limit].clone()
+    remark = (
+        f"texts of more than {limit} tokens are refused, of {config.context_length} that the file has positions for"
+    )
+    return replace(config, context_length=limit), f"{remark}: max_seq_length of sentence_bert_config.json"
 
 
 def is_table(name: str) -> bool:

@@ -13,7 +13,7 @@ from minillm.decoding.rows import Reason
 from minillm.decoding.sampler import SamplingConfig
 from minillm.text.kept_state import KeptState, Work
 from minillm.text.model import TextModel
-from minillm.tokenizers.chat import Message, Template
+from minillm.tokenizers.chat import Message, Template, split_thought, whole_text
 
 
 class Turn(NamedTuple):
@@ -109,7 +109,7 @@ class Conversation:
 
 
 def keeps_beginnings(template: Template, messages: Sequence[Message]) -> bool:
-    """Whether a template writes the text before each answer as it was when the answer began.
+    """Whether a template writes every turn as it was when it was the last one, the steps of its answer included.
 
     Otherwise earlier turns are written anew in each turn, and their tokens must be read again. Raises ValueError as
     `Template.render`.
@@ -117,4 +117,15 @@ def keeps_beginnings(template: Template, messages: Sequence[Message]) -> bool:
     whole = template.render(messages, answer=False)
     answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     begun = [template.render(messages[:i]) for i in answers if i]
-    return all(whole[: len(ids)] == ids for ids in begun)
+    ended = [template.render(messages[: i + 1], answer=False) for i in answers]
+    same = all(whole[: len(ids)] == ids for ids in begun + ended)
+    return same and not any(_loses_steps(template, messages[: i + 1]) for i in answers)
+
+
+def _loses_steps(template: Template, messages: Sequence[Message]) -> bool:
+    """Whether a template leaves out the steps of the last answer: other steps would make no difference."""
+    think, content = split_thought(whole_text(messages[-1]))
+    if think is None:
+        return False
+    other: Message = {"role": "assistant", "content": content, "think": f"{think}..."}
+    return template.render(messages, answer=False) == template.render([*messages[:-1], other], answer=False)

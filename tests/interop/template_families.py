@@ -1,4 +1,4 @@
-"""Chat templates in the notations of five families, and a small byte-level BPE that knows their special tokens."""
+"""Chat templates in the notations of known families, and a small byte-level BPE that knows their special tokens."""
 
 import functools
 from collections.abc import Sequence
@@ -84,6 +84,68 @@ ZEPHYR = """\
 {{ '<|assistant|>' }}
 {% endif %}
 {% endfor %}"""
+# of models that reason: the notation of Qwen 3, of DeepSeek R1 and of SmolLM 3
+QWEN_3 = """\
+{%- set found = namespace(last=messages|length - 1, searching=true) -%}
+{%- for m in messages | reverse -%}
+    {%- set is_result = m.content.startswith('<tool_response>') and m.content.endswith('</tool_response>') -%}
+    {%- if found.searching and m.role == 'user' and not is_result -%}
+        {%- set found.last = loop.revindex0 -%}
+        {%- set found.searching = false -%}
+    {%- endif -%}
+{%- endfor -%}
+{%- for m in messages -%}
+    {%- set said = m.content -%}
+    {%- set steps = '' -%}
+    {%- if m.role == 'assistant' -%}
+        {%- if m.reasoning_content is string -%}
+            {%- set steps = m.reasoning_content -%}
+        {%- elif '</think>' in said -%}
+            {%- set steps = said.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') -%}
+            {%- set said = said.split('</think>')[-1].lstrip('\n') -%}
+        {%- endif -%}
+        {%- if loop.index0 > found.last and (loop.last or steps) -%}
+            {%- set said = '<think>\n' + steps.strip('\n') + '\n</think>\n\n' + said.lstrip('\n') -%}
+        {%- endif -%}
+    {%- endif -%}
+    {{- '<|im_start|>' + m.role + '\n' + said + '<|im_end|>\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- '<|im_start|>assistant\n' -}}
+{%- endif -%}
+"""
+R1 = """\
+{{- bos_token -}}
+{%- for m in messages -%}
+    {%- set text = m['content'] -%}
+    {%- if m['role'] == 'assistant' and '</think>' in text -%}
+        {%- set text = text.split('</think>')[-1] -%}
+    {%- endif -%}
+    {{- '<|' + m['role'] + '|>' + text + (eos_token if m['role'] == 'assistant' else '') -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- '<|assistant|>' -}}
+{%- endif -%}
+"""
+SMOLLM_3 = """\
+{%- set system_message = messages[0].content if messages[0].role == "system" else "" -%}
+{%- set mode = "/no_think" if "/no_think" in system_message else "/think" -%}
+{{- "<|im_start|>system\nMode: " + mode + "\n" -}}
+{{- system_message.replace("/no_think", "").replace("/think", "").rstrip() + "<|im_end|>\n" -}}
+{%- for m in messages -%}
+    {%- if m.role == "assistant" and mode == "/think" -%}
+        {{- "<|im_start|>assistant\n" + m.content.lstrip("\n") + "<|im_end|>\n" -}}
+    {%- elif m.role == "assistant" -%}
+        {{- "<|im_start|>assistant\n<think>\n\n</think>\n" + m.content.lstrip("\n") + "<|im_end|>\n" -}}
+    {%- elif m.role == "user" -%}
+        {{- "<|im_start|>user\n" + m.content + "<|im_end|>\n" -}}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- "<|im_start|>assistant\n" -}}
+{%- endif -%}
+"""
+REASONING = {"qwen 3": QWEN_3, "r1": R1, "smollm 3": SMOLLM_3}
 FAMILIES = {
     "chatml": CHATML,
     "chatml with a system message": CHATML_WITH_A_SYSTEM_MESSAGE,

@@ -48,17 +48,17 @@ GEMMA |= {"post_feedforward_layernorm": "post_ffw_norm"}
 TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
-def reference(architecture: str):
+def reference(architecture: str, **changes):
     config, model, keys = MODELS[architecture]
     with in_float64(getattr(transformers, model)):
-        theirs = getattr(transformers, model)(getattr(transformers, config)(**keys | {"vocab_size": V}))
+        theirs = getattr(transformers, model)(getattr(transformers, config)(**keys | {"vocab_size": V} | changes))
         theirs = randomized(theirs)
     for parameter in theirs.parameters():
         parameter.data = parameter.data.float().double()  # the files below hold float32
     return theirs
 
 
-def written(theirs, architecture: str, path: Path, **changes) -> Path:
+def written(theirs, architecture: str, path: Path, more: dict[str, torch.Tensor] | None = None, **changes) -> Path:
     """The model as llama.cpp's converter writes it."""
     c, names = theirs.config, BLOCK | GEMMA if architecture == "gemma3" else BLOCK
     tensors = {}
@@ -98,7 +98,7 @@ def written(theirs, architecture: str, path: Path, **changes) -> Path:
     metadata |= {"tokenizer.ggml.tokens": [*tokens[:255], "<end>"], "tokenizer.ggml.merges": ["t h"]}
     metadata |= {"tokenizer.ggml.token_type": [1] * 255 + [3], "tokenizer.ggml.eos_token_id": 255}
     metadata["tokenizer.ggml.tokens"][254] = "th"
-    write_gguf(path, metadata, tensors)
+    write_gguf(path, metadata, tensors | (more or {}))
     return path
 
 
@@ -118,6 +118,65 @@ def test_logits_are_those_of_the_reference(architecture, tmp_path):
             mine_again = read_gguf(written(theirs, architecture, tmp_path / "again.gguf"))
             assert all(torch.equal(x, mine_again.state[name]) for name, x in found.state.items())
     assert_equal(found.state["embed.weight"].double(), theirs.model.embed_tokens.weight)
+
+
+def converted_factors(theirs) -> torch.Tensor:
+    """The factors as llama.cpp's converter computes them, in float32 and pair by pair."""
+    scaling = theirs.config.rope_parameters
+    low, high, length = (
+        scaling[x] for x in ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    )
+    width = theirs.config.head_dim
+    factors = []
+    for frequency in 1 / scaling["rope_theta"] ** (torch.arange(0, width, 2, dtype=torch.float32) / width):
+        turns = length * frequency / (2 * torch.pi)
+        kept = min(max((turns - low) / (high - low), 0.0), 1.0)
+        factors.append(1 / ((1 - kept) / scaling["factor"] + kept))
+    return torch.tensor(factors, dtype=torch.float32)
+
+
+LLAMA_31 = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "original_max_position_embeddings": 8192}
+LLAMA_31 |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+SHORT = {"rope_theta": 97.0, "factor": 5.0, "original_max_position_embeddings": 17, "low_freq_factor": 0.5}
+
+
+@pytest.mark.parametrize("scaling", [LLAMA_31, LLAMA_31 | {"factor": 32.0}, LLAMA_31 | SHORT], ids=["8", "32", "short"])
+def test_the_rotary_factors_of_llama_3_give_the_logits_of_the_reference(scaling, tmp_path):
+    theirs = reference("llama", rope_parameters=scaling, head_dim=32, max_position_embeddings=20000)
+    known = {"rope.scaling.original_context_length": 17} if scaling["factor"] == 5 else {}
+    tensors = {"rope_freqs.weight": converted_factors(theirs)}
+    found = read_gguf(written(theirs, "llama", tmp_path / "model.gguf", tensors, **known))
+    mine = Decoder(found.model, V).double().eval()
+    mine.load_state_dict({name: x.double() for name, x in found.state.items()}, strict=True)
+    assert found.model.rotary_scaling == "llama3" and found.model.rotary_factor == scaling["factor"]
+    assert found.model.rotary_few_turns == scaling["low_freq_factor"]
+    text = torch.randint(V, (2, 301), generator=torch.Generator().manual_seed(1))
+    with in_float64(type(theirs)), torch.no_grad():
+        expected = theirs(text, use_cache=False).logits
+    with torch.no_grad():
+        torch.testing.assert_close(mine(text)[0], expected, rtol=1e-5, atol=1e-6)  # the file holds eps in float32
+
+
+@pytest.mark.parametrize(
+    ("factors", "changes", "message"),
+    [
+        ([1.0, 2, 1, 8, 8], {}, "expected the factors of a rotary scaling as Llama 3 has it, found 1 ... 8"),
+        ([1.0, 1, 8, 8, 0], {}, "found 1 ... 0"),
+        ([-1.0] * 5, {}, "found -1 ... -1"),
+        ([1.0] * 4, {}, r"rope_freqs\.weight \(4,\): expected it .* of shape \(5,\)"),
+        ([1.0] * 5, {"rope.scaling.type": "yarn", "rope.scaling.factor": 2.0}, "without another rotary scaling"),
+    ],
+)
+def test_other_rotary_factors_are_refused(factors, changes, message, tmp_path):
+    tensors = {"rope_freqs.weight": torch.tensor(factors)}
+    with pytest.raises(ValueError, match=message):
+        read_gguf(written(reference("llama"), "llama", tmp_path / "model.gguf", tensors, **changes))
+
+
+def test_rotary_factors_of_one_are_no_scaling(tmp_path):
+    tensors = {"rope_freqs.weight": torch.ones(5)}
+    found = read_gguf(written(reference("llama"), "llama", tmp_path / "model.gguf", tensors))
+    assert found.model.rotary_scaling == "none"
 
 
 @pytest.mark.parametrize(

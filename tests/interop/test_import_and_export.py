@@ -131,6 +131,21 @@ def test_a_gguf_file_goes_out_and_comes_in_again(run, tmp_path, eight_bits):
         assert again.encode(text) == first.encode(text)
 
 
+def test_the_rotary_scaling_of_llama_3_goes_out_as_factors_and_is_found_again(tmp_path, capsys):
+    scaling = {"scaling": "llama3", "factor": 3.0, "trained_length": 17, "few_turns": 1.0, "many_turns": 4.0}
+    flags = {f"model__rotary_{name}": value for name, value in scaling.items()}
+    scaled = trained(tmp_path, **WIDE, **flags)
+    assert take_out([str(scaled), "--to", str(tmp_path / "model.gguf")]) == 0
+    assert bring_in([str(tmp_path / "model.gguf"), "--out", str(tmp_path / "again")]) == 0
+    first, again = folder.open_run(scaled), folder.open_run(tmp_path / "again")
+    assert {name: getattr(again.config.model, f"rotary_{name}") for name in scaling} == scaling
+    text = torch.randint(256, (2, 41), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert_equal(again.text.model.double()(text)[0], first.text.model.double()(text)[0])
+    assert take_out([str(tmp_path / "again"), "--to", str(tmp_path / "twice.gguf")]) == 2
+    assert "expected tokenizer.kind = bpe" in capsys.readouterr().err
+
+
 def test_blocks_of_four_bits_become_packed_layers_without_rounding_again(tmp_path):
     gguf = pytest.importorskip("gguf")
     wide = trained(tmp_path, **WIDE)
@@ -302,3 +317,18 @@ def test_settings_that_are_not_taken_over_are_named(exported, tmp_path):
     found = read(change(exported, tmp_path / "new", "generation_config.json", **more))
     assert found.sampling == {"temperature": 0.0, "repetition_penalty": 1.2}
     assert any("no_repeat_ngram_size" in remark for remark in found.remarks)
+
+
+def test_a_folder_with_a_token_for_images_becomes_a_run_without_it(run, exported, tmp_path, capsys):
+    whole = json.loads((exported / "tokenizer.json").read_text())
+    n = folder.open_run(run).text.tokenizer.vocab_size
+    image = {"id": n, "content": "<image>", "special": True, "single_word": False, "normalized": False}
+    added = [*whole["added_tokens"], image | {"lstrip": False, "rstrip": False}]
+    wider = change(exported, tmp_path / "wider", "tokenizer.json", added_tokens=added)
+    assert bring_in([str(wider), "--out", str(tmp_path / "again")]) == 0
+    assert f"added tokens '<image>' ({n}): beyond the {n} rows" in capsys.readouterr().out
+    first, again = folder.open_run(run).text, folder.open_run(tmp_path / "again").text
+    for text in [*TEXTS, "a<image>b"]:
+        assert again.encode(text) == first.encode(text)
+    theirs = transformers.AutoTokenizer.from_pretrained(wider)
+    assert theirs("the quick")["input_ids"] == again.encode("the quick") and len(theirs) == n + 1

@@ -12,13 +12,17 @@ from minillm.interop.export.__main__ import main as take_out
 from minillm.runs import folder
 from tests import small_runs
 
+LLAMA_3 = {"scaling": "llama3", "factor": 4.0, "trained_length": 16, "few_turns": 0.5, "many_turns": 2.0}
+
 
 @pytest.mark.slow
-def test_llama_cpp_writes_the_same_greedy_text_as_the_run_that_was_exported(tmp_path):
+@pytest.mark.parametrize("rotary", [{}, LLAMA_3], ids=["plain", "llama3"])
+def test_llama_cpp_writes_the_same_greedy_text_as_the_run_that_was_exported(rotary, tmp_path):
     xllamacpp = pytest.importorskip("xllamacpp")
     (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps({"text": x}) for x in small_runs.TEXT.splitlines()))
     sizes = {"model.d_model": 64, "model.n_layers": 2, "model.context_length": 64, "train.max_steps": 60}
     sizes |= {"train.run": tmp_path / "run", "data.corpus": tmp_path / "texts.jsonl", "tokenizer.vocab_size": 300}
+    sizes |= {f"model.rotary_{name}": value for name, value in rotary.items()}
     words = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
     assert train.main(["--config", "llama-tiny", *words]) == 0
     assert take_out([str(tmp_path / "run"), "--to", str(tmp_path / "model.gguf")]) == 0

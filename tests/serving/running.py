@@ -21,6 +21,7 @@ from minillm.serving.listening import bind, build_server
 from minillm.serving.worker import TextOrder
 from minillm.text.model import TextModel
 from minillm.tokenizers.byte import ByteTokenizer
+from minillm.tokenizers.chat import whole_text
 from tests import tiny
 
 NAME = "toy"
@@ -29,12 +30,12 @@ FEW = 64  # printable characters that the toy writes
 
 
 class Toy:
-    """A template: the first letter of the role, the content, END."""
+    """A template: the first letter of the role, the whole text, END."""
 
     def render(self, messages, answer=True):
         if messages[-1]["role"] == "assistant":
             raise ValueError("messages: expected the last one to be the user's")
-        parts = [part for m in messages for part in (m["role"][0] + m["content"], BYTES.end_id)]
+        parts = [part for m in messages for part in (m["role"][0] + whole_text(m), BYTES.end_id)]
         return BYTES.encode_parts([*parts, *(["a"] if answer else [])])
 
 

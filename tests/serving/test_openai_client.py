@@ -69,6 +69,15 @@ def test_a_chat_is_what_generate_writes_alone_whole_and_streamed(client, text, h
     assert chunks[-1].choices[0].delta.content is None and all(chunk.usage is None for chunk in chunks)
 
 
+def test_the_steps_of_an_earlier_answer_are_a_part_of_the_conversation(client, text):
+    answer = {"role": "assistant", "content": "b"}
+    ids = text.converse([*MESSAGES, answer | {"think": "Hm."}, MESSAGES[-1]])
+    expected, _, _ = alone(text, order(text, ids, 9))
+    sent = [*MESSAGES, answer | {"reasoning_content": "Hm."}, MESSAGES[-1]]
+    found = client.chat.completions.create(model=NAME, messages=sent, max_tokens=9, seed=0)
+    assert (found.choices[0].message.content, found.usage.prompt_tokens) == (expected, len(ids))
+
+
 @pytest.mark.parametrize("how", SETTINGS, ids=str)
 def test_a_completion_is_what_generate_writes_alone_whole_and_streamed(client, text, how):
     expected, reason, _ = alone(text, order(text, "once", 30, **how))

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minillm.interop import rotary_factors
 from minillm.interop.export.hugging_face import Exported
 from minillm.interop.families import FAMILIES, family_for
 from minillm.interop.gguf_model import BLOCK, KEYS, TENSORS, row_order
 from minillm.interop.gguf_writing import write_gguf
 from minillm.interop.rules import take_out
+from minillm.layers.rotary_scaling import Scaling
 from minillm.models.decoder import DecoderConfig
 from minillm.tokenizers.bpe import BPETokenizer, printable
 from minillm.tokenizers.tokenizer import END
@@ -25,10 +27,15 @@ NORMAL, CONTROL = 1, 3  # token_type
 def write_file(exported: Exported, path: Path, q8_0: bool = False) -> None:
     """Write a file in float32, or its matrices as Q8_0. Raises ValueError for what a file cannot hold."""
     c, tokenizer = exported.model, exported.tokenizer
-    if not isinstance(c, DecoderConfig) or family_for(c) != "llama" or c.rotary_scaling != "none" or c.bias:
+    if not isinstance(c, DecoderConfig) or family_for(c) != "llama" or c.bias:
         raise ValueError(
-            "a GGUF file: expected a decoder of Llama's kind, without biases and rotary scaling, as configs/llama-tiny "
-            "is; export a folder instead"
+            "a GGUF file: expected a decoder of Llama's kind, without biases, as configs/llama-tiny is; "
+            "export a folder instead"
+        )
+    if c.rotary_scaling not in ("none", "llama3"):
+        raise ValueError(
+            f"model.rotary_scaling = {c.rotary_scaling} in a GGUF file: expected none or llama3; "
+            "export a folder instead"
         )
     if not isinstance(tokenizer, BPETokenizer):
         raise ValueError(
@@ -48,6 +55,8 @@ def write_keys(exported: Exported) -> dict[str, Any]:
     width = exported.model.width_of_head
     rotary = {"llama.rope.freq_base": exported.model.rotary_base, "llama.rope.dimension_count": width}
     more = {"llama.attention.value_length": width, "llama.vocab_size": exported.tokenizer.vocab_size}
+    if exported.model.rotary_scaling == "llama3":
+        more["llama.rope.scaling.original_context_length"] = exported.model.rotary_trained_length
     return {"general.architecture": "llama", "general.name": "minillm"} | shape | rotary | more
 
 
@@ -82,4 +91,7 @@ def write_tensors(c: DecoderConfig, state: dict[str, Tensor]) -> dict[str, Tenso
         if blocks[part] in heads:
             x = x[row_order(heads[blocks[part]], c.width_of_head).argsort()]
         found[f"blk.{i}.{blocks[part]}.{end}"] = x.float() if x.ndim == 1 else x
+    if c.rotary_scaling == "llama3":
+        scaling = (c.rotary_scaling, c.rotary_factor, c.rotary_trained_length, c.rotary_few_turns, c.rotary_many_turns)
+        found[rotary_factors.NAME] = rotary_factors.factors_of(c.width_of_head, c.rotary_base, Scaling(*scaling))
     return {name: x.to(torch.float32) for name, x in found.items()}
