@@ -99,10 +99,11 @@ class Distill(GradientTask):
 
     def data(self, settings: Settings, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
         """See `Task.data`. Only the training part is thinned by `share`."""
-        n_ids = tokenizer.vocab_size if tokenizer is not None else self.top_k
-        if self.top_k > n_ids:
+        if tokenizer is not None and self.top_k > (most := tokenizer.vocab_size - self.stored):
+            others = ", and a stored table has a bucket for the others" * self.stored
             raise ValueError(
-                f"task.top_k = {self.top_k}: expected at most {n_ids}, the tokens of the teacher; lower it, or set 0"
+                f"task.top_k = {self.top_k}: expected at most {most}, since the teacher has {tokenizer.vocab_size} "
+                f"tokens{others}; lower it"
             )
         data = read_with_source(settings, tokenizer, say, corpus, self.share)
         if not data.documents and (self.stored or self.how == "data"):

@@ -131,9 +131,10 @@ def test_a_missing_or_unfit_teacher_is_one_sentence_before_any_work(teacher, tmp
 
 
 def test_a_teacher_that_is_an_encoder_is_refused(teacher, tmp_path, capsys):
-    of_decoders = ("model.value_embeddings", "model.d_head", "model.d_model")
+    of_decoders = ("model.value_embeddings", "model.d_head", "model.d_model", "text.max_new_tokens")
     encoder = {name: value for name, value in SMALL.items() if name not in of_decoders} | {"model.d_model": 8}
-    words = flags.func(encoder, data__corpus=teacher.parent / "lines.jsonl", train__run=tmp_path / "encoder")
+    encoder |= {"tokenizer.kind": "byte", "data.corpus": teacher.parent / "lines.jsonl"}
+    words = flags.func(encoder, train__run=tmp_path / "encoder")
     assert train.main(["--config", "encoder-tiny", *words]) == 0
     err = said(capsys, *words_of(tmp_path / "encoder", tmp_path / "run"))
     assert f"task.teacher = {tmp_path / 'encoder'}: expected a run that writes, found task.kind = blanks" in err

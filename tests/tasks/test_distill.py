@@ -253,9 +253,12 @@ def test_settings_without_a_meaning_are_refused(changes, sentence):
 
 
 def test_settings_that_do_not_fit_tokenizer_or_corpus_are_refused_before_any_work():
-    data = data_of()
+    data, n = data_of(), data_of().tokenizer.vocab_size
     config = config_of(task__top_k=1000)
-    with pytest.raises(ValueError, match=rf"^task\.top_k = 1000: expected at most {data.tokenizer.vocab_size}, the"):
+    with pytest.raises(ValueError, match=rf"^task\.top_k = 1000: expected at most {n}, since the"):
+        wiring.build_data(config, data.tokenizer, corpus=corpus_of(TEXTS))
+    config = config_of(task__top_k=n, task__stored="true")
+    with pytest.raises(ValueError, match=rf"^task\.top_k = {n}: expected at most {n - 1}, .*, and a stored table"):
         wiring.build_data(config, data.tokenizer, corpus=corpus_of(TEXTS))
     for changes in (WAYS["stored"], WAYS["data"]):
         with pytest.raises(ValueError, match=r"^task\.(how = data|stored = true): expected many documents, found one"):
