@@ -17,7 +17,7 @@ from minillm.config.flags import Parser, add_flags
 from minillm.config.loading import to_toml
 from minillm.console import report
 from minillm.datasets.batch_table import batch_table
-from minillm.runs import folder, start, training, wiring
+from minillm.runs import companions, folder, start, training, wiring
 from minillm.runs.config import CONFIGS, RunConfig
 from minillm.runs.lock import only_trainer
 from minillm.speed.allocator import keep_freed_memory
@@ -129,7 +129,8 @@ def work(args: argparse.Namespace, flags: dict[str, str], held: ExitStack) -> No
     print(f"{begun.config.about.summary or 'training'}; corpus {begun.config.data.corpus}")
     config, data = start.read_data(begun, flags)
     if args.show_batch:
-        return print(batch_table(wiring.build_batches(config, data)(0), data.tokenizer))
+        batch = wiring.build_batches(config, data, companions.models(begun.companions, device))
+        return print(batch_table(batch(0), data.tokenizer))
     prepared = training.prepare(begun, config, data, device, args.init_from)
     config, step, batch, progress = prepared.config, prepared.step, prepared.batch, prepared.progress
     name = start.new_name(args.config) if args.config else args.init_from and f"from-{args.init_from.name}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks import readme
 from benchmarks.record import ROOT
 from minillm.config.flags import Parser
+from minillm.runs.config import load_config
 
 COMMANDS = {  # name -> module and arguments; {runs}: folder of runs, {corpus}: flag for tiny Shakespeare, if given
     "allocator": "allocator",
@@ -24,6 +25,7 @@ COMMANDS = {  # name -> module and arguments; {runs}: folder of runs, {corpus}: 
     "cold-start": "figures gpt-tiny cold-start --seeds 3",
     "data-cleaning": "data_cleaning --seeds 3",
     "decode": "decode",
+    "distillation": "distillation --teacher {runs}/gpt-tiny --seeds 3",
     "engine": "engine",
     "figures": "figures gpt-stories gpt-docs ngram-tiny translate-tiny",
     "finetuning": "finetuning --seeds 3",
@@ -39,6 +41,8 @@ COMMANDS = {  # name -> module and arguments; {runs}: folder of runs, {corpus}: 
     "shakespeare-race": "shakespeare --steps 130 --look-every 5 --classic-steps 2000{corpus}",
     "specialization": "specialization",
     "speculative": "speculative --precision bf16 --run {runs}/gpt-target --draft {runs}/gpt-draft",
+    "speculative-distilled": "speculative --precision bf16 --run {runs}/gpt-target --draft {runs}/gpt-draft-distilled "
+    "--name speculative-distilled",
     "throughput": "throughput",
     "tuning": "tuning --seeds 3",
     "tokenizers": "tokenizers",
@@ -62,6 +66,13 @@ def words(command: str, runs: Path, corpus: str | None) -> list[str]:
     ]
 
 
+def training(run: str, runs: Path) -> list[str]:
+    """The command that trains a config, beside companions from the same folder of runs."""
+    beside = load_config(run).task.companions()
+    where = [word for key, one in beside.items() for word in (f"--task.{key}", str(runs / Path(one.run).name))]
+    return [sys.executable, "train.py", "--config", run, *where, "--train.run", str(runs / run)]
+
+
 def succeeds(command: list[str]) -> bool:
     """Run a command; return whether its exit status is 0."""
     print(f"\n$ {shlex.join(command)}", flush=True)
@@ -73,7 +84,7 @@ def measure(names: list[str], runs: Path, corpus: str | None) -> list[str]:
     failed = []
     for name in names:
         missing = [run for run in trained(COMMANDS[name]) if not (runs / run / "summary.json").exists()]
-        train = [[sys.executable, "train.py", "--config", run, "--train.run", str(runs / run)] for run in missing]
+        train = [training(run, runs) for run in missing]
         if not all(map(succeeds, [*train, words(COMMANDS[name], runs, corpus)])):
             failed.append(name)
     return failed

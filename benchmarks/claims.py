@@ -175,6 +175,47 @@ CLAIMS = (
         "Frantar et al. 2022",
         *("weights", "int4_ratio", ">=", 2, "{:.2f} x"),
     ),
+    Claim(
+        "distillation",
+        "a student learns more from texts of its teacher than from a tenth of the data alone",
+        "Kim and Rush 2016",
+        "distillation",
+        *("data_10_steps_regret", "<=", Figure("distillation", "alone_10_steps_regret"), "{:.1f} %"),
+    ),
+    Claim(
+        "distillation",
+        "a student learns more from probabilities of its teacher than from a tenth of the data alone",
+        "Hinton et al. 2015",
+        "distillation",
+        *("knowledge_10_steps_regret", "<=", Figure("distillation", "alone_10_steps_regret"), "{:.1f} %"),
+    ),
+    Claim(
+        "distillation",
+        "a student learns more on-policy than from a tenth of the data alone",
+        "Agarwal et al. 2024",
+        "distillation",
+        *("on_policy_10_steps_regret", "<=", Figure("distillation", "alone_10_steps_regret"), "{:.1f} %"),
+    ),
+    Claim(
+        "distillation",
+        "a student learns more from probabilities of its teacher than from all the data alone",
+        "Hinton et al. 2015",
+        "distillation",
+        *("knowledge_100_steps_regret", "<=", Figure("distillation", "alone_100_steps_regret"), "{:.1f} %"),
+    ),
+    Claim(
+        "distillation",
+        "a draft that was distilled from its target makes greedy decoding twice as fast",
+        "Zhou et al. 2024",
+        *("speculative-distilled-greedy", "speed_up", ">=", 2, "{:.2f} x"),
+    ),
+    Claim(
+        "distillation",
+        "a target accepts more tokens of a draft that was distilled from it",
+        "Zhou et al. 2024",
+        "speculative-distilled-greedy",
+        *("acceptance", ">=", Figure("speculative-greedy", "acceptance"), "{:.0%}"),
+    ),
 )
 
 

@@ -17,6 +17,7 @@ from minillm.config.flags import Parser
 from minillm.datasets.stories import World
 from minillm.decoding.sampler import SamplingConfig
 from minillm.runs import folder
+from minillm.text.model import TextModel
 
 
 def measure_training(config: str, seed: int, folder: Path, more: list[str], valid: bool = True) -> dict[str, float]:
@@ -35,12 +36,16 @@ def measure_training(config: str, seed: int, folder: Path, more: list[str], vali
 
 
 def valid_stories(path: Path, n: int = 200, top_p: float = 0.9) -> float:
-    """The share of n sampled texts that are whole stories of the world."""
-    opened, world = folder.open_run(path), World()
-    sampling = SamplingConfig(top_p=top_p)
-    limit = opened.config.model.context_length
-    texts = opened.text.generate([""] * n, sampling, max_new_tokens=limit, seeds=range(n))
-    return sum(text.reason == "end" and world.is_valid(text.text) for text in texts) / n
+    """The share of n sampled texts of a run that are whole stories of the world."""
+    opened = folder.open_run(path)
+    return valid_share(opened.text, opened.config.model.context_length, n, top_p)
+
+
+def valid_share(text: TextModel, limit: int, n: int, top_p: float = 0.9) -> float:
+    """The share of n sampled texts of a model, of at most `limit` tokens, that are whole stories of the world."""
+    world, sampling = World(), SamplingConfig(top_p=top_p)
+    texts = text.generate([""] * n, sampling, max_new_tokens=limit, seeds=range(n))
+    return sum(each.reason == "end" and world.is_valid(each.text) for each in texts) / n
 
 
 def measure_cold_start(path: Path, folder: Path) -> dict[str, float]:

@@ -55,6 +55,7 @@ GOALS = {  # (name in figures.json, figure) -> goal
     ("engine", "over_transformers"): Goal(">=", 3),
     ("speculative-greedy", "speed_up"): Goal(">=", 2),
     ("speculative-sampled", "speed_up"): Goal(">=", 2),
+    ("speculative-distilled-greedy", "speed_up"): Goal(">=", 2),
     ("weights", "bf16_ratio"): Goal(">=", 1.4),
     ("weights", "int8_ratio"): Goal(">=", 2.5),
     ("weights", "int4_ratio"): Goal(">=", 3.5),

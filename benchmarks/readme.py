@@ -27,6 +27,12 @@ KERNELS = {  # twins of minillm/speed/ that `benchmarks.kernels` compares with p
     "bfloat16-copy": "the bfloat16 copy moved as lists of tensors",
     "writing": "greedy decoding with low overhead and joined projections",
 }
+STUDENTS = {  # ways of learning that `benchmarks.distillation` compares
+    "alone": "that learns from the data alone",
+    "data": "that learns from texts of its teacher",
+    "knowledge": "that learns from probabilities of its teacher",
+    "on_policy": "whose own texts its teacher scores",
+}
 ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
     "gpt-tiny": [
         ("`train.py --config gpt-tiny`, from command to prompt", "seconds", "{:.0f} s"),
@@ -199,6 +205,25 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
     "speculative-sampled": [
         ("speed-up by a draft where the text is sampled", "speed_up", "{:.2f} x"),
         ("drafted tokens that are accepted then", "acceptance", "{:.0%}"),
+    ],
+    "speculative-distilled-greedy": [
+        ("speed-up by a draft that was distilled from its target, greedily", "speed_up", "{:.2f} x"),
+        ("drafted tokens that are accepted then", "acceptance", "{:.0%}"),
+    ],
+    "speculative-distilled-sampled": [
+        ("speed-up by the distilled draft where the text is sampled", "speed_up", "{:.2f} x"),
+        ("drafted tokens that are accepted then", "acceptance", "{:.0%}"),
+    ],
+    "distillation": [
+        (
+            f"{told} of a student {way} on {percent} % of the data, for equal {budget}",
+            f"{key}_{percent}_{budget}_{figure}",
+            form,
+        )
+        for figure, told, form in (("regret", "regret", "{:.1f} %"), ("valid", "whole stories", "{:.0f} %"))
+        for percent in (5, 10, 100)
+        for budget in ("steps", "tokens", "seconds")
+        for key, way in STUDENTS.items()
     ],
     "weights": [
         (

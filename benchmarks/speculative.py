@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15, help="texts of each kind")
     parser.add_argument("--precision", choices=list(DTYPES), default="fp32", help="precision of both models")
     parser.add_argument("--threads", type=int, default=2, help="threads that torch may use")
+    parser.add_argument("--name", default="speculative", help="beginning of the names of the figures")
     args = parser.parse()
     torch.set_num_threads(args.threads)
 
@@ -105,7 +106,7 @@ def main() -> None:
             f"predicted {predicted:.2f} x"
         )
         rows = zip(drafted, gains, accepted, strict=True)
-        record(f"speculative-{name}", [{"tokens_per_second": a, "speed_up": b, "acceptance": c} for a, b, c in rows])
+        record(f"{args.name}-{name}", [{"tokens_per_second": a, "speed_up": b, "acceptance": c} for a, b, c in rows])
 
 
 if __name__ == "__main__":

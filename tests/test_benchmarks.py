@@ -175,9 +175,14 @@ def test_runs_are_trained_once_and_a_failure_does_not_keep_the_others_from_runni
 
 def test_what_is_trained_first_is_a_config():
     needed = {run for command in all_of_them.COMMANDS.values() for run in all_of_them.trained(command)}
-    assert needed == {"gpt-tiny", "gpt-target", "gpt-draft"} and all(
-        (CONFIGS / f"{run}.toml").exists() for run in needed
-    )
+    assert needed == {"gpt-tiny", "gpt-target", "gpt-draft", "gpt-draft-distilled"}
+    assert all((CONFIGS / f"{run}.toml").exists() for run in needed)
+
+
+def test_a_student_is_trained_after_its_teacher_and_beside_it(tmp_path):
+    assert all_of_them.trained(all_of_them.COMMANDS["speculative-distilled"]) == ["gpt-target", "gpt-draft-distilled"]
+    command = all_of_them.training("gpt-draft-distilled", tmp_path)
+    assert command[4:6] == ["--task.teacher", str(tmp_path / "gpt-target")]
 
 
 @pytest.mark.parametrize(("asked", "later", "enough"), [(0.9, 0.5, True), (0.9, 0.06, False), (0.06, 0.9, False)])

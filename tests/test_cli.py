@@ -255,8 +255,8 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(tmp_path, capsys):
 def test_leaked_validation_text_stops_the_run(tmp_path, capsys, monkeypatch):
     original = train.wiring.build_training
 
-    def as_if_leaked(config, data, model):
-        return original(config, data._replace(val_nats=1e7), model)
+    def as_if_leaked(config, data, *models):
+        return original(config, data._replace(val_nats=1e7), *models)
 
     monkeypatch.setattr(train.wiring, "build_training", as_if_leaked)
     assert train.main(["--config", "gpt-tiny", *flags(train__run=tmp_path / "leak")]) == 2

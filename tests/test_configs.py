@@ -55,11 +55,12 @@ def test_a_config_that_ships_trains_two_steps_on_a_tiny_text(name, tmp_path, mon
     quick |= {"schedule.warmup_steps": "0"} if load_config(name).task.kind != "count" else {}
     config, data = on_a_tiny_text(name, tmp_path, monkeypatch, quick)
     model, rows = wiring.build_model(config, data.tokenizer.vocab_size), []
-    step, validation = wiring.build_step(config, model), wiring.build_validation(config, data)
+    frozen = {key: wiring.assemble(config, data.tokenizer.vocab_size).eval() for key in config.task.companions()}
+    step, validation = wiring.build_step(config, model, frozen), wiring.build_validation(config, data)
     train(
         config.train,
         step,
-        wiring.build_batches(config, data),
+        wiring.build_batches(config, data, frozen),
         lambda: validation(model),
         lambda *_: None,
         rows.append,
@@ -78,7 +79,9 @@ def test_a_config_that_ships_starts_at_the_loss_of_a_uniform_guess(name, tmp_pat
     of_text = config.tokenizer.kind in ("char", "byte")  # others have as many ids as the config says
     vocab_size = data.tokenizer.vocab_size if of_text else load_config(name).tokenizer.vocab_size
     model, batch = wiring.build_model(config, vocab_size), wiring.build_batches(config, data)(0)
+    beside = config.task.companions()  # a loss that compares with a teacher starts elsewhere
+    objective = wiring.build_validation(config, data).objective if beside else wiring.build_objective(config)
     with torch.no_grad():
-        loss = wiring.build_objective(config)(model.train(), batch)
+        loss = objective(model.train(), batch)
     n_answers = 2 if config.task.kind == "labels" else vocab_size
     assert abs(float(loss.total) / loss.count - math.log(n_answers)) < 0.1

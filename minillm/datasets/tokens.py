@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,19 +44,26 @@ def token_stream(documents: Sequence[str], tokenizer: Tokenizer, cache: Path | N
     represent.
     """
     name, n_bytes = _identity(documents, tokenizer)
-    cache = cache or cache_folder() / "tokens"
-    path, dtype = cache / f"{name}.tokens", narrowest(tokenizer.vocab_size)
+    path = (cache or cache_folder() / "tokens") / f"{name}.tokens"
+    stream = stored_stream(path, lambda: tokenizer.encode_many(documents), tokenizer, n_bytes)
+    assert len(stream.starts) == len(documents), "a text was encoded to END"
+    return stream
+
+
+def stored_stream(
+    path: Path, encoded: Callable[[], list[list[int]]], tokenizer: Tokenizer, n_bytes: int
+) -> TokenStream:
+    """The stream of documents in ids, read from the file `path` if it is there, else `encoded()` and stored there."""
+    dtype = narrowest(tokenizer.vocab_size)
     ids = _read(path, dtype)
     mark_used(path)
     if ids is None:
-        ids = _concatenate(tokenizer.encode_many(documents), tokenizer, dtype)
+        ids = _concatenate(encoded(), tokenizer, dtype)
         with contextlib.suppress(OSError):
             write_atomically(path, hashlib.sha256(ids).digest() + ids.tobytes())
             ids = np.memmap(path, dtype, mode="r", offset=DIGEST)
-            prune(cache, "*.tokens*", N_FILES, N_BYTES)
-    starts = np.flatnonzero(ids == tokenizer.end_id)[:-1]
-    assert len(starts) == len(documents), "a text was encoded to END"
-    return TokenStream(ids, starts, n_bytes)
+            prune(path.parent, "*.tokens*", N_FILES, N_BYTES)
+    return TokenStream(ids, np.flatnonzero(ids == tokenizer.end_id)[:-1], n_bytes)
 
 
 def narrowest(vocab_size: int) -> np.dtype:

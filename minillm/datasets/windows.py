@@ -42,7 +42,7 @@ class Windows:
                 f"the text = {n_tokens} tokens: expected at least {context_length + 1}, one window and the target "
                 "after it; lower model.context_length or give more text"
             )
-        self.batch_size, self.seed = batch_size, seed
+        self.context_length, self.batch_size, self.seed = context_length, batch_size, seed
         self._ring = np.asarray(stream.ids)[:-1]  # without the last END, which equals the first
         self._span = np.arange(context_length + 1)
         if whole_documents:
@@ -51,6 +51,12 @@ class Windows:
             self._rows, self._n_offsets = np.arange(len(self._ring) // context_length) * context_length, len(self._ring)
         self._starts = {"epochs": self._starts_in_epochs, "random": self._starts_at_random}[order]
         self._latest = (-1, self._rows)  # the latest epoch and its order, kept for speed
+
+    @property
+    def row_starts(self) -> np.ndarray:
+        """The places in the stream where the rows of the first epoch begin, in increasing order; of many documents,
+        those of every epoch."""
+        return self._rows
 
     @property
     def rows_per_epoch(self) -> int:
@@ -63,7 +69,15 @@ class Windows:
 
     def batch(self, step: int) -> Batch:
         """The batch of a step, counted from 0: tokens (B, T) and their targets, none of them EMPTY."""
-        ids = self._ring.take(self._starts(step)[:, None] + self._span, mode="wrap").astype(np.int64)
+        return self.rows_at(self.starts(step))
+
+    def starts(self, step: int) -> np.ndarray:
+        """The places in the stream where the rows of a step begin, (B,)."""
+        return self._starts(step)
+
+    def rows_at(self, starts: np.ndarray) -> Batch:
+        """The rows that begin at these places."""
+        ids = self._ring.take(starts[:, None] + self._span, mode="wrap").astype(np.int64)
         ids = torch.from_numpy(ids)  # (B, T + 1)
         return Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
 

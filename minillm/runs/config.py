@@ -19,6 +19,7 @@ from minillm.models.decoder import DecoderConfig
 from minillm.system.folders import SHIPPED
 from minillm.tasks.blanks import Blanks
 from minillm.tasks.count import Count
+from minillm.tasks.distill import Distill
 from minillm.tasks.labels import Labels
 from minillm.tasks.next_token import NextToken
 from minillm.tasks.settings import Settings
@@ -27,7 +28,7 @@ from minillm.tasks.translate import Translate
 
 CONFIGS = SHIPPED / "configs"
 
-AnyTask = NextToken | Count | Blanks | Labels | Translate | Sft
+AnyTask = NextToken | Count | Blanks | Labels | Translate | Sft | Distill
 TASKS = typing.get_args(AnyTask)
 AnyModel = functools.reduce(operator.or_, dict.fromkeys(model for task in TASKS for model in task.models))
 

@@ -10,9 +10,10 @@ not contain them. Read before: `wiring`, `training/checkpoint.py`.
 import itertools
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -145,11 +146,12 @@ def save_run(
     step: GradientStep | CountingStep,
     progress: Progress,
     base: Base | None = None,
+    companions: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write checkpoint/NAME.pt: "latest" has the whole training state, to resume; "best" has the weights only.
 
-    `base` is the base of an adapter; its path and hash are saved, not its weights. `corpus` is the hash of the data, by
-    which --resume checks that they are the same.
+    `base` is the base of an adapter; its path and hash are saved, not its weights. By `corpus`, the hash of the data,
+    and by the fingerprints of its `companions` --resume checks that they are the same.
     """
     contents = {
         "config": to_toml(config),
@@ -158,6 +160,7 @@ def save_run(
         "corpus": corpus,
         "progress": vars(progress).copy(),
         "base": base and base._asdict(),
+        "companions": dict(companions),
     }
     state = step.state_dict() if name == "latest" else {"model": trained_state(step.model)}
     try:

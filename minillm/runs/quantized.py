@@ -9,6 +9,7 @@ from minillm.models.decoder import Decoder
 from minillm.quantization.awq import calibrate
 from minillm.quantization.pack import pack
 from minillm.quantization.packed import nbytes
+from minillm.runs import companions
 from minillm.runs.config import RunConfig
 from minillm.runs.folder import open_run, read_best, write_readable
 from minillm.runs.wiring import build_batches, build_data
@@ -35,7 +36,8 @@ def save(path: Path, weights: str, out: Path, group: int | None = None, n_batche
             raise ValueError(
                 f"--calibrate {n_batches}: expected model.kind = decoder, not {config.model.kind}; leave it out"
             )
-        batch = build_batches(config, build_data(config, contents["tokenizer"]))
+        beside = companions.models(companions.open_companions(config), "cpu")
+        batch = build_batches(config, build_data(config, contents["tokenizer"]), beside)
         calibrate(model, [batch(i).tokens for i in range(n_batches)], **how)
     pack(model, **how)
     tokenizer = contents["tokenizer"]

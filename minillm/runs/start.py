@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -16,7 +17,8 @@ from torch import Tensor
 from minillm.config.flags import override
 from minillm.config.loading import load
 from minillm.datasets.pairs import Pairs
-from minillm.runs import folder, sizing, wiring
+from minillm.runs import companions, folder, sizing, wiring
+from minillm.runs.companions import Opened
 from minillm.runs.config import RunConfig, find_config, load_config
 from minillm.runs.expectations import as_expected
 from minillm.runs.folder import Base
@@ -39,6 +41,7 @@ class Start(NamedTuple):
     saved: dict | None = None  # the checkpoint to resume, or the one that has the initial weights
     resumed: Path | None = None  # the run that is resumed
     fresh: bool = True  # False: the weights come from another run
+    companions: Mapping[str, Opened] = MappingProxyType({})  # by their key of [task]
 
 
 def resolve(name: str | None, resume: Path | None, init_from: Path | None, flags: Mapping[str, str]) -> Start:
@@ -56,17 +59,32 @@ def resolve(name: str | None, resume: Path | None, init_from: Path | None, flags
     else:
         config = refuse_what_would_be_ignored(under(new_config(name), flags), flags, None)
         start = Start(config, load_config(name))
+    start = beside(start, companions.open_companions(start.config, resumed=resume), flags)
     return start._replace(config=as_expected(start.config, start.original, start.fresh))
+
+
+def beside(start: Start, opened: Mapping[str, Opened], flags: Mapping[str, str]) -> Start:
+    """The start beside opened companions. Raises ValueError for another tokenizer, and for weights that have changed.
+
+    A new model has their tokenizer, and so has the config that its expected results are compared with.
+    """
+    companions.tokenizer_of(opened, start.saved and start.saved["tokenizer"])
+    if start.resumed:
+        companions.refuse_changed(opened, start.saved.get("companions", {}), start.resumed)
+    if start.saved is None and opened:
+        config = companions.with_tokenizer(start.config, opened, flags)
+        original = dataclasses.replace(start.original, tokenizer=config.tokenizer)
+        start = start._replace(config=config, original=original)
+    return start._replace(companions=opened)
 
 
 def _resumed(path: Path, flags: Mapping[str, str]) -> Start:
     saved = folder.read_run(path, "latest")
     refuse_an_edited_config(path, saved)
+    may_change = [*MAY_CHANGE_ON_RESUME, *(f"task.{key}" for key in saved["config"].task.companions())]
     for flag in flags:
-        if flag not in MAY_CHANGE_ON_RESUME:
-            raise ValueError(
-                f"--{flag}: expected only {', '.join(MAY_CHANGE_ON_RESUME)} beside --resume; use --init-from"
-            )
+        if flag not in may_change:
+            raise ValueError(f"--{flag}: expected only {', '.join(may_change)} beside --resume; use --init-from")
     config, n_steps = under(saved["config"], flags), saved["progress"]["step"]
     if n_steps >= config.train.max_steps and folder.is_summed_up(path, n_steps):
         raise ValueError(
@@ -77,7 +95,8 @@ def _resumed(path: Path, flags: Mapping[str, str]) -> Start:
 
 def read_data(start: Start, flags: Mapping[str, str]) -> tuple[RunConfig, Data]:
     """Read the data; return the config with sizes and intervals that fit them, and the data. Raises as `data_again`."""
-    config, tokenizer = start.config, start.saved and start.saved["tokenizer"]
+    config = start.config
+    tokenizer = companions.tokenizer_of(start.companions, start.saved and start.saved["tokenizer"])
     if start.resumed:
         data = data_again(start.resumed, start.saved, config)
     else:

@@ -3,14 +3,14 @@
 Read before: `start`, `training/loop.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
 
 from minillm.evaluation.validation import Validation
-from minillm.runs import folder, start, wiring
+from minillm.runs import companions, folder, start, wiring
 from minillm.runs.config import RunConfig
 from minillm.runs.folder import Base
 from minillm.runs.start import Start
@@ -32,30 +32,33 @@ class Prepared(NamedTuple):
     validation: Callable[[str], Validation]
     progress: Progress
     base: Base | None  # the run of an adapter's base weights
+    companions: Mapping[str, str]  # fingerprints of the frozen models beside it, by their key of [task]
 
 
 def prepare(begun: Start, config: RunConfig, data: Data, device: str, init_from: Path | None = None) -> Prepared:
     """Build the model with its initial weights, and its step. Raises ValueError for invalid settings."""
-    batch = wiring.build_batches(config, data)
+    frozen = companions.models(begun.companions, device)
+    batch = wiring.build_batches(config, data, frozen)
     weights, base = start.starting_point(begun.resumed, init_from, config, begun.saved)
     model = wiring.build_model(config, data.tokenizer.vocab_size, device, weights)
-    config, step, validation = wiring.build_training(config, data, model)
+    config, step, validation = wiring.build_training(config, data, model, frozen)
     progress = Progress()
     if begun.resumed:
         step.load_state_dict(begun.saved["step"])
         progress = Progress(**begun.saved["progress"])
-    return Prepared(config, data, batch, model, step, validation, progress, base)
+    beside = companions.identities(begun.companions)
+    return Prepared(config, data, batch, model, step, validation, progress, base, beside)
 
 
 def run(prepared: Prepared, path: Path) -> None:
     """Train to the end or an early stop; write checkpoints and metrics to the folder `path`. Raises as `loop.train`."""
-    config, data, batch, model, step, validation, progress, base = prepared
+    config, data, batch, model, step, validation, progress, base, beside = prepared
     sampled = validation("val").sampled(config.train.eval_tokens)
     log, corpus = MetricsLog(path / "metrics.jsonl", progress.step), start.corpus_hash(data)
     folder.write_readable(path, config, data.tokenizer)
 
     def save(name: str, progress: Progress) -> None:
-        folder.save_run(path, name, config, data, corpus, step, progress, base)
+        folder.save_run(path, name, config, data, corpus, step, progress, base, beside)
 
     save("latest", progress)
     train(config.train, step, batch, lambda: sampled(model), save, log.write, progress)

@@ -13,7 +13,7 @@ from minillm.datasets.corpus import Corpus
 from minillm.evaluation.validation import Validation
 from minillm.objectives.loss import Objective
 from minillm.runs.config import RunConfig
-from minillm.tasks.task import Batches, Data, Say, Training
+from minillm.tasks.task import ALONE, Batches, Data, Frozen, Say, Training
 from minillm.tokenizers.tokenizer import Tokenizer
 from minillm.training.counting import CountingStep
 from minillm.training.step import GradientStep
@@ -29,19 +29,19 @@ def build_data(
     return config.task.data(config, tokenizer, say, corpus)
 
 
-def build_batches(config: RunConfig, data: Data) -> Batches:
-    """The function step -> training batch."""
-    return config.task.batches(config, data)
+def build_batches(config: RunConfig, data: Data, frozen: Frozen = ALONE) -> Batches:
+    """The function step -> training batch. `frozen`: the models of the task's companions (see `companions`)."""
+    return config.task.batches(config, data, frozen)
 
 
-def build_objective(config: RunConfig) -> Objective:
+def build_objective(config: RunConfig, frozen: Frozen = ALONE) -> Objective:
     """The loss that training minimizes."""
-    return config.task.objective(config)
+    return config.task.objective(config, frozen)
 
 
-def build_step(config: RunConfig, model: nn.Module) -> GradientStep | CountingStep:
+def build_step(config: RunConfig, model: nn.Module, frozen: Frozen = ALONE) -> GradientStep | CountingStep:
     """The update of `model`, for a config without "auto". Raises ValueError for settings that cannot work."""
-    return config.task.step(config, model)
+    return config.task.step(config, model, frozen)
 
 
 def build_validation(config: RunConfig, data: Data, part: str = "val") -> Validation:
@@ -50,9 +50,11 @@ def build_validation(config: RunConfig, data: Data, part: str = "val") -> Valida
     return validation.accelerated() if config.train.fast else validation
 
 
-def build_training(config: RunConfig, data: Data, model: nn.Module, say: Say = print) -> Training:
+def build_training(
+    config: RunConfig, data: Data, model: nn.Module, frozen: Frozen = ALONE, say: Say = print
+) -> Training:
     """The step and the validation of a model, and the config with each "auto" replaced. Raises ValueError."""
-    training = config.task.training(config, data, model, {}, say)
+    training = config.task.training(config, data, model, frozen, say)
     return training._replace(validation=partial(build_validation, training.settings, data))
 
 

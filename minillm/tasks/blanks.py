@@ -25,7 +25,7 @@ from minillm.tasks.documents import read_texts, tokenized
 from minillm.tasks.gradients import GradientTask
 from minillm.tasks.next_token import passes
 from minillm.tasks.settings import Settings
-from minillm.tasks.task import Batches, Data, Demonstration, Extent, Say
+from minillm.tasks.task import ALONE, Batches, Data, Demonstration, Extent, Frozen, Say
 from minillm.text.cloze import EXAMPLE, Cloze
 from minillm.tokenizers.tokenizer import Tokenizer
 
@@ -63,13 +63,13 @@ class Blanks(GradientTask):
     def extent(self, settings: Settings, data: Data) -> Extent:
         return Extent(data.tokenizer.vocab_size, passes(settings, data), n_windows=1)
 
-    def batches(self, settings: Settings, data: Data) -> Batches:
+    def batches(self, settings: Settings, data: Data, frozen: Frozen = ALONE) -> Batches:
         seed, blank = settings.train.seed, self._blank(settings, data)
         how = (settings.model.context_length, settings.train.batch_size, seed, self.order, data.documents)
         windows = Windows(data.train, *how).batch
         return lambda step: blank(windows(step).tokens, seed, step, 1)
 
-    def objective(self, settings: Settings) -> Objective:
+    def objective(self, settings: Settings, frozen: Frozen = ALONE) -> Objective:
         return masked_token_and_next_sentence if settings.model.next_sentence else masked_token
 
     def validation(self, settings: Settings, data: Data, part: str) -> Validation:

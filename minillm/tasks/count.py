@@ -20,7 +20,7 @@ from minillm.objectives.loss import Objective
 from minillm.objectives.next_token import next_token
 from minillm.tasks.next_token import measure_with_source, read_with_source, sample
 from minillm.tasks.settings import Settings
-from minillm.tasks.task import Batches, Data, Demonstration, Extent, Say, Task, Training
+from minillm.tasks.task import ALONE, Batches, Data, Demonstration, Extent, Frozen, Say, Task, Training
 from minillm.text.model import TextModel
 from minillm.tokenizers.tokenizer import Tokenizer
 from minillm.training.counting import CountingStep
@@ -52,25 +52,23 @@ class Count(Task):
         n_steps = single_pass(settings, data).n_steps
         return Extent(data.tokenizer.vocab_size, min(1.0, settings.train.max_steps / n_steps), 1, n_steps)
 
-    def batches(self, settings: Settings, data: Data) -> Batches:
+    def batches(self, settings: Settings, data: Data, frozen: Frozen = ALONE) -> Batches:
         """See `Task.batches`. They do not depend on the seed."""
         return single_pass(settings, data).batch
 
-    def objective(self, settings: Settings) -> Objective:
+    def objective(self, settings: Settings, frozen: Frozen = ALONE) -> Objective:
         """See `Task.objective`. Here it is measured but not minimized."""
         return next_token
 
-    def step(self, settings: Settings, model: nn.Module) -> CountingStep:
-        return CountingStep(model, self.objective(settings))
+    def step(self, settings: Settings, model: nn.Module, frozen: Frozen = ALONE) -> CountingStep:
+        return CountingStep(model, self.objective(settings, frozen))
 
     def validation(self, settings: Settings, data: Data, part: str) -> Validation:
         return measure_with_source(settings, data, part)
 
-    def training(
-        self, settings: Settings, data: Data, model: nn.Module, frozen: Mapping[str, nn.Module], say: Say = print
-    ) -> Training:
+    def training(self, settings: Settings, data: Data, model: nn.Module, frozen: Frozen, say: Say = print) -> Training:
         settings = replace(settings, train=replace(settings.train, precision="fp32"))
-        return Training(settings, self.step(settings, model), partial(self.validation, settings, data))
+        return Training(settings, self.step(settings, model, frozen), partial(self.validation, settings, data))
 
     def demonstrate(self, settings: Settings, data: Data, text: TextModel) -> Demonstration:
         return Demonstration(sample(settings, text), "write more", "--top-p 0.9")

@@ -1,11 +1,12 @@
 """From a corpus to token streams: clean the documents if configured, split and tokenize them. For tasks on texts."""
 
+import math
 from typing import NamedTuple
 
 from minillm.datasets.cleaning import clean
 from minillm.datasets.corpus import Corpus, load_corpus
 from minillm.datasets.source import Source, find_source
-from minillm.datasets.split import Splits, split
+from minillm.datasets.split import Splits, split, unit_hash
 from minillm.datasets.stories import World
 from minillm.datasets.tokens import token_stream
 from minillm.tasks.settings import Settings
@@ -42,6 +43,20 @@ def read_texts(settings: Settings, say: Say, corpus: Corpus | None = None) -> Te
     return Texts(
         splits, len(documents) > 1, corpus.world, *find_source(corpus.world, corpus.documents, documents, report)
     )
+
+
+def thinned(texts: Texts, share: float) -> Texts:
+    """The texts with only a share of the training part: the documents with the largest hashes; of one text, its start.
+
+    A smaller share is a part of a larger one, and at least one document is left.
+    """
+    train = texts.splits.train
+    if len(train) == 1:
+        kept = [train[0][: math.ceil(share * len(train[0]))]]
+    else:
+        ordered = sorted(range(len(train)), key=lambda i: unit_hash(train[i]), reverse=True)
+        kept = [train[i] for i in sorted(ordered[: math.ceil(share * len(train))])]
+    return texts._replace(splits=texts.splits._replace(train=kept))
 
 
 def tokenized(settings: Settings, texts: Texts, tokenizer: Tokenizer | None) -> Data:

@@ -5,7 +5,7 @@
 Read before: `task`; next: `training/step.py`, the update itself.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from torch import nn
 from minillm.models.language_model import device_of
 from minillm.objectives.loss import Objective
 from minillm.tasks.settings import Settings
-from minillm.tasks.task import Batches, Data, Say, Task, Training
+from minillm.tasks.task import ALONE, Batches, Data, Frozen, Say, Task, Training
 from minillm.training.fast_step import accelerate_pass, accelerate_training
 from minillm.training.optim import build_optimizer
 from minillm.training.precision import seconds_per_pass
@@ -27,25 +27,27 @@ from minillm.training.step import GradientStep
 class GradientTask(Task):
     """A `Task` trained by gradients; a subclass needs an objective, batches and a validation."""
 
-    def training(
-        self, settings: Settings, data: Data, model: nn.Module, frozen: Mapping[str, nn.Module], say: Say = print
-    ) -> Training:
+    def training(self, settings: Settings, data: Data, model: nn.Module, frozen: Frozen, say: Say = print) -> Training:
         """See `Task.training`. train.precision = "auto" is replaced by the faster of fp32 and bf16."""
         if settings.train.precision == "auto":
-            precision = self.precision(settings, model, self.batches(settings, data), say)
+            precision = self.precision(settings, model, self.batches(settings, data, frozen), say, frozen)
             settings = replace(settings, train=replace(settings.train, precision=precision))
-        return Training(settings, self.step(settings, model), partial(self.validation, settings, data))
+        return Training(settings, self.step(settings, model, frozen), partial(self.validation, settings, data))
 
-    def step(self, settings: Settings, model: nn.Module) -> GradientStep:
-        return build_step(GradientStep, settings, model, self.objective(settings))
+    def step(self, settings: Settings, model: nn.Module, frozen: Frozen = ALONE) -> GradientStep:
+        return build_step(GradientStep, settings, model, self.objective(settings, frozen))
 
-    def precision(self, settings: Settings, model: nn.Module, batches: Batches, say: Say) -> str:
+    def precision(
+        self, settings: Settings, model: nn.Module, batches: Batches, say: Say, frozen: Frozen = ALONE
+    ) -> str:
         """The precision that replaces "auto"."""
-        return faster_precision(model, self.objective(settings), batches(0), say, settings.train.fast)
+        return faster_precision(model, self.objective(settings, frozen), batches(0), say, settings.train.fast)
 
 
-def build_step(kind: type[GradientStep], settings: Settings, model: nn.Module, objective: Objective) -> GradientStep:
-    """Build an update of class `kind` with the optimizer and the schedule of the settings.
+def build_step(
+    kind: Callable[..., GradientStep], settings: Settings, model: nn.Module, objective: Objective
+) -> GradientStep:
+    """Build an update by `kind`, a class of steps, with the optimizer and the schedule of the settings.
 
     Raises ValueError for settings that `kind` cannot use.
     """

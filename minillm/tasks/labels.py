@@ -24,7 +24,7 @@ from minillm.objectives.loss import Objective
 from minillm.tasks.documents import read_texts, tokenized
 from minillm.tasks.gradients import GradientTask
 from minillm.tasks.settings import Settings
-from minillm.tasks.task import Batches, Data, Demonstration, Extent, Say, load_weights
+from minillm.tasks.task import ALONE, Batches, Data, Demonstration, Extent, Frozen, Say, load_weights
 from minillm.text.classifier import TextClassifier
 from minillm.tokenizers.tokenizer import Tokenizer
 
@@ -62,11 +62,11 @@ class Labels(GradientTask):
         passes = settings.train.max_steps * settings.train.batch_size / len(data.labels.train)
         return Extent(len(ENDINGS), passes, n_windows=0)
 
-    def batches(self, settings: Settings, data: Data) -> Batches:
+    def batches(self, settings: Settings, data: Data, frozen: Frozen = ALONE) -> Batches:
         texts = LabelledTexts(data.train, data.labels.train, settings.model.context_length)
         return texts.batches(settings.train.batch_size, settings.train.seed, self.order)
 
-    def objective(self, settings: Settings) -> Objective:
+    def objective(self, settings: Settings, frozen: Frozen = ALONE) -> Objective:
         return classification
 
     def model(self, settings: Settings, vocab_size: int) -> nn.Module:

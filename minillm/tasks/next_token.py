@@ -23,10 +23,10 @@ from minillm.models.decoder import Decoder, DecoderConfig
 from minillm.models.rnn import RNN, RNNConfig
 from minillm.objectives.loss import Objective
 from minillm.objectives.next_token import next_token
-from minillm.tasks.documents import read_texts, tokenized
+from minillm.tasks.documents import read_texts, thinned, tokenized
 from minillm.tasks.gradients import GradientTask, build_step, smoothed
 from minillm.tasks.settings import Settings
-from minillm.tasks.task import Batches, Data, Demonstration, Extent, Say
+from minillm.tasks.task import ALONE, Batches, Data, Demonstration, Extent, Frozen, Say
 from minillm.text.model import TextModel
 from minillm.tokenizers.tokenizer import Tokenizer
 from minillm.training.carried import CarriedStep
@@ -83,23 +83,25 @@ class NextToken(GradientTask):
         n_windows = settings.train.batch_size if self.order == "contiguous" else 1
         return Extent(data.tokenizer.vocab_size, passes(settings, data), n_windows)
 
-    def batches(self, settings: Settings, data: Data) -> Batches:
+    def batches(self, settings: Settings, data: Data, frozen: Frozen = ALONE) -> Batches:
         how = (settings.model.context_length, settings.train.batch_size, settings.train.seed)
         if self.order == "contiguous":
             return Lanes(data.train, *how, data.documents).batch
         return Windows(data.train, *how, self.order, data.documents).batch
 
-    def objective(self, settings: Settings) -> Objective:
+    def objective(self, settings: Settings, frozen: Frozen = ALONE) -> Objective:
         return smoothed(next_token, self.label_smoothing)
 
-    def step(self, settings: Settings, model: nn.Module) -> GradientStep:
+    def step(self, settings: Settings, model: nn.Module, frozen: Frozen = ALONE) -> GradientStep:
         by_backward = {"autograd": GradientStep, "manual": ManualStep}
         kind = CarriedStep if self.order == "contiguous" else by_backward[self.backward]
-        return build_step(kind, settings, model, self.objective(settings))
+        return build_step(kind, settings, model, self.objective(settings, frozen))
 
-    def precision(self, settings: Settings, model: nn.Module, batches: Batches, say: Say) -> str:
+    def precision(
+        self, settings: Settings, model: nn.Module, batches: Batches, say: Say, frozen: Frozen = ALONE
+    ) -> str:
         """See `GradientTask.precision`. The manual formulas need fp32."""
-        return "fp32" if self.backward == "manual" else super().precision(settings, model, batches, say)
+        return "fp32" if self.backward == "manual" else super().precision(settings, model, batches, say, frozen)
 
     def validation(self, settings: Settings, data: Data, part: str) -> Validation:
         return measure_with_source(settings, data, part)
@@ -109,9 +111,14 @@ class NextToken(GradientTask):
         return Demonstration(sample(settings, text), "write more", "--top-p 0.9", remark)
 
 
-def read_with_source(settings: Settings, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None) -> Data:
-    """Read the texts as tokens, with the log probability of the held-out texts under their source, if it is known."""
-    texts = read_texts(settings, say, corpus)
+def read_with_source(
+    settings: Settings, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None, share: float = 1.0
+) -> Data:
+    """Read the texts as tokens, with the log probability of the held-out texts under their source, if it is known.
+
+    `share`: that of the training documents that are kept.
+    """
+    texts = thinned(read_texts(settings, say, corpus), share)
     data = tokenized(settings, texts, tokenizer)
     if texts.remark:
         say(texts.remark)

@@ -34,7 +34,7 @@ from minillm.objectives.loss import Objective
 from minillm.objectives.next_token import next_token
 from minillm.tasks.gradients import GradientTask
 from minillm.tasks.settings import Settings
-from minillm.tasks.task import Batches, Data, Demonstration, Extent, Say, load_weights
+from minillm.tasks.task import ALONE, Batches, Data, Demonstration, Extent, Frozen, Say, load_weights
 from minillm.text.model import TextModel
 from minillm.tokenizers.build_tokenizer import train_tokenizer
 from minillm.tokenizers.chat import whole_text
@@ -103,10 +103,10 @@ class Sft(GradientTask):
         passes = settings.train.max_steps * settings.train.batch_size / len(data.train)
         return Extent(data.tokenizer.vocab_size, passes, n_windows=0)
 
-    def batches(self, settings: Settings, data: Data) -> Batches:
+    def batches(self, settings: Settings, data: Data, frozen: Frozen = ALONE) -> Batches:
         return ConversationBatches(data.train, settings.train.batch_size, settings.train.seed, self.order).batch
 
-    def objective(self, settings: Settings) -> Objective:
+    def objective(self, settings: Settings, frozen: Frozen = ALONE) -> Objective:
         return next_token
 
     def start_from(self, model: nn.Module, weights: dict[str, Tensor]) -> None:

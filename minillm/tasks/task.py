@@ -8,6 +8,7 @@ result, so no script depends on the kind. A new kind is a new file here and its 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
@@ -31,6 +32,15 @@ from minillm.training.step import GradientStep
 Batches = Callable[[int], Any]  # step -> training batch, of the type that the task's objective takes
 Say = Callable[[str], object]
 Text = TextModel | Cloze | TextClassifier
+Frozen = Mapping[str, nn.Module]  # models that a task uses but does not train, by the key of [task] that names each
+ALONE: Frozen = MappingProxyType({})  # of a task without companions
+
+
+class Companion(NamedTuple):
+    """A run that a task uses but does not train: a teacher, a reference, a reward model."""
+
+    run: str  # its folder, as [task] names it
+    text: type  # what it must be, such as TextModel for a run that writes
 
 
 class Data(NamedTuple):
@@ -84,6 +94,13 @@ class Task(ABC):
         """Sections and keys ("optim", "train.compile") that would have no effect here, each with the reason."""
         return {}
 
+    def companions(self) -> Mapping[str, Companion]:
+        """The runs that this task uses but does not train, by the key of [task] that names each.
+
+        `runs/companions.py` opens them; the trained model gets their tokenizer.
+        """
+        return {}
+
     @abstractmethod
     def data(self, settings: Settings, tokenizer: Tokenizer | None, say: Say, corpus: Corpus | None = None) -> Data:
         """Load, split and tokenize the corpus, by `tokenizer` or by one trained on the training part.
@@ -96,11 +113,11 @@ class Task(ABC):
         """The size of a training on this data."""
 
     @abstractmethod
-    def batches(self, settings: Settings, data: Data) -> Batches:
+    def batches(self, settings: Settings, data: Data, frozen: Frozen = ALONE) -> Batches:
         """The training batches; each is a function of (train.seed, step)."""
 
     @abstractmethod
-    def objective(self, settings: Settings) -> Objective:
+    def objective(self, settings: Settings, frozen: Frozen = ALONE) -> Objective:
         """The loss that training minimizes."""
 
     def model(self, settings: Settings, vocab_size: int) -> nn.Module:
@@ -112,7 +129,7 @@ class Task(ABC):
         load_weights(model, weights)
 
     @abstractmethod
-    def step(self, settings: Settings, model: nn.Module) -> GradientStep | CountingStep:
+    def step(self, settings: Settings, model: nn.Module, frozen: Frozen = ALONE) -> GradientStep | CountingStep:
         """The update of `model`, for settings without "auto". Raises ValueError for settings that cannot work."""
 
     @abstractmethod
@@ -120,13 +137,8 @@ class Task(ABC):
         """The validation on a whole held-out part, "val" or "test". It needs no step, so any run can be measured."""
 
     @abstractmethod
-    def training(
-        self, settings: Settings, data: Data, model: nn.Module, frozen: Mapping[str, nn.Module], say: Say = print
-    ) -> Training:
-        """Build the step and the validation; "auto" is replaced here, with a remark to `say`.
-
-        `frozen`: models that are used but not trained, such as a reference, by the key of [task] that names each.
-        """
+    def training(self, settings: Settings, data: Data, model: nn.Module, frozen: Frozen, say: Say = print) -> Training:
+        """Build the step and the validation; "auto" is replaced here, with a remark to `say`."""
 
     @abstractmethod
     def text(self, model: nn.Module, tokenizer: Tokenizer, documents: bool) -> Text:

@@ -23,7 +23,7 @@ from minillm.objectives.seq2seq import seq2seq
 from minillm.tasks.gradients import GradientTask, smoothed
 from minillm.tasks.next_token import sample
 from minillm.tasks.settings import Settings
-from minillm.tasks.task import Batches, Data, Demonstration, Extent, Say
+from minillm.tasks.task import ALONE, Batches, Data, Demonstration, Extent, Frozen, Say
 from minillm.text.translator import Translator
 from minillm.tokenizers.build_tokenizer import train_tokenizer
 from minillm.tokenizers.tokenizer import Tokenizer
@@ -64,11 +64,11 @@ class Translate(GradientTask):
         passes = settings.train.max_steps * settings.train.batch_size / len(data.train)
         return Extent(data.tokenizer.vocab_size, passes, n_windows=0)
 
-    def batches(self, settings: Settings, data: Data) -> Batches:
+    def batches(self, settings: Settings, data: Data, frozen: Frozen = ALONE) -> Batches:
         how = (settings.model.context_length, settings.train.batch_size, settings.train.seed)
         return PairBatches(data.train, *how, self.order).batch
 
-    def objective(self, settings: Settings) -> Objective:
+    def objective(self, settings: Settings, frozen: Frozen = ALONE) -> Objective:
         return smoothed(seq2seq, self.label_smoothing)
 
     def validation(self, settings: Settings, data: Data, part: str) -> Validation:

@@ -34,8 +34,8 @@ class Backwards(NextToken):
     kind: Literal["backwards"] = "backwards"  # what is learned
     every: bool = True  # each row, or none
 
-    def batches(self, settings, data):
-        batch = super().batches(settings, data)
+    def batches(self, settings, data, frozen):
+        batch = super().batches(settings, data, frozen)
         return lambda step: type(batch(step))(*(part.flip(1) for part in reversed(batch(step))))
 '''
 FAMILY = '''"""A model family."""
