@@ -1,5 +1,6 @@
 """Every shipped config can be read and trained."""
 
+import json
 import math
 import random
 import string
@@ -32,8 +33,12 @@ def on_a_tiny_text(name, tmp_path, monkeypatch, flags):
     config = load_config(name)
     pairs = config.data.corpus == "translation"
     many = config.data.corpus != "shakespeare"
-    corpus = tmp_path / ("pairs.tsv" if pairs else "texts" if many else "text.txt")
-    if pairs:
+    talks = config.task.kind == "sft"
+    corpus = tmp_path / ("pairs.tsv" if pairs else "talks.jsonl" if talks else "texts" if many else "text.txt")
+    if talks:
+        records = [{"instruction": text(i)[:9], "output": text(-i - 1)} for i in range(200)]
+        corpus.write_text("\n".join(map(json.dumps, records)))
+    elif pairs:
         corpus.write_text("".join(f"{text(i)[:30]}\t{text(-i - 1)[:30]}\n" for i in range(200)))
     elif many:
         corpus.mkdir()
