@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.constants import IGNORE
+from minillm.datasets.buckets import Buckets
 from minillm.datasets.conversation_files import read_conversations
 from minillm.datasets.conversations import (
     ConversationBatches,
@@ -17,7 +18,11 @@ from minillm.datasets.conversations import (
     evaluation_conversations,
     everything_learned,
 )
-from minillm.tokenizers.role_template import Rendering
+from minillm.datasets.corpus import DataConfig
+from minillm.datasets.examples import load_examples
+from minillm.runs.config import load_config
+from minillm.tokenizers.byte import ByteTokenizer
+from minillm.tokenizers.role_template import Rendering, RoleTemplate, with_roles
 
 renderings = st.lists(
     st.lists(st.tuples(st.integers(1, 90), st.booleans()), min_size=2, max_size=11).map(
@@ -118,3 +123,16 @@ def test_an_empty_file_is_refused(tmp_path):
     (tmp_path / "some.jsonl").write_text("\n \n", encoding="utf-8")
     with pytest.raises(ValueError, match="expected conversations, found no line"):
         read_conversations(tmp_path / "some.jsonl")
+
+
+@pytest.mark.parametrize("name", ["chat-tiny", "reason-tiny", "safe-tiny"])
+def test_at_most_a_tenth_of_the_batches_of_a_config_is_padding(name):
+    config = load_config(name)
+    tokenizer = with_roles(ByteTokenizer())
+    template = RoleTemplate(tokenizer)
+    examples = load_examples(DataConfig(config.data.corpus, n_exercises=400, val_fraction=0.01)).train
+    lengths = Conversations([template.rendering(each.messages) for each in examples], 0, 0).lengths()
+    batches = Buckets(lengths, config.train.batch_size, seed=0)
+    rows = [batches.rows(step) for step in range(batches.steps_per_epoch)]
+    room = sum(len(each) * int(lengths[each].max()) for each in rows)
+    assert 1 - lengths.sum() / room < 0.1
