@@ -25,6 +25,7 @@ ABOUT = {  # properties of a story, as a wish says them
     "outcome": "that ends {well}",
 }
 ANSWERED = ("who", "what", "where", "how many", "why", "ending")  # kinds of questions that the story answers
+N_ASKED = 4, 9  # fewest and most questions of a quiz
 QUIZZES = ("Q: {ask}\nA: {answer}", "Question: {ask} Answer: {answer}", "{ask} {answer}")
 PLAIN = {  # requests and their answers as plain text
     "write": "A story {wish}.\n{answer}",
@@ -187,7 +188,7 @@ class Instructions(ExerciseWorld):
     def quiz(self, rng: random.Random) -> str:
         """A story, and questions about it with their answers."""
         story = self.stories.draw(rng, "train")
-        asked = rng.sample(questions(self.stories.facts(story)), rng.randint(1, 4))
+        asked = rng.sample(questions(self.stories.facts(story)), rng.randint(*N_ASKED))
         style = rng.choice(QUIZZES)
         lines = [style.format(ask=question.ask, answer=question.answer) for question in asked]
         return "\n".join([story.text, *lines])
