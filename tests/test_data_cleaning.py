@@ -5,8 +5,6 @@ import random
 from collections import Counter
 
 import pytest
-import torch
-from torch import nn
 
 from benchmarks.data_cleaning import FOOTERS, Spoiled, alarm, corpora, noise, regret, spoil
 from minillm.config.flags import override
@@ -14,6 +12,7 @@ from minillm.datasets.split import Splits
 from minillm.datasets.stories import World
 from minillm.runs import wiring
 from minillm.runs.config import load_config
+from tests.tasks.test_documents import Guess
 
 HOW = Spoiled(footers=0.5, repeated=0.1, copies=7, noise=0.5, leaks=3)
 STORIES = Splits(*(World().generate(n, seed) for seed, n in enumerate((40, 5, 3))))
@@ -47,17 +46,6 @@ def test_noise_is_of_every_kind():
     documents = [noise(draw) for _ in range(30)]
     assert len({document[:3] for document in documents if not document.startswith("the best")}) > 10
     assert 3 < sum(document.startswith("the best") for document in documents) < 20
-
-
-class Guess(nn.Module):
-    """A model that gives all tokens the same probability."""
-
-    def __init__(self, vocab_size: int):
-        super().__init__()
-        self.vocab_size, self.anything = vocab_size, nn.Parameter(torch.zeros(()))
-
-    def forward(self, tokens, state=None):
-        return torch.zeros(*tokens.shape, self.vocab_size), state
 
 
 @pytest.mark.parametrize("part", ["val", "test"])

@@ -95,9 +95,11 @@ class Report(NamedTuple):
             (r.rule, f"{-r.n_documents:,}", f"{r.n_changes:,}", f"{-r.n_bytes:,}", r.example) for r in self.removals
         ]
         rows += [("after", f"{self.n_documents_after:,}", "", f"{self.n_bytes_after:,}", "")]
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        lines = [[cell.rjust(width) for cell, width in zip(row, widths, strict=False)] + [row[4]] for row in rows]
-        return "\n".join("  ".join([line[0].strip().ljust(widths[0]), *line[1:]]).rstrip() for line in lines)
+        w = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            f"{rule:<{w[0]}}  {documents:>{w[1]}}  {changes:>{w[2]}}  {n_bytes:>{w[3]}}  {example}".rstrip()
+            for rule, documents, changes, n_bytes, example in rows
+        )
 
 
 def clean(documents: Sequence[str], config: CleaningConfig) -> tuple[list[str], Report]:
@@ -131,13 +133,18 @@ def _rewrite(documents: Sequence[str], config: CleaningConfig) -> tuple[list[str
 
 def _rewritings(config: CleaningConfig) -> Iterator[tuple[str, Rewriting]]:
     """The rules that change texts, in order."""
-    yield "normalized", partial(_each, lambda text: ((new := normalize(text)), int(new != text)))
+    yield "normalized", partial(_each, _normalized)
     for key, kind in KINDS.items():
         if getattr(config, key):
             yield kind.name, partial(_each, partial(masked, kind=kind))
     if config.line_copies:
         how = {"n_copies": config.line_copies, "n_words": config.line_words}
         yield f"copies of a line > {config.line_copies:,}", partial(without_line_copies, **how)
+
+
+def _normalized(text: str) -> tuple[str, int]:
+    normal = normalize(text)
+    return normal, int(normal != text)
 
 
 def _each(rewrite: Callable[[str], tuple[str, int]], documents: Sequence[str]) -> list[tuple[str, int]]:
