@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from minillm.adapters.build_adapter import NoAdapter
 from minillm.config.fields import suggest
 from minillm.config.loading import load, written
 from minillm.models.decoder import DecoderConfig
@@ -43,6 +44,11 @@ class RunConfig(Settings, Named):  # subtle: the fields of the last base come fi
     """All settings of a run."""
 
     model: AnyModel = field(default_factory=DecoderConfig)
+
+    @property
+    def adapts(self) -> bool:
+        """Whether an adapter is trained instead of all weights."""
+        return not isinstance(self.adapter, NoAdapter)
 
     def __post_init__(self) -> None:
         """Raise ValueError for a model or a setting that the task cannot use."""
@@ -86,6 +92,8 @@ class RunConfig(Settings, Named):  # subtle: the fields of the last base come fi
         section, _, key = name.partition(".")
         ours = getattr(self, section)
         usual = type(ours)()
+        if section == "adapter" and self.adapts:
+            yield "adapter.kind", ours.kind, NoAdapter.kind
         for leaf in [key] if key else [each.name for each in fields(ours)]:
             if getattr(ours, leaf) != getattr(usual, leaf):
                 yield f"{section}.{leaf}", getattr(ours, leaf), getattr(usual, leaf)

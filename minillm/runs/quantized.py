@@ -3,7 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from minillm.adapters.lora import AdapterConfig, merge
+from minillm.adapters.build_adapter import NoAdapter
+from minillm.adapters.merge import merge
 from minillm.config.loading import to_toml
 from minillm.models.decoder import Decoder
 from minillm.quantization.awq import calibrate
@@ -56,4 +57,4 @@ def save(path: Path, weights: str, out: Path, group: int | None = None, n_batche
 
 def without_adapter(config: RunConfig) -> RunConfig:
     """The config of a run whose adapter is merged into the model."""
-    return replace(config, adapter=AdapterConfig())
+    return replace(config, adapter=NoAdapter())

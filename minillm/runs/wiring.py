@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from minillm.adapters.lora import add_lora
+from minillm.adapters.build_adapter import add_adapter
 from minillm.datasets.corpus import Corpus
 from minillm.evaluation.validation import Validation
 from minillm.objectives.loss import Objective
@@ -65,12 +65,15 @@ def build_model(
 
 
 def assemble(config: RunConfig, vocab_size: int, weights: dict[str, Tensor] | None = None) -> nn.Module:
-    """Build a model, with `weights` if given, and the config's adapter. Random weights come from torch's generator."""
+    """Build a model, with `weights` if given, and the config's adapter. Random weights come from torch's generator.
+
+    Parts that the weights lack, such as the head of a new classifier, are trained together with the adapter.
+    """
     model = config.task.model(config, vocab_size)
-    if weights is not None:
-        config.task.start_from(model, weights)
-    if config.adapter.rank:
-        add_lora(model, config.adapter)
+    fresh = config.task.start_from(model, weights) if weights is not None else []
+    model = add_adapter(model, config.adapter)
+    for part in fresh:
+        part.requires_grad_(True)
     return model
 
 
