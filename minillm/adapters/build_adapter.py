@@ -1,8 +1,11 @@
-"""Adapters by name. Read before: `adapter`, then the file of the adapter that you want to use.
+"""Adapters by name.
 
-lora, qlora, dora       a correction of low rank beside each matrix           lora.py, qlora.py, dora.py
-bottleneck              small networks after attention and feed-forward       bottleneck.py
-ia3, bitfit             a factor, or a bias, for each output                  ia3.py, bitfit.py
+    lora, qlora, dora       a correction of low rank beside each matrix
+    bottleneck              small networks after attention and feed-forward
+    ia3, bitfit             a factor, or a bias, for each output
+    prefix, soft_prompt     virtual tokens before every text
+
+Read before: `adapter`, then the file of the adapter that you want to use.
 """
 
 from dataclasses import dataclass
@@ -17,6 +20,9 @@ from minillm.adapters.dora import DoRAConfig
 from minillm.adapters.ia3 import IA3Config
 from minillm.adapters.lora import LoRAConfig
 from minillm.adapters.merge import adapted_layers
+from minillm.adapters.prefix import PrefixConfig
+from minillm.adapters.qlora import QLoRAConfig
+from minillm.adapters.soft_prompt import SoftPromptConfig
 from minillm.config.fields import validate
 from minillm.models.language_model import LanguageModel
 
@@ -35,7 +41,17 @@ class NoAdapter(Adapter):
         return model
 
 
-AnyAdapter = NoAdapter | LoRAConfig | DoRAConfig | BottleneckConfig | IA3Config | BitFitConfig
+AnyAdapter = (
+    NoAdapter
+    | LoRAConfig
+    | QLoRAConfig
+    | DoRAConfig
+    | BottleneckConfig
+    | PrefixConfig
+    | SoftPromptConfig
+    | IA3Config
+    | BitFitConfig
+)
 
 
 def add_adapter(model: nn.Module, adapter: Adapter) -> LanguageModel:

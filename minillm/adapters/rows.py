@@ -75,7 +75,7 @@ def with_trained_rows(
         )
     ids = torch.tensor(rows, device=embed.weight.device)
     swaps = dict(swaps) | {embed: EmbeddingRows(embed, ids)}
-    if isinstance(head, nn.Linear):
+    if isinstance(head, nn.Linear) and len(head.weight) == len(embed.weight):  # not the head of a classifier
         tied = head.weight is embed.weight
         if tied and head in swaps:
             raise ValueError(

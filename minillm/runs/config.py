@@ -9,11 +9,12 @@ import functools
 import operator
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from minillm.adapters.build_adapter import NoAdapter
+from minillm.adapters.prefix import refuse_long
 from minillm.config.fields import suggest
 from minillm.config.loading import load, written
 from minillm.models.decoder import DecoderConfig
@@ -50,6 +51,14 @@ class RunConfig(Settings, Named):  # subtle: the fields of the last base come fi
         """Whether an adapter is trained instead of all weights."""
         return not isinstance(self.adapter, NoAdapter)
 
+    @property
+    def of_text(self) -> "RunConfig":
+        """The config as the text sees it: with the context that an adapter's virtual tokens leave to it."""
+        if not self.adapter.n_virtual:
+            return self
+        model = replace(self.model, context_length=self.model.context_length - self.adapter.n_virtual)
+        return replace(self, model=model, adapter=NoAdapter())
+
     def __post_init__(self) -> None:
         """Raise ValueError for a model or a setting that the task cannot use."""
         if type(self.model) not in self.task.models:
@@ -60,6 +69,8 @@ class RunConfig(Settings, Named):  # subtle: the fields of the last base come fi
                 raise ValueError(
                     f"{key} = {written(value)}: expected {written(usual)}, its default, since {why}; leave it out"
                 )
+        if self.adapter.n_virtual:
+            refuse_long(self.adapter.n_virtual, self.model.context_length)
         warmup, n_steps = self.schedule.warmup_steps, self.train.max_steps
         if warmup > n_steps and "schedule" not in ignored:
             raise ValueError(

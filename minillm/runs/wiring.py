@@ -3,6 +3,7 @@
 Each function asks the task that the config names. Read before: `config`; next: `folder`.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -31,7 +32,7 @@ def build_data(
 
 def build_batches(config: RunConfig, data: Data) -> Batches:
     """The function step -> training batch."""
-    return config.task.batches(config, data)
+    return config.task.batches(config.of_text, data)
 
 
 def build_objective(config: RunConfig) -> Objective:
@@ -46,14 +47,15 @@ def build_step(config: RunConfig, model: nn.Module) -> GradientStep | CountingSt
 
 def build_validation(config: RunConfig, data: Data, part: str = "val") -> Validation:
     """The validation on a whole held-out part, "val" or "test"."""
-    validation = config.task.validation(config, data, part)
+    validation = config.task.validation(config.of_text, data, part)
     return validation.accelerated() if config.train.fast else validation
 
 
 def build_training(config: RunConfig, data: Data, model: nn.Module, say: Say = print) -> Training:
     """The step and the validation of a model, and the config with each "auto" replaced. Raises ValueError."""
-    training = config.task.training(config, data, model, {}, say)
-    return training._replace(validation=partial(build_validation, training.settings, data))
+    training = config.task.training(config.of_text, data, model, {}, say)
+    settings = replace(training.settings, model=config.model, adapter=config.adapter)
+    return training._replace(settings=settings, validation=partial(build_validation, settings, data))
 
 
 def build_model(

@@ -10,6 +10,8 @@ from minillm.adapters.build_adapter import add_adapter
 from minillm.adapters.dora import DoRAConfig
 from minillm.adapters.ia3 import IA3Config
 from minillm.adapters.lora import LoRAConfig
+from minillm.adapters.prefix import PrefixConfig
+from minillm.adapters.soft_prompt import SoftPromptConfig
 from minillm.models.encoder import Encoder, EncoderConfig
 from minillm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tests.tiny import SHAPES, VOCAB, decoder, tokens
@@ -21,7 +23,11 @@ KINDS: dict[str, Adapter] = {
     "bottleneck": BottleneckConfig(width=3),
     "ia3": IA3Config(),
     "bitfit": BitFitConfig(),
+    "prefix": PrefixConfig(length=5),
+    "computed prefix": PrefixConfig(length=3, d_hidden=7),
+    "soft prompt": SoftPromptConfig(length=5),
 }
+VIRTUAL = ("prefix", "computed prefix", "soft prompt")  # kinds with virtual tokens
 MERGING = ("lora", "lora with new tokens", "dora", "ia3", "bitfit")
 
 
@@ -50,6 +56,14 @@ MODELS = {name: lambda shape=shape: decoder(**shape) for name, shape in SHAPES.i
     "encoder": encoder,
     "encoder-decoder": translator,
 }
+
+
+def suits(kind: str, name: str) -> bool:
+    """Whether a kind of adapter is for a model."""
+    return kind != "soft prompt" or name in SHAPES
+
+
+PAIRS = [(kind, name) for kind in KINDS for name in MODELS if suits(kind, name)]
 
 
 def logits(model: nn.Module, B: int = 2, T: int = 9, seed: int = 0) -> torch.Tensor:
