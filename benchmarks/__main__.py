@@ -16,6 +16,7 @@ from benchmarks.record import ROOT
 from minillm.config.flags import Parser
 
 COMMANDS = {  # name -> module and arguments; {runs}: folder of runs, {corpus}: flag for tiny Shakespeare, if given
+    "adapters": "adapters --run {runs}/gpt-tiny --seeds 3",
     "allocator": "allocator",
     "attention": "attention",
     "beam": "beam",

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.__main__ import COMMANDS
 from minillm.config.fields import (
     Above,
     AtLeast,
@@ -467,7 +468,11 @@ def test_a_seed_beyond_32_bits_is_refused(section, seed):
         ("minillm.models.ngram", [], "the following arguments are required: text"),
         ("minillm.models.ngram", ["one. two.", "--order", "0"], "NgramConfig.order = 0: expected int >= 1"),
         ("benchmarks", ["--only", "wrong"], "--only wrong: expected one of "),
-        ("benchmarks", ["--only", "decod"], "--only decod: expected one of 26 names; did you mean decode?"),
+        (
+            "benchmarks",
+            ["--only", "decod"],
+            f"--only decod: expected one of {len(COMMANDS)} names; did you mean decode?",
+        ),
         ("benchmarks.imports", ["--repeat", "3"], "--repeat: unknown flag; expected "),
     ],
 )
