@@ -211,9 +211,9 @@ def open_run(args: argparse.Namespace) -> OpenRun:
     """Load the run that the flags name."""
     path, base = args.adapter or args.run or folder.newest_run(), args.adapter and args.run
     opened = folder.open_run(path, wiring.find_device(args.device), base)
-    if args.adapter and not opened.config.adapter.rank:
+    if args.adapter and not opened.config.adapts:
         raise ValueError(
-            f"--adapter {args.adapter}: expected a run that was trained with --adapter.rank; give it as --run"
+            f"--adapter {args.adapter}: expected a run that was trained with --adapter.kind; give it as --run"
         )
     return opened
 

@@ -1,7 +1,7 @@
 """Train a model from a config. Any key of the config can be set by a flag, --section.key value.
 
 --resume continues a run that was stopped. --init-from starts a new run with the weights of another one, or trains an
-adapter on them (--adapter.rank 8).
+adapter on them (--adapter.kind lora).
 """
 
 import argparse

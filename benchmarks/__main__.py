@@ -17,6 +17,7 @@ from minillm.config.flags import Parser
 from minillm.runs.config import load_config
 
 COMMANDS = {  # name -> module and arguments; {runs}: folder of runs, {corpus}: flag for tiny Shakespeare, if given
+    "adapters": "adapters --run {runs}/gpt-tiny --seeds 3",
     "allocator": "allocator",
     "attention": "attention",
     "beam": "beam",

@@ -31,7 +31,7 @@ from minillm.tasks.task import Data
 from minillm.training.optim import AdamW, Together
 from minillm.training.step import GradientStep
 
-FULL = {"adapter.rank": "0", "optim.kind": "muon", "optim.lr": "3e-3", "optim.muon_lr": "0.01"}
+FULL = {"adapter.kind": "none", "optim.kind": "muon", "optim.lr": "3e-3", "optim.muon_lr": "0.01"}
 COLUMNS = {
     "diary": 4,
     "regret": 1,

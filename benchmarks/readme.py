@@ -33,6 +33,7 @@ STUDENTS = {  # ways of learning that `benchmarks.distillation` compares
     "knowledge": "that learns from probabilities of its teacher",
     "on_policy": "whose own texts its teacher scores",
 }
+ADAPTERS = ("LoRA", "QLoRA", "DoRA", "bottleneck", "prefix", "soft_prompt", "IA3", "BitFit")  # of `benchmarks.adapters`
 ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
     "gpt-tiny": [
         ("`train.py --config gpt-tiny`, from command to prompt", "seconds", "{:.0f} s"),
@@ -135,6 +136,14 @@ ROWS = {  # name in figures.json -> [(what it is, figure, how it is written)]
         ("loss on a new kind of story after 300 steps of an adapter (`benchmarks.lora`)", "LoRA_diary", "{:.3f}"),
         ("the same with all weights", "full_diary", "{:.3f}"),
         ("parameters that the adapter trains", "LoRA_share", "{:.2f} %"),
+    ],
+    "adapters": [
+        ("loss on a new kind of story with all weights trained (`benchmarks.adapters`)", "full_diary", "{:.3f}"),
+        *((f"the same with {way}", f"{way}_diary", "{:.3f}") for way in ADAPTERS),
+        ("loss on a new style with all weights trained", "full_style", "{:.3f}"),
+        *((f"the same with {way}", f"{way}_style", "{:.3f}") for way in ADAPTERS),
+        ("peak memory of a LoRA step at 100 million parameters", "LoRA_large", "{:,.0f} MB"),
+        ("of a QLoRA step", "QLoRA_large", "{:,.0f} MB"),
     ],
     "recurrent-lstm": [
         (

@@ -8,6 +8,7 @@ import torch
 import sample
 import train
 from minillm.console import reading
+from minillm.runs.folder import open_run
 from minillm.training import checkpoint
 from minillm.training.step import GradientStep
 from tests.interruption import ctrl_c_after
@@ -138,6 +139,20 @@ def test_a_batch_with_blanks_is_shown_with_what_stood_there_and_a_labelled_text_
     assert "[MASK]" in out and counted and all(line.split()[-2].endswith("'") for line in counted)
     assert train.main(["--config", "encoder-ending", *small(), "--show-batch"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith(("good: ", "bad: "))
+
+
+def test_an_adapter_of_an_encoder_is_saved_with_the_new_head_that_was_trained_beside_it(runs, tmp_path):
+    base, path = runs[0] / "encoder", tmp_path / "lora"
+    quick = {"data.n_stories": 60, "train.max_steps": 2, "schedule.warmup_steps": 1, "adapter.kind": "lora"}
+    words = ["--config", "encoder-ending", "--init-from", str(base), "--train.run", str(path), *SHAPE]
+    assert train.main([*words, *(f"--{name}={value}" for name, value in quick.items())]) == 0
+    saved = checkpoint.load(path / "checkpoint" / "best.pt")["step"]["model"]
+    assert {name.rpartition(".")[2] for name in saved if "answer" not in name} == {"weight"}
+    assert {name for name in saved if not name.endswith(("A.weight", "B.weight"))} == {
+        f"answer.{part}" for part in ("dense.weight", "dense.bias", "head.weight", "head.bias")
+    }
+    texts = [open_run(path).text.model(torch.arange(12)[None]) for _ in range(2)]
+    assert torch.equal(*texts)
 
 
 def test_an_encoder_learns_pairs_too_if_asked(tmp_path):

@@ -163,8 +163,10 @@ def literal(value: Any) -> str:
 
 @functools.cache
 def _comments(cls: type) -> dict[str, str]:
-    """Field name -> the comment at the end of its line."""
-    found, first = {}, ""
+    """Field name -> the comment at the end of its line, in the class itself or in the dataclass that it extends."""
+    parents = [parent for parent in cls.__bases__ if dataclasses.is_dataclass(parent)]
+    found = {name: comment for parent in parents for name, comment in _comments(parent).items()}
+    first = ""
     for token in tokenize.generate_tokens(io.StringIO(inspect.cleandoc(inspect.getsource(cls))).readline):
         if token.start[1] == 4 and token.type == tokenize.NAME:
             first = token.string

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from minillm.adapters.qlora import Frozen4Bit
 from minillm.commands import spelled
 from minillm.config.loading import brief
 from minillm.evaluation.memorization import overfitting_remark
@@ -34,10 +35,11 @@ SAMPLE = spelled("sample")
 
 def describe(config: RunConfig, data: Data, model: nn.Module, device: str, path: Path | None) -> None:
     """Print the config, the model's size, the data, and the expected results."""
-    n_parameters = sum(p.numel() for p in model.parameters())
+    n_packed = sum(module.n_weights for module in model.modules() if isinstance(module, Frozen4Bit))
+    n_parameters = sum(p.numel() for p in model.parameters()) + n_packed
     n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    extent = config.task.extent(config, data)
-    most = f"{config.train.batch_size * config.model.context_length:,}"
+    extent = config.task.extent(config.of_text, data)
+    most = f"{config.train.batch_size * config.of_text.model.context_length:,}"
     per_step = most if extent.n_windows else f"at most {most}"
     print(brief(dataclasses.replace(config, about=AboutConfig())))
     what = f"{n_parameters:,} parameters" if n_parameters else "a table of counts instead of parameters"
@@ -87,7 +89,7 @@ def finish(
         print(f"{name:>18}  {value}")
     if progress.step < config.train.max_steps:
         print(f"stopped early at step {progress.step:,}, after {progress.n_worse} validations without a new best")
-    shown = config.task.demonstrate(config, data, opened.text)
+    shown = config.task.demonstrate(config.of_text, data, opened.text)
     if shown.example:
         print(f"\n{shown.example}\n")
     files = f"checkpoint/ config.toml tokenizer.json metrics.jsonl summary.json{' loss.png' if plotted else ''}"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from minillm.cache.kv_cache import KVView, NoCache, Positions, Rotate, Weigh
+from minillm.cache.kv_cache import NO_CACHE, KVCache, KVView, Positions, Rotate, Weigh
 from minillm.layers.attention import Attention
 
 N_STRONGEST = 3  # columns listed for each row of a long text
@@ -48,18 +48,29 @@ def check_choice(layer: int, head: int, n_layers: int, n_heads: int) -> None:
             )
 
 
-class _Watched(NoCache):
-    """`NoCache` that records the attention weights of every query, or of the last ones."""
+class _Watched:
+    """A cache around the one of a layer that records the weights of its last read, for all queries or the last ones.
+
+    Virtual tokens of an adapter, which stand before the text, have no columns.
+    """
 
     def __init__(self, n_last: int | None) -> None:
         self.queries = slice(None if n_last is None else -n_last, None)
-        self.weights: list[Tensor] = []
+        self.rest: KVCache = NO_CACHE
+        self.weights = torch.empty(0)  # (B, H, T, T)
+
+    def put_around(self, _: nn.Module, args: tuple) -> tuple:
+        """Replace the cache among the arguments of an attention."""
+        self.rest = args[2]
+        return *args[:2], self, *args[3:]
 
     def extend(self, k: Tensor, v: Tensor, positions: Positions, rotate: Rotate) -> KVView:
-        return super().extend(k, v, positions, rotate)._replace(observe=self._observe)
+        """See `KVCache.extend`."""
+        self.n_own = k.shape[2]
+        return self.rest.extend(k, v, positions, rotate)._replace(observe=self._observe)
 
     def _observe(self, weigh: Weigh, q: Tensor, positions: Tensor) -> None:
-        self.weights.append(weigh(q[:, :, self.queries], positions[:, self.queries]))
+        self.weights = weigh(q[:, :, self.queries], positions[:, self.queries])[..., -self.n_own :]
 
 
 def attentions(model: nn.Module) -> list[Attention]:
@@ -78,14 +89,15 @@ def self_attention(model: nn.Module, tokens: Tensor, layer: int = 0, n_last: int
 
     layer: only this one, counted from 1; 0: all. n_last: only for this many queries, the last ones; None: for all.
     """
-    watched, layers = _Watched(n_last), attentions(model)[layer - 1 if layer else 0 : layer or None]
-    hooks = [layer.register_forward_pre_hook(lambda _, args: (*args[:2], watched, *args[3:])) for layer in layers]
+    layers = attentions(model)[layer - 1 if layer else 0 : layer or None]
+    watched = [_Watched(n_last) for _ in layers]
+    hooks = [layer.register_forward_pre_hook(each.put_around) for layer, each in zip(layers, watched, strict=True)]
     try:
         model(tokens)
     finally:
         for hook in hooks:
             hook.remove()
-    return torch.stack(watched.weights)
+    return torch.stack([each.weights for each in watched])
 
 
 def strongest(rows: Sequence[str], columns: Sequence[str], weights: Tensor, n: int = N_STRONGEST) -> str:

@@ -149,8 +149,13 @@ class BiasedStackedLinear(StackedLinear):
         self.bias = nn.Parameter(torch.zeros(n_experts * d_out))
 
     def forward(self, x: Tensor, sizes: list[int]) -> Tensor:
-        biases = self.bias.view(len(sizes), -1).repeat_interleave(torch.tensor(sizes, device=x.device), dim=0)
-        return super().forward(x, sizes) + F.pad(biases, (0, 0, 0, len(x) - len(biases)))
+        return super().forward(x, sizes) + rows_by_expert(self.bias, sizes, len(x))
+
+
+def rows_by_expert(vectors: Tensor, sizes: list[int], n_rows: int) -> Tensor:
+    """The vector of each row's expert: vectors (E F,), rows by expert -> (n_rows, F); 0 for rows of no expert."""
+    found = vectors.view(len(sizes), -1).repeat_interleave(torch.tensor(sizes, device=vectors.device), dim=0)
+    return F.pad(found, (0, 0, 0, n_rows - len(found)))
 
 
 def stacked(n_experts: int, d_in: int, d_out: int, bias: bool) -> StackedLinear:

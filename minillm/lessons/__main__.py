@@ -9,7 +9,7 @@ ORDER = (
     *("transformer_block", "gpt", "bert"),
     *("encoder_decoder", "mixture_of_experts", "generation", "sampling", "beam_search", "kv_cache", "paged_cache"),
     *("cache_quantization", "cache_eviction", "speculative_decoding", "continuous_batching", "flash_attention"),
-    *("lora", "weight_quantization", "instruction_tuning", "distillation"),
+    *("lora", "adapters", "weight_quantization", "qlora", "instruction_tuning", "distillation"),
 )
 FIELDS = ("Paper:", "Read before:", "Then read:", "Try:", "Change it:", "Shown:")  # of each docstring, in this order
 

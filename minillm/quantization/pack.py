@@ -94,6 +94,10 @@ def quantizer(weights: str, group: int = 64) -> Callable[[Tensor], Packed] | Non
 
 def refuse(model: nn.Module, weights: str) -> None:
     """Raise ValueError for a model that is not a decoder, is already packed, or has an adapter, or experts to pack."""
+    if len({parameter.requires_grad for parameter in model.parameters()}) > 1:
+        raise ValueError(
+            f"weights = {weights}: expected no adapter beside it; python -m minillm.quantize merges one first"
+        )
     if not isinstance(model, Decoder):
         raise ValueError(
             f"weights = {weights}: expected model.kind = decoder, not a {type(model).__name__}; leave it out"
@@ -106,10 +110,6 @@ def refuse(model: nn.Module, weights: str) -> None:
     if weights != "bf16" and model.config.n_experts:
         raise ValueError(
             f"weights = {weights}: expected a model without experts, whose stacked weights cannot be packed; take bf16"
-        )
-    if len({parameter.requires_grad for parameter in model.parameters()}) > 1:
-        raise ValueError(
-            f"weights = {weights}: expected no adapter beside it; python -m minillm.quantize merges one first"
         )
 
 

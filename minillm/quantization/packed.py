@@ -48,11 +48,12 @@ def as_floats(part: Tensor) -> Tensor:
 class PackedLinear(nn.Module):
     """nn.Linear with a packed weight: (..., in) -> (..., out)."""
 
-    def __init__(self, packed: Packed, bias: nn.Parameter | None = None):
+    def __init__(self, packed: Packed, bias: nn.Parameter | None = None, persistent: bool = True):
+        """`persistent`: whether a state_dict contains the packed weight."""
         super().__init__()
         self.format = type(packed)
         for name, tensor in packed._asdict().items():
-            self.register_buffer(name, as_bits(tensor))
+            self.register_buffer(name, as_bits(tensor), persistent=persistent)
         self.bias = bias
 
     @property

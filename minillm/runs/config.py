@@ -9,10 +9,12 @@ import functools
 import operator
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from minillm.adapters.build_adapter import NoAdapter
+from minillm.adapters.prefix import refuse_long
 from minillm.config.fields import suggest
 from minillm.config.loading import load, written
 from minillm.models.decoder import DecoderConfig
@@ -46,6 +48,19 @@ class RunConfig(Settings, Named):  # subtle: the fields of the last base come fi
 
     model: AnyModel = field(default_factory=DecoderConfig)
 
+    @property
+    def adapts(self) -> bool:
+        """Whether an adapter is trained instead of all weights."""
+        return not isinstance(self.adapter, NoAdapter)
+
+    @property
+    def of_text(self) -> "RunConfig":
+        """The config as the text sees it: with the context that an adapter's virtual tokens leave to it."""
+        if not self.adapter.n_virtual:
+            return self
+        model = replace(self.model, context_length=self.model.context_length - self.adapter.n_virtual)
+        return replace(self, model=model, adapter=NoAdapter())
+
     def __post_init__(self) -> None:
         """Raise ValueError for a model or a setting that the task cannot use."""
         if type(self.model) not in self.task.models:
@@ -56,6 +71,8 @@ class RunConfig(Settings, Named):  # subtle: the fields of the last base come fi
                 raise ValueError(
                     f"{key} = {written(value)}: expected {written(usual)}, its default, since {why}; leave it out"
                 )
+        if self.adapter.n_virtual:
+            refuse_long(self.adapter.n_virtual, self.model.context_length)
         warmup, n_steps = self.schedule.warmup_steps, self.train.max_steps
         if warmup > n_steps and "schedule" not in ignored:
             raise ValueError(
@@ -88,6 +105,8 @@ class RunConfig(Settings, Named):  # subtle: the fields of the last base come fi
         section, _, key = name.partition(".")
         ours = getattr(self, section)
         usual = type(ours)()
+        if section == "adapter" and self.adapts:
+            yield "adapter.kind", ours.kind, NoAdapter.kind
         for leaf in [key] if key else [each.name for each in fields(ours)]:
             if getattr(ours, leaf) != getattr(usual, leaf):
                 yield f"{section}.{leaf}", getattr(ours, leaf), getattr(usual, leaf)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from minillm.adapters.lora import merge
+from minillm.adapters.merge import merge
 from minillm.interop.export import gguf
 from minillm.interop.export.hugging_face import Exported, write_folder
 from minillm.models.decoder import DecoderConfig

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from minillm.adapters.lora import merge
+from minillm.adapters.merge import merge
 from minillm.config.loading import from_dict, to_toml
 from minillm.interop.chat_template import JinjaTemplate
 from minillm.quantization.pack import pack_as, packed_weights
@@ -210,7 +210,7 @@ def open_run(path: Path, device: str = "cpu", base: Path | None = None) -> OpenR
     contents = read_best(path)
     config, tokenizer = contents["config"], contents["tokenizer"]
     state = contents["step"]["model"]
-    if config.adapter.rank or not isinstance(config.task, GradientTask):
+    if config.adapts or not isinstance(config.task, GradientTask):
         with torch.random.fork_rng(devices=[]):
             model = assemble(config, tokenizer.vocab_size, base_weights(path, contents, base)).to(device)
         load_trained_state(model, state)
@@ -245,7 +245,7 @@ def base_weights(path: Path, contents: dict, base: Path | None = None) -> dict[s
     its path at that time or next to the adapter's own folder. Raises ValueError if it is not found, or if its weights
     have changed.
     """
-    if not contents["config"].adapter.rank:
+    if not contents["config"].adapts:
         return None
     known = Base(**contents["base"])
     places = [base] if base else [Path(known.path), path.parent / Path(known.path).name]
@@ -266,7 +266,7 @@ def base_weights(path: Path, contents: dict, base: Path | None = None) -> dict[s
 
 def whole_weights(path: Path, contents: dict) -> dict[str, Tensor]:
     """The weights of a run as a model without an adapter; an adapter is merged into its base. Raises ValueError."""
-    if not contents["config"].adapter.rank:
+    if not contents["config"].adapts:
         return contents["step"]["model"]
     model = open_run(path).text.model
     merge(model)

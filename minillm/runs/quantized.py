@@ -1,14 +1,19 @@
 """Quantized runs: a trained run saved with weights of 8 or 4 bits, which cannot be trained further."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from minillm.adapters.lora import AdapterConfig, merge
+from torch import Tensor, nn
+
+from minillm.adapters.build_adapter import NoAdapter
+from minillm.adapters.merge import merge
+from minillm.adapters.qlora import requantizing_error
 from minillm.config.loading import to_toml
 from minillm.models.decoder import Decoder
 from minillm.quantization.awq import calibrate
-from minillm.quantization.pack import pack
-from minillm.quantization.packed import nbytes
+from minillm.quantization.pack import pack, quantizer
+from minillm.quantization.packed import Packed, nbytes
 from minillm.runs import companions
 from minillm.runs.config import RunConfig
 from minillm.runs.folder import open_run, read_best, write_readable
@@ -29,8 +34,10 @@ def save(path: Path, weights: str, out: Path, group: int | None = None, n_batche
         )
     contents, opened = read_best(path), open_run(path)
     model, config = opened.text.model, opened.config
+    how = {"weights": weights, "group": group or 64}
+    remark = "" if (quantize := quantizer(**how)) is None else again(model, quantize)
     merge(model)
-    before, how = nbytes(model), {"weights": weights, "group": group or 64}
+    before = nbytes(model)
     if n_batches:
         if not isinstance(model, Decoder):
             raise ValueError(
@@ -52,10 +59,16 @@ def save(path: Path, weights: str, out: Path, group: int | None = None, n_batche
     checkpoint.save(place, contents | changed | {"step": {"model": model.state_dict()}})
     return (
         f"{out}: weights {before / 1e6:.3f} MB -> {nbytes(model) / 1e6:.3f} MB, "
-        f"checkpoint {place.stat().st_size / 1e6:.3f} MB"
+        f"checkpoint {place.stat().st_size / 1e6:.3f} MB{remark}"
     )
+
+
+def again(model: nn.Module, quantize: Callable[[Tensor], Packed]) -> str:
+    """A remark on the weights of a QLoRA adapter, which were trained on packed weights; "" for any other model."""
+    error = requantizing_error(model, quantize)
+    return f"; rounding the merged weights again changes them by {100 * error:.1f} %" if error else ""
 
 
 def without_adapter(config: RunConfig) -> RunConfig:
     """The config of a run whose adapter is merged into the model."""
-    return replace(config, adapter=AdapterConfig())
+    return replace(config, adapter=NoAdapter())

@@ -43,7 +43,7 @@ def fit(
     """
     given = {*given, *(("tokenizer.vocab_size", "model.context_length") if tokenizer else ())}
     fitted = config
-    if config.task.extent(config, data).passes > MANY_PASSES and config.data.val_fraction < HELD_OUT:
+    if config.task.extent(config.of_text, data).passes > MANY_PASSES and config.data.val_fraction < HELD_OUT:
         why = "so that a small text has enough validation text to choose the best weights"
         fitted = _changed(fitted, "data.val_fraction", HELD_OUT, why, given, say)
     n_bytes = sum(part.n_bytes for part in (data.train, data.val, data.test) if part is not None)
@@ -53,7 +53,7 @@ def fit(
         fitted = _changed(fitted, "tokenizer.vocab_size", vocab_size, why, given, say)
     if fitted != config:
         data = wiring.build_data(fitted, tokenizer, lambda remark: None)
-    if asked := fitted.task.extent(fitted, data).n_windows:
+    if asked := fitted.task.extent(fitted.of_text, data).n_windows:
         n_windows = max(N_WINDOWS, asked)
         context_length = max(LEAST_CONTEXT, (len(data.train.ids) - 1) // n_windows)
         if context_length < config.model.context_length:
@@ -64,7 +64,7 @@ def fit(
 
 def limit_steps(config: RunConfig, data: Data, say: Say = print) -> RunConfig:
     """Lower train.max_steps to the number of steps that the data has, if it is limited."""
-    n_steps = config.task.extent(config, data).n_steps
+    n_steps = config.task.extent(config.of_text, data).n_steps
     if n_steps is None or config.train.max_steps <= n_steps:
         return config
     say(f"train.max_steps = {n_steps} instead of {config.train.max_steps}, since the data has no more steps")
@@ -73,11 +73,11 @@ def limit_steps(config: RunConfig, data: Data, say: Say = print) -> RunConfig:
 
 def set_cadence(config: RunConfig, data: Data) -> RunConfig:
     """The config with values for `eval_every`, `eval_tokens` and `patience` where it leaves them open."""
-    t, passes = config.train, config.task.extent(config, data).passes
+    t, passes = config.train, config.task.extent(config.of_text, data).passes
     once_a_pass = max(LEAST_EVERY, math.ceil(t.max_steps / passes))
     every = t.eval_every or min(t.steps_between_validations(), once_a_pass)
     n_tokens = t.eval_tokens or max(
-        LEAST_EVAL_TOKENS, int(EVAL_SHARE * every * t.batch_size * config.model.context_length)
+        LEAST_EVAL_TOKENS, int(EVAL_SHARE * every * t.batch_size * config.of_text.model.context_length)
     )
     patience = t.patience if t.patience >= 0 else PATIENCE if passes > MANY_PASSES else 0
     return replace(config, train=replace(t, eval_every=every, eval_tokens=n_tokens, patience=patience))
@@ -93,7 +93,7 @@ def reopen(config: RunConfig, given: Collection[str]) -> RunConfig:
 
 def plan(config: RunConfig, data: Data) -> str:
     """The number of passes and validations as a line, with a warning if the text is small."""
-    t, passes, n_val = config.train, config.task.extent(config, data).passes, len(data.val.ids)
+    t, passes, n_val = config.train, config.task.extent(config.of_text, data).passes, len(data.val.ids)
     n_tokens = "all" if t.eval_tokens >= n_val else f"about {t.eval_tokens:,} of the"
     n_passes = f"{passes:,.0f}" if passes >= 10 else f"{passes:.1f}"
     lines = [

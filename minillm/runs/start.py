@@ -124,24 +124,17 @@ def under(config: RunConfig, flags: Mapping[str, str]) -> RunConfig:
 
 def refuse_what_would_be_ignored(config: RunConfig, flags: Mapping[str, str], saved: dict | None) -> RunConfig:
     """Return the config; raise ValueError for an adapter without a base, and for flags without effect."""
-    rank, ignored = (
-        config.adapter.rank,
-        [name for name in flags if name.startswith("adapter.") and name != "adapter.rank"],
-    )
+    kind = config.adapter.kind
     of_muon = [name for name in flags if name in ("optim.muon_lr", "optim.momentum") and config.optim.kind != "muon"]
-    if rank and saved is None:
+    if config.adapts and saved is None:
         raise ValueError(
-            f"adapter.rank = {rank}: expected --init-from RUN, since an adapter corrects trained weights; name "
-            "a trained run"
+            f"adapter.kind = {kind}: expected --init-from RUN, since an adapter stands in a trained model; name a "
+            "trained run"
         )
-    if rank and saved["config"].adapter.rank:
+    if config.adapts and saved["config"].adapts:
         raise ValueError(
-            f"adapter.rank = {rank}: expected a run without an adapter in --init-from; name its base, or give "
-            "--adapter.rank 0"
-        )
-    if ignored and not rank:
-        raise ValueError(
-            f"--{ignored[0]} would be ignored, since adapter.rank = 0 means no adapter; raise --adapter.rank"
+            f"adapter.kind = {kind}: expected a run without an adapter in --init-from; name its base, or give "
+            "--adapter.kind none"
         )
     if of_muon:
         raise ValueError(
@@ -242,7 +235,7 @@ def starting_point(
     if not init_from:
         return None, None
     weights = folder.whole_weights(init_from, saved)
-    return weights, Base(str(init_from.resolve()), fingerprint(weights)) if config.adapter.rank else None
+    return weights, Base(str(init_from.resolve()), fingerprint(weights)) if config.adapts else None
 
 
 def corpus_hash(data: Data) -> str:

@@ -43,7 +43,9 @@ def prepare(begun: Start, config: RunConfig, data: Data, device: str, init_from:
     model = wiring.build_model(config, data.tokenizer.vocab_size, device, weights)
     config, step, validation = wiring.build_training(config, data, model, frozen)
     progress = Progress()
-    if begun.resumed:
+    if not begun.resumed:
+        config.adapter.begin(model, data.tokenizer)
+    else:
         step.load_state_dict(begun.saved["step"])
         progress = Progress(**begun.saved["progress"])
     beside = companions.identities(begun.companions)

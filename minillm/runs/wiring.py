@@ -3,12 +3,13 @@
 Each function asks the task that the config names. Read before: `config`; next: `folder`.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from minillm.adapters.lora import add_lora
+from minillm.adapters.build_adapter import add_adapter
 from minillm.datasets.corpus import Corpus
 from minillm.evaluation.validation import Validation
 from minillm.objectives.loss import Objective
@@ -26,12 +27,12 @@ def build_data(
 
     `corpus` replaces the config's corpus; `corpus_of` makes one from a list of strings.
     """
-    return config.task.data(config, tokenizer, say, corpus)
+    return config.task.data(config.of_text, tokenizer, say, corpus)
 
 
 def build_batches(config: RunConfig, data: Data, frozen: Frozen = ALONE) -> Batches:
     """The function step -> training batch. `frozen`: the models of the task's companions (see `companions`)."""
-    return config.task.batches(config, data, frozen)
+    return config.task.batches(config.of_text, data, frozen)
 
 
 def build_objective(config: RunConfig, frozen: Frozen = ALONE) -> Objective:
@@ -46,7 +47,7 @@ def build_step(config: RunConfig, model: nn.Module, frozen: Frozen = ALONE) -> G
 
 def build_validation(config: RunConfig, data: Data, part: str = "val") -> Validation:
     """The validation on a whole held-out part, "val" or "test"."""
-    validation = config.task.validation(config, data, part)
+    validation = config.task.validation(config.of_text, data, part)
     return validation.accelerated() if config.train.fast else validation
 
 
@@ -54,8 +55,9 @@ def build_training(
     config: RunConfig, data: Data, model: nn.Module, frozen: Frozen = ALONE, say: Say = print
 ) -> Training:
     """The step and the validation of a model, and the config with each "auto" replaced. Raises ValueError."""
-    training = config.task.training(config, data, model, frozen, say)
-    return training._replace(validation=partial(build_validation, training.settings, data))
+    training = config.task.training(config.of_text, data, model, frozen, say)
+    settings = replace(training.settings, model=config.model, adapter=config.adapter)
+    return training._replace(settings=settings, validation=partial(build_validation, settings, data))
 
 
 def build_model(
@@ -67,12 +69,15 @@ def build_model(
 
 
 def assemble(config: RunConfig, vocab_size: int, weights: dict[str, Tensor] | None = None) -> nn.Module:
-    """Build a model, with `weights` if given, and the config's adapter. Random weights come from torch's generator."""
+    """Build a model, with `weights` if given, and the config's adapter. Random weights come from torch's generator.
+
+    Parts that the weights lack, such as the head of a new classifier, are trained together with the adapter.
+    """
     model = config.task.model(config, vocab_size)
-    if weights is not None:
-        config.task.start_from(model, weights)
-    if config.adapter.rank:
-        add_lora(model, config.adapter)
+    fresh = config.task.start_from(model, weights) if weights is not None else []
+    model = add_adapter(model, config.adapter)
+    for part in fresh:
+        part.requires_grad_(True)
     return model
 
 

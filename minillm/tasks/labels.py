@@ -72,10 +72,11 @@ class Labels(GradientTask):
     def model(self, settings: Settings, vocab_size: int) -> nn.Module:
         return Classifier(super().model(settings, vocab_size), len(ENDINGS))
 
-    def start_from(self, model: nn.Module, weights: dict[str, Tensor]) -> None:
-        """Load the weights of another classifier, or of an encoder without a head."""
+    def start_from(self, model: nn.Module, weights: dict[str, Tensor]) -> list[nn.Module]:
+        """See `Task.start_from`. The weights are those of another classifier, or of an encoder without its head."""
         whole = any(name.startswith("encoder.") for name in weights)
         load_weights(model if whole else model.encoder, weights)
+        return [] if whole else [model.answer]
 
     def validation(self, settings: Settings, data: Data, part: str) -> Validation:
         stream, labels = {"val": (data.val, data.labels.val), "test": (data.test, data.labels.test)}[part]

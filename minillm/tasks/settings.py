@@ -8,7 +8,7 @@ next: `task.py`.
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from minillm.adapters.lora import AdapterConfig
+from minillm.adapters.build_adapter import AnyAdapter, NoAdapter
 from minillm.config.fields import validate
 from minillm.datasets.cleaning import CleaningConfig
 from minillm.datasets.corpus import DataConfig
@@ -49,7 +49,7 @@ class Settings:
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=DecoderConfig)
-    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    adapter: AnyAdapter = field(default_factory=NoAdapter)
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

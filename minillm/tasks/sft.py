@@ -109,9 +109,10 @@ class Sft(GradientTask):
     def objective(self, settings: Settings, frozen: Frozen = ALONE) -> Objective:
         return next_token
 
-    def start_from(self, model: nn.Module, weights: dict[str, Tensor]) -> None:
-        """Load the weights of another run, whose tokenizer may lack the tokens of roles."""
+    def start_from(self, model: nn.Module, weights: dict[str, Tensor]) -> list[nn.Module]:
+        """See `Task.start_from`. The tokenizer of the other run may lack the tokens of roles."""
         load_weights(model, with_new_rows(weights, model))
+        return []
 
     def validation(self, settings: Settings, data: Data, part: str) -> Validation:
         conversations, examples = {

@@ -124,9 +124,10 @@ class Task(ABC):
         """A fresh model, drawn from torch's global generator."""
         return self.models[type(settings.model)](settings.model, vocab_size)
 
-    def start_from(self, model: nn.Module, weights: dict[str, Tensor]) -> None:
-        """Load the weights of another run. Raises ValueError if they do not fit."""
+    def start_from(self, model: nn.Module, weights: dict[str, Tensor]) -> list[nn.Module]:
+        """Load the weights of another run; return the parts that it lacks. Raises ValueError if they do not fit."""
         load_weights(model, weights)
+        return []
 
     @abstractmethod
     def step(self, settings: Settings, model: nn.Module, frozen: Frozen = ALONE) -> GradientStep | CountingStep:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from minillm.system.atomic import write_atomically
 from minillm.system.os_errors import advice
 
-FORMAT = 3  # increased when the meaning of the contents changes
+FORMAT = 4  # increased when the meaning of the contents changes
 SEAL = re.compile(rb"minillm checkpoint, format (\d+), sha256 ([0-9a-f]{64})\Z")
 N_DIGITS = 64  # of a digest, in hexadecimal
 

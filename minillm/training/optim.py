@@ -154,19 +154,24 @@ def all_with_adamw(model: nn.Module, c: "OptimConfig") -> Optimizer:
 
 
 def matrices_with_muon(model: nn.Module, c: "OptimConfig") -> Optimizer:
-    """Muon for the matrices of the blocks, AdamW for the rest: embeddings, the head, routers and recurrent layers."""
+    """Muon for the matrices of the blocks, AdamW for the rest: embeddings, the head, routers and recurrent layers.
+
+    AdamW trains the whole of an adapter without matrices, such as (IA)3.
+    """
     matrices = {
         f"{path}.weight": module.weight
         for path, module in model.named_modules()
         if isinstance(module, nn.Linear | StackedLinear)
         if "head" not in path.split(".") and module.weight.requires_grad
     }
-    if not matrices:
+    if not matrices and all(p.requires_grad for p in model.parameters()):
         name = type(model).__name__
         raise ValueError(
             f"optim.kind = muon: expected linear layers to train inside the {name}, found none; use --optim.kind adamw"
         )
     rest = [p for name, p in model.named_parameters() if p.requires_grad and name not in matrices]
+    if not matrices:
+        return _adamw(rest, c)
     muon = Muon(matrices.values(), c.muon_lr, c.momentum, c.weight_decay)
     return Together([muon, _adamw(rest, c)]) if rest else muon
 

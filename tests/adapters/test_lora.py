@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from minillm.adapters.build_adapter import add_adapter
 from minillm.adapters.inject import replace
-from minillm.adapters.lora import AdapterConfig, LoRA, add_lora, lora_layers, merge, unmerge
+from minillm.adapters.lora import LoRA, LoRAConfig
+from minillm.adapters.merge import adapted_layers, merge, unmerge
 from minillm.datasets.batch import Batch
 from minillm.lessons import lora as lesson
 from minillm.objectives.next_token import next_token
@@ -27,7 +29,7 @@ every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 def shuffle(model: nn.Module) -> nn.Module:
     """Set random factors, as after training: B is no longer zero."""
-    for layer in lora_layers(model).values():
+    for layer in adapted_layers(model).values():
         nn.init.normal_(layer.A.weight, std=0.5)
         nn.init.normal_(layer.B.weight, std=0.5)
     return model
@@ -36,15 +38,13 @@ def shuffle(model: nn.Module) -> nn.Module:
 def adapted(targets=("to_q", "to_v"), rank=3, alpha=7.0, dropout=0.0, fresh=False, **changes) -> nn.Module:
     """A tiny decoder with an adapter, in float64."""
     model = decoder(**changes)
-    add_lora(model, AdapterConfig(rank=rank, alpha=alpha, targets=tuple(targets), dropout=dropout))
+    add_adapter(model, LoRAConfig(rank=rank, alpha=alpha, targets=tuple(targets), dropout=dropout))
     return model if fresh else shuffle(model)
 
 
 def targets_of(shape: dict) -> tuple[str, ...]:
-    """All linear layers of a decoder of this shape; stacked weights of experts are not among them."""
-    if shape.get("n_experts") and not shape.get("n_shared_experts"):
-        return tuple(name for name in TARGETS if name.startswith("to_"))
-    return (*TARGETS, "gate") if shape.get("feedforward") == "swiglu" else tuple(TARGETS)
+    """All linear layers of a decoder of this shape, those of experts among them, but not its head."""
+    return (*TARGETS, "gate") if shape.get("feedforward", "").endswith("glu") else tuple(TARGETS)
 
 
 def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -93,7 +93,7 @@ def test_the_layer_its_gradients_and_its_merged_weight_are_those_of_the_lesson()
 def test_an_adapted_model_is_the_model_whose_weights_are_the_published_sum(shape):
     model = adapted(targets_of(shape), **shape)
     plain = decoder(**shape)
-    for path, layer in lora_layers(model).items():
+    for path, layer in adapted_layers(model).items():
         plain.get_submodule(path).weight.data += 7 / 3 * layer.B.weight @ layer.A.weight
     assert_equal(model(tokens(2, 9))[0], plain(tokens(2, 9))[0])
 
@@ -107,7 +107,7 @@ def test_a_fresh_adapter_changes_nothing(shape):
 def test_a_fresh_adapter_can_learn_at_once_since_only_one_factor_is_zero():
     model = adapted(["*"], fresh=True)
     next_token(model, Batch(tokens(2, 9), tokens(2, 9, seed=1))).total.backward()
-    assert all(layer.B.weight.grad.any() and layer.A.weight.any() for layer in lora_layers(model).values())
+    assert all(layer.B.weight.grad.any() and layer.A.weight.any() for layer in adapted_layers(model).values())
 
 
 @pytest.mark.parametrize("n_kv_heads", [1, 2, N_HEADS])
@@ -117,18 +117,18 @@ def test_merging_any_subset_changes_no_logit_and_unmerging_restores_every_bit(n_
     assert model.config.d_head * N_HEADS != model.config.d_model
     for training, subset in zip(itertools.cycle([True, False]), SUBSETS, strict=False):
         model.train(training)
-        add_lora(model, AdapterConfig(rank=3, targets=subset))
+        add_adapter(model, LoRAConfig(rank=3, targets=subset))
         shuffle(model)
         before, logits = state_of(model), model(t)[0]
         taken = merge(model)
-        assert merge(model) == {} and not lora_layers(model), "merging twice is merging once"
+        assert merge(model) == {} and not adapted_layers(model), "merging twice is merging once"
         assert model.state_dict().keys() == names
         assert_equal(model(t)[0], logits)
         for _ in range(2):
             unmerge(model, taken)
             assert_same_bits(state_of(model), before)
         assert torch.equal(model(t)[0], logits)
-        replace(model, {layer: layer.base for layer in lora_layers(model).values()})
+        replace(model, {layer: layer.base for layer in adapted_layers(model).values()})
 
 
 @every_shape
@@ -147,7 +147,7 @@ def test_neither_eval_nor_train_merges_or_changes_a_weight():
     for mode in (True, False, False, True, True, False):
         model.train(mode)
         assert_same_bits(state_of(model), before)
-        assert len(lora_layers(model)) == 2 * len(TARGETS) and torch.equal(model(t)[0], logits)
+        assert len(adapted_layers(model)) == 2 * len(TARGETS) and torch.equal(model(t)[0], logits)
 
 
 def test_dropout_is_of_the_correction_alone_in_training_alone_and_is_not_merged():
@@ -176,7 +176,7 @@ def test_what_is_saved_in_any_mode_loads_to_the_same_logits(mode, tmp_path):
         other = decoder()
         other.load_state_dict(saved)
     else:
-        assert saved.keys() == {f"{path}.{factor}.weight" for path in lora_layers(model) for factor in "AB"}
+        assert saved.keys() == {f"{path}.{factor}.weight" for path in adapted_layers(model) for factor in "AB"}
         other = adapted(TARGETS, fresh=True)
         load_trained_state(other, saved)
     assert_equal(other(t)[0], logits)
@@ -199,7 +199,7 @@ def test_merging_into_a_tied_head_is_refused_and_nothing_has_changed():
     ):
         merge(model)
     assert_same_bits(state_of(model), before)
-    assert torch.equal(model(t)[0], logits) and len(lora_layers(model)) == 3
+    assert torch.equal(model(t)[0], logits) and len(adapted_layers(model)) == 3
 
 
 def test_an_adapter_on_a_tied_head_leaves_the_embedding_alone_and_survives_saving():
@@ -223,7 +223,7 @@ def test_a_layer_that_is_used_twice_is_merged_in_both_places():
     model = nn.Sequential(nn.Linear(5, 5), nn.Tanh())
     model.append(model[0])
     model = model.double()
-    add_lora(model, AdapterConfig(rank=2, targets=("0",)))
+    add_adapter(model, LoRAConfig(rank=2, targets=("0",)))
     shuffle(model)
     y = model(torch.ones(5, dtype=torch.float64))
     taken = merge(model)
@@ -270,7 +270,7 @@ def members_of(optimizer) -> list[AdamW | Muon]:
 def test_only_the_factors_have_gradients_state_and_updates(shape, kind, precision):
     model = adapted(["*"], rank=2, fresh=True, **shape).float()
     step = a_step(model, kind, precision=precision)
-    factors = {id(p) for layer in lora_layers(model).values() for p in (layer.A.weight, layer.B.weight)}
+    factors = {id(p) for layer in adapted_layers(model).values() for p in (layer.A.weight, layer.B.weight)}
     before = state_of(model)
     assert (
         {id(p) for p in step.parameters}
@@ -332,10 +332,10 @@ def test_training_an_adapter_lowers_the_loss_and_goes_on_from_its_state_bit_by_b
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"rank": -1}, "rank = -1: expected int >= 0"),
+        ({"rank": 0}, "rank = 0: expected int >= 1"),
         ({"rank": 4, "alpha": 0.0}, "alpha = 0.0: expected float > 0"),
         ({"rank": 4, "dropout": 1.0}, "dropout = 1.0: expected float 0 ... 0.99"),
-        ({"rank": 4, "targets": ()}, r"adapter.targets = \[\]: expected names of linear layers"),
+        ({"rank": 4, "targets": ()}, r"adapter.targets = \[\]: expected names of layers"),
         ({"rank": 11}, "adapter.rank = 11: expected 1 ... 10, the rank of a target of 24 x 10"),
         ({"rank": 4, "targets": ("too_q",)}, "did you mean .*to_q"),
     ],
@@ -344,17 +344,17 @@ def test_a_wrong_adapter_is_refused_with_a_sentence_and_the_model_is_as_it_was(c
     model = decoder()
     before = list(model.named_modules())
     with pytest.raises(ValueError, match=sentence):
-        add_lora(model, AdapterConfig(**changes))
+        add_adapter(model, LoRAConfig(**changes))
     assert list(model.named_modules()) == before and all(p.requires_grad for p in model.parameters())
 
 
 def test_a_second_adapter_is_refused_until_the_first_is_merged():
     model = adapted()
     with pytest.raises(ValueError, match="carries an adapter already"):
-        add_lora(model, AdapterConfig(rank=2))
+        add_adapter(model, LoRAConfig(rank=2))
     logits = model(tokens(2, 5))[0]
     merge(model)
-    add_lora(model, AdapterConfig(rank=2))
+    add_adapter(model, LoRAConfig(rank=2))
     assert_equal(model(tokens(2, 5))[0], logits)
 
 

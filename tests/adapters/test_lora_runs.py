@@ -9,7 +9,7 @@ import torch
 
 import sample
 import train
-from minillm.adapters.lora import lora_layers
+from minillm.adapters.merge import adapted_layers
 from minillm.runs import folder
 from minillm.training import checkpoint
 from minillm.training.step import GradientStep
@@ -66,7 +66,7 @@ def test_the_folder_holds_the_factors_and_names_the_base_which_stays_as_it_was(b
         assert saved["base"] == {"path": str(base.resolve()), "sha256": checkpoint.fingerprint(whole)}
     assert (adapter / "checkpoint" / "best.pt").stat().st_size < 0.5 * (base / "checkpoint" / "best.pt").stat().st_size
     model = folder.open_run(adapter).text.model
-    assert len(lora_layers(model)) == 2
+    assert len(adapted_layers(model)) == 2
     frozen = {name.replace(".base", ""): value for name, value in model.state_dict().items() if name not in factors}
     assert same(frozen, dict(whole))
     assert (
@@ -143,8 +143,8 @@ def test_a_new_run_can_start_from_an_adapter_merged_into_its_base(adapter, tmp_p
         *WORDS,
         "--train.run",
         str(tmp_path / "whole"),
-        "--adapter.rank",
-        "0",
+        "--adapter.kind",
+        "none",
     ]
     still = ["--optim.kind", "adamw", "--optim.lr", "1e-9", "--optim.min_lr", "1e-9"]
     assert train.main([*words, "--train.max_steps", "1", *still]) == 0
@@ -153,23 +153,28 @@ def test_a_new_run_can_start_from_an_adapter_merged_into_its_base(adapter, tmp_p
     torch.testing.assert_close(logits(tmp_path / "whole"), logits(adapter), rtol=1e-4, atol=1e-5)
 
 
+KIND = ["--adapter.kind", "lora"]
 BAD = {
-    "an adapter of nothing": (["--config", "lora-tiny"], "adapter.rank = 2: expected --init-from RUN"),
-    "a flag without an adapter": (["--config", "gpt-tiny", "--adapter.alpha", "4"], "--adapter.alpha would be ignored"),
-    "targets without an adapter": (
-        ["--init-from", "BASE", "--adapter.targets", "to_q"],
-        "--adapter.targets would be ignored",
+    "an adapter of nothing": (["--config", "lora-tiny"], "adapter.kind = lora: expected --init-from RUN"),
+    "a flag without an adapter": (
+        ["--config", "gpt-tiny", "--adapter.alpha", "4"],
+        "--adapter.alpha: unknown key of adapter.kind = none; expected adapter.kind = lora",
     ),
+    "a key of another kind": (
+        ["--init-from", "BASE", "--adapter.kind", "lora", "--adapter.width", "4"],
+        "--adapter.width: unknown key of adapter.kind = lora; expected adapter.kind = bottleneck beside it",
+    ),
+    "an unknown kind": (["--init-from", "BASE", "--adapter.kind", "lore"], "did you mean lora?"),
     "an adapter of an adapter": (
         ["--init-from", "ADAPTER"],
-        "adapter.rank = 3: expected a run without an adapter in --init-from",
+        "adapter.kind = lora: expected a run without an adapter in --init-from",
     ),
     "an unknown target": (
-        ["--init-from", "BASE", "--adapter.rank", "4", "--adapter.targets", "to_q,to_w"],
+        ["--init-from", "BASE", "--adapter.kind", "lora", "--adapter.targets", "to_q,to_w"],
         "did you mean to_",
     ),
-    "too high a rank": (["--init-from", "BASE", "--adapter.rank", "17"], "adapter.rank = 17: expected 1 ... 16"),
-    "no target": (["--init-from", "BASE", "--adapter.rank", "4", "--adapter.targets", ","], "adapter.targets = []"),
+    "too high a rank": (["--init-from", "BASE", *KIND, "--adapter.rank", "17"], "adapter.rank = 17: expected 1 ... 16"),
+    "no target": (["--init-from", "BASE", *KIND, "--adapter.targets", ","], "adapter.targets = []"),
     "another rank on resume": (["--resume", "ADAPTER", "--adapter.rank", "4"], "--adapter.rank: expected only"),
 }
 
@@ -184,4 +189,4 @@ def test_a_wrong_adapter_is_one_sentence_and_status_2(words, sentence, base, ada
 
 def test_a_run_without_an_adapter_is_none_to_sample_with(base, capsys):
     assert sample.main(["--run", str(base), "--adapter", str(base)]) == 2
-    assert "expected a run that was trained with --adapter.rank" in capsys.readouterr().err
+    assert "expected a run that was trained with --adapter.kind" in capsys.readouterr().err

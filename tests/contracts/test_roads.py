@@ -26,6 +26,7 @@ from minillm.engine.scheduler import Scheduler
 from minillm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from minillm.models.ngram import Ngram, NgramConfig
 from minillm.models.rnn import RNN, RNNConfig
+from tests.adapters.models import KINDS, adapted
 from tests.ragged import scattered
 from tests.tiny import SHAPES, VOCAB, decoder, tokens
 
@@ -66,6 +67,9 @@ MODELS = {
     "lstm": recurrent("lstm"),
     "n-gram": table(),
     "encoder-decoder": translator(),
+    "a correction": adapted(KINDS["lora"], lambda: decoder(**SHAPES["experts"])),
+    "a prefix": adapted(KINDS["prefix"], lambda: decoder(**SHAPES["llama"])),
+    "a soft prompt": adapted(KINDS["soft prompt"], lambda: decoder(**SHAPES["value embeddings"])),
 }
 DRAFTS = {
     "a table": ModelDrafter(table()),

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from minillm.adapters.lora import AdapterConfig, add_lora, merge
+from minillm.adapters.build_adapter import add_adapter
+from minillm.adapters.lora import LoRAConfig
+from minillm.adapters.merge import merge
 from minillm.models.rnn import RNN, RNNConfig
 from minillm.quantization.awq import calibrate
 from minillm.quantization.pack import WEIGHTS, pack, packed_weights
@@ -86,7 +88,7 @@ def test_what_cannot_be_packed_is_refused_and_left_as_it_was():
     refused(RNN(RNNConfig(d_hidden=64), 23), "int8", "expected model.kind = decoder, not a RNN")
     refused(small(n_experts=2, bias=False), "int8", "expected a model without experts")
     adapted, packed = small(), small()
-    add_lora(adapted, AdapterConfig(rank=3))
+    add_adapter(adapted, LoRAConfig(rank=3))
     refused(adapted, "int8", "expected no adapter")
     merge(adapted)
     pack(adapted, "int8")

@@ -76,7 +76,7 @@ def test_another_training_of_the_same_keeps_the_summary_alone(flags):
         {"model__n_layers": "1"},
         {"model__kind": "rnn"},
         {"task__kind": "labels", "model__kind": "encoder", "sampling__top_p": "1.0"},
-        {"adapter__rank": "2"},
+        {"adapter__kind": "lora"},
     ],
 )
 def test_another_model_or_another_text_keeps_nothing(flags):

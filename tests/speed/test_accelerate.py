@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from minillm.adapters.lora import AdapterConfig, add_lora, merge, unmerge
+from minillm.adapters.build_adapter import add_adapter
+from minillm.adapters.lora import LoRAConfig
+from minillm.adapters.merge import merge, unmerge
 from minillm.decoding.generate import stream
 from minillm.decoding.sampler import Sampler, seeded
 from minillm.layers.moe import Router
@@ -119,7 +121,7 @@ def load_a_state_by_assignment(model: nn.Module) -> None:
 
 
 def adapt(model: nn.Module) -> None:
-    add_lora(model, AdapterConfig(rank=2, targets=("to_q", "up")))
+    add_adapter(model, LoRAConfig(rank=2, targets=("to_q", "up")))
     nn.init.normal_(model.blocks[0].attention.to_q.B.weight)
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from minillm.adapters.lora import AdapterConfig, add_lora
+from minillm.adapters.build_adapter import add_adapter
+from minillm.adapters.lora import LoRAConfig
 from minillm.speed.accelerate import accelerate
 from minillm.speed.joined_projections import JoinedAttention
 from minillm.training.optim import OptimConfig, build_optimizer
@@ -102,7 +103,7 @@ def test_one_weight_for_queries_and_keys_stays_one():
 @pytest.mark.parametrize("changed", ["to_q", "to_k", "to_v"])
 def test_an_adapted_layer_is_asked_itself(changed):
     model = decoder(**SHAPES["plain"])
-    add_lora(model, AdapterConfig(rank=2, targets=(changed,)))
+    add_adapter(model, LoRAConfig(rank=2, targets=(changed,)))
     for block in model.blocks:
         nn.init.normal_(getattr(block.attention, changed).B.weight)
     tree = accelerate(model)

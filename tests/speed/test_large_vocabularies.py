@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from minillm.adapters.lora import AdapterConfig, add_lora
+from minillm.adapters.build_adapter import add_adapter
+from minillm.adapters.lora import LoRAConfig
 from minillm.constants import IGNORE
 from minillm.datasets.batch import Batch
 from minillm.evaluation.validation import Validation
@@ -103,7 +104,7 @@ def test_a_state_that_is_carried_is_read_by_either_road(cell):
 
 def test_a_head_that_is_more_than_a_matrix_is_asked_itself():
     adapted = decoder(tied=False)
-    add_lora(adapted, AdapterConfig(rank=2, targets=("head",)))
+    add_adapter(adapted, LoRAConfig(rank=2, targets=("head",)))
     torch.nn.init.normal_(adapted.head.B.weight)
     hooked, watched, fired = decoder(), decoder(), []
     for part in (hooked.head, watched):
