@@ -36,7 +36,7 @@ class QLoRAConfig(LoRAConfig):
     group: Count = 64  # inputs that share a scale in the packed weights; even, and a divisor of every width
 
     def add(self, model: nn.Module) -> nn.Module:
-        """See `Adapter.add`. Embedding and head are not packed, as in the paper."""
+        """See `Adapter.add`. Only layers of the blocks are packed: no embedding and no head, as in the paper."""
         if any(isinstance(module, StackedLinear) for module in model.modules()):
             raise ValueError(
                 "adapter.kind = qlora: expected a model without experts, whose stacked weights cannot be packed; "
@@ -44,7 +44,10 @@ class QLoRAConfig(LoRAConfig):
             )
         targets = matching(model, self.targets)
         linear = matching(model, ["*"])
-        packed = {path: layer for path, layer in linear.items() if "head" not in path.split(".")}
+        inside = {
+            layer for blocks in model.modules() if isinstance(blocks, nn.ModuleList) for layer in blocks.modules()
+        }
+        packed = {path: layer for path, layer in linear.items() if layer in inside}
         for path, layer in packed.items():
             self._refuse_width(path, layer.in_features)
         swaps: dict[nn.Module, nn.Module] = {layer: Frozen4Bit(layer, self.group) for layer in packed.values()}

@@ -105,7 +105,7 @@ class Prompted(Adapted):
 
     def start(self, batch_size: int, cache: Callable[[], KVCache] = ContiguousCache) -> PromptedState:
         """See `LanguageModel.start`. The prompt is read together with the first tokens."""
-        state = self.base.start(batch_size, cache)
+        state = self.base.start(batch_size, cache)  # raises ValueError for a cache that does not fit
         return PromptedState(batch_size, state.caches, state.lengths.device, self.context_length, relative=True)
 
     def forward(self, tokens: Tensor, state: PromptedState | None = None) -> tuple[Tensor, PromptedState | None]:

@@ -14,6 +14,8 @@ from minillm.adapters.qlora import Frozen4Bit, QLoRA, QLoRAConfig, requantizing_
 from minillm.cache.nibbles import unpack_nibbles
 from minillm.datasets.batch import Batch
 from minillm.lessons import qlora as lesson
+from minillm.models.encoder import Encoder, EncoderConfig
+from minillm.models.heads import Classifier
 from minillm.objectives.next_token import next_token
 from minillm.quantization import nf4
 from minillm.quantization.packed import nbytes
@@ -137,6 +139,12 @@ def test_the_weights_take_an_eighth_of_their_bytes():
     packed = nbytes(add_adapter(model, QLoRAConfig(rank=1, targets=("to_q",)))) - 4 * 2 * 128 - rest
     bits = 8 * packed / (4 * 128**2 + 2 * 128 * 512)
     assert 4.12 < bits < 4.15
+
+
+def test_the_new_head_of_a_classifier_stays_whole():
+    sizes = {"n_layers": 1, "d_model": 14, "n_heads": 2, "d_ff": 18, "context_length": 32}
+    model = add_adapter(Classifier(Encoder(EncoderConfig(**sizes), 22), 2), CONFIG)
+    assert not any("answer" in path for path in adapted_layers(model)) and len(adapted_layers(model)) == 6
 
 
 BAD = {
