@@ -32,7 +32,7 @@ PLAIN = {  # requests and their answers as plain text
     "continue": "{beginning} {answer}",
     "happier": "{story}\nA happier ending: {answer}",
     "shorten": "{story}\nIn short: {answer}",
-    "list": "{story}\nThings, foods and animals: {answer}",
+    "list": "{story}\n{answer}",
     "compare": "First story: {first}\nSecond story: {second}\n{answer}",
     "unanswered": "{story}\nQ: {ask}\nA: {answer}",
 }
@@ -144,7 +144,7 @@ class Instructions(ExerciseWorld):
         while not (objects := self.stories.objects((story := self.stories.draw(rng, part)).text)):
             pass
         answer = listed(objects)
-        right, keys = frozenset({normal(answer)}), frozenset({story.key})
+        right, keys = frozenset({normal(answer), normal(", ".join(objects))}), frozenset({story.key})
         return Request(wordings.LISTS, {"story": story.text}, answer, right, keys)
 
     def compare(self, rng: random.Random, part: Part) -> Request:
@@ -206,7 +206,10 @@ def wish(properties: Mapping[str, str], facts: Mapping[str, str]) -> str:
 def listed(objects: list[str]) -> str:
     """A list in one sentence.
 
+    subtle: it begins with a word of its own, since a tokenizer writes "fox" after a space and at the beginning of a
+    text in different pieces, and a small model copies pieces.
+
     >>> listed(["fox", "kite"])
-    'fox, kite.'
+    'Objects: fox, kite.'
     """
-    return ", ".join(objects) + "."
+    return f"Objects: {', '.join(objects)}."
