@@ -13,6 +13,7 @@ At the end it measures what QLoRA is for: the bytes of the weights of gpt-tiny, 
 at 100 million parameters (on Linux only).
 """
 
+import ctypes
 import gc
 import json
 import statistics
@@ -55,8 +56,8 @@ WAYS = {  # name -> flags beside configs/lora-tiny.toml
     "BitFit": {"adapter.kind": "bitfit", **ADAMW, "optim.lr": "1e-2"},
 }
 COLUMNS = ("diary", "style", "diary, same time", "style, same time", "trained", "file", "process", "seconds")
-LARGE = DecoderConfig(n_layers=12, d_model=768, n_heads=12, context_length=256)
-LARGE_VOCAB, ROWS = 20_000, 4
+LARGE = DecoderConfig(n_layers=12, d_model=768, n_heads=12, context_length=64)
+LARGE_VOCAB, ROWS = 20_000, 1  # few tokens, so that the memory is that of the weights
 HEAVY: dict[str, Adapter] = {
     "full": NoAdapter(),
     "LoRA": LoRAConfig(targets=("to_*", "up", "down")),
@@ -125,6 +126,7 @@ def step_memory(way: str) -> float:
     step = GradientStep(model, next_token, build_optimizer(model, OptimConfig(kind="adamw")), lambda _: 1.0, lr=1e-3)
     tokens = torch.randint(LARGE_VOCAB, (ROWS, LARGE.context_length))
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # give back what building and rounding the model has freed
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of building the model
     step(Batch(tokens, tokens))
     status = Path("/proc/self/status").read_text()

@@ -63,7 +63,8 @@ def suits(kind: str, name: str) -> bool:
     return kind != "soft prompt" or name in SHAPES
 
 
-PAIRS = [(kind, name) for kind in KINDS for name in MODELS if suits(kind, name)]
+OFTEN = ("gpt", "llama", "value embeddings", "experts", "gemma", "gpt-oss", "encoder", "encoder-decoder")
+PAIRS = [(kind, name) for kind in KINDS for name in OFTEN if suits(kind, name)]
 
 
 def logits(model: nn.Module, B: int = 2, T: int = 9, seed: int = 0) -> torch.Tensor:

@@ -50,7 +50,7 @@ def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def biased(name: str) -> bool:
     """Whether all linear layers of a model have biases, so that BitFit can be merged."""
-    return name in ("gpt", "no positions", "gpt-oss", "encoder", "encoder-decoder")
+    return name in ("gpt", "gpt-oss", "encoder", "encoder-decoder")
 
 
 @each_pair
@@ -125,8 +125,7 @@ def test_a_cached_text_is_the_text_read_at_once_whatever_the_chunks(kind):
 
 
 @each_kind
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("optimizer", "precision"), [("muon", "bf16"), ("adamw", "fp32")])
 def test_training_lowers_the_loss_and_moves_the_adapter_alone(kind, optimizer, precision):
     model = adapted(KINDS[kind], MODELS["experts"], fresh=True).float()
     config = OptimConfig(kind=optimizer, lr=0.02, weight_decay=0.0)
@@ -134,7 +133,7 @@ def test_training_lowers_the_loss_and_moves_the_adapter_alone(kind, optimizer, p
     step = GradientStep(model, next_token, build_optimizer(model, config), lambda step: 1.0, **how)
     assert {id(p) for p in step.parameters} == {id(p) for p in model.parameters() if p.requires_grad}
     before, batch = state_of(model), Batch(tokens(4, 9), tokens(4, 9, seed=1))
-    losses = [step(batch)["loss"] for _ in range(20)]
+    losses = [step(batch)["loss"] for _ in range(15)]
     assert losses[-1] < losses[0] - 0.02
     trained = {path for path, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
     for path, value in model.state_dict().items():

@@ -164,7 +164,7 @@ BAD = {
         ["--init-from", "BASE", "--adapter.kind", "lora", "--adapter.width", "4"],
         "--adapter.width: unknown key of adapter.kind = lora; expected adapter.kind = bottleneck beside it",
     ),
-    "an unknown kind": (["--init-from", "BASE", "--adapter.kind", "lore"], "did you mean lora?"),
+    "an unknown kind": (["--init-from", "BASE", "--adapter.kind", "lore"], "did you mean lora"),
     "an adapter of an adapter": (
         ["--init-from", "ADAPTER"],
         "adapter.kind = lora: expected a run without an adapter in --init-from",
