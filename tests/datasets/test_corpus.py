@@ -13,7 +13,8 @@ from minillm.datasets import corpus
 from minillm.datasets.corpus import Corpus, DataConfig, corpus_files, corpus_of, load_corpus, load_pairs
 from minillm.datasets.files import read_documents
 
-KNOWN = "stories, diary, python-docs, shakespeare, french, translation"
+WORLDS = "instructions, dialogue, arithmetic, composition, logic, safety"
+KNOWN = f"stories, diary, {WORLDS}, python-docs, shakespeare, french, translation"
 
 
 def load(path) -> list[str]:

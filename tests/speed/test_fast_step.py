@@ -43,7 +43,8 @@ def three_steps(config: RunConfig, data, fast: bool) -> tuple[list[dict], torch.
     """The logged metrics of three steps, and the random numbers that torch draws afterwards."""
     config = override(config, {"train.fast": str(fast).lower()})
     model = wiring.build_model(config, data.tokenizer.vocab_size)
-    step, batch = wiring.build_step(config, model), wiring.build_batches(config, data)
+    frozen = {key: wiring.assemble(config, data.tokenizer.vocab_size).eval() for key in config.task.companions()}
+    step, batch = wiring.build_step(config, model, frozen), wiring.build_batches(config, data, frozen)
     assert not isinstance(step, GradientStep) or isinstance(step.choose, Fast) == fast
     logged = [step(batch(i)) for i in range(3)]
     return logged, torch.rand(7)
