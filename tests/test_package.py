@@ -73,6 +73,7 @@ def test_an_installed_package_carries_every_file_and_its_version(commands, tmp_p
     assert code == {path.relative_to(ROOT / "minillm") for path in (ROOT / "minillm").rglob("*.py")}
 
 
+@pytest.mark.slow
 def test_its_commands_train_and_write_from_any_folder(commands, tmp_path):
     words, cache = tiny.flags(SMALL | {"train.max_steps": 3}), {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     said = succeed(commands / "minillm-train", "--config", "gpt-tiny", *words, cwd=tmp_path, **cache)
@@ -85,6 +86,7 @@ def test_its_commands_train_and_write_from_any_folder(commands, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_its_commands_name_themselves_where_something_is_wrong(commands, tmp_path):
     for name, word in {"minillm-train": "--config", "minillm-sample": "--run"}.items():
         done = start(commands / name, word, "nothing", cwd=tmp_path)

@@ -69,6 +69,7 @@ def test_the_strongest_of_a_row_come_with_their_places_the_largest_first():
     ]
 
 
+@pytest.mark.slow
 def test_a_picture_of_a_long_text_is_no_larger_than_a_screen_can_show(tmp_path):
     pytest.importorskip("matplotlib")
     for n in (2, 150):

@@ -26,6 +26,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc can be told")
+@pytest.mark.slow
 def test_steps_that_keep_what_they_free_touch_few_fresh_pages():
     kept, given_back = (
         int(

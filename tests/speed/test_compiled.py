@@ -17,6 +17,8 @@ from tests.test_cli import flags
 from tests.tiny import SHAPES, assert_equal, decoder
 from tests.training.test_step import a_real_step, batch_of
 
+pytestmark = pytest.mark.slow  # each starts processes or compiles for seconds
+
 REAL = torch.compile
 
 

@@ -64,6 +64,7 @@ profiling._shares(step, lambda i: Batch(text[:, :-1], text[:, 1:]), 1, "cpu")
 """
 
 
+@pytest.mark.slow
 def test_the_profiler_writes_nothing_of_its_own():
     done = subprocess.run([sys.executable, "-c", QUIET], cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
