@@ -50,7 +50,7 @@ RULES = CleaningConfig(
 
 
 class Spoiled(NamedTuple):
-    """What is planted; shares are of the number of training stories."""
+    """The planted noise and copies; shares are of the number of training stories."""
 
     footers: float = 0.3  # stories that get a footer
     repeated: float = 0.01  # stories that are repeated ...

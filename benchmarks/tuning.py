@@ -1,7 +1,7 @@
-"""Supervised fine-tuning, measured: python -m benchmarks.tuning [chat] [reason] [safe] [data] [--run runs/worlds-base]
+"""Supervised fine-tuning, measured: python -m benchmarks.tuning [--only chat reason safe data] [--run runs/worlds-base]
 
 Trains the base worlds-base, or takes a run of it, and tunes it. All questions are of the test part, whose wordings and
-facts were never trained on; the worlds judge each answer exactly.
+facts were never trained on; each answer is compared with the known right one.
 
     chat      chat-tiny: the share of right answers for each kind of instruction and of dialogue
     reason    reason-tiny, with steps and without them: the same, and for problems longer than those trained
@@ -10,6 +10,7 @@ facts were never trained on; the worlds judge each answer exactly.
 """
 
 import json
+import statistics
 import tempfile
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -65,13 +66,13 @@ def tune(base: Path, config: str, seed: int, to: Path, **flags: object) -> tuple
     to.mkdir(parents=True, exist_ok=True)
     found = measure_training(config, seed, to, ["--init-from", str(base), *more])
     path = to / f"{config}-{seed}"
-    tokens = sum_of_tokens(path)
-    return path, {"seconds": found["train_seconds"], "tokens": tokens, "val_loss": found["val_loss"]}
+    return path, {"seconds": found["train_seconds"], "tokens": n_tokens(path), "val_loss": found["val_loss"]}
 
 
-def sum_of_tokens(path: Path) -> int:
-    """The learned tokens of a training."""
-    return max((row["tokens"] for row in read_metrics(path / "metrics.jsonl") if "tokens" in row), default=0)
+def n_tokens(path: Path) -> float:
+    """The learned tokens of a training: their mean over the logged steps, times the number of steps."""
+    rows = read_metrics(path / "metrics.jsonl")
+    return statistics.fmean(row["tokens"] for row in rows if "tokens" in row) * rows[-1]["step"]
 
 
 def chat(base: Path, seed: int, to: Path) -> dict[str, float]:
@@ -121,7 +122,7 @@ def data(base: Path, seed: int, to: Path) -> dict[str, float]:
         found[f"right_{n}"] = (right(asked(path, Instructions(), 300)) + right(asked(path, Dialogue(), 300))) / 2
         found |= {f"{name}_{n}": training[name] for name in ("seconds", "tokens")}
     summary = json.loads((base / "summary.json").read_text(encoding="utf-8"))
-    return found | {"base_seconds": summary["train_seconds"], "base_tokens": sum_of_tokens(base)}
+    return found | {"base_seconds": summary["train_seconds"], "base_tokens": n_tokens(base)}
 
 
 PARTS: Mapping = {"chat": chat, "reason": reason, "safe": safe, "data": data}
@@ -130,9 +131,7 @@ PARTS: Mapping = {"chat": chat, "reason": reason, "safe": safe, "data": data}
 def main() -> None:
     """Train, ask, and record."""
     parser = Parser(description=__doc__)
-    parser.add_argument(
-        "parts", nargs="*", choices=[*PARTS, []], default=[], help=f"of {', '.join(PARTS)}; default: all"
-    )
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--run", type=Path, help="a trained worlds-base; default: train one")
     parser.add_argument("--seeds", type=int, default=1, help="repeats, each with another seed")
     args = parser.parse()
@@ -140,7 +139,7 @@ def main() -> None:
         base = args.run.resolve() if args.run else Path(name) / "worlds-base-0"
         if args.run is None:
             record("worlds-base", [measure_training("worlds-base", 0, Path(name), [])])
-        for part in args.parts or PARTS:
+        for part in args.only:
             rows = [PARTS[part](base, seed, Path(name) / part) for seed in range(args.seeds)]
             record(f"tuning-{part}", rows)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as all_of_them
-from benchmarks import gpt2, ladder, readme, record
+from benchmarks import gpt2, ladder, readme, record, tuning
 from benchmarks.cache_frontier import Row, check_recall, figures
 from benchmarks.kernels import KERNELS
 from benchmarks.timing import in_turns, rates, ratios, span, timed
@@ -232,3 +232,9 @@ def test_a_ladder_that_cannot_be_climbed_is_refused_in_a_sentence_before_anythin
         ladder.main(words)
     err = capsys.readouterr().err
     assert sentence in err and err.count("\n") == 1
+
+
+def test_the_tokens_of_a_training_are_those_of_all_its_steps(tmp_path):
+    rows = [{"step": 1, "tokens": 5}, {"step": 10, "tokens": 7}, {"step": 20, "val_loss": 1.0}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert tuning.n_tokens(tmp_path) == 6 * 20

@@ -2,10 +2,10 @@
 
     softmax(q [k_prefix; k]^T / sqrt(K)) [v_prefix; v]        k_prefix, v_prefix: (P, G K) for every attention
 
-As if P tokens stood before every text, of which each layer remembers what suits the task best: a KV cache that starts
-filled. They count as tokens: the text begins at position P, and P places of the context are theirs. The paper trains a
-small network that computes them (reparameterization), since training them directly was less stable: `d_hidden`. An
-encoder and a decoder each have a prefix; cross-attention has none. Read before: `cache/filled.py`; next: `soft_prompt`.
+A prefix is a KV cache that starts filled, with keys and values that are trained for the task. The text begins at
+position P, so virtual tokens take P places of the context. The paper computes keys and values by a small network
+(reparameterization), which was more stable than training them directly: `d_hidden`. An encoder and a decoder each have
+a prefix; cross-attention has none. Read before: `cache/filled.py`; next: `soft_prompt`.
 """
 
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ class Prefix(nn.Module):
     """Keys, rotated to their positions, and values of P virtual tokens, trained directly: () -> (1, G, P, K) each."""
 
     def __init__(self, attention: Attention, length: int):
-        """At first those of random vectors, as large as the norm before an attention makes them."""
+        """Starts with the keys and values of random vectors, as large as normalized inputs."""
         super().__init__()
         like = attention.to_k.weight
         memory = torch.randn(1, length, attention.to_k.in_features).to(like)

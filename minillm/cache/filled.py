@@ -1,9 +1,9 @@
 """A cache that starts filled: its views begin with the keys and values of virtual tokens, which all rows share.
 
-A text that reads on after P virtual tokens has its first token at position P. The cache around which this one is put
-knows nothing of them: it stores, evicts, pages or rounds the tokens of the text, counted from 0, and keeps every right
-that it has. So virtual tokens work with each cache, are stored once for any number of rows, and are never evicted. Li
-and Liang 2021 call them a prefix. Read before: `kv_cache`.
+The first token of a text after P virtual tokens has position P. A filled cache wraps another cache, which stores only
+the tokens of the text, counted from 0, and evicts, pages or rounds them as usual. So virtual tokens work with every
+cache, are stored once for any number of rows, and are never evicted. Li and Liang 2021 call them a prefix. Read before:
+`kv_cache`.
 """
 
 from collections.abc import Callable

@@ -21,7 +21,7 @@ from minillm.tokenizers.role_template import Rendering
 
 
 class Cuts(NamedTuple):
-    """What a context length did to conversations."""
+    """Conversations that a context length has changed."""
 
     n_cut: int  # they lost their end
     n_dropped: int  # no learned token was left

@@ -73,7 +73,7 @@ def alphabetic_share(text: str) -> float:
 
 
 def n_stop_words(text: str) -> int:
-    """How many different ones of eight frequent English words occur."""
+    """The number of different stop words in a text, out of eight frequent English words."""
     return len(STOP_WORDS.intersection(re.findall(r"\w+", text.lower())))
 
 
@@ -153,7 +153,7 @@ def breaks(key: str, limit: float, text: str) -> bool:
 
 
 def describe(key: str, limit: float) -> str:
-    """What a rule removes.
+    """The condition under which a rule removes a document.
 
     >>> describe("min_words", 50)
     'words < 50'

@@ -3,8 +3,8 @@
     right           share of right answers over all questions
     right_WORLD     the same for each world of exercises
 
-The model writes each answer by itself, greedily, and the world that made the question judges it by its exact truth. The
-loss is that of the learned tokens of all held-out conversations. Read before: `validation`, `datasets/examples.py`.
+Each answer is decoded greedily and compared with the known truth of its exercise. The loss is that of the learned
+tokens of all held-out conversations. Read before: `validation`, `datasets/examples.py`.
 """
 
 from collections import defaultdict
@@ -76,7 +76,7 @@ def answer(text: TextModel, questions: Sequence[Example], max_new_tokens: int) -
 
 
 def shares(answers: Sequence[Answered]) -> dict[str, float]:
-    """The share of right answers, in all and for each world; {} for no answers."""
+    """The share of right answers, over all questions and for each world; {} for no answers."""
     by_world: dict[str, list[bool]] = defaultdict(list)
     for each in answers:
         by_world["right"].append(each.right)

@@ -52,7 +52,7 @@ class Hidden:
         return "".join(seen) + text[end:]
 
     def split(self, text: str) -> list[str]:
-        """What the template wrote, and in every second place a hidden part.
+        """The text of the template, with a hidden part in every second place.
 
         Raises ValueError if a part is missing, repeated or altered.
         """

@@ -18,7 +18,8 @@ def with_new_rows(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Ten
             [3., 6.],
             [2., 4.]])
     """
-    return {name: _grown(tensor, model.state_dict().get(name)) for name, tensor in weights.items()}
+    wanted = model.state_dict()
+    return {name: _grown(tensor, wanted.get(name)) for name, tensor in weights.items()}
 
 
 def _grown(tensor: Tensor, wanted: Tensor | None) -> Tensor:

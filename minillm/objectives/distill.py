@@ -49,15 +49,15 @@ DIVERGENCES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 }
 
 
-class Known(NamedTuple):
-    """What a teacher says at some places."""
+class SoftTargets(NamedTuple):
+    """Soft targets: the distributions of a teacher over the next token (Hinton et al. 2015)."""
 
     logprobs: Tensor  # (..., V); or (..., k + 1): its k most probable tokens, then all others together
     ids: Tensor | None = None  # (..., k) long: those tokens; None: the whole vocabulary
 
 
-class KnownBatch(NamedTuple):
-    """A batch with what the teacher says at each place, which was stored; see `Known`."""
+class SoftTargetBatch(NamedTuple):
+    """A batch with stored soft targets for each token."""
 
     tokens: Tensor  # (B, T) as in `Batch`
     targets: Tensor
@@ -67,7 +67,7 @@ class KnownBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class Matching:
-    """How the student's distributions are compared with the teacher's."""
+    """The comparison of a student's distributions with soft targets: divergence, temperature and weight."""
 
     divergence: str = "forward"  # a key of DIVERGENCES
     beta: float = 0.5  # of jensen_shannon
@@ -75,22 +75,20 @@ class Matching:
     top_k: int = 0  # tokens of the teacher that are told apart; 0: all
     weight: float = 1.0  # of the divergence; the rest is the weight of the data's cross-entropy
 
-    def known(self, logits: Tensor) -> Known:
-        """What a teacher with these logits (..., V) says, at the temperature."""
+    def soften(self, logits: Tensor) -> SoftTargets:
+        """The soft targets of a teacher with these logits (..., V), at the temperature."""
         logprobs = softened(logits, self.temperature)
         if not 0 < self.top_k < logits.shape[-1]:  # with all tokens told apart, no bucket is left
-            return Known(logprobs)
+            return SoftTargets(logprobs)
         ids = logprobs.topk(self.top_k).indices
-        return Known(with_bucket(logprobs, ids), ids)
+        return SoftTargets(with_bucket(logprobs, ids), ids)
 
-    def nats(self, known: Known, logits: Tensor) -> Tensor:
+    def nats(self, soft: SoftTargets, logits: Tensor) -> Tensor:
         """The divergence of a student with these logits (..., V) from the teacher, (...), times T^2."""
         logprobs = softened(logits, self.temperature)
-        if known.ids is not None:
-            logprobs = with_bucket(logprobs, known.ids)
-        return self.temperature**2 * DIVERGENCES[self.divergence](
-            known.logprobs.to(logprobs.dtype), logprobs, self.beta
-        )
+        if soft.ids is not None:
+            logprobs = with_bucket(logprobs, soft.ids)
+        return self.temperature**2 * DIVERGENCES[self.divergence](soft.logprobs.to(logprobs.dtype), logprobs, self.beta)
 
 
 def softened(logits: Tensor, temperature: float) -> Tensor:
@@ -114,21 +112,21 @@ def distill(model: nn.Module, batch: Batch, teacher: LanguageModel, matching: Ma
         theirs, _ = teacher(batch.tokens)  # (B, T, V), or more where the teacher pads its vocabulary
     ours, _ = model(batch.tokens)  # (B, T, V)
     counted = batch.targets != IGNORE
-    known = matching.known(theirs[counted][:, : ours.shape[-1]])  # (N, ...)
-    return _mixed(ours[counted], batch.targets[counted], known, matching)
+    soft = matching.soften(theirs[counted][:, : ours.shape[-1]])  # (N, ...)
+    return _mixed(ours[counted], batch.targets[counted], soft, matching)
 
 
-def distill_stored(model: nn.Module, batch: KnownBatch, matching: Matching) -> Loss:
+def distill_stored(model: nn.Module, batch: SoftTargetBatch, matching: Matching) -> Loss:
     """`distill` with the teacher's distributions in the batch."""
     ours, _ = model(batch.tokens)
     counted = batch.targets != IGNORE
-    known = Known(batch.logprobs[counted], batch.ids[counted])
-    return _mixed(ours[counted], batch.targets[counted], known, matching)
+    soft = SoftTargets(batch.logprobs[counted], batch.ids[counted])
+    return _mixed(ours[counted], batch.targets[counted], soft, matching)
 
 
-def _mixed(logits: Tensor, targets: Tensor, known: Known, matching: Matching) -> Loss:
+def _mixed(logits: Tensor, targets: Tensor, soft: SoftTargets, matching: Matching) -> Loss:
     """The weighted sum of divergence and cross-entropy over N places: logits (N, V), targets (N,)."""
-    divergence, (surprise, count) = matching.nats(known, logits).sum(), cross_entropy(logits, targets)
+    divergence, (surprise, count) = matching.nats(soft, logits).sum(), cross_entropy(logits, targets)
     total = matching.weight * divergence + (1 - matching.weight) * surprise
     metrics = {"divergence": (divergence.detach(), count), "cross_entropy": (surprise.detach(), count)}
     return Loss(total, count, metrics)

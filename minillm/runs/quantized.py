@@ -35,7 +35,7 @@ def save(path: Path, weights: str, out: Path, group: int | None = None, n_batche
     contents, opened = read_best(path), open_run(path)
     model, config = opened.text.model, opened.config
     how = {"weights": weights, "group": group or 64}
-    remark = "" if (quantize := quantizer(**how)) is None else again(model, quantize)
+    remark = "" if (quantize := quantizer(**how)) is None else rounding_remark(model, quantize)
     merge(model)
     before = nbytes(model)
     if n_batches:
@@ -63,7 +63,7 @@ def save(path: Path, weights: str, out: Path, group: int | None = None, n_batche
     )
 
 
-def again(model: nn.Module, quantize: Callable[[Tensor], Packed]) -> str:
+def rounding_remark(model: nn.Module, quantize: Callable[[Tensor], Packed]) -> str:
     """A remark on the weights of a QLoRA adapter, which were trained on packed weights; "" for any other model."""
     error = requantizing_error(model, quantize)
     return f"; rounding the merged weights again changes them by {100 * error:.1f} %" if error else ""

@@ -59,14 +59,14 @@ def resolve(name: str | None, resume: Path | None, init_from: Path | None, flags
     else:
         config = refuse_what_would_be_ignored(under(new_config(name), flags), flags, None)
         start = Start(config, load_config(name))
-    start = beside(start, companions.open_companions(start.config, resumed=resume), flags)
+    start = with_companions(start, companions.open_companions(start.config, resumed=resume), flags)
     return start._replace(config=as_expected(start.config, start.original, start.fresh))
 
 
-def beside(start: Start, opened: Mapping[str, Opened], flags: Mapping[str, str]) -> Start:
-    """The start beside opened companions. Raises ValueError for another tokenizer, and for weights that have changed.
+def with_companions(start: Start, opened: Mapping[str, Opened], flags: Mapping[str, str]) -> Start:
+    """The start of a training that uses opened companions; a new model gets their tokenizer.
 
-    A new model has their tokenizer, and so has the config that its expected results are compared with.
+    Raises ValueError for companions with another tokenizer, and for weights that have changed since the run began.
     """
     companions.tokenizer_of(opened, start.saved and start.saved["tokenizer"])
     if start.resumed:

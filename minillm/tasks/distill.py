@@ -33,7 +33,7 @@ from minillm.tasks.gradients import GradientTask, build_step
 from minillm.tasks.next_token import NextToken, measure_with_source, passes, read_with_source, sample
 from minillm.tasks.settings import Settings
 from minillm.tasks.task import ALONE, Batches, Companion, Data, Demonstration, Extent, Frozen, Say, Training
-from minillm.tasks.teacher import known_batches, written_texts
+from minillm.tasks.teacher import soft_target_batches, written_texts
 from minillm.text.model import TextModel
 from minillm.tokenizers.tokenizer import Tokenizer
 from minillm.training.on_policy import OnPolicyStep, PromptBatch, Writing
@@ -127,7 +127,7 @@ class Distill(GradientTask):
         windows = Windows(data.train, *how, data.documents)
         if self.stored:
             matching, n_ids = self._matching(), data.tokenizer.vocab_size
-            return known_batches(frozen["teacher"], windows, n_ids, matching, settings.train.fast)
+            return soft_target_batches(frozen["teacher"], windows, n_ids, matching, settings.train.fast)
         if self.how == "on_policy":
             ends = torch.full((settings.train.batch_size,), data.tokenizer.end_id)
             return lambda step: PromptBatch(*windows.batch(step), ends)

@@ -1,4 +1,4 @@
-"""What a teacher knows, stored in the cache folder: texts that it wrote, and its distributions on a text.
+"""Stored work of a teacher, in the cache folder: texts that it wrote, and its soft targets for a text.
 
     written texts    sequence-level distillation (Kim and Rush 2016): the student trains on them as on any other text
     table            its k most probable tokens at every place of every training row, and the mass of all others
@@ -23,7 +23,7 @@ from minillm.datasets.windows import Windows
 from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, seeded
 from minillm.models.language_model import LanguageModel, device_of
-from minillm.objectives.distill import KnownBatch, Matching
+from minillm.objectives.distill import Matching, SoftTargetBatch
 from minillm.speed.accelerate import accelerate, accelerate_writing
 from minillm.system.atomic import write_atomically
 from minillm.system.folders import cache_folder, mark_used, prune
@@ -75,10 +75,10 @@ def _written(teacher: LanguageModel, tokenizer: Tokenizer, numbers: range, longe
     return [each.tokens for each in found if each.reason == "end" and each.tokens]
 
 
-def known_batches(
+def soft_target_batches(
     teacher: nn.Module, windows: Windows, n_ids: int, matching: Matching, fast: bool
-) -> Callable[[int], KnownBatch]:
-    """The batches of `windows`, each with what the teacher says there, from a table that is computed once and stored.
+) -> Callable[[int], SoftTargetBatch]:
+    """The batches of `windows` with soft targets, which are computed once and stored in a table.
 
     `n_ids`: size of the tokenizer's vocabulary; `fast`: use the fast twins. Raises ValueError for a table of more than
     4 GB.
@@ -86,11 +86,11 @@ def known_batches(
     starts = windows.row_starts
     table = _table(teacher, windows, n_ids, matching, fast)
 
-    def batch(step: int) -> KnownBatch:
+    def batch(step: int) -> SoftTargetBatch:
         at = windows.starts(step)
         rows = table[np.searchsorted(starts, at)]
         ids = torch.from_numpy(rows["ids"].astype(np.int64))
-        return KnownBatch(*windows.rows_at(at), ids, torch.from_numpy(rows["logprobs"].astype(np.float32)))
+        return SoftTargetBatch(*windows.rows_at(at), ids, torch.from_numpy(rows["logprobs"].astype(np.float32)))
 
     return batch
 
@@ -116,7 +116,7 @@ def _table(teacher: nn.Module, windows: Windows, n_ids: int, matching: Matching,
             tokens = windows.rows_at(starts[i : i + N_ROWS]).tokens
             with torch.no_grad():
                 logits, _ = reader(tokens.to(device_of(teacher)))
-            known = matching.known(logits[..., :n_ids])
+            known = matching.soften(logits[..., :n_ids])
             rows = table[i : i + N_ROWS]
             rows["ids"], rows["logprobs"] = known.ids.cpu().numpy(), known.logprobs.float().cpu().numpy()
         with contextlib.suppress(OSError):

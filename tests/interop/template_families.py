@@ -3,6 +3,8 @@
 import functools
 from collections.abc import Sequence
 
+import pytest
+
 from minillm.tokenizers.tokenizer import END, Tokenizer
 
 CHATML = """\
@@ -177,6 +179,13 @@ def small_bpe():
     )
     theirs.train_from_iterator([LEARNED], trainer)
     return theirs
+
+
+def transformers_bpe():
+    """`small_bpe` as a tokenizer of transformers; skips the test where that is not installed."""
+    transformers = pytest.importorskip("transformers")
+    how = {"bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": SPECIALS[2:]}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=small_bpe(), **how)
 
 
 class SmallBPE(Tokenizer):

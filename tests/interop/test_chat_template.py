@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from minillm.interop.chat_template import JinjaTemplate, bind, token_names
 from minillm.text.conversation import keeps_beginnings
 from minillm.tokenizers.byte import ByteTokenizer
-from tests.interop.template_families import CHATML, FAMILIES, LLAMA_2, LLAMA_3, SPECIALS, VARIABLES, SmallBPE, small_bpe
+from tests.interop.template_families import (
+    CHATML,
+    FAMILIES,
+    LLAMA_2,
+    LLAMA_3,
+    SPECIALS,
+    VARIABLES,
+    SmallBPE,
+    transformers_bpe,
+)
 
 pytest.importorskip("jinja2")
 pytest.importorskip("tokenizers")
@@ -37,9 +46,7 @@ def conversations(draw):
 
 @pytest.fixture(scope="module")
 def theirs():
-    transformers = pytest.importorskip("transformers")
-    how = {"bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": SPECIALS[2:]}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=small_bpe(), **how)
+    return transformers_bpe()
 
 
 @each_family

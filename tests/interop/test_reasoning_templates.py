@@ -10,7 +10,16 @@ from minillm.text.conversation import keeps_beginnings
 from minillm.tokenizers.byte import ByteTokenizer
 from minillm.tokenizers.chat import whole_text
 from minillm.tokenizers.role_template import JINJA, RoleTemplate, with_roles
-from tests.interop.template_families import CHATML, QWEN_3, R1, REASONING, SPECIALS, VARIABLES, SmallBPE, small_bpe
+from tests.interop.template_families import (
+    CHATML,
+    QWEN_3,
+    R1,
+    REASONING,
+    SPECIALS,
+    VARIABLES,
+    SmallBPE,
+    transformers_bpe,
+)
 
 pytest.importorskip("jinja2")
 pytest.importorskip("tokenizers")
@@ -36,9 +45,7 @@ def conversations(draw):
 
 @pytest.fixture(scope="module")
 def theirs():
-    transformers = pytest.importorskip("transformers")
-    how = {"bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": SPECIALS[2:]}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=small_bpe(), **how)
+    return transformers_bpe()
 
 
 def expected(theirs, family, messages, answer):

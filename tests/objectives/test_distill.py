@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from minillm.constants import EMPTY, IGNORE
 from minillm.datasets.batch import Batch
 from minillm.lessons import distillation as lesson
-from minillm.objectives.distill import DIVERGENCES, KnownBatch, Matching, distill, distill_stored, softened, with_bucket
+from minillm.objectives.distill import (
+    DIVERGENCES,
+    Matching,
+    SoftTargetBatch,
+    distill,
+    distill_stored,
+    softened,
+    with_bucket,
+)
 from minillm.objectives.next_token import next_token
 from tests.tiny import VOCAB, assert_equal, decoder, tokens
 
@@ -78,7 +86,7 @@ def test_it_equals_the_lesson():
     p, q = some_logits(5, 3), some_logits(5, 3, seed=1)
     for temperature in (1.0, 4.0):
         matching = Matching("forward", temperature=temperature)
-        assert_equal(matching.nats(matching.known(p), q), lesson.distillation(p, q, temperature))
+        assert_equal(matching.nats(matching.soften(p), q), lesson.distillation(p, q, temperature))
     for beta in (0.1, 0.5):
         ours = DIVERGENCES["jensen_shannon"](p.log_softmax(-1), q.log_softmax(-1), beta)
         assert_equal(ours, lesson.jensen_shannon(p.softmax(-1), q.softmax(-1), beta))
@@ -110,26 +118,26 @@ def test_a_divergence_is_never_negative_and_its_gradient_is_finite(which, seed, 
     p, q = (scale * some_logits(5, VOCAB, seed=s).to(dtype) for s in (seed, seed + 1))
     q.requires_grad_()
     matching = Matching(*which, temperature, top_k)
-    nats = matching.nats(matching.known(p), q)
+    nats = matching.nats(matching.soften(p), q)
     nats.sum().backward()
     # rounding of sums of log-probabilities, which are as large as `scale`
     assert nats.min() >= -100 * scale * torch.finfo(dtype).eps * temperature**2
     assert nats.isfinite().all() and q.grad.isfinite().all()
-    same = matching.nats(matching.known(p), p)
+    same = matching.nats(matching.soften(p), p)
     assert same.abs().max() <= 100 * scale * torch.finfo(dtype).eps * temperature**2
 
 
 def test_without_the_bucket_the_truncated_sum_is_negative_and_the_bucket_bounds_it_by_the_whole():
     p, q = torch.tensor([0.7, 0.2, 0.1]).double().log(), torch.tensor([0.75, 0.24, 0.01]).double().log()
     truncated = by_hand(p[:2].exp().tolist(), q[:2].exp().tolist())
-    nats = [float((m := Matching(top_k=k)).nats(m.known(p), q)) for k in (1, 2, 3, 0)]
+    nats = [float((m := Matching(top_k=k)).nats(m.soften(p), q)) for k in (1, 2, 3, 0)]
     assert truncated < 0 < nats[0] < nats[1] <= nats[2] == nats[3]
 
 
 def test_a_student_that_puts_too_much_into_the_tail_is_pushed_out_of_it():
     p, q = torch.tensor([5.0, 4.0, 0.0, 0.0]).double(), torch.zeros(4, dtype=torch.float64, requires_grad=True)
     matching = Matching(top_k=2)
-    matching.nats(matching.known(p), q).backward()
+    matching.nats(matching.soften(p), q).backward()
     assert (q.grad[2:] > 0).all() and (q.grad[:2] < 0).all()
 
 
@@ -163,7 +171,7 @@ def test_the_temperature_leaves_the_size_of_the_gradient_as_it_is():
     sizes = []
     for temperature in (1.0, 10.0, 100.0):
         matching = Matching(temperature=temperature)
-        [gradient] = torch.autograd.grad(matching.nats(matching.known(p), q), [q])
+        [gradient] = torch.autograd.grad(matching.nats(matching.soften(p), q), [q])
         sizes.append(float(gradient.norm()))
     assert sizes[0] == pytest.approx(sizes[1], rel=0.1) and sizes[1] == pytest.approx(sizes[2], rel=0.05)
 
@@ -182,11 +190,11 @@ def test_weight_mixes_in_the_cross_entropy_of_the_data_at_temperature_one():
 def test_stored_distributions_give_the_loss_and_the_gradients_of_live_ones(top_k):
     student, teacher, batch = STUDENT(), TEACHER(), a_batch()
     matching = Matching("jensen_shannon", 0.4, 2.0, top_k, 0.7)
-    known = matching.known(teacher(batch.tokens)[0].detach())
+    known = matching.soften(teacher(batch.tokens)[0].detach())
     results = []
     for loss in (
         distill(student, batch, teacher, matching),
-        distill_stored(student, KnownBatch(*batch, known.ids, known.logprobs), matching),
+        distill_stored(student, SoftTargetBatch(*batch, known.ids, known.logprobs), matching),
     ):
         results.append([loss.total, *torch.autograd.grad(loss.total, [*student.parameters()])])
     for live, stored in zip(*results, strict=True):
@@ -242,8 +250,8 @@ def test_a_token_that_the_teacher_never_writes_adds_nothing_to_forward_kl():
 def test_bfloat16_logits_are_compared_in_float32():
     p, q = (some_logits(5, VOCAB, seed=s).bfloat16() for s in (0, 1))
     matching = Matching(temperature=3.0, top_k=4)
-    nats = matching.nats(matching.known(p), q)
+    nats = matching.nats(matching.soften(p), q)
     assert nats.dtype == torch.float32
     torch.testing.assert_close(
-        nats.double(), matching.nats(matching.known(p.double()), q.double()), rtol=1e-4, atol=1e-5
+        nats.double(), matching.nats(matching.soften(p.double()), q.double()), rtol=1e-4, atol=1e-5
     )

@@ -9,6 +9,7 @@ from minillm.tokenizers.chat import split_thought
 
 TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 WORDS = [*NUMBERS[:20], *(ten + unit for ten in TENS for unit in ["", *(f"-{word}" for word in NUMBERS[1:10])])]
+IN_WORDS = {str(value): word for value, word in enumerate(WORDS)}
 VALUES = {form: value for value, word in enumerate(WORDS) for form in (word, word.replace("-", " "), str(value))}
 
 
@@ -19,6 +20,16 @@ def plain(text: str) -> str:
     'it does not follow'
     """
     return " ".join(text.lower().split()).removesuffix(".").rstrip()
+
+
+def normal(text: str) -> str:
+    """`plain` without articles, with numbers in words: the form in which answers about stories are compared.
+
+    >>> normal(" The 2 kites. ") == normal("two kites"), normal("not a kite") == normal("a kite")
+    (True, False)
+    """
+    words = [IN_WORDS.get(word, word) for word in plain(text).split()]
+    return " ".join(word for word in words if word not in ("a", "an", "the"))
 
 
 def number(text: str) -> int | None:

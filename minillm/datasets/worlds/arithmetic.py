@@ -199,14 +199,14 @@ def chain_numbers(steps: Sequence[Step]) -> list[int]:
 
 
 def value(amount: Step | int) -> int:
-    """What somebody has: a stated number, or the result of a comparison."""
+    """The number of an amount: a stated number, or the result of a comparison."""
     return amount.result if isinstance(amount, Step) else amount
 
 
 def drawn(
     builder: Builder, make: Callable[[random.Random], list[T]], numbers: Callable[[list[T]], list[int]]
 ) -> list[T]:
-    """What `make` draws, drawn again until the tuple of its numbers belongs to the builder's part."""
+    """A problem drawn by `make`, again and again until the tuple of its numbers belongs to the builder's part."""
     while True:
         found = make(builder.rng)
         if builder.accepts("numbers: " + " ".join(map(str, numbers(found)))):

@@ -33,7 +33,7 @@ RULES = ["breaks", "tears", "burns", "rusts", "gets wet", "gets hot", "stays who
 
 
 class Event(NamedTuple):
-    """What happens to a thing, and what comes of it."""
+    """An event that happens to a thing, and its outcome for each material."""
 
     told: str  # of "it"
     rule: str  # when it happens to things of some material
@@ -235,7 +235,7 @@ class Causes:
         return Proof(question, [*case.steps, f"So {outcome}"], result, (case, other), forms)
 
     def knowledge(self, rng: random.Random) -> str:
-        """What is known about a thing, of the training part."""
+        """The facts about a thing of the training part, as a text."""
         case = rng.choice(self.cases["train"])
         return (
             f"{case.steps[0]}. {case.rule}. If {with_article(case.thing)} {case.event.told}, {OUTCOMES[case.outcome]}."

@@ -12,8 +12,9 @@ import random
 from collections.abc import Mapping, Sequence
 
 from minillm.datasets.worlds import story_wordings as wordings
+from minillm.datasets.worlds.answers import normal
 from minillm.datasets.worlds.exercise import Exercise, ExerciseWorld, Part, choose, part_of
-from minillm.datasets.worlds.story import WORD, Stories, fact, normal
+from minillm.datasets.worlds.story import WORD, Stories, fact
 from minillm.datasets.worlds.story_questions import Question, other_than, questions
 from minillm.datasets.worlds.story_topics import Predicate, Topic, introductions, predicates, presence
 from minillm.tokenizers.chat import Message, split_thought

@@ -1,6 +1,6 @@
 """Exercises: generated questions with known answers, and the worlds that generate and score them.
 
-A world is a source of exercises whose truth it knows, so every answer gets an exact score. Each exercise lists its
+A world generates exercises together with their right answers, so every answer has an exact score. Each exercise has
 keys: the template of the question, the facts and the numbers that it is made of. Every key belongs to one part of the
 data, training, validation or test, and an exercise is made of keys of its own part only. So what is asked in a test was
 never seen in training, neither the wording nor the facts. Read before: `tokenizers/chat.py`.

@@ -11,8 +11,9 @@ from functools import partial
 from typing import NamedTuple
 
 from minillm.datasets.worlds import story_wordings as wordings
+from minillm.datasets.worlds.answers import normal
 from minillm.datasets.worlds.exercise import Exercise, ExerciseWorld, Part, choose, part_of
-from minillm.datasets.worlds.story import WORD, Stories, fact, normal
+from minillm.datasets.worlds.story import WORD, Stories, fact
 from minillm.datasets.worlds.story_questions import fill, passage, questions, unanswered
 from minillm.datasets.worlds.story_summaries import AGREE, FORMS, changed, key_of_summary, summary
 from minillm.tokenizers.chat import split_thought
@@ -39,7 +40,7 @@ PLAIN = {  # requests and their answers as plain text
 
 
 class Request(NamedTuple):
-    """What is asked, before a wording is chosen: slots, a right answer, the truth to judge by, and keys of facts."""
+    """An instruction without its wording: slots, a right answer, the truth to judge by, and keys of facts."""
 
     wordings: list[str]
     slots: dict[str, str]
@@ -195,7 +196,7 @@ class Instructions(ExerciseWorld):
 
 
 def wish(properties: Mapping[str, str], facts: Mapping[str, str]) -> str:
-    """What a story should be like.
+    """The wished properties of a story, in words.
 
     >>> wish({"hero": "Anna", "outcome": "good"}, {"hero": "Anna", "well": "well"})
     'about Anna, that ends well'

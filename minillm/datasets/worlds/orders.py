@@ -83,7 +83,7 @@ EXTREME = [
 
 
 def extreme(builder: Builder) -> Proof:
-    """Who is the tallest, or the shortest, of a chain of people."""
+    """A question for the tallest, or the shortest, of a chain of people."""
     relation = builder.rng.choice(RELATIONS)
     names, pairs = drawn(builder, relation, in_a_row)
     asks_most = builder.rng.random() < 0.5

@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from minillm.datasets.grammar import Note, Rule, Tale
-from minillm.datasets.grammar_words import VALUES, with_article
+from minillm.datasets.grammar_words import with_article
 from minillm.datasets.stories import World
 from minillm.datasets.worlds.exercise import Part, part_of
 
 LISTED = ("thing", "find", "vessel", "tool", "craft", "block", "loot", "food", "animal", "bug")  # classes of objects
 COMPARISON = re.compile(r"as quiet as an? \w+ \w+")  # an animal in it is not in the story
-DIGITS = {str(value): word for word, value in VALUES.items()}
 WORD = re.compile(r"[A-Za-z]+")
 IN_OPENING = (  # facts that are read from the text, by the names of the groups
     re.compile(r"\ban? (?P<trait>\w+) (?:girl|boy)\b"),
@@ -148,14 +147,3 @@ class Stories:
 def noted(node: Note) -> str:
     """The fact that a node of the grammar notes: the name of a plot, or an outcome."""
     return node.entry[0]
-
-
-def normal(text: str) -> str:
-    """The normal form of a short answer, without capitals, articles, digits and the last period.
-
-    >>> normal(" The 2 kites. ") == normal("two kites"), normal("not a kite") == normal("a kite")
-    (True, False)
-    """
-    words = text.strip().removesuffix(".").lower().split()
-    words = [DIGITS.get(word, word) for word in words]
-    return " ".join(word for word in words if word not in ("a", "an", "the"))

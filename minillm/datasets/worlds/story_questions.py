@@ -11,7 +11,8 @@ from functools import cache
 from string import Formatter
 from typing import NamedTuple
 
-from minillm.datasets.worlds.story import WORD, Stories, Story, normal
+from minillm.datasets.worlds.answers import normal
+from minillm.datasets.worlds.story import WORD, Stories, Story
 from minillm.datasets.worlds.story_question_table import EVERY, NEVER, OF_OTHERS, OF_PLOT, PLOTS, SOME, Row
 
 REFUSAL = "The story does not say."

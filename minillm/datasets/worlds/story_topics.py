@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from minillm.datasets.grammar_words import with_article
-from minillm.datasets.worlds.story import COMPARISON, Stories, Story, normal
+from minillm.datasets.worlds.answers import normal
+from minillm.datasets.worlds.story import COMPARISON, Stories, Story
 from minillm.datasets.worlds.story_questions import Question, fill, questions
 
 DESCRIBED = ("home", "find", "vessel", "animal")  # classes of words that have one adjective in a story
@@ -24,7 +25,7 @@ COUNTED = {  # plot, or plot and outcome: what both hero and friend have a numbe
 
 
 class Topic(NamedTuple):
-    """What a conversation may be about: a person or a thing."""
+    """The subject of a question: a person or a thing."""
 
     name: str  # "Anna" or "the hut"
     title: str  # what it may be called instead: "the hero", "the friend", or the name
