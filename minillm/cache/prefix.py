@@ -15,8 +15,10 @@ from hashlib import sha256
 from minillm.cache.paged import PagePool
 
 
-def digests(tokens: Sequence[int], page_size: int, known: Sequence[bytes] = ()) -> list[bytes]:
+def digests(tokens: Sequence[int], page_size: int, known: Sequence[bytes] = (), origin: bytes = b"") -> list[bytes]:
     """Digests of all full pages of a text; `known` are those of its first pages.
+
+    `origin` stands for the digest before the first page: it differs for models that compute other keys and values.
 
     >>> a, b = digests([5, 6, 7, 8, 9], page_size=2), digests([5, 6, 0, 8], page_size=2)
     >>> len(a), a[0] == b[0], a[1] == b[1]
@@ -24,7 +26,7 @@ def digests(tokens: Sequence[int], page_size: int, known: Sequence[bytes] = ()) 
     """
     chain = list(known)
     for i in range(len(chain) * page_size, len(tokens) - page_size + 1, page_size):
-        chain.append(sha256((chain[-1] if chain else b"") + array("q", tokens[i : i + page_size]).tobytes()).digest())
+        chain.append(sha256((chain[-1] if chain else origin) + array("q", tokens[i : i + page_size]).tobytes()).digest())
     return chain
 
 

@@ -5,11 +5,17 @@ their prompt, padded on the right. One call for both would pad every single toke
 are stored in a pool of pages that all jobs share. One `plan` per call says which pages to read and write, and every
 layer follows it. Only rows that have read all of their text reach the head, with their last vector; rows with equal
 sampling settings are transformed and drawn together. The completion of a request depends on the request alone: it
-equals the output of `generate` for that prompt. Read before: `request`, `scheduler`, `cache/paged.py`.
+equals the output of `generate` for that prompt.
+
+An engine may serve several adapters of one model, and each request names its own. Rows of one adapter are read in one
+call; memory, scheduling and the frozen weights are shared (S-LoRA, Sheng et al. 2023, shares even the products with the
+frozen weights). Read before: `request`, `scheduler`, `cache/paged.py`.
 """
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +30,7 @@ from minillm.decoding.rows import Completion, Event, judge, limit_of, logprobs_o
 from minillm.decoding.sampler import Sampler, build_pipeline
 from minillm.engine.request import Job, Request
 from minillm.engine.scheduler import Scheduler
+from minillm.models.cached_state import CachedState
 from minillm.models.decoder import Decoder
 from minillm.models.language_model import device_of, evaluating
 
@@ -43,33 +50,56 @@ class Engine:
         stop_ids: Collection[int] = (),
         vocab_size: int | None = None,
         share_prefixes: bool = True,
+        adapters: Mapping[str, Decoder] = MappingProxyType({}),
     ):
         """`end_id`: the token that ends a text; `stop_ids`: others, which a request's `stop` watches for.
 
         `vocab_size`: ids at or above it are never drawn.
         n_pages, page_size: see `PagePool`. max_running, chunk: see `Scheduler`. share_prefixes: prompts with a common
-        prefix share its pages. Raises ValueError for a model without a KV cache, and for one that needs a source.
+        prefix share its pages. adapters: adapted models by the names that requests give them; see `adapters/beside.py`
+        for models that share the frozen weights. Raises ValueError for a model without a KV cache, for one that needs
+        a source, and for an adapted model of another shape.
         """
         if model.start_options != {"cache"}:
             raise ValueError(
                 f"model = {type(model).__name__}: expected a decoder, since the engine needs a paged KV cache; "
                 "call generate instead"
             )
-        self.model, self.vocab_size, self.device = model, vocab_size, device_of(model)
+        self.vocab_size, self.device = vocab_size, device_of(model)
         self.end_id, self.stop_ids = end_id, stop_ids
         self.pool = (PrefixPool if share_prefixes else PagePool)(n_pages, page_size)
         self.scheduler = Scheduler(self.pool, max_running, chunk)
-        self.state = model.start(0, cache=lambda: PagedLayer(self.pool))
+        state = model.start(0, cache=lambda: PagedLayer(self.pool))
+        self.layers: list[PagedLayer] = state.caches  # the same for all adapters
+        self.readers: dict[str | None, _Reader] = {None: _Reader(model, state)}
+        for name, adapted in adapters.items():
+            self.readers[name] = _Reader(adapted, self._start(name, adapted))
         self.n_jobs = 0
         self.news: deque[tuple[Job, Event]] = deque()  # events that are not delivered yet
         self.groups: list[_Group] = []
         self.grouped: list[int] = []  # numbers of the jobs that `groups` was made for, in order
 
+    def _start(self, name: str, adapted: Decoder) -> CachedState:
+        """The state of an adapted model, over the layers of the model without an adapter."""
+        model, n = self.readers[None].model, len(self.layers)
+        state = adapted.start(0, cache=lambda: PagedLayer(self.pool))
+        if len(state.caches) != n or adapted.vocab_size != model.vocab_size:
+            raise ValueError(
+                f"adapter {name!r}: expected the model's {n} caches and {model.vocab_size} tokens, found "
+                f"{len(state.caches)} and {adapted.vocab_size}; serve another base by an engine of its own"
+            )
+        state.caches = self.layers
+        return state
+
     def add(self, request: Request) -> Job:
         """Queue a request; steps then extend its completion. Raises ValueError for one that can never be served."""
+        if request.adapter not in self.readers:
+            names = ", ".join(name for name in self.readers if name is not None) or "none"
+            raise ValueError(f"adapter = {request.adapter!r}: expected one of the engine's ({names}), or None")
+        model = self.readers[request.adapter].model
         sampler = Sampler(self._pipeline(request, [len(request.prompt)]))
-        check(self.model, [request.prompt], sampler, request.max_new_tokens, [None], self.end_id, None)
-        limit = limit_of(self.model.context_length, len(request.prompt), request.max_new_tokens)
+        check(model, [request.prompt], sampler, request.max_new_tokens, [None], self.end_id, None)
+        limit = limit_of(model.context_length, len(request.prompt), request.max_new_tokens)
         needed = len(request.prompt) + limit[0] - 1  # the last token is never read
         room = self.pool.n_pages * self.pool.page_size
         if limit[0] and needed > room:
@@ -104,35 +134,43 @@ class Engine:
 
         Raises ValueError for a model in training mode.
         """
-        if self.model.training:
+        if any(reader.model.training for reader in self.readers.values()):
             raise ValueError(
                 "model: expected one in evaluation mode, since dropout would change what it writes; call model.eval()"
             )
         turns = self.scheduler.turns()
-        parts = [turn for turn in turns if turn[1] > 1], [turn for turn in turns if turn[1] == 1]
-        read = [(part, self._read(part)) for part in parts if part]  # with vectors (B, D)
+        parts: dict[tuple[str | None, bool], list[tuple[Job, int]]] = {}
+        for job, n in turns:
+            parts.setdefault((job.request.adapter, n > 1), []).append((job, n))
+        read = [(part, self._read(adapter, part)) for (adapter, _), part in parts.items()]  # with vectors (B, D)
         for job, n in turns:  # only now: if the model raises, no job has changed
             self.scheduler.have_read(job, n)
-        drawing: list[Job] = []
-        vectors: list[Tensor] = []
+        drawing: dict[str | None, list[Job]] = {}
+        vectors: dict[str | None, list[Tensor]] = {}
         for part, x in read:
             done = [i for i, (job, _) in enumerate(part) if not job.n_unread]
-            drawing += [part[i][0] for i in done]
-            vectors.append(x if len(done) == len(part) else x[done])
+            if done:
+                adapter = part[0][0].request.adapter
+                drawing.setdefault(adapter, []).extend(part[i][0] for i in done)
+                vectors.setdefault(adapter, []).append(x if len(done) == len(part) else x[done])
         if drawing:
-            self._draw(drawing, self.model.head(vectors[0] if len(vectors) == 1 else torch.cat(vectors)))
+            logits = [self.readers[adapter].model.head(joined(xs)) for adapter, xs in vectors.items()]
+            self._draw([job for jobs in drawing.values() for job in jobs], joined(logits))
         return self._deliver()
 
     def run(self, requests: Sequence[Request]) -> list[Completion]:
         """Add these requests and step until all jobs have finished; return their completions. Uses evaluation mode."""
         jobs = [self.add(request) for request in requests]
-        with evaluating(self.model):
+        with ExitStack() as stack:
+            for reader in self.readers.values():
+                stack.enter_context(evaluating(reader.model))
             while self.busy:
                 self.step()
         return [job.completion for job in jobs]
 
-    def _read(self, turns: Sequence[tuple[Job, int]]) -> Tensor:
-        """Read n tokens of each job's text; return the hidden vectors at the last of them, (B, D)."""
+    def _read(self, adapter: str | None, turns: Sequence[tuple[Job, int]]) -> Tensor:
+        """Read n tokens of each job's text by an adapter's model; return the last hidden vectors, (B, D)."""
+        model, state = self.readers[adapter]
         jobs, counts = zip(*turns, strict=True)
         begins, T = [job.n_read for job in jobs], max(counts)
         if T == 1:
@@ -143,11 +181,11 @@ class Engine:
                 row[:n] = job.text[begin : begin + n]
         tokens, lengths = (torch.from_numpy(x).to(self.device) for x in (tokens, np.array(begins)))
         positions = (lengths[:, None] + torch.arange(T, device=self.device)).masked_fill(tokens < 0, EMPTY)
-        self.state.lengths = lengths
+        state.lengths = lengths
         planned = plan([job.table for job in jobs], positions, counts)
-        for layer in self.state.caches:
+        for layer in self.layers:
             layer.plan = planned
-        x, _ = self.model.hidden(tokens, self.state)
+        x, _ = model.hidden(tokens, state)
         return x[torch.arange(len(jobs)), torch.tensor(counts) - 1] if T > 1 else x[:, 0]
 
     def _draw(self, jobs: Sequence[Job], logits: Tensor) -> None:
@@ -228,6 +266,18 @@ class Engine:
             if job.request.show is not None:
                 job.request.show(event)
         return delivered
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """The rows of all parts in one tensor; of a single part, without a copy."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class _Reader(NamedTuple):
+    """A model, without or with an adapter, and its state over the shared layers."""
+
+    model: Decoder
+    state: CachedState
 
 
 class _Group(NamedTuple):

@@ -7,6 +7,7 @@ loses its pages, needs only its text to continue: it reads the text again and dr
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ class Request:
     max_new_tokens: int
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     seed: int = 0
+    adapter: str | None = None  # name of the engine's adapter that writes; None: the model without one
     stop: Stop | None = None  # watches the new tokens; one for each request
     logprobs: bool = False  # keep the logprob of each draw under the untransformed model, in nats
     n_top: int = 0  # each event has this many of the untransformed model's most probable tokens, with logprobs
@@ -46,6 +48,7 @@ class Job:
         self.n_text = len(request.prompt)
         self.table: PageTable | None = None  # None: the job is waiting
         self.chain: list[bytes] = []  # digests of its full pages
+        self.origin = b"" if request.adapter is None else sha256(request.adapter.encode()).digest()
         generator = seeded([request.seed])[0]
         # the same numbers as one draw at a time would give
         self.uniforms = torch.rand(limit[0], generator=generator, dtype=torch.float64).tolist()

@@ -63,7 +63,7 @@ class Scheduler:
         job.table.length += n
         n_full = job.n_read // size
         if n_full > (job.n_read - n) // size:
-            job.chain = digests(job.text[: job.n_read].tolist(), size, job.chain)
+            job.chain = digests(job.text[: job.n_read].tolist(), size, job.chain, job.origin)
             # subtle: a preempted job reads its text again, and its chain has digests of pages that are not filled yet
             self.pool.publish(job.table.pages[:n_full], job.chain)
 
@@ -73,7 +73,7 @@ class Scheduler:
         subtle: found pages never cover the whole text, because the last token must be read to get logits.
         """
         size = self.pool.page_size
-        job.chain = digests(job.text[: job.n_text].tolist(), size, job.chain)
+        job.chain = digests(job.text[: job.n_text].tolist(), size, job.chain, job.origin)
         found = self.pool.find(job.chain[: (job.n_text - 1) // size])
         table = PageTable(self.pool, found, len(found) * size)
         n = job.n_text - table.length

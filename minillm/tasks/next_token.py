@@ -2,8 +2,8 @@
 
     loss = -log p(token t + 1 | tokens 0 ... t), summed over a batch
 
-Batches are windows cut from the text; or, for a model that carries its state, lanes, where each batch continues the
-previous one. If the source of the text is known, validation also measures the regret, the loss above the source's own.
+Batches are windows cut from the text, or single documents of similar length; or, for a model that carries its state,
+lanes, where each batch continues the previous one. If the source of the text is known, validation also measures the regret, the loss above the source's own.
 Read before: `task`, `documents`.
 """
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from minillm.config.fields import Between, validate
 from minillm.datasets.corpus import Corpus
+from minillm.datasets.document_rows import DocumentRows
 from minillm.datasets.lanes import Lanes
 from minillm.datasets.windows import Windows, evaluation_batches
 from minillm.evaluation.memorization import count_memorized, memorization_remark
@@ -39,8 +40,8 @@ class NextToken(GradientTask):
     """The task of next-token prediction; see the module."""
 
     kind: Literal["next_token"] = "next_token"  # what is learned
-    order: Literal["epochs", "random", "contiguous"] = (
-        "epochs"  # rows once an epoch, or at random, or in the order of the text, carrying the state (rnn)
+    order: Literal["epochs", "random", "documents", "contiguous"] = (
+        "epochs"  # windows once an epoch, or at random; one document a row; the order of the text, carrying state (rnn)
     )
     label_smoothing: Annotated[float, Between(0, 0.99)] = 0.0  # share of the target that is spread over all tokens
     backward: Literal["autograd", "manual"] = "autograd"  # gradients by torch, or by the formulas of minillm/backprop
@@ -65,6 +66,8 @@ class NextToken(GradientTask):
         model, reasons = settings.model, {}
         if self.order == "contiguous" and not isinstance(model, RNNConfig):
             reasons["task.order"] = f"only model.kind = rnn carries a state from batch to batch, not {model.kind}"
+        if self.order == "documents":
+            reasons["train.compile"] = "rows of other lengths would be compiled again and again"
         if self.backward == "manual":
             reasons["train.compile"] = "the formulas of task.backward = manual are for reading, not for speed"
         elif isinstance(model, RNNConfig):
@@ -80,6 +83,9 @@ class NextToken(GradientTask):
 
     def extent(self, settings: Settings, data: Data) -> Extent:
         """See `Task.extent`. Each lane needs a window."""
+        if self.order == "documents":
+            rows = settings.train.max_steps * settings.train.batch_size
+            return Extent(data.tokenizer.vocab_size, rows / len(document_rows(settings, data)), n_windows=0)
         n_windows = settings.train.batch_size if self.order == "contiguous" else 1
         return Extent(data.tokenizer.vocab_size, passes(settings, data), n_windows)
 
@@ -87,6 +93,8 @@ class NextToken(GradientTask):
         how = (settings.model.context_length, settings.train.batch_size, settings.train.seed)
         if self.order == "contiguous":
             return Lanes(data.train, *how, data.documents).batch
+        if self.order == "documents":
+            return document_rows(settings, data).batch
         return Windows(data.train, *how, self.order, data.documents).batch
 
     def objective(self, settings: Settings, frozen: Frozen = ALONE) -> Objective:
@@ -107,7 +115,7 @@ class NextToken(GradientTask):
         return measure_with_source(settings, data, part)
 
     def demonstrate(self, settings: Settings, data: Data, text: TextModel) -> Demonstration:
-        remark = describe_memorization(settings, data, text) if passes(settings, data) > 1 else ""
+        remark = describe_memorization(settings, data, text) if self.extent(settings, data).passes > 1 else ""
         return Demonstration(sample(settings, text), "write more", "--top-p 0.9", remark)
 
 
@@ -126,6 +134,15 @@ def read_with_source(
         return data
     val, test = (texts.source.nats(part) if part else None for part in texts.splits[1:])
     return data._replace(val_nats=val, test_nats=test, nats_error=texts.source.error)
+
+
+def document_rows(settings: Settings, data: Data) -> DocumentRows:
+    """The rows of `order` = documents. Raises ValueError for a long text."""
+    if not data.documents:
+        raise ValueError(
+            "task.order = documents: expected a corpus of many documents, found one long text; take epochs"
+        )
+    return DocumentRows(data.train, settings.model.context_length, settings.train.batch_size, settings.train.seed)
 
 
 def passes(settings: Settings, data: Data) -> float:

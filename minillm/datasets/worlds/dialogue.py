@@ -58,7 +58,7 @@ class Dialogue(ExerciseWorld):
 
     def direct(self, rng: random.Random, part: Part) -> Exercise:
         talk = Talk(rng, part, self.stories)
-        talk.ask_some(rng.randint(2, 4))
+        talk.ask_some(rng.randint(3, 7))
         return talk.exercise("direct")
 
     def pronoun(self, rng: random.Random, part: Part) -> Exercise:
@@ -85,7 +85,7 @@ class Dialogue(ExerciseWorld):
             pass
         name = rng.choice(names)
         talk.introduce(wordings.INTRODUCTIONS, name, food)
-        talk.ask_some(rng.randint(1, 2))
+        talk.ask_some(rng.randint(1, 4))
         if rng.random() < 0.4 and (names := talk.names(food)):
             name = rng.choice(names)
             talk.introduce(wordings.RENAMINGS, name, food)
@@ -156,7 +156,7 @@ class Talk:
 
 def about_pronoun(talk: Talk, predicate: Predicate, topic: Topic) -> Exercise:
     """A conversation that comes to a topic and then asks about it by its pronoun."""
-    talk.ask_some(talk.rng.randint(0, 1))
+    talk.ask_some(talk.rng.randint(0, 3))
     talk.ask(talk.rng.choice(introductions(talk.facts, topic)))
     talk.ask(predicate.of(topic, topic.pronoun))
     return talk.exercise("pronoun")
@@ -164,7 +164,7 @@ def about_pronoun(talk: Talk, predicate: Predicate, topic: Topic) -> Exercise:
 
 def about_other(kind: str, texts: Sequence[str], talk: Talk, predicate: Predicate, topics: Sequence[Topic]) -> Exercise:
     """A conversation that asks the same of one topic and then, without repeating the question, of the others."""
-    talk.ask_some(talk.rng.randint(0, 1))
+    talk.ask_some(talk.rng.randint(0, 3))
     talk.ask(predicate.of(topics[0], topics[0].name))
     for other in topics[1:]:
         name = talk.rng.choice((other.name, other.title))
