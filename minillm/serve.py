@@ -8,14 +8,16 @@ import argparse
 import os
 import socket
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from minillm.config.flags import Parser, add_flags, override
 from minillm.quantization.kernels import lighten
 from minillm.quantization.pack import WEIGHTS
 from minillm.runs import folder, wiring
 from minillm.runs.folder import OpenRun
-from minillm.serving.app import LOCAL, Served, build_app
+from minillm.serving.app import LOCAL, Served, ServedAdapter, build_app
 from minillm.serving.engine_worker import EngineWorker
 from minillm.serving.guard import Gate
 from minillm.serving.limits import Limits
@@ -30,6 +32,7 @@ from minillm.text.model import TextModel
 EXAMPLES = """\
 python -m minillm.serve                                  # the newest run, at http://127.0.0.1:8000
 python -m minillm.serve runs/gpt-tiny --port 9000 --max-running 4
+python -m minillm.serve runs/gpt-tiny --adapter runs/lora-tiny      # requests choose by "model"
 python -m minillm.serve --host 0.0.0.0 --api-key "$KEY" --allow-host my-laptop.local"""
 OFTEN = ["run", "host", "port", "api_key", "cors", "max_running", "max_waiting", "device"]
 PAGE = 16  # tokens
@@ -53,6 +56,14 @@ def build_parser() -> Parser:
     """The command line."""
     parser = Parser(prog="python -m minillm.serve", description=__doc__, examples=EXAMPLES, often=OFTEN)
     parser.add_argument("run", type=Path, nargs="?", help="folder of a run; default: the newest in runs/")
+    parser.add_argument(
+        "--adapter",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="folder of an adapter of the run, served as a model of its own name; can be given several times",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: 127.0.0.1, this machine")
     parser.add_argument("--port", type=int, default=8000, help="port to listen at; 0: a free one; default: 8000")
     parser.add_argument("--api-key", metavar="KEY", default="", help="clients must send Authorization: Bearer KEY")
@@ -86,7 +97,8 @@ def go(args: argparse.Namespace) -> None:
     held = bind(args.host, args.port)  # first: a port in use is found before the run is opened
     try:
         opened = folder.open_run(args.run or folder.newest_run(), wiring.find_device(args.device))
-        served = serve_run(opened, limits, args.weights, fast=not args.plain)
+        adapters = [folder.open_beside(opened, path) for path in args.adapter]
+        served = serve_run(opened, limits, args.weights, fast=not args.plain, adapters=adapters)
         gate, hosts = Gate(), [*LOCAL, named(args.host), *args.allow_host]
         app = build_app(served, key=args.api_key, hosts=hosts, origins=args.cors, limits=limits, gate=gate)
         server = build_server(app, limits, gate)
@@ -113,8 +125,17 @@ def check_access(args: argparse.Namespace) -> None:
             raise ValueError(f"--allow-host {name}: expected a name or an address, without a port and without *")
 
 
-def serve_run(opened: OpenRun, limits: Limits, weights: str | None = None, fast: bool = True) -> Served:
-    """The offer of a run: its text model and worker, or its sentence vectors. Raises ValueError if it has neither."""
+def serve_run(
+    opened: OpenRun,
+    limits: Limits,
+    weights: str | None = None,
+    fast: bool = True,
+    adapters: Sequence[OpenRun] = (),
+) -> Served:
+    """The offer of a run: its text model and worker, or its sentence vectors; and `adapters` beside the model.
+
+    Raises ValueError if it has neither, and for adapters that cannot be served with it.
+    """
     text = opened.text
     writer = text if isinstance(text, TextModel) else None
     embedder = text if isinstance(text, Cloze) else None
@@ -124,23 +145,49 @@ def serve_run(opened: OpenRun, limits: Limits, weights: str | None = None, fast:
             f"{opened.path}: expected a run that writes, or offers sentence vectors; found task.kind = {kind}; "
             "use sample.py for it"
         )
+    refuse_adapters(opened, adapters, weights)
     worker = None
     if writer is not None:
-        writer.fast = fast
+        for text in (writer, *(adapter.text for adapter in adapters)):
+            text.fast = fast
         if remark := lighten(writer.model, weights):
             print(remark)
-        worker = build_worker(writer, limits)
-    created = int((opened.path / "checkpoint").stat().st_mtime)
-    return Served(opened.path.resolve().name, created, opened.config.sampling, writer, worker, embedder)
+        worker = build_worker(writer, limits, {name_of(adapter): adapter.text for adapter in adapters})
+    beside = {
+        name_of(adapter): ServedAdapter(created(adapter), adapter.config.sampling, adapter.text) for adapter in adapters
+    }
+    return Served(name_of(opened), created(opened), opened.config.sampling, writer, worker, embedder, beside)
 
 
-def build_worker(text: TextModel, limits: Limits) -> Worker:
+def refuse_adapters(opened: OpenRun, adapters: Sequence[OpenRun], weights: str | None) -> None:
+    """Raise ValueError for adapters that cannot be served with a run."""
+    names = [name_of(run) for run in (opened, *adapters)]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise ValueError(f"--adapter {name}: expected another name, since requests choose by it; rename its folder")
+    if adapters and weights is not None:
+        raise ValueError(f"--weights {weights}: expected none beside --adapter, since it corrects the weights as saved")
+    if adapters and not (isinstance(opened.text, TextModel) and opened.text.model.start_options == {"cache"}):
+        raise ValueError(f"--adapter: expected a decoder in {opened.path}, since only those are served by the engine")
+
+
+def name_of(opened: OpenRun) -> str:
+    """The name by which requests ask for a run: that of its folder."""
+    return opened.path.resolve().name
+
+
+def created(opened: OpenRun) -> int:
+    """When a run was last saved, in seconds since 1970."""
+    return int((opened.path / "checkpoint").stat().st_mtime)
+
+
+def build_worker(text: TextModel, limits: Limits, adapters: Mapping[str, TextModel] = MappingProxyType({})) -> Worker:
     """The engine for a decoder, and one text after the other for any other model."""
     if text.model.start_options != {"cache"}:
         return SingleWorker(text)
     context = text.model.context_length
     n_pages = limits.pages or -(-max(context, min(FULL * context, MOST_TOKENS)) // PAGE)
-    return EngineWorker(text, max_running=limits.max_running, n_pages=n_pages, page_size=PAGE)
+    return EngineWorker(text, adapters, max_running=limits.max_running, n_pages=n_pages, page_size=PAGE)
 
 
 def named(host: str) -> str:

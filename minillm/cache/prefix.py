@@ -26,7 +26,9 @@ def digests(tokens: Sequence[int], page_size: int, known: Sequence[bytes] = (), 
     """
     chain = list(known)
     for i in range(len(chain) * page_size, len(tokens) - page_size + 1, page_size):
-        chain.append(sha256((chain[-1] if chain else origin) + array("q", tokens[i : i + page_size]).tobytes()).digest())
+        chain.append(
+            sha256((chain[-1] if chain else origin) + array("q", tokens[i : i + page_size]).tobytes()).digest()
+        )
     return chain
 
 

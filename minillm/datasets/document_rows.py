@@ -9,11 +9,13 @@ than the context becomes several rows. Rows are filled up with END on the right,
 before: `buckets`, `tokens`.
 """
 
+from itertools import pairwise
+
 import numpy as np
 
 from minillm.constants import IGNORE
 from minillm.datasets.batch import Batch, padded
-from minillm.datasets.buckets import Buckets
+from minillm.datasets.buckets import Buckets, sorted_batches
 from minillm.datasets.tokens import TokenStream
 
 
@@ -22,7 +24,7 @@ class DocumentRows:
 
     def __init__(self, stream: TokenStream, context_length: int, batch_size: int, seed: int):
         self.ids, self.spans = stream.ids, document_spans(stream, context_length)
-        self.buckets = Buckets(self.spans[:, 1:] - self.spans[:, :1], batch_size, seed)
+        self.buckets = Buckets(lengths(self.spans), batch_size, seed)
 
     def __len__(self) -> int:
         """Rows of an epoch."""
@@ -30,9 +32,24 @@ class DocumentRows:
 
     def batch(self, step: int) -> Batch:
         """The batch of a step, counted from 0."""
-        rows = [self.ids[begin : end + 1].astype(np.int64) for begin, end in self.spans[self.buckets.rows(step)]]
-        end_id = int(self.ids[0])
-        return Batch(padded([row[:-1] for row in rows], end_id), padded([row[1:] for row in rows], IGNORE))
+        return rows_at(self.ids, self.spans[self.buckets.rows(step)])
+
+
+def evaluation_rows(stream: TokenStream, context_length: int, batch_size: int) -> list[Batch]:
+    """Batches of every row once, sorted by length, the same on every call."""
+    spans = document_spans(stream, context_length)
+    return [rows_at(stream.ids, spans[rows]) for rows in sorted_batches(lengths(spans), batch_size)]
+
+
+def rows_at(ids: np.ndarray, spans: np.ndarray) -> Batch:
+    """The batch of the rows at these places, filled up on the right to the longest."""
+    rows = [ids[begin : end + 1].astype(np.int64) for begin, end in spans]
+    return Batch(padded([row[:-1] for row in rows], int(ids[0])), padded([row[1:] for row in rows], IGNORE))
+
+
+def lengths(spans: np.ndarray) -> np.ndarray:
+    """Targets of each row, (n, 1)."""
+    return spans[:, 1:] - spans[:, :1]
 
 
 def document_spans(stream: TokenStream, context_length: int) -> np.ndarray:
@@ -45,7 +62,7 @@ def document_spans(stream: TokenStream, context_length: int) -> np.ndarray:
     borders = [*stream.starts.tolist(), len(stream.ids) - 1]
     spans = [
         (first, min(first + context_length, end))
-        for begin, end in zip(borders, borders[1:], strict=False)
+        for begin, end in pairwise(borders)
         for first in range(begin, end, context_length)
     ]
     return np.array(spans, np.int64)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from minillm.adapters.beside import beside
 from minillm.adapters.merge import merge
 from minillm.config.loading import from_dict, to_toml
 from minillm.interop.chat_template import JinjaTemplate
@@ -217,6 +218,30 @@ def open_run(path: Path, device: str = "cpu", base: Path | None = None) -> OpenR
     else:
         dtype = torch.bfloat16 if "packed" in contents else torch.float32
         model = build_with(config, tokenizer.vocab_size, state, dtype).to(device)
+    return _opened(path, contents, model)
+
+
+def open_beside(base: OpenRun, path: Path) -> OpenRun:
+    """Load the run of an adapter on the model of its base, which is open: the frozen weights are there only once.
+
+    Raises ValueError for a run without an adapter, for an adapter of another base, and for one with a tokenizer of its
+    own.
+    """
+    contents = read_best(path)
+    if not contents["config"].adapts:
+        raise ValueError(f"{path}: expected the run of an adapter, found a whole model; open it alone")
+    base_weights(path, contents, base.path)
+    if contents["tokenizer"].to_dict() != base.text.tokenizer.to_dict():
+        raise ValueError(f"{path}: expected the tokenizer of {base.path}, found one of its own; open it alone")
+    with torch.random.fork_rng(devices=[]):
+        model = beside(base.text.model, contents["config"].adapter)
+    load_trained_state(model, contents["step"]["model"])
+    return _opened(path, contents, model)
+
+
+def _opened(path: Path, contents: dict, model: nn.Module) -> OpenRun:
+    """A run with its model, in eval mode."""
+    config, tokenizer = contents["config"], contents["tokenizer"]
     text = config.task.text(model.eval(), tokenizer, contents["documents"])
     if config.text.template and isinstance(text, TextModel):
         text.template = JinjaTemplate(config.text.template, tokenizer)

@@ -6,13 +6,14 @@ queue of texts is full. Read before: `bodies`, `answering`, `guard`, `side_threa
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from minillm.decoding.sampler import SamplingConfig
 from minillm.serving.answering import Answer, Desk
-from minillm.serving.bodies import MOST_TEXTS, Body, Reader
+from minillm.serving.bodies import MOST_TEXTS, Body, Reader, unknown_model
 from minillm.serving.embedding import Embedder, embed, read_embedding
 from minillm.serving.errors import ApiError, respond
 from minillm.serving.formats import ChatFormat, CompletionFormat, Format
@@ -33,6 +34,14 @@ NO_EMBEDDER = "this run offers no sentence vectors, as only encoders do; ask for
 PATHS = ("/", "/health", "/metrics", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 
 
+class ServedAdapter(NamedTuple):
+    """An adapter of the model that is served."""
+
+    created: int  # seconds since 1970
+    sampling: SamplingConfig  # the adapter's own settings
+    text: TextModel
+
+
 class Served(NamedTuple):
     """A run that is served: its text model and worker, or its sentence vectors."""
 
@@ -42,6 +51,7 @@ class Served(NamedTuple):
     text: TextModel | None = None
     worker: Worker | None = None  # writes for `text`
     embedder: Embedder | None = None
+    adapters: Mapping[str, ServedAdapter] = MappingProxyType({})  # served by the same worker, as models by their names
 
 
 class Api:
@@ -53,21 +63,25 @@ class Api:
         self.embedders = SideThread("embedder", limits.most_open)
         self.page: PageApi | None = None
         if served.text is not None and served.worker is not None:
-            most = min(MOST_TEXTS, limits.most_open)
+            most, others = min(MOST_TEXTS, limits.most_open), tuple(served.adapters)
             self.desk = Desk(served.worker, limits, meter)
-            self.reader = Reader(served.name, served.text, served.sampling, most)
+            self.reader = Reader(served.name, served.text, served.sampling, most, others=others)
+            self.by_adapter = {
+                name: Reader(name, adapter.text, adapter.sampling, most, name)
+                for name, adapter in served.adapters.items()
+            }
             self.page = PageApi(served.name, self.desk, self.reader, self.readers, limits)
             self.formats = ChatFormat(served.text.tokenizer), CompletionFormat(served.text.tokenizer)
 
     async def chat(self, request: Any) -> Any:
         """POST /v1/chat/completions."""
         self._needs_a_writer()
-        return await self._answer(request, self.reader.chat, self.formats[0])
+        return await self._answer(request, Reader.chat, self.formats[0])
 
     async def complete(self, request: Any) -> Any:
         """POST /v1/completions."""
         self._needs_a_writer()
-        return await self._answer(request, self.reader.completion, self.formats[1])
+        return await self._answer(request, Reader.completion, self.formats[1])
 
     async def embed(self, request: Any) -> Any:
         """POST /v1/embeddings."""
@@ -79,14 +93,14 @@ class Api:
 
     async def models(self, request: Any) -> Any:
         """GET /v1/models."""
-        return respond({"object": "list", "data": [self._model()]})
+        return respond({"object": "list", "data": [*self._models().values()]})
 
     async def model(self, request: Any) -> Any:
         """GET /v1/models/NAME."""
-        asked = request.path_params["name"]
-        if asked != self.served.name:
-            raise ApiError(404, f"model = {asked!r}: expected {self.served.name!r}", "model", "model_not_found")
-        return respond(self._model())
+        asked, known = request.path_params["name"], self._models()
+        if asked not in known:
+            raise unknown_model(asked, [*known])
+        return respond(known[asked])
 
     async def health(self, request: Any) -> Any:
         """GET /health: 200 while requests are served, else 503."""
@@ -112,17 +126,23 @@ class Api:
         self.readers.close()
         self.embedders.close()
 
-    async def _answer(self, request: Any, read: Callable[[dict[str, Any]], Body], form: Format) -> Answer:
+    async def _answer(self, request: Any, read: Callable[[Reader, dict[str, Any]], Body], form: Format) -> Answer:
         body = await read_json(request.headers, request.receive, self.limits)
         self.desk.need_room()
-        return Answer(self.desk, await self.readers.call(read, body), form, self.served.name)
+        asked = body.get("model")
+        reader = self.by_adapter.get(asked, self.reader) if isinstance(asked, str) else self.reader
+        return Answer(self.desk, await self.readers.call(read, reader, body), form, reader.name)
 
     def _needs_a_writer(self) -> None:
         if self.served.worker is None:
             raise ApiError(400, NO_WRITER, code="no_writer")
 
-    def _model(self) -> dict[str, Any]:
-        return {"id": self.served.name, "object": "model", "created": self.served.created, "owned_by": "minillm"}
+    def _models(self) -> dict[str, dict[str, Any]]:
+        """The entries of all models, by their names."""
+        created = {self.served.name: self.served.created}
+        created |= {name: adapter.created for name, adapter in self.served.adapters.items()}
+        about = {"object": "model", "owned_by": "minillm"}
+        return {name: {"id": name, "created": seconds} | about for name, seconds in created.items()}
 
 
 def build_app(

@@ -64,6 +64,8 @@ class Reader:
     text: TextModel
     defaults: SamplingConfig
     most_texts: int = MOST_TEXTS  # that fit into the queue
+    adapter: str | None = None  # name of the adapter that writes
+    others: Sequence[str] = ()  # names of the models that other readers are for
 
     @property
     def _needs_text(self) -> bool:
@@ -144,7 +146,7 @@ class Reader:
         bias = fields.take("logit_bias", self._biases, ())
         fields.finish()
         if model != self.name:
-            raise ApiError(404, f"model = {model!r}: expected {self.name!r}", "model", "model_not_found")
+            raise unknown_model(model, [self.name, *self.others])
         if n * len(prompts) > self.most_texts:
             raise ApiError(400, f"{len(prompts)} prompts of n = {n}: expected at most {self.most_texts} texts", param)
         ids = [self._encoded(prompt, param) for prompt in prompts]
@@ -160,6 +162,7 @@ class Reader:
                 logprobs,
                 n_top,
                 stream,
+                self.adapter,
             )
             for prompt in prompts
             for i in range(n)
@@ -223,6 +226,12 @@ class Reader:
                 raise ValueError(f"logit_bias: {key!r}: expected a token id in 0 ... {size - 1}")
             biases.append((i, fit(bias, Annotated[float, Between(-100, 100)], f"logit_bias: {key}")))
         return (LogitBias(tuple(sorted(biases))),) if biases else ()
+
+
+def unknown_model(name: str, known: Sequence[str]) -> ApiError:
+    """The refusal of a model that is not served."""
+    expected = " or ".join(map(repr, known))
+    return ApiError(404, f"model = {name!r}: expected {expected}", "model", "model_not_found")
 
 
 def read_sampling(fields: BodyFields, defaults: SamplingConfig) -> SamplingConfig:

@@ -6,8 +6,9 @@ Read before: `writing_thread`, `telling`, `engine/engine.py`.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
+from types import MappingProxyType
 
 from minillm.decoding.rows import Event
 from minillm.engine.engine import Engine
@@ -24,8 +25,16 @@ log = logging.getLogger(__name__)
 class EngineWorker(WritingThread):
     """A `Worker` for decoders."""
 
-    def __init__(self, text: TextModel, *, max_running: int = 16, n_pages: int = 256, page_size: int = 16):
-        """Arguments as of `Engine`. Raises ValueError for a model that the engine cannot serve."""
+    def __init__(
+        self,
+        text: TextModel,
+        adapters: Mapping[str, TextModel] = MappingProxyType({}),
+        *,
+        max_running: int = 16,
+        n_pages: int = 256,
+        page_size: int = 16,
+    ):
+        """Arguments as of `Engine`; all texts have one tokenizer. Raises ValueError for models that it cannot serve."""
         model, tokenizer = text.writer, text.tokenizer
         self.text = text
         self.engine = Engine(
@@ -36,6 +45,7 @@ class EngineWorker(WritingThread):
             end_id=tokenizer.end_id,
             stop_ids=tokenizer.stop_ids,
             vocab_size=tokenizer.vocab_size if tokenizer.vocab_size < model.vocab_size else None,
+            adapters={name: adapted.writer for name, adapted in adapters.items()},
         )
         self.jobs = dict[Ticket, Job]()
         self.load = self._load()
@@ -75,6 +85,7 @@ class EngineWorker(WritingThread):
             order.max_new_tokens,
             order.sampling,
             order.seed,
+            order.adapter,
             stop=telling,
             logprobs=order.logprobs,
             n_top=order.n_top,

@@ -29,6 +29,7 @@ class TextOrder:
     logprobs: bool = False  # tell of each token, with its logprob under the untransformed model
     n_top: int = 0  # with logprobs: the most probable tokens beside each
     eager: bool = False  # tell of each piece at once; otherwise only of the whole text at its end
+    adapter: str | None = None  # name of the adapter that writes; None: the model without one
 
 
 class Drawn(NamedTuple):

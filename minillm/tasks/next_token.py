@@ -3,8 +3,8 @@
     loss = -log p(token t + 1 | tokens 0 ... t), summed over a batch
 
 Batches are windows cut from the text, or single documents of similar length; or, for a model that carries its state,
-lanes, where each batch continues the previous one. If the source of the text is known, validation also measures the regret, the loss above the source's own.
-Read before: `task`, `documents`.
+lanes, where each batch continues the previous one. If the source of the text is known, validation also measures the
+regret, the loss above the source's own. Read before: `task`, `documents`.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from torch import nn
 
 from minillm.config.fields import Between, validate
 from minillm.datasets.corpus import Corpus
-from minillm.datasets.document_rows import DocumentRows
+from minillm.datasets.document_rows import DocumentRows, evaluation_rows
 from minillm.datasets.lanes import Lanes
 from minillm.datasets.windows import Windows, evaluation_batches
 from minillm.evaluation.memorization import count_memorized, memorization_remark
@@ -112,7 +112,7 @@ class NextToken(GradientTask):
         return "fp32" if self.backward == "manual" else super().precision(settings, model, batches, say, frozen)
 
     def validation(self, settings: Settings, data: Data, part: str) -> Validation:
-        return measure_with_source(settings, data, part)
+        return measure_with_source(settings, data, part, by_document=self.order == "documents")
 
     def demonstrate(self, settings: Settings, data: Data, text: TextModel) -> Demonstration:
         remark = describe_memorization(settings, data, text) if self.extent(settings, data).passes > 1 else ""
@@ -150,10 +150,13 @@ def passes(settings: Settings, data: Data) -> float:
     return settings.train.max_steps * settings.train.batch_size * settings.model.context_length / len(data.train.ids)
 
 
-def measure_with_source(settings: Settings, data: Data, part: str) -> Validation:
-    """The validation on one held-out part: every token is predicted once."""
+def measure_with_source(settings: Settings, data: Data, part: str, by_document: bool = False) -> Validation:
+    """The validation on one held-out part: every token is predicted once, in rows as those of the training."""
     stream, nats = {"val": (data.val, data.val_nats), "test": (data.test, data.test_nats)}[part]
-    batches = evaluation_batches(stream, settings.model.context_length, 64, data.documents)
+    if by_document:
+        batches = evaluation_rows(stream, settings.model.context_length, 64)
+    else:
+        batches = evaluation_batches(stream, settings.model.context_length, 64, data.documents)
     error = len(stream.starts) * data.nats_error
     return Validation(batches, next_token, n_bytes=stream.n_bytes, source_nats=nats, source_error=error)
 

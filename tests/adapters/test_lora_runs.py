@@ -105,6 +105,22 @@ def test_base_and_adapter_write_what_the_adapter_alone_writes_and_the_base_does_
     assert torch.equal(logits(adapter, base), logits(adapter)) and not torch.equal(logits(adapter), logits(base))
 
 
+def test_an_adapter_beside_its_open_base_is_the_same_model_and_shares_the_weights(base, adapter, tmp_path):
+    opened = folder.open_run(base)
+    beside = folder.open_beside(opened, adapter)
+    assert beside.config == folder.open_run(adapter).config and not beside.text.model.training
+    with torch.no_grad():
+        found = beside.text.model(torch.arange(24).reshape(2, 12))[0]
+    assert torch.equal(found, logits(adapter)) and not adapted_layers(opened.text.model)
+    own = {tensor.data_ptr() for tensor in beside.text.model.parameters()}
+    assert own > {tensor.data_ptr() for tensor in opened.text.model.parameters()}
+    with pytest.raises(ValueError, match="expected the run of an adapter, found a whole model"):
+        folder.open_beside(opened, base)
+    assert train.main(["--config", "gpt-tiny", *flags(train__run=tmp_path / "other", train__max_steps=2)]) == 0
+    with pytest.raises(ValueError, match="expected the weights that"):
+        folder.open_beside(folder.open_run(tmp_path / "other"), adapter)
+
+
 def test_other_weights_than_those_that_were_adapted_are_refused(base, adapter, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(base, other)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.constants import IGNORE
-from minillm.datasets.document_rows import DocumentRows
+from minillm.datasets.document_rows import DocumentRows, evaluation_rows
 from minillm.datasets.tokens import TokenStream
 
 END = 0
@@ -22,21 +22,28 @@ def stream_of(texts):
 
 @given(documents, st.integers(1, 15), st.integers(1, 5), st.integers(0, 3))
 def test_an_epoch_has_each_target_once_after_the_tokens_of_its_own_document(texts, context_length, batch_size, seed):
-    rows = DocumentRows(stream_of(texts), context_length, batch_size, seed)
+    stream = stream_of(texts)
+    rows = DocumentRows(stream, context_length, batch_size, seed)
+    expected = []
+    for text in texts:
+        whole = [END, *text, END]
+        expected += [tuple(whole[i : i + context_length + 1]) for i in range(0, len(whole) - 1, context_length)]
+    epoch = [rows.batch(step) for step in range(rows.buckets.steps_per_epoch)]
+    for batches in (epoch, evaluation_rows(stream, context_length, batch_size)):
+        assert sorted(spans_of(batches, context_length)) == sorted(expected)
+
+
+def spans_of(batches, context_length):
+    """The tokens of each row with its last target, without what fills it up."""
     found = []
-    for step in range(rows.buckets.steps_per_epoch):
-        batch = rows.batch(step)
+    for batch in batches:
         assert batch.tokens.shape == batch.targets.shape and batch.tokens.shape[1] <= context_length
         for tokens, targets in zip(batch.tokens.tolist(), batch.targets.tolist(), strict=True):
             n = len(targets) - targets.count(IGNORE)
             assert targets[n:] == [IGNORE] * (len(targets) - n)
             assert tokens[1:n] == targets[: n - 1]
-            found.append(tuple([*tokens[:n], targets[n - 1]]))
-    expected = []
-    for text in texts:
-        whole = [END, *text, END]
-        expected += [tuple(whole[i : i + context_length + 1]) for i in range(0, len(whole) - 1, context_length)]
-    assert sorted(found) == sorted(expected)
+            found.append((*tokens[:n], targets[n - 1]))
+    return found
 
 
 def test_rows_of_a_batch_have_similar_lengths():

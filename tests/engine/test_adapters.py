@@ -56,7 +56,8 @@ def test_each_request_gets_what_its_adapter_writes_alone(models, data):
     )
     requests = [
         Request(
-            BEGINNING[: data.draw(st.integers(0, 6))] + data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=3)),
+            BEGINNING[: data.draw(st.integers(0, 6))]
+            + data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=3)),
             max_new_tokens=data.draw(st.integers(0, 4)),
             sampling=data.draw(st.sampled_from(SAMPLINGS)),
             seed=data.draw(st.integers(0, 3)),

@@ -3,9 +3,10 @@
 import http.client
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Thread
+from types import MappingProxyType
 
 import torch
 
@@ -13,7 +14,7 @@ from minillm.decoding.generate import generate
 from minillm.decoding.sampler import Sampler, SamplingConfig, build_pipeline, seeded
 from minillm.decoding.stopping import StopText
 from minillm.models.decoder import Decoder
-from minillm.serving.app import Served, build_app
+from minillm.serving.app import Served, ServedAdapter, build_app
 from minillm.serving.engine_worker import EngineWorker
 from minillm.serving.guard import Gate
 from minillm.serving.limits import Limits
@@ -78,13 +79,15 @@ def running(
     sampling: SamplingConfig | None = None,
     limits: Limits | None = None,
     n_pages: int = 64,
+    adapters: Mapping[str, TextModel] = MappingProxyType({}),
     **how,
 ) -> Iterator["Running"]:
     """A server on a free port, until the context ends; then nothing may be left of any request."""
     limits, gate = limits or Limits(), Gate()
     if worker is None and text is not None:
-        worker = EngineWorker(text, max_running=limits.max_running, n_pages=n_pages, page_size=4)
-    served = Served(NAME, 1, sampling or SamplingConfig(), text, worker, embedder)
+        worker = EngineWorker(text, adapters, max_running=limits.max_running, n_pages=n_pages, page_size=4)
+    offered = {name: ServedAdapter(1, SamplingConfig(), adapted) for name, adapted in adapters.items()}
+    served = Served(NAME, 1, sampling or SamplingConfig(), text, worker, embedder, offered)
     app = build_app(served, limits=limits, gate=gate, **how)
     server, held = build_server(app, limits, gate), bind("127.0.0.1", 0)
     thread = Thread(target=server.run, kwargs={"sockets": [held]})
