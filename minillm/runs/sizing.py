@@ -62,6 +62,26 @@ def fit(
     return fitted, data
 
 
+def train_new_tokens(
+    config: RunConfig, known: Tokenizer | None, tokenizer: Tokenizer, given: Collection[str], say: Say = print
+) -> RunConfig:
+    """Let an adapter train the rows of tokens that its base does not know, unless a flag says which it trains.
+
+    `known`: the tokenizer of the base.
+    """
+    new = tuple(range(known.vocab_size, tokenizer.vocab_size)) if known and config.adapts else ()
+    if not new or "adapter.rows" in given:
+        return config
+    told, kind = f"{len(new)} tokens are new to the base", config.adapter.kind
+    if not hasattr(config.adapter, "rows"):
+        say(
+            f"{told}, and their rows stay the mean of all others, since adapter.kind = {kind} trains no rows; take lora"
+        )
+        return config
+    say(f"adapter.rows = {new[0]} ... {new[-1]}, since {told}; --adapter.rows sets it")
+    return replace(config, adapter=replace(config.adapter, rows=new))
+
+
 def limit_steps(config: RunConfig, data: Data, say: Say = print) -> RunConfig:
     """Lower train.max_steps to the number of steps that the data has, if it is limited."""
     n_steps = config.task.extent(config.of_text, data).n_steps

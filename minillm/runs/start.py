@@ -101,6 +101,7 @@ def read_data(start: Start, flags: Mapping[str, str]) -> tuple[RunConfig, Data]:
         data = data_again(start.resumed, start.saved, config)
     else:
         config, data = sizing.fit(config, wiring.build_data(config, tokenizer), flags, tokenizer)
+        config = sizing.train_new_tokens(config, tokenizer, data.tokenizer, flags)
     config = sizing.limit_steps(as_expected(config, start.original, start.fresh), data)
     return sizing.set_cadence(config, data), data
 

@@ -94,6 +94,21 @@ def test_the_end_of_an_answer_is_learned_and_new_rows_begin_as_the_mean(tmp_path
     assert int(logits[0, -1].argmax()) == tokenizer.special_tokens[TURN] == ids[-1]
 
 
+def test_an_adapter_trains_the_rows_of_the_tokens_of_roles_unless_told_otherwise(tmp_path, capsys):
+    base = started(tmp_path, tokenizer__kind="byte", model__context_length=24)
+    how = {"task.kind": "sft", "data.corpus": "echo", "data.n_exercises": "90", "train.max_steps": "2"}
+
+    def adapted(name, *words):
+        more = [f"--{key}={value}" for key, value in how.items()]
+        assert train.main(["--init-from", str(base), *more, "--train.run", str(tmp_path / name), *words]) == 0
+        return folder.open_run(tmp_path / name).config.adapter, capsys.readouterr().out
+
+    lora, said_of_lora = adapted("lora", "--adapter.kind", "lora", "--adapter.rank", "2")
+    assert lora.rows == tuple(range(257, 263)) and "adapter.rows = 257 ... 262, since 6 tokens" in said_of_lora
+    assert adapted("chosen", "--adapter.kind", "lora", "--adapter.rank", "2", "--adapter.rows", "258")[0].rows == (258,)
+    assert "adapter.kind = ia3 trains no rows" in adapted("ia3", "--adapter.kind", "ia3")[1]
+
+
 def test_new_rows_are_the_mean_of_the_old_and_old_rows_stay():
     model = torch.nn.ModuleDict({"a": torch.nn.Embedding(7, 3), "b": torch.nn.Linear(3, 5)})
     weights = {name: torch.randn(5, 3) if name == "a.weight" else x for name, x in model.state_dict().items()}
