@@ -37,6 +37,7 @@ def test_what_other_cards_found_stays(tmp_path, monkeypatch):
     assert json.loads(out.read_text()).keys() == {"another card", card("cpu")}
 
 
+@pytest.mark.slow
 def test_a_part_that_takes_too_long_is_ended_and_one_that_ends_without_figures_is_told(tmp_path):
     assert apart("decoding", Job("cpu", True, tmp_path), 0.05) == {"error": "took more than 0 s"}
     assert apart("decoding", Job("abacus", True, tmp_path), 100) == {"error": "ended with status 2"}

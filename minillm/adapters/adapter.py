@@ -7,6 +7,7 @@ before: `inject`; next: `lora`.
 """
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import nn
 
@@ -18,6 +19,7 @@ class Adapter(ABC):
     """One kind of adapter. A subclass is a frozen dataclass."""
 
     kind: str
+    trains_rows: ClassVar[bool] = False  # whether it has `rows`: tokens whose rows in embedding and head it trains
 
     @property
     def n_virtual(self) -> int:

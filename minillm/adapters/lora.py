@@ -11,7 +11,7 @@ before: `inject`; next: `merge`.
 
 import copy
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from minillm.layers.moe import StackedLinear
 class LoRAConfig(Adapter):
     """A LoRA adapter."""
 
+    trains_rows: ClassVar[bool] = True
     kind: Literal["lora"] = "lora"  # kind of adapter
     rank: Positive = 8  # rank of each correction
     alpha: Annotated[float, Above(0)] = 16.0  # strength: corrections are multiplied by alpha / rank

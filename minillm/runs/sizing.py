@@ -73,7 +73,7 @@ def train_new_tokens(
     if not new or "adapter.rows" in given:
         return config
     told, kind = f"{len(new)} tokens are new to the base", config.adapter.kind
-    if not hasattr(config.adapter, "rows"):
+    if not config.adapter.trains_rows:
         say(
             f"{told}, and their rows stay the mean of all others, since adapter.kind = {kind} trains no rows; take lora"
         )

@@ -143,8 +143,8 @@ def test_errors_that_are_known(text):
 @example("a-")
 @example("a.a.a.a.a.a.a.a@a.a.a.a.a.a.a.a.a.a")
 @example("0 ")
-def test_a_megabyte_of_any_repeated_text_takes_linear_time(unit):
-    text = unit * (1_000_000 // len(unit))
+def test_a_long_text_of_one_repeated_part_takes_linear_time(unit):
+    text = unit * (300_000 // len(unit))
     for kind in KINDS.values():
         began = time.process_time()
         masked(text, kind)

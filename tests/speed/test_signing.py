@@ -207,6 +207,7 @@ def sampled(folder: Path) -> tuple[list[int], list[int], str]:
     return fast, plain, done.stderr
 
 
+@pytest.mark.slow
 def test_lines_that_are_edited_on_disk_are_what_is_sampled_by(tmp_path):
     shutil.copytree(ROOT / "minillm", tmp_path / "minillm", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "tests").mkdir()
