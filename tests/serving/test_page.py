@@ -394,6 +394,15 @@ def test_hostile_text_is_shown_as_text(chromium):
 
 
 @browser
+@pytest.mark.parametrize(("steps", "content"), [("<think>1 + 1 = 2.</think>", "2 <think>"), ("", "<thin 2")])
+def test_the_steps_before_an_answer_look_unlike_it(chromium, steps, content):
+    with running(toy(256), worker=Reciting(steps + content, 0.005)) as server, opened(chromium, server) as page:
+        answer = write(page, "1 + 1")
+        assert answer.inner_text() == f"{steps}{content}■ end"
+        assert "".join(answer.locator(".step-before").all_inner_texts()) == steps
+
+
+@browser
 def test_the_keyboard_alone_opens_an_xray_and_branches(chromium, server):
     with opened(chromium, server) as page:
         page.get_by_label("Seed").fill("3")
