@@ -20,13 +20,13 @@ from minillm.runs import folder
 from minillm.text.model import TextModel
 
 
-def measure_training(config: str, seed: int, folder: Path, more: list[str], valid: bool = True) -> dict[str, float]:
+def measure_training(config: str, seed: int, to: Path, more: list[str], valid: bool = True) -> dict[str, float]:
     """Train a config: the figures of its summary, its seconds, and with `valid` the percent of valid stories."""
-    path = folder / f"{config}-{seed}"
+    path = to / f"{config}-{seed}"
     began = time.perf_counter()
     command = [sys.executable, ROOT / "train.py", "--config", config, "--train.run", path, "--train.seed", seed, *more]
     subprocess.run(
-        [str(word) for word in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder
+        [str(word) for word in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=to
     )
     result = {"seconds": time.perf_counter() - began, **json.loads((path / "summary.json").read_text())}
     if "regret" in result:
@@ -48,13 +48,11 @@ def valid_share(text: TextModel, limit: int, n: int, top_p: float = 0.9) -> floa
     return sum(each.reason == "end" and world.is_valid(each.text) for each in texts) / n
 
 
-def measure_cold_start(path: Path, folder: Path) -> dict[str, float]:
+def measure_cold_start(path: Path, to: Path) -> dict[str, float]:
     """Seconds from `python sample.py` to the first and the last character of the text, with bytecode cached."""
     began = time.perf_counter()
     command = [sys.executable, str(ROOT / "sample.py"), "--run", str(path), "--top-p", "0.9", "--stream"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, cwd=folder, env=with_bytecode(folder / "bytecode")
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=to, env=with_bytecode(to / "bytecode")) as process:
         process.stdout.readline()  # the sampling pipeline
         process.stdout.readline()  # an empty line
         process.stdout.read(1)
@@ -73,16 +71,17 @@ def main() -> None:
     )
     args = parser.parse()
     more = ["--data.corpus", str(Path(args.corpus).resolve())] if args.corpus else []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as place:
+        to = Path(place)
         for name in args.names:
             if name == "cold-start":
-                path = Path(folder) / "gpt-tiny-0"
+                path = to / "gpt-tiny-0"
                 if not path.exists():
-                    measure_training("gpt-tiny", 0, Path(folder), ["--train.max_steps", "20"])
-                measure_cold_start(path, Path(folder))  # writes the bytecode cache
-                results = [measure_cold_start(path, Path(folder)) for _ in range(max(args.seeds, 3))]
+                    measure_training("gpt-tiny", 0, to, ["--train.max_steps", "20"])
+                measure_cold_start(path, to)  # writes the bytecode cache
+                results = [measure_cold_start(path, to) for _ in range(max(args.seeds, 3))]
             else:
-                results = [measure_training(name, seed, Path(folder), more) for seed in range(args.seeds)]
+                results = [measure_training(name, seed, to, more) for seed in range(args.seeds)]
             record(name, results)
 
 

@@ -103,9 +103,9 @@ def main() -> None:
     parser.add_argument("--precision", default="auto", help="fp32, bf16, or auto for the faster one")
     args = parser.parse()
     with tempfile.TemporaryDirectory() as name:
-        folder, base = Path(name), args.run
+        to, base = Path(name), args.run
         if base is None:
-            base = folder / "gpt-tiny"
+            base = to / "gpt-tiny"
             train(base, ["--config", "gpt-tiny"])
         saved = folder.read_best(base)
         new, old = (
@@ -116,7 +116,7 @@ def main() -> None:
         for seed in range(args.seeds):
             for way, flags in {"LoRA": {}, "full": FULL}.items():
                 path, flags = (
-                    folder / f"{way}-{seed}",
+                    to / f"{way}-{seed}",
                     flags | {"train.seed": str(seed), "train.precision": args.precision},
                 )
                 words = [

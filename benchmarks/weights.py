@@ -59,7 +59,7 @@ def theirs(n_tokens: int) -> tuple[Callable[[], object], int, str]:
 def speed(names: list[str], n_tokens: int, n_rounds: int) -> None:
     """Print tokens per second of each, and record the ratios."""
     ways = {"theirs": theirs(n_tokens)} | {name: ours(name, n_tokens) for name in names}
-    seconds = in_turns({name: write for name, (write, _, _) in ways.items()}, n_rounds)
+    seconds = in_turns({name: way for name, (way, _, _) in ways.items()}, n_rounds)
     rows: list[dict[str, float]] = [{} for _ in range(n_rounds)]
     for name, (_, size, kernels) in ways.items():
         speeds, gains = rates(n_tokens, seconds[name]), ratios(seconds["theirs"], seconds[name])

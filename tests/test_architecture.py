@@ -73,6 +73,29 @@ def test_every_file_says_what_it_is_for(path):
     )
 
 
+def hidden_imports(source: str) -> set[str]:
+    """Names that a file imports and a function in it uses for something else, which hides the import there."""
+    tree = ast.parse(source)
+    statements = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {(each.asname or each.name).partition(".")[0] for statement in statements for each in statement.names}
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    own = {node.arg for function in functions for node in ast.walk(function.args) if isinstance(node, ast.arg)}
+    for function in functions:
+        inside = [node for node in ast.walk(function) if isinstance(node, ast.Name)]
+        own |= {node.id for node in inside if isinstance(node.ctx, ast.Store)}
+    return names & own
+
+
+@pytest.mark.parametrize("folder", ["minillm", "benchmarks", "."])
+def test_no_name_in_a_function_hides_an_import(folder):
+    files = (ROOT / folder).glob("*.py") if folder == "." else (ROOT / folder).rglob("*.py")
+    assert {path.name: hidden for path in files if (hidden := hidden_imports(path.read_text(encoding="utf-8")))} == {}
+
+
+def test_a_hidden_import_is_found():
+    assert hidden_imports("from a import b, c\nimport d\ndef f(b):\n    with b as d: return c") == {"b", "d"}
+
+
 ASKS_PYTHON = {  # files that look at objects of Python itself, or at source code
     "config/flags.py",
     "config/loading.py",

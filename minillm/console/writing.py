@@ -155,8 +155,8 @@ def plainly(
     if stream:
         for i, seed in enumerate(order.seeds):
             print((BETWEEN if i else "") + order.whole(""), end="", flush=True)
-            show = partial(print, end="", flush=True)
-            [completion] = order.text.generate([order.prompt], seeds=[seed], show=show, write=write, **order.how(1))
+            how = {"show": partial(print, end="", flush=True), "write": write, **order.how(1)}
+            [completion] = order.text.generate([order.prompt], seeds=[seed], **how)
             print(order.below(completion.text))
     else:
         n = len(order.seeds)

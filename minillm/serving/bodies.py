@@ -230,8 +230,8 @@ class Reader:
 
 def unknown_model(name: str, known: Sequence[str]) -> ApiError:
     """The refusal of a model that is not served."""
-    expected = " or ".join(map(repr, known))
-    return ApiError(404, f"model = {name!r}: expected {expected}", "model", "model_not_found")
+    names = " or ".join(map(repr, known))
+    return ApiError(404, f"model = {name!r}: expected {names}", "model", "model_not_found")
 
 
 def read_sampling(fields: BodyFields, defaults: SamplingConfig) -> SamplingConfig:

@@ -84,7 +84,7 @@ def _shares(step: GradientStep, batch: Callable[[int], Batch], n_steps: int, dev
     for event in events.events():
         spent[part_of(event)] += event.self_device_time_total if on_cuda else event.self_cpu_time_total
     whole = sum(spent.values())
-    return {part: time / whole for part, time in spent.items()}
+    return {part: microseconds / whole for part, microseconds in spent.items()}
 
 
 def part_of(event: torch.autograd.profiler_util.FunctionEvent) -> str:
