@@ -14,7 +14,7 @@ from minillm.datasets.worlds import story_wordings as wordings
 from minillm.datasets.worlds.answers import normal
 from minillm.datasets.worlds.exercise import Exercise, ExerciseWorld, Part, choose, part_of
 from minillm.datasets.worlds.story import WORD, Stories, fact
-from minillm.datasets.worlds.story_questions import fill, n_needed, passage, questions, unanswered
+from minillm.datasets.worlds.story_questions import fill, passage, questions, unanswered
 from minillm.datasets.worlds.story_summaries import AGREE, FORMS, changed, key_of_summary, summary
 from minillm.tokenizers.chat import split_thought
 
@@ -27,12 +27,7 @@ ABOUT = {  # properties of a story, as a wish says them
 }
 ANSWERED = ("who", "what", "where", "how many", "why", "ending")  # kinds of questions that the story answers
 N_ASKED = 4, 9  # fewest and most questions of a quiz
-QUIZZES = (
-    "Q: {ask}\nA: {answer}",
-    "Question: {ask} Answer: {answer}",
-    "{ask} {answer}",
-    "Asked {clause}, they said: {answer}",
-)
+QUIZZES = ("Q: {ask}\nA: {answer}", "Question: {ask} Answer: {answer}", "{ask} {answer}")
 PLAIN = {  # requests and their answers as plain text
     "write": "A story {wish}.\n{answer}",
     "continue": "{beginning} {answer}",
@@ -192,15 +187,12 @@ class Instructions(ExerciseWorld):
         return PLAIN[kind].format(answer=request.answer, **request.slots)
 
     def quiz(self, rng: random.Random) -> str:
-        """A story, or the beginning of one, and questions about it with their answers."""
+        """A story, and questions about it with their answers."""
         story = self.stories.draw(rng, "train")
-        facts, n = self.stories.facts(story), len(story.sections)
-        n_told = rng.choice((n, rng.randint(1, n)))
-        answered = [question for question in questions(facts) if n_needed(story, facts, question) <= n_told]
-        asked = rng.sample(answered, min(len(answered), rng.randint(*N_ASKED)))
+        asked = rng.sample(questions(self.stories.facts(story)), rng.randint(*N_ASKED))
         style = rng.choice(QUIZZES)
-        lines = [style.format(ask=question.ask, clause=question.clause, answer=question.answer) for question in asked]
-        return "\n".join([" ".join(story.sections[:n_told]), *lines])
+        lines = [style.format(ask=question.ask, answer=question.answer) for question in asked]
+        return "\n".join([story.text, *lines])
 
 
 def wish(properties: Mapping[str, str], facts: Mapping[str, str]) -> str:

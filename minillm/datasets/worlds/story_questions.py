@@ -84,13 +84,10 @@ def filled(row: Row, facts: Mapping[str, str]) -> Question:
 
 def passage(rng: random.Random, story: Story, facts: Mapping[str, str], question: Question) -> str:
     """A story, or for a question that is decided by a beginning of it, often no more than that."""
-    n_told = rng.randint(n_needed(story, facts, question), len(story.sections))
-    return " ".join(story.sections[:n_told])
-
-
-def n_needed(story: Story, facts: Mapping[str, str], question: Question) -> int:
-    """The number of sections from the beginning that decide a question."""
-    return first_naming(story, facts[question.told_with]) + 1 if question.told_with else len(story.sections)
+    if not question.told_with:
+        return story.text
+    last = rng.randrange(first_naming(story, facts[question.told_with]), len(story.sections))
+    return " ".join(story.sections[: last + 1])
 
 
 def first_naming(story: Story, word: str) -> int:
