@@ -4,9 +4,12 @@ The rows of an epoch are shuffled, cut into buckets of 32 batches, sorted by len
 batches, which are shuffled again. So the batches stay random, and each is a pure function of (seed, step).
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
 
 import numpy as np
+
+Order = Literal["epochs", "random"]
 
 N_BATCHES = 32  # batches of a bucket
 
@@ -18,7 +21,7 @@ class Buckets:
     "random" draws every row from (seed, step).
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, order: Literal["epochs", "random"] = "epochs"):
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, order: Order = "epochs"):
         """`lengths` (n, k): sizes by which rows are sorted; the last column counts most."""
         self.lengths, self.batch_size, self.seed, self.order = lengths, batch_size, seed, order
         self._latest: tuple[int, list[np.ndarray]] = (-1, [])  # the latest epoch and its batches, kept for speed
@@ -45,6 +48,39 @@ class Buckets:
             bucket = bucket[np.lexsort(self.lengths[bucket].T)]
             batches += [bucket[j : j + n] for j in range(0, len(bucket), n)]
         return [batches[i] for i in generator.permutation(len(batches))]
+
+
+class Rows(Protocol):
+    """Texts that can be rows of a batch, such as sentence pairs, conversations or documents."""
+
+    def lengths(self) -> np.ndarray:
+        """Sizes by which the rows are sorted, (n, k); the last column counts most."""
+        ...
+
+    def batch(self, rows: Sequence[int]) -> Any:
+        """The batch of these rows, filled up to the longest."""
+        ...
+
+
+class BucketedBatches:
+    """Training batches of rows of similar length, without end, each a pure function of the step; see `Buckets`."""
+
+    def __init__(self, rows: Rows, batch_size: int, seed: int, order: Order = "epochs"):
+        self.rows = rows
+        self.buckets = Buckets(rows.lengths(), batch_size, seed, order)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.buckets.steps_per_epoch
+
+    def batch(self, step: int) -> Any:
+        """The batch of a step, counted from 0."""
+        return self.rows.batch(self.buckets.rows(step))
+
+
+def each_row_once(rows: Rows, batch_size: int) -> list[Any]:
+    """Batches of every row once, sorted by length, the same on every call."""
+    return [rows.batch(chosen) for chosen in sorted_batches(rows.lengths(), batch_size)]
 
 
 def sorted_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:

@@ -10,13 +10,12 @@ beginning; if that has no answer, it is dropped, and both are counted. Read befo
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from minillm.constants import IGNORE
 from minillm.datasets.batch import Batch, padded
-from minillm.datasets.buckets import Buckets, sorted_batches
 from minillm.tokenizers.role_template import Rendering
 
 
@@ -55,25 +54,6 @@ class Conversations:
         spans = [slice(self.borders[row], self.borders[row + 1]) for row in rows]
         targets = [np.where(self.learned[span], self.ids[span], IGNORE)[1:] for span in spans]
         return Batch(padded([self.ids[span][:-1] for span in spans], self.end_id), padded(targets, IGNORE))
-
-
-class ConversationBatches:
-    """Training batches without end, each a pure function of the step; see `buckets`."""
-
-    def __init__(
-        self, conversations: Conversations, batch_size: int, seed: int, order: Literal["epochs", "random"] = "epochs"
-    ):
-        self.conversations = conversations
-        self.buckets = Buckets(conversations.lengths(), batch_size, seed, order)
-
-    def batch(self, step: int) -> Batch:
-        """The batch of a step, counted from 0."""
-        return self.conversations.batch(self.buckets.rows(step))
-
-
-def evaluation_conversations(conversations: Conversations, batch_size: int) -> list[Batch]:
-    """Batches of every conversation once, sorted by length, the same on every call."""
-    return [conversations.batch(rows) for rows in sorted_batches(conversations.lengths(), batch_size)]
 
 
 def cut_to(renderings: Sequence[Rendering], context_length: int) -> tuple[list[Rendering], Cuts]:

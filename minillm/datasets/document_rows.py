@@ -9,47 +9,34 @@ than the context becomes several rows. Rows are filled up with END on the right,
 before: `buckets`, `tokens`.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from minillm.constants import IGNORE
 from minillm.datasets.batch import Batch, padded
-from minillm.datasets.buckets import Buckets, sorted_batches
 from minillm.datasets.tokens import TokenStream
 
 
 class DocumentRows:
-    """Training batches without end, each a pure function of the step; every document once an epoch."""
+    """The `Rows` of a stream of documents."""
 
-    def __init__(self, stream: TokenStream, context_length: int, batch_size: int, seed: int):
+    def __init__(self, stream: TokenStream, context_length: int):
         self.ids, self.spans = stream.ids, document_spans(stream, context_length)
-        self.buckets = Buckets(lengths(self.spans), batch_size, seed)
 
     def __len__(self) -> int:
-        """Rows of an epoch."""
         return len(self.spans)
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step, counted from 0."""
-        return rows_at(self.ids, self.spans[self.buckets.rows(step)])
+    def lengths(self) -> np.ndarray:
+        """Targets of each row, (n, 1)."""
+        return self.spans[:, 1:] - self.spans[:, :1]
 
-
-def evaluation_rows(stream: TokenStream, context_length: int, batch_size: int) -> list[Batch]:
-    """Batches of every row once, sorted by length, the same on every call."""
-    spans = document_spans(stream, context_length)
-    return [rows_at(stream.ids, spans[rows]) for rows in sorted_batches(lengths(spans), batch_size)]
-
-
-def rows_at(ids: np.ndarray, spans: np.ndarray) -> Batch:
-    """The batch of the rows at these places, filled up on the right to the longest."""
-    rows = [ids[begin : end + 1].astype(np.int64) for begin, end in spans]
-    return Batch(padded([row[:-1] for row in rows], int(ids[0])), padded([row[1:] for row in rows], IGNORE))
-
-
-def lengths(spans: np.ndarray) -> np.ndarray:
-    """Targets of each row, (n, 1)."""
-    return spans[:, 1:] - spans[:, :1]
+    def batch(self, rows: Sequence[int]) -> Batch:
+        """The batch of these rows, filled up on the right to the longest."""
+        texts = [self.ids[begin : end + 1].astype(np.int64) for begin, end in self.spans[rows]]
+        end_id = int(self.ids[0])
+        return Batch(padded([text[:-1] for text in texts], end_id), padded([text[1:] for text in texts], IGNORE))
 
 
 def document_spans(stream: TokenStream, context_length: int) -> np.ndarray:

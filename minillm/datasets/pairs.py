@@ -10,14 +10,14 @@ out, not sentences: every sentence with a held-out combination leaves the traini
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from minillm.constants import EMPTY, IGNORE
 from minillm.datasets.batch import padded
-from minillm.datasets.buckets import Buckets, sorted_batches
+from minillm.datasets.buckets import BucketedBatches, Order, each_row_once
 from minillm.datasets.split import Splits, unit_hash
 from minillm.datasets.tokens import TokenStream
 
@@ -79,47 +79,28 @@ class Pairs:
         return stream.ids[borders[row] : borders[row + 1] + 1]
 
 
-class PairBatches:
-    """Training batches without end, each a pure function of the step; see `buckets`.
+class PairBatches(BucketedBatches):
+    """`BucketedBatches` of pairs. Raises ValueError for a pair that is longer than the context."""
 
-    Raises ValueError for a pair that is longer than the context.
-    """
-
-    def __init__(
-        self,
-        pairs: Pairs,
-        context_length: int,
-        batch_size: int,
-        seed: int,
-        order: Literal["epochs", "random"] = "epochs",
-    ):
-        self.pairs = pairs
-        self.buckets = Buckets(check_lengths(pairs, context_length), batch_size, seed, order)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.buckets.steps_per_epoch
-
-    def batch(self, step: int) -> PairBatch:
-        """The batch of a step, counted from 0."""
-        return self.pairs.batch(self.buckets.rows(step))
+    def __init__(self, pairs: Pairs, context_length: int, batch_size: int, seed: int, order: Order = "epochs"):
+        check_lengths(pairs, context_length)
+        super().__init__(pairs, batch_size, seed, order)
 
 
 def evaluation_pairs(pairs: Pairs, context_length: int, batch_size: int) -> list[PairBatch]:
     """Batches of every pair once, sorted by length, the same on every call. Raises ValueError as `PairBatches`."""
-    return [pairs.batch(rows) for rows in sorted_batches(check_lengths(pairs, context_length), batch_size)]
+    check_lengths(pairs, context_length)
+    return each_row_once(pairs, batch_size)
 
 
-def check_lengths(pairs: Pairs, context_length: int) -> np.ndarray:
-    """`pairs.lengths()`. Raises ValueError for a pair that is longer than the context."""
-    lengths = pairs.lengths()
-    longest = int(lengths.max())
+def check_lengths(pairs: Pairs, context_length: int) -> None:
+    """Raise ValueError for a pair that is longer than the context."""
+    longest = int(pairs.lengths().max())
     if longest > context_length:
         raise ValueError(
             f"the longest sentence = {longest} tokens: expected at most model.context_length = {context_length}; "
             "raise it"
         )
-    return lengths
 
 
 def split_pairs(pairs: Sequence[Pair], val_fraction: float, test_fraction: float) -> Splits:

@@ -65,7 +65,7 @@ def fit(
 def train_new_tokens(
     config: RunConfig, known: Tokenizer | None, tokenizer: Tokenizer, given: Collection[str], say: Say = print
 ) -> RunConfig:
-    """Let an adapter train the rows of tokens that its base does not know, unless a flag says which it trains.
+    """Let an adapter train the rows of tokens that its base does not know, unless config or flag say which it trains.
 
     `known`: the tokenizer of the base.
     """
@@ -77,6 +77,8 @@ def train_new_tokens(
         say(
             f"{told}, and their rows stay the mean of all others, since adapter.kind = {kind} trains no rows; take lora"
         )
+        return config
+    if config.adapter.rows:
         return config
     say(f"adapter.rows = {new[0]} ... {new[-1]}, since {told}; --adapter.rows sets it")
     return replace(config, adapter=replace(config.adapter, rows=new))

@@ -14,8 +14,9 @@ from typing import Annotated, ClassVar, Literal
 from torch import nn
 
 from minillm.config.fields import Between, validate
+from minillm.datasets.buckets import BucketedBatches, each_row_once
 from minillm.datasets.corpus import Corpus
-from minillm.datasets.document_rows import DocumentRows, evaluation_rows
+from minillm.datasets.document_rows import DocumentRows
 from minillm.datasets.lanes import Lanes
 from minillm.datasets.windows import Windows, evaluation_batches
 from minillm.evaluation.memorization import count_memorized, memorization_remark
@@ -84,8 +85,9 @@ class NextToken(GradientTask):
     def extent(self, settings: Settings, data: Data) -> Extent:
         """See `Task.extent`. Each lane needs a window."""
         if self.order == "documents":
-            rows = settings.train.max_steps * settings.train.batch_size
-            return Extent(data.tokenizer.vocab_size, rows / len(document_rows(settings, data)), n_windows=0)
+            n_rows = len(document_rows(data, settings.model.context_length))
+            n_passes = settings.train.max_steps * settings.train.batch_size / n_rows
+            return Extent(data.tokenizer.vocab_size, n_passes, n_windows=0)
         n_windows = settings.train.batch_size if self.order == "contiguous" else 1
         return Extent(data.tokenizer.vocab_size, passes(settings, data), n_windows)
 
@@ -94,7 +96,8 @@ class NextToken(GradientTask):
         if self.order == "contiguous":
             return Lanes(data.train, *how, data.documents).batch
         if self.order == "documents":
-            return document_rows(settings, data).batch
+            rows = document_rows(data, settings.model.context_length)
+            return BucketedBatches(rows, settings.train.batch_size, settings.train.seed).batch
         return Windows(data.train, *how, self.order, data.documents).batch
 
     def objective(self, settings: Settings, frozen: Frozen = ALONE) -> Objective:
@@ -136,13 +139,13 @@ def read_with_source(
     return data._replace(val_nats=val, test_nats=test, nats_error=texts.source.error)
 
 
-def document_rows(settings: Settings, data: Data) -> DocumentRows:
+def document_rows(data: Data, context_length: int) -> DocumentRows:
     """The rows of `order` = documents. Raises ValueError for a long text."""
     if not data.documents:
         raise ValueError(
             "task.order = documents: expected a corpus of many documents, found one long text; take epochs"
         )
-    return DocumentRows(data.train, settings.model.context_length, settings.train.batch_size, settings.train.seed)
+    return DocumentRows(data.train, context_length)
 
 
 def passes(settings: Settings, data: Data) -> float:
@@ -154,7 +157,7 @@ def measure_with_source(settings: Settings, data: Data, part: str, by_document: 
     """The validation on one held-out part: every token is predicted once, in rows as those of the training."""
     stream, nats = {"val": (data.val, data.val_nats), "test": (data.test, data.test_nats)}[part]
     if by_document:
-        batches = evaluation_rows(stream, settings.model.context_length, 64)
+        batches = each_row_once(DocumentRows(stream, settings.model.context_length), 64)
     else:
         batches = evaluation_batches(stream, settings.model.context_length, 64, data.documents)
     error = len(stream.starts) * data.nats_error

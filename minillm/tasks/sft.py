@@ -16,11 +16,10 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from minillm.config.fields import Positive, validate
+from minillm.datasets.buckets import BucketedBatches, each_row_once
 from minillm.datasets.conversations import (
-    ConversationBatches,
     Conversations,
     cut_to,
-    evaluation_conversations,
     everything_learned,
 )
 from minillm.datasets.corpus import Corpus
@@ -104,7 +103,7 @@ class Sft(GradientTask):
         return Extent(data.tokenizer.vocab_size, passes, n_windows=0)
 
     def batches(self, settings: Settings, data: Data, frozen: Frozen = ALONE) -> Batches:
-        return ConversationBatches(data.train, settings.train.batch_size, settings.train.seed, self.order).batch
+        return BucketedBatches(data.train, settings.train.batch_size, settings.train.seed, self.order).batch
 
     def objective(self, settings: Settings, frozen: Frozen = ALONE) -> Objective:
         return next_token
@@ -120,7 +119,7 @@ class Sft(GradientTask):
             "test": (data.test, data.examples.test),
         }[part]
         return AnswerValidation(
-            evaluation_conversations(conversations, 64),
+            each_row_once(conversations, 64),
             next_token,
             questions=spread(examples, self.n_questions),
             tokenizer=data.tokenizer,

@@ -9,13 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.constants import IGNORE
-from minillm.datasets.buckets import Buckets
+from minillm.datasets.buckets import BucketedBatches, Buckets, each_row_once
 from minillm.datasets.conversation_files import read_conversations
 from minillm.datasets.conversations import (
-    ConversationBatches,
     Conversations,
     cut_to,
-    evaluation_conversations,
     everything_learned,
 )
 from minillm.datasets.corpus import DataConfig
@@ -36,7 +34,7 @@ renderings = st.lists(
 @given(rows=renderings, batch_size=st.integers(1, 5))
 def test_the_loss_is_at_every_learned_token_predicted_from_all_before_it(rows, batch_size):
     conversations = Conversations(rows, n_bytes=7, end_id=0)
-    batches = evaluation_conversations(conversations, batch_size)
+    batches = each_row_once(conversations, batch_size)
     found = sorted(
         (tuple(tokens[: i + 1].tolist()), int(target))
         for batch in batches
@@ -62,7 +60,7 @@ def test_truncation_keeps_the_counted_set_of_what_is_left(rows, length):
 def test_every_conversation_comes_once_an_epoch_in_another_order_with_little_padding():
     draw = np.random.default_rng(0)
     rows = [Rendering([i + 1] * n, [False] + [True] * (n - 1)) for i, n in enumerate(draw.integers(20, 400, 1700))]
-    batches = ConversationBatches(Conversations(rows, 0, 0), batch_size=16, seed=3)
+    batches = BucketedBatches(Conversations(rows, 0, 0), batch_size=16, seed=3)
     epochs, n_padding, n_all = [], 0, 0
     for epoch in range(2):
         seen = [batches.batch(epoch * 107 + step) for step in range(107)]
@@ -71,7 +69,7 @@ def test_every_conversation_comes_once_an_epoch_in_another_order_with_little_pad
         n_padding += sum(int((batch.tokens == 0).sum()) for batch in seen)
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(1, 1701)) and epochs[0] != epochs[1]
     assert n_padding / n_all < 0.1
-    again = ConversationBatches(Conversations(rows, 0, 0), batch_size=16, seed=3)
+    again = BucketedBatches(Conversations(rows, 0, 0), batch_size=16, seed=3)
     assert torch.equal(again.batch(150).tokens, batches.batch(150).tokens)
 
 

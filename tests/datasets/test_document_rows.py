@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.constants import IGNORE
-from minillm.datasets.document_rows import DocumentRows, evaluation_rows
+from minillm.datasets.buckets import BucketedBatches, each_row_once
+from minillm.datasets.document_rows import DocumentRows
 from minillm.datasets.tokens import TokenStream
 
 END = 0
@@ -23,13 +24,14 @@ def stream_of(texts):
 @given(documents, st.integers(1, 15), st.integers(1, 5), st.integers(0, 3))
 def test_an_epoch_has_each_target_once_after_the_tokens_of_its_own_document(texts, context_length, batch_size, seed):
     stream = stream_of(texts)
-    rows = DocumentRows(stream, context_length, batch_size, seed)
+    rows = DocumentRows(stream, context_length)
+    training = BucketedBatches(rows, batch_size, seed)
     expected = []
     for text in texts:
         whole = [END, *text, END]
         expected += [tuple(whole[i : i + context_length + 1]) for i in range(0, len(whole) - 1, context_length)]
-    epoch = [rows.batch(step) for step in range(rows.buckets.steps_per_epoch)]
-    for batches in (epoch, evaluation_rows(stream, context_length, batch_size)):
+    epoch = [training.batch(step) for step in range(training.steps_per_epoch)]
+    for batches in (epoch, each_row_once(rows, batch_size)):
         assert sorted(spans_of(batches, context_length)) == sorted(expected)
 
 
@@ -48,7 +50,7 @@ def spans_of(batches, context_length):
 
 def test_rows_of_a_batch_have_similar_lengths():
     texts = [[1] * (1 + i % 50) for i in range(3200)]
-    rows = DocumentRows(stream_of(texts), 64, 10, seed=0)
-    batches = [rows.batch(step) for step in range(rows.buckets.steps_per_epoch)]
+    training = BucketedBatches(DocumentRows(stream_of(texts), 64), 10, seed=0)
+    batches = [training.batch(step) for step in range(training.steps_per_epoch)]
     padding = sum(int((batch.targets == IGNORE).sum()) for batch in batches)
     assert padding < 0.1 * sum(batch.targets.numel() for batch in batches)

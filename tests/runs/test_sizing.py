@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minillm.adapters.lora import LoRAConfig
 from minillm.config.flags import override
 from minillm.datasets.split import Splits
 from minillm.datasets.tokens import TokenStream, token_stream
@@ -18,6 +19,7 @@ from minillm.runs.expectations import differences
 from minillm.tasks import documents, translate
 from minillm.tasks.task import Data
 from minillm.tokenizers.byte import ByteTokenizer
+from minillm.tokenizers.extended import ExtendedTokenizer
 
 GPT = load_config("gpt-tiny")
 SENTENCE = "The quick brown fox jumps over the lazy dog, and dog number {} sleeps on.\n"
@@ -197,3 +199,13 @@ def test_the_plan_says_how_often_the_text_is_read_and_warns_of_a_small_one():
 def test_no_config_that_ships_validates_less_than_eight_times(name):
     t = load_config(name).train
     assert t.eval_every == 0 or t.max_steps / t.eval_every >= 8
+
+
+def test_rows_that_a_config_names_are_trained_and_no_others():
+    config = replace(load_config("gpt-tiny"), adapter=LoRAConfig(rows=(258,)))
+    longer = ExtendedTokenizer(ByteTokenizer(), special=["<|user|>", "<|assistant|>"])
+    said = []
+    for adapter, rows in ((config.adapter, (258,)), (LoRAConfig(), (257, 258))):
+        found = sizing.train_new_tokens(replace(config, adapter=adapter), ByteTokenizer(), longer, (), said.append)
+        assert found.adapter.rows == rows
+    assert len(said) == 1
