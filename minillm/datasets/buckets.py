@@ -62,20 +62,32 @@ class Rows(Protocol):
         ...
 
 
-class BucketedBatches:
-    """Training batches of rows of similar length, without end, each a pure function of the step; see `Buckets`."""
-
-    def __init__(self, rows: Rows, batch_size: int, seed: int, order: Order = "epochs"):
-        self.rows = rows
-        self.buckets = Buckets(rows.lengths(), batch_size, seed, order)
+class Plan(Protocol):
+    """Which rows each training batch has, without end, as a pure function of the step."""
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.buckets.steps_per_epoch
+        """Batches in which every row occurs once."""
+        ...
+
+    def rows(self, step: int) -> np.ndarray:
+        """The rows of the batch of a step, counted from 0."""
+        ...
+
+
+class BucketedBatches:
+    """Training batches of rows of similar length, without end: those of a plan, such as `Buckets`."""
+
+    def __init__(self, rows: Rows, plan: Plan):
+        self.rows, self.plan = rows, plan
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.plan.steps_per_epoch
 
     def batch(self, step: int) -> Any:
         """The batch of a step, counted from 0."""
-        return self.rows.batch(self.buckets.rows(step))
+        return self.rows.batch(self.plan.rows(step))
 
 
 def each_row_once(rows: Rows, batch_size: int) -> list[Any]:

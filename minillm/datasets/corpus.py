@@ -22,7 +22,7 @@ from minillm.datasets.python_docs import python_docs
 from minillm.datasets.shakespeare import shakespeare
 from minillm.datasets.stories import DIARY, STORIES, World
 from minillm.datasets.translation import TranslationWorld
-from minillm.datasets.worlds.catalog import EXERCISES
+from minillm.datasets.worlds.catalog import EXERCISES, world_and_size
 from minillm.tokenizers.tokenizer import to_utf8
 
 WORLDS = {"stories": STORIES, "diary": DIARY}  # generated corpora
@@ -38,7 +38,7 @@ class DataConfig:
         "stories"  # stories, diary, python-docs, shakespeare, french, translation, a world, or paths; "a,b" mixes two
     )
     n_stories: Positive = 20_000  # number of generated stories, where corpus is "stories" or "diary"
-    n_exercises: Positive = 20_000  # number of exercises of each world: instructions, dialogue, arithmetic, ...
+    n_exercises: Positive = 20_000  # of each world: instructions, dialogue, ...; a world may say its own, "safety:500"
     n_pairs: Positive = 40_000  # number of generated sentences, where corpus is "translation" or "french"
     seed: Seed = 0  # seed of the generated stories or sentences
     clean: bool = False  # normalize the text and remove junk and near-duplicates, by the rules of section [cleaning]
@@ -66,12 +66,12 @@ def load_corpus(config: DataConfig) -> Corpus:
     """
     if "," in config.corpus and not _exists(config.corpus):
         return _mix(config)
-    name = config.corpus
+    name, n_exercises = world_and_size(config.corpus, config.n_exercises)
     if name in WORLDS:
         world = World(WORLDS[name])
         return Corpus(name, world.generate(config.n_stories, config.seed), world)
     if name in EXERCISES:
-        return Corpus(name, list(islice(EXERCISES[name]().documents(config.seed), config.n_exercises)), None)
+        return Corpus(name, list(islice(EXERCISES[name]().documents(config.seed), n_exercises)), None)
     if name == "python-docs":
         return Corpus(name, python_docs(), None)
     if name == "shakespeare":
@@ -160,8 +160,8 @@ def existing(name: str) -> Path:
 
 
 def _mix(config: DataConfig) -> Corpus:
-    names = [name.strip() for name in config.corpus.split(",")]
-    parts = tuple(load_corpus(replace(config, corpus=name)) for name in names)
+    parts = tuple(load_corpus(replace(config, corpus=name.strip())) for name in config.corpus.split(","))
+    names = [part.name for part in parts]
     for part in parts:
         if names.count(part.name) > 1 or len(part.documents) == 1:
             found = "it twice" if names.count(part.name) > 1 else "one document, which could not be split"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from minillm.datasets.conversation_files import read_conversations
 from minillm.datasets.corpus import DataConfig, existing
 from minillm.datasets.split import split
-from minillm.datasets.worlds.catalog import EXERCISES
+from minillm.datasets.worlds.catalog import EXERCISES, world_and_size
 from minillm.datasets.worlds.exercise import Exercise, ExerciseWorld, Part
 from minillm.tokenizers.chat import Message
 
@@ -41,10 +41,10 @@ def load_examples(config: DataConfig) -> Examples:
 
 
 def _load(config: DataConfig) -> Examples:
-    name = config.corpus
+    name, n_exercises = world_and_size(config.corpus, config.n_exercises)
     if name in EXERCISES:
         world, held_out = EXERCISES[name](), (config.val_fraction, config.test_fraction)
-        sizes = [config.n_exercises, *(round(config.n_exercises * share) for share in held_out)]
+        sizes = [n_exercises, *(round(n_exercises * share) for share in held_out)]
         parts: tuple[Part, ...] = ("train", "val", "test")
         return Examples(*(_draw(world, part, n, config.seed) for part, n in zip(parts, sizes, strict=True)))
     if not name.endswith((".jsonl", ".ndjson")):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from minillm.constants import EMPTY, IGNORE
 from minillm.datasets.batch import padded
-from minillm.datasets.buckets import BucketedBatches, Order, each_row_once
+from minillm.datasets.buckets import BucketedBatches, Buckets, Order, each_row_once
 from minillm.datasets.split import Splits, unit_hash
 from minillm.datasets.tokens import TokenStream
 
@@ -84,7 +84,7 @@ class PairBatches(BucketedBatches):
 
     def __init__(self, pairs: Pairs, context_length: int, batch_size: int, seed: int, order: Order = "epochs"):
         check_lengths(pairs, context_length)
-        super().__init__(pairs, batch_size, seed, order)
+        super().__init__(pairs, Buckets(pairs.lengths(), batch_size, seed, order))
 
 
 def evaluation_pairs(pairs: Pairs, context_length: int, batch_size: int) -> list[PairBatch]:

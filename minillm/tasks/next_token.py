@@ -16,6 +16,7 @@ from torch import nn
 from minillm.config.fields import Between, validate
 from minillm.datasets.buckets import BucketedBatches, each_row_once
 from minillm.datasets.corpus import Corpus
+from minillm.datasets.curriculum import Curriculum
 from minillm.datasets.document_rows import DocumentRows
 from minillm.datasets.lanes import Lanes
 from minillm.datasets.windows import Windows, evaluation_batches
@@ -44,6 +45,9 @@ class NextToken(GradientTask):
     order: Literal["epochs", "random", "documents", "contiguous"] = (
         "epochs"  # windows once an epoch, or at random; one document a row; the order of the text, carrying state (rnn)
     )
+    short_first: Annotated[float, Between(0, 1)] = (
+        0.0  # share of the first pass that has the shortest documents (order = documents)
+    )
     label_smoothing: Annotated[float, Between(0, 0.99)] = 0.0  # share of the target that is spread over all tokens
     backward: Literal["autograd", "manual"] = "autograd"  # gradients by torch, or by the formulas of minillm/backprop
 
@@ -52,6 +56,11 @@ class NextToken(GradientTask):
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.short_first and self.order != "documents":
+            raise ValueError(
+                f"task.short_first = {self.short_first}: expected 0 beside task.order = {self.order}, whose rows are "
+                "of one length; set task.order = documents"
+            )
         if self.backward == "manual" and self.order == "contiguous":
             raise ValueError(
                 "task.order = contiguous: expected epochs or random beside task.backward = manual; "
@@ -85,9 +94,8 @@ class NextToken(GradientTask):
     def extent(self, settings: Settings, data: Data) -> Extent:
         """See `Task.extent`. Each lane needs a window."""
         if self.order == "documents":
-            n_rows = len(document_rows(data, settings.model.context_length))
-            n_passes = settings.train.max_steps * settings.train.batch_size / n_rows
-            return Extent(data.tokenizer.vocab_size, n_passes, n_windows=0)
+            n_steps = self.by_document(settings, data).steps_per_epoch
+            return Extent(data.tokenizer.vocab_size, settings.train.max_steps / n_steps, n_windows=0)
         n_windows = settings.train.batch_size if self.order == "contiguous" else 1
         return Extent(data.tokenizer.vocab_size, passes(settings, data), n_windows)
 
@@ -96,9 +104,18 @@ class NextToken(GradientTask):
         if self.order == "contiguous":
             return Lanes(data.train, *how, data.documents).batch
         if self.order == "documents":
-            rows = document_rows(data, settings.model.context_length)
-            return BucketedBatches(rows, settings.train.batch_size, settings.train.seed).batch
+            return self.by_document(settings, data).batch
         return Windows(data.train, *how, self.order, data.documents).batch
+
+    def by_document(self, settings: Settings, data: Data) -> BucketedBatches:
+        """The batches of `order` = documents. Raises ValueError for a long text."""
+        if not data.documents:
+            raise ValueError(
+                "task.order = documents: expected a corpus of many documents, found one long text; take epochs"
+            )
+        rows = DocumentRows(data.train, settings.model.context_length)
+        plan = Curriculum(rows.lengths()[:, 0], settings.train.batch_size, settings.train.seed, self.short_first)
+        return BucketedBatches(rows, plan)
 
     def objective(self, settings: Settings, frozen: Frozen = ALONE) -> Objective:
         return smoothed(next_token, self.label_smoothing)
@@ -137,15 +154,6 @@ def read_with_source(
         return data
     val, test = (texts.source.nats(part) if part else None for part in texts.splits[1:])
     return data._replace(val_nats=val, test_nats=test, nats_error=texts.source.error)
-
-
-def document_rows(data: Data, context_length: int) -> DocumentRows:
-    """The rows of `order` = documents. Raises ValueError for a long text."""
-    if not data.documents:
-        raise ValueError(
-            "task.order = documents: expected a corpus of many documents, found one long text; take epochs"
-        )
-    return DocumentRows(data.train, context_length)
 
 
 def passes(settings: Settings, data: Data) -> float:

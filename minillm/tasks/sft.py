@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from minillm.config.fields import Positive, validate
-from minillm.datasets.buckets import BucketedBatches, each_row_once
+from minillm.datasets.buckets import BucketedBatches, Buckets, each_row_once
 from minillm.datasets.conversations import (
     Conversations,
     cut_to,
@@ -103,7 +103,8 @@ class Sft(GradientTask):
         return Extent(data.tokenizer.vocab_size, passes, n_windows=0)
 
     def batches(self, settings: Settings, data: Data, frozen: Frozen = ALONE) -> Batches:
-        return BucketedBatches(data.train, settings.train.batch_size, settings.train.seed, self.order).batch
+        plan = Buckets(data.train.lengths(), settings.train.batch_size, settings.train.seed, self.order)
+        return BucketedBatches(data.train, plan).batch
 
     def objective(self, settings: Settings, frozen: Frozen = ALONE) -> Objective:
         return next_token

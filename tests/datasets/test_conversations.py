@@ -60,7 +60,8 @@ def test_truncation_keeps_the_counted_set_of_what_is_left(rows, length):
 def test_every_conversation_comes_once_an_epoch_in_another_order_with_little_padding():
     draw = np.random.default_rng(0)
     rows = [Rendering([i + 1] * n, [False] + [True] * (n - 1)) for i, n in enumerate(draw.integers(20, 400, 1700))]
-    batches = BucketedBatches(Conversations(rows, 0, 0), batch_size=16, seed=3)
+    conversations = Conversations(rows, 0, 0)
+    batches = BucketedBatches(conversations, Buckets(conversations.lengths(), batch_size=16, seed=3))
     epochs, n_padding, n_all = [], 0, 0
     for epoch in range(2):
         seen = [batches.batch(epoch * 107 + step) for step in range(107)]
@@ -69,7 +70,7 @@ def test_every_conversation_comes_once_an_epoch_in_another_order_with_little_pad
         n_padding += sum(int((batch.tokens == 0).sum()) for batch in seen)
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(1, 1701)) and epochs[0] != epochs[1]
     assert n_padding / n_all < 0.1
-    again = BucketedBatches(Conversations(rows, 0, 0), batch_size=16, seed=3)
+    again = BucketedBatches(conversations, Buckets(conversations.lengths(), batch_size=16, seed=3))
     assert torch.equal(again.batch(150).tokens, batches.batch(150).tokens)
 
 

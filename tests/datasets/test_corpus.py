@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from minillm.config.loading import keys
 from minillm.datasets import corpus
 from minillm.datasets.corpus import Corpus, DataConfig, corpus_files, corpus_of, load_corpus, load_pairs
+from minillm.datasets.examples import load_examples
 from minillm.datasets.files import read_documents
 
 WORLDS = "instructions, dialogue, arithmetic, composition, logic, safety"
@@ -164,6 +165,20 @@ def test_built_in_names_win_over_files_unless_written_as_a_path(tmp_path, monkey
     assert load_corpus(DataConfig(corpus="python-docs")) == Corpus("python-docs", ["module a", "module b"], None)
     for name in corpus.BUILT_IN:
         assert load(f"./{name}") == ["mine"]
+
+
+def test_a_world_of_a_mixture_may_say_how_many_exercises_it_has():
+    mixed = load_corpus(DataConfig(corpus="safety:3, logic", n_exercises=2))
+    assert [(part.name, len(part.documents)) for part in mixed.parts] == [("safety", 3), ("logic", 2)]
+    assert load_corpus(DataConfig(corpus="safety:5")).documents[:3] == mixed.parts[0].documents
+    examples = load_examples(DataConfig("safety:30,logic", n_exercises=20, val_fraction=0.1, test_fraction=0.2))
+    assert [len(part) for part in examples] == [50, 5, 10]
+    for wrong in ("safety:", "safety:0", "safety:-1", "safety:many", "safety:1.5"):
+        for load_it in (load_corpus, load_examples):
+            with pytest.raises(ValueError, match=f"^data.corpus = '{wrong}': expected a number of exercises after the"):
+                load_it(DataConfig(corpus=wrong))
+    with pytest.raises(ValueError, match="each once; of safety found it twice"):
+        load_corpus(DataConfig(corpus="safety:3,safety:4"))
 
 
 def test_french_is_the_source_of_the_translations_ten_sentences_a_document():

@@ -52,7 +52,7 @@ def test_the_same_last_question_has_other_answers_after_other_turns(world, seed)
 
     predicates = talk(0).predicates
     pronouns, others, corrections = [], [], []
-    for n in range(150):
+    for n in range(300):
         predicate = random.Random(n).choice(predicates)
         topics = random.Random(n).sample(list(predicate.answers), 2)
         others.append(about_other("ellipsis", wordings.OTHERS, talk(n), predicate, topics))

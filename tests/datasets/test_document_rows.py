@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.constants import IGNORE
-from minillm.datasets.buckets import BucketedBatches, each_row_once
+from minillm.datasets.buckets import BucketedBatches, Buckets, each_row_once
 from minillm.datasets.document_rows import DocumentRows
 from minillm.datasets.tokens import TokenStream
 
@@ -25,7 +25,7 @@ def stream_of(texts):
 def test_an_epoch_has_each_target_once_after_the_tokens_of_its_own_document(texts, context_length, batch_size, seed):
     stream = stream_of(texts)
     rows = DocumentRows(stream, context_length)
-    training = BucketedBatches(rows, batch_size, seed)
+    training = BucketedBatches(rows, Buckets(rows.lengths(), batch_size, seed))
     expected = []
     for text in texts:
         whole = [END, *text, END]
@@ -50,7 +50,8 @@ def spans_of(batches, context_length):
 
 def test_rows_of_a_batch_have_similar_lengths():
     texts = [[1] * (1 + i % 50) for i in range(3200)]
-    training = BucketedBatches(DocumentRows(stream_of(texts), 64), 10, seed=0)
+    rows = DocumentRows(stream_of(texts), 64)
+    training = BucketedBatches(rows, Buckets(rows.lengths(), 10, seed=0))
     batches = [training.batch(step) for step in range(training.steps_per_epoch)]
     padding = sum(int((batch.targets == IGNORE).sum()) for batch in batches)
     assert padding < 0.1 * sum(batch.targets.numel() for batch in batches)

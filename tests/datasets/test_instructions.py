@@ -10,7 +10,7 @@ from minillm.datasets.worlds.exercise import part_of
 from minillm.datasets.worlds.instructions import Instructions, Wanted
 from minillm.datasets.worlds.story import LISTED, Stories
 from minillm.datasets.worlds.story_question_table import EVERY, NEVER, OF_OTHERS, OF_PLOT, SOME
-from minillm.datasets.worlds.story_questions import REFUSAL, fill, is_told, questions, unanswered
+from minillm.datasets.worlds.story_questions import REFUSAL, excerpt, fill, is_told, questions, unanswered
 from minillm.datasets.worlds.story_summaries import DID, FORMS, changed, key_of_summary, summary
 
 KINDS = {"write", "continue", "happier", "shorten", "list", "compare", "unanswered"} | {
@@ -129,6 +129,21 @@ def test_what_is_unanswered_is_not_in_the_story(stories, some):
         assert question.ask not in {told.ask for told in questions(facts)}
         assert names <= {facts["hero"], facts["friend"]} or not names & set(re.findall(r"\w+", text))
     assert n_later > 30
+
+
+def test_an_excerpt_tells_what_is_asked_about_it(some):
+    rng, n_sections = random.Random(1), set()
+    for story, facts in some:
+        text, asked = excerpt(rng, story, facts)
+        first = next(i for i, section in enumerate(story.sections) if text.startswith(section))
+        sections = [" ".join(story.sections[first:end]) for end in range(first + 1, len(story.sections) + 1)]
+        n_sections.add(sections.index(text) + 1)
+        assert asked and set(asked) <= set(questions(facts))
+        for question in asked:
+            assert question.answer.removesuffix(".").split()[-1].removesuffix("'s").lower() in text.lower()
+            for name in (facts["hero"], facts["friend"]):
+                assert name not in question.ask or name in text
+    assert n_sections == {1, 2, 3}
 
 
 def test_questions_about_others_ask_what_is_asked_about_the_hero_too():

@@ -177,6 +177,10 @@ def test_a_part_of_a_batch_has_a_row_at_least():
             r"^task\.order = contiguous: expected epochs or random beside task\.backward = manual",
         ),
         (
+            {"task.short_first": "0.2"},
+            r"^task\.short_first = 0\.2: expected 0 beside task\.order = epochs.*; set task\.order = documents",
+        ),
+        (
             {"task.label_smoothing": "0.2", "task.backward": "manual"},
             r"^task\.label_smoothing = 0\.2: expected 0 beside task\.backward = manual",
         ),

@@ -16,3 +16,22 @@ EXERCISES: dict[str, type[ExerciseWorld]] = {
     "logic": Logic,
     "safety": Safety,
 }
+
+
+def world_and_size(name: str, size: int) -> tuple[str, int]:
+    """The world that a part of `data.corpus` names, with the number of its exercises: `size`, or what it says itself.
+
+    >>> world_and_size("safety", size=20), world_and_size("safety:500", size=20)
+    (('safety', 20), ('safety', 500))
+
+    Raises ValueError for what follows a colon and is not a number above 0.
+    """
+    world, colon, own = name.partition(":")
+    if not colon or world not in EXERCISES:
+        return name, size
+    if not own.isdecimal() or int(own) == 0:
+        raise ValueError(
+            f"data.corpus = {name!r}: expected a number of exercises after the colon, as in {world}:500, "
+            f"found {own!r}; write one"
+        )
+    return world, int(own)

@@ -15,7 +15,7 @@ from minillm.datasets.worlds import story_wordings as wordings
 from minillm.datasets.worlds.answers import normal
 from minillm.datasets.worlds.exercise import Exercise, ExerciseWorld, Part, choose, part_of
 from minillm.datasets.worlds.story import WORD, Stories, fact
-from minillm.datasets.worlds.story_questions import Question, other_than, questions
+from minillm.datasets.worlds.story_questions import Question, in_random_order, other_than, questions
 from minillm.datasets.worlds.story_topics import Predicate, Topic, introductions, predicates, presence
 from minillm.tokenizers.chat import Message, split_thought
 
@@ -129,9 +129,7 @@ class Talk:
         present = [noun for noun in self.stories.objects(text) if noun in nouns]
         there = [presence(noun, True) for noun in present[:1]]
         others = [*there, presence(other_than(self.rng, nouns, text), False)]
-        asked = questions(self.facts) + others
-        by_answer = {question.answer: question for question in self.rng.sample(asked, len(asked))}
-        for question in self.rng.sample(list(by_answer.values()), n):
+        for question in in_random_order(self.rng, questions(self.facts) + others)[:n]:
             self.ask(question)
 
     def names(self, food: str) -> list[str]:

@@ -6,7 +6,7 @@ form, in which they must be equal. Read before: `exercise`, `story_questions`, `
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +14,15 @@ from minillm.datasets.worlds import story_wordings as wordings
 from minillm.datasets.worlds.answers import normal
 from minillm.datasets.worlds.exercise import Exercise, ExerciseWorld, Part, choose, part_of
 from minillm.datasets.worlds.story import WORD, Stories, fact
-from minillm.datasets.worlds.story_questions import fill, passage, questions, unanswered
+from minillm.datasets.worlds.story_questions import (
+    Question,
+    excerpt,
+    fill,
+    in_random_order,
+    passage,
+    questions,
+    unanswered,
+)
 from minillm.datasets.worlds.story_summaries import AGREE, FORMS, changed, key_of_summary, summary
 from minillm.tokenizers.chat import split_thought
 
@@ -26,7 +34,10 @@ ABOUT = {  # properties of a story, as a wish says them
     "outcome": "that ends {well}",
 }
 ANSWERED = ("who", "what", "where", "how many", "why", "ending")  # kinds of questions that the story answers
-N_ASKED = 4, 9  # fewest and most questions of a quiz
+N_ASKED = 6, 12  # fewest and most questions of a quiz, as far as a story has different answers
+EXCERPTS = (
+    0.7  # share of documents that are an excerpt with questions: to look something up is learned from short texts
+)
 QUIZZES = ("Q: {ask}\nA: {answer}", "Question: {ask} Answer: {answer}", "{ask} {answer}")
 PLAIN = {  # requests and their answers as plain text
     "write": "A story {wish}.\n{answer}",
@@ -180,19 +191,22 @@ class Instructions(ExerciseWorld):
         return Request(wordings.QUESTIONS, slots, question.answer, question.accepted, frozenset({story.key}))
 
     def document(self, rng: random.Random) -> str:
+        if rng.random() < EXCERPTS:
+            story = self.stories.draw(rng, "train")
+            return quiz(rng, *excerpt(rng, story, self.stories.facts(story)))
         kind = rng.choice(list(self.kinds))
         if kind in ANSWERED:
-            return self.quiz(rng)
+            story = self.stories.draw(rng, "train")
+            return quiz(rng, story.text, questions(self.stories.facts(story)))
         request = self.kinds[kind](rng, "train")
         return PLAIN[kind].format(answer=request.answer, **request.slots)
 
-    def quiz(self, rng: random.Random) -> str:
-        """A story, and questions about it with their answers."""
-        story = self.stories.draw(rng, "train")
-        asked = rng.sample(questions(self.stories.facts(story)), rng.randint(*N_ASKED))
-        style = rng.choice(QUIZZES)
-        lines = [style.format(ask=question.ask, answer=question.answer) for question in asked]
-        return "\n".join([story.text, *lines])
+
+def quiz(rng: random.Random, text: str, asked: Sequence[Question]) -> str:
+    """A text and some of the questions about it, no two of the same answer."""
+    style = rng.choice(QUIZZES)
+    asked = in_random_order(rng, asked)[: rng.randint(*N_ASKED)]
+    return "\n".join([text, *(style.format(ask=question.ask, answer=question.answer) for question in asked)])
 
 
 def wish(properties: Mapping[str, str], facts: Mapping[str, str]) -> str:

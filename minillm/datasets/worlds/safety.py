@@ -87,7 +87,7 @@ class Safety(ExerciseWorld):
 
     def document(self, rng: random.Random) -> str:
         builder = Builder(rng, "train")
-        return " ".join(self._advice(builder, rng.random() < 0.5) for _ in range(rng.randint(2, 5)))
+        return " ".join(self._advice(builder, rng.random() < 0.5) for _ in range(rng.randint(1, 3)))
 
     def _advice(self, builder: Builder, forbidden: bool) -> str:
         request = self._request(builder, forbidden)

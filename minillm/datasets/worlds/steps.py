@@ -67,7 +67,7 @@ class StepWorld(ExerciseWorld):
         return f"{question} {join_steps(exercise.truth.steps)} The answer: {result}."
 
     def document(self, rng: random.Random) -> str:
-        return " ".join(self.explain(self.draw(rng, "train")) for _ in range(rng.randint(1, 3)))
+        return self.explain(self.draw(rng, "train"))
 
 
 def join_steps(steps: Sequence[str]) -> str:

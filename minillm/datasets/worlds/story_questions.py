@@ -6,7 +6,7 @@ which the wordings put into their frames. Read before: `story`.
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from string import Formatter
 from typing import NamedTuple
@@ -80,6 +80,28 @@ def filled(row: Row, facts: Mapping[str, str]) -> Question:
     """The question of a row about a story of these facts."""
     ask, clause, answer, form = (fill(pattern, facts) for pattern in row[1:5])
     return Question(row.kind, ask, clause, answer, form, row.told_with)
+
+
+def in_random_order(rng: random.Random, asked: Sequence[Question]) -> list[Question]:
+    """Of these questions one for each different answer, in random order."""
+    by_answer = {question.answer: question for question in rng.sample(asked, len(asked))}
+    return rng.sample(list(by_answer.values()), len(by_answer))
+
+
+def excerpt(rng: random.Random, story: Story, facts: Mapping[str, str]) -> tuple[str, list[Question]]:
+    """One to three sections of a story that answer at least one question, and all questions that they answer."""
+    while True:
+        first = rng.randrange(len(story.sections))
+        text = " ".join(story.sections[first : first + rng.randint(1, 3)])
+        if answered := [question for question in questions(facts) if is_answered(question, text, facts)]:
+            return text, answered
+
+
+def is_answered(question: Question, text: str, facts: Mapping[str, str]) -> bool:
+    """Whether a part of a story has all words of the answer, and all facts that the question names."""
+    words, values = set(WORD.findall(text.lower())), {value.lower() for value in facts.values()}
+    named = values & set(WORD.findall(question.ask.lower()))
+    return named | set(WORD.findall(normal(question.form or question.answer))) <= words
 
 
 def passage(rng: random.Random, story: Story, facts: Mapping[str, str], question: Question) -> str:
