@@ -75,11 +75,18 @@ class Cut:
 class StopText:
     """A `Stop` that decodes a row's tokens and cuts the text at a stop string, or at a stop id of the tokenizer.
 
-    `text` is the text shown so far; `show` is called with each new piece of it.
+    `text` is the text shown so far; `show` is called with each new piece of it. `prompt`: the ids before the text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, strings: Sequence[str] = (), show: Callable[[str], object] | None = None):
-        self.decoder, self.stop_ids = StreamDecoder(tokenizer), tokenizer.stop_ids
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        strings: Sequence[str] = (),
+        show: Callable[[str], object] | None = None,
+        prompt: Sequence[int] = (),
+    ):
+        self.decoder = StreamDecoder(tokenizer, prompt[-1] if prompt else None)
+        self.stop_ids = tokenizer.stop_ids
         self.cut = Cut(strings)
         self.show = show
         self.pieces: list[str] = []

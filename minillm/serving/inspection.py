@@ -96,7 +96,7 @@ class Inspector:
                 for stage in describe_steps(steps)
             ],
             "candidates": [
-                self.name(token) | {"p": [float(p[token]) for p in beliefs]}
+                self.name(token, ids[-1]) | {"p": [float(p[token]) for p in beliefs]}
                 for token in self._candidates(beliefs, shown)
             ],
             "uniform": None if sampler.greedy else float(number),
@@ -140,20 +140,20 @@ class Inspector:
             max_new_tokens=min(max_new_tokens, MOST_DRAFTED),
             generators=seeded([drawing.seed]),
             end_id=self.text.tokenizer.end_id,
-            stops=[StopText(self.text.tokenizer)],
+            stops=[StopText(self.text.tokenizer, prompt=drawing.prompt)],
             n_draft=N_DRAFT,
             watch=calls.append,
         )
         return (self._verdict(calls.pop(), found) for found in events if calls)
 
-    def name(self, token: int) -> dict[str, Any]:
-        """A token for people: `text` shows the bytes of a part of a character, `piece` is what it adds to a text.
+    def name(self, token: int, before: int | None = None) -> dict[str, Any]:
+        """A token for people: `text` shows the bytes of a part of a character, `piece` is what it adds after `before`.
 
         `special`: it is a mark and adds nothing.
         """
         data, text = self.spelling.bytes_of(token), self.spelling.name(token).removeprefix("bytes:")
-        piece = (data or b"").decode(errors="replace")
-        return {"id": token, "text": text, "piece": piece, "special": data is None}
+        piece = b"" if data is None else self.text.tokenizer.piece(token, before)
+        return {"id": token, "text": text, "piece": piece.decode(errors="replace"), "special": data is None}
 
     def _verdict(self, call: Verification, events: Sequence[Event]) -> dict[str, Any]:
         drafted = [token for token in call.draft.tokens[0].tolist() if token >= 0]

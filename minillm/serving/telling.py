@@ -25,7 +25,8 @@ class Telling:
 
     def __init__(self, order: TextOrder, tokenizer: Tokenizer, tell: Tell):
         self.order, self.tell = order, tell
-        self.watcher = StopText(tokenizer, order.stop, self._show)
+        prompt = () if isinstance(order.prompt, str) else order.prompt
+        self.watcher = StopText(tokenizer, order.stop, self._show, prompt)
         self.pieces: list[str] = []  # shown, but not told
         self.pending: list[Drawn] = []  # drawn, but not told
         self.n_shown = self.n_drawn = self.begin = 0

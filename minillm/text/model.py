@@ -124,12 +124,15 @@ class TextModel:
         or `speculate` with a drafter. `start`: from `self.start` for these prompts, to use another cache. Raises
         ValueError for a prompt that the model cannot read.
         """
-        watchers = [StopText(self.tokenizer, stop, show if row == 0 else None) for row in range(len(prompts))]
+        ids = [self.encode(prompt) for prompt in prompts]
+        watchers = [
+            StopText(self.tokenizer, stop, show if row == 0 else None, prompt) for row, prompt in enumerate(ids)
+        ]
         start = start or self.start(prompts)
         token_by_token = self.fast and write is generate and use_cache and start is None
         completions = write(
             accelerate_writing(self.model) if token_by_token else self.writer,
-            [self.encode(prompt) for prompt in prompts],
+            ids,
             self.sampler(sampling, prompts),
             max_new_tokens=max_new_tokens,
             generators=seeded(seeds),

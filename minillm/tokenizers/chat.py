@@ -38,10 +38,10 @@ def whole_text(message: Message) -> str:
     """The text of a message, with its steps before it.
 
     >>> whole_text({"role": "assistant", "content": "5", "think": "2 + 3 = 5."})
-    '<think>2 + 3 = 5.</think>5'
+    '<think> 2 + 3 = 5.</think> 5'
     """
     think = message.get("think")
-    return message["content"] if think is None else f"{THINK}{think}{END_THINK}{message['content']}"
+    return message["content"] if think is None else f"{THINK} {think}{END_THINK} {message['content']}"
 
 
 def split_thought(text: str) -> tuple[str | None, str]:
@@ -49,13 +49,13 @@ def split_thought(text: str) -> tuple[str | None, str]:
 
     Steps that never end have no content.
 
-    >>> split_thought("<think>2 + 3 = 5.</think>5"), split_thought("5"), split_thought("<think>2 + 3")
+    >>> split_thought("<think> 2 + 3 = 5.</think> 5"), split_thought("5"), split_thought("<think>2 + 3")
     (('2 + 3 = 5.', '5'), (None, '5'), ('2 + 3', ''))
     """
     if not text.startswith(THINK):
         return None, text
     think, _, content = text.removeprefix(THINK).partition(END_THINK)
-    return think, content
+    return think.removeprefix(" "), content.removeprefix(" ")
 
 
 def check_messages(messages: Sequence[Message], roles: Sequence[str] = ROLES) -> None:

@@ -3,7 +3,8 @@
 A model that learns to converse needs tokens that mark who speaks, which the tokenizer of its pre-training does not
 have. Their ids follow those of the base, so that every text keeps its ids, and a model keeps its rows and gets new
 ones. Special tokens never come from text. Ordinary ones, such as <think>, do: they are found before the base reads the
-text between them. Read before: `tokenizer`, `added_tokens`.
+text between them. A space after a special token belongs to it, and is left out of the text (see `role_template`). Read
+before: `tokenizer`, `added_tokens`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -53,14 +54,24 @@ class ExtendedTokenizer(Tokenizer):
         return [found[i] if i in found else self.encode(text) for i, text in enumerate(texts)]
 
     def decode_bytes(self, tokens: Sequence[int]) -> bytes:
-        first, pieces, own = self.base.vocab_size, [], []
+        pieces, own, mark = [], [], None
         for token in tokens:
-            if not first <= token < self.vocab_size:
+            if not self.base.vocab_size <= token < self.vocab_size:
                 own.append(token)
                 continue
-            pieces += [self.base.decode_bytes(own), join_pieces(self.texts, [token - first])]
-            own = []
-        return b"".join([*pieces, self.base.decode_bytes(own)])
+            pieces += [self._own_bytes(own, mark), self.piece(token)]
+            own, mark = [], token
+        return b"".join([*pieces, self._own_bytes(own, mark)])
+
+    def piece(self, token: int, before: int | None = None) -> bytes:
+        """See `Tokenizer.piece`."""
+        if self.base.vocab_size <= token < self.vocab_size:
+            return join_pieces(self.texts, [token - self.base.vocab_size])
+        return self._own_bytes([token], before)
+
+    def _own_bytes(self, tokens: Sequence[int], before: int | None) -> bytes:
+        data = self.base.decode_bytes(tokens)
+        return data.removeprefix(b" ") if before in self.added.special.values() else data
 
     def to_dict(self) -> dict:
         return {

@@ -3,10 +3,13 @@
     END <|system|> Be brief. <|user|> Where is Anna? <|assistant|> In the garden. <|turn|> <|user|> ...
 
 Each message is tokenized by itself, so the text before an answer is the same when the answer is asked for and when it
-is history. Rendering also tells which tokens a model should learn to write: those of every answer and the <|turn|> that
-ends it. So this mask is known by construction, and never searched for in the tokens. The steps of an answer stand
-before it between <think> and </think>, which are text with ids of their own. Source: ChatML (OpenAI 2023). Read before:
-`chat`, `extended`.
+is history. A space comes before it, which belongs to the mark: most vocabularies have a word with the space before it,
+" Anna", and write it in smaller pieces at the beginning of a text, so no model could copy it from a story.
+
+Rendering also tells which tokens a model should learn to write: those of every answer and the <|turn|> that ends it. So
+this mask is known by construction, and never searched for in the tokens. The steps of an answer stand before it between
+<think> and </think>, which are text with ids of their own. Source: ChatML (OpenAI 2023). Read before: `chat`,
+`extended`.
 """
 
 from collections.abc import Sequence
@@ -21,8 +24,8 @@ TURN = "<|turn|>"  # after an answer
 
 # the same notation in Jinja, for other libraries
 JINJA = (
-    "{{ eos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
-    "{% if message['think'] is defined %}{{ '<think>' + message['think'] + '</think>' }}{% endif %}"
+    "{{ eos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|> ' }}"
+    "{% if message['think'] is defined %}{{ '<think> ' + message['think'] + '</think> ' }}{% endif %}"
     "{{ message['content'] }}{% if message['role'] == 'assistant' %}{{ '<|turn|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
@@ -42,6 +45,7 @@ class RoleTemplate:
         self.tokenizer = tokenizer
         self.marks = {role: tokenizer.special_tokens[mark] for role, mark in MARKS.items()}
         self.turn = tokenizer.special_tokens[TURN]
+        self.space = space_of(tokenizer)
 
     def render(self, messages: Sequence[Message], answer: bool = True) -> list[int]:
         """See `Template.render`."""
@@ -56,10 +60,19 @@ class RoleTemplate:
         tokens, learned = [self.tokenizer.end_id], [False]
         for message in messages:
             answers = message["role"] == "assistant"
-            written = self.tokenizer.encode(whole_text(message)) + [self.turn] * answers
+            written = self.tokenizer.encode(self.space + whole_text(message)) + [self.turn] * answers
             tokens += [self.marks[message["role"]], *written]
             learned += [False] + [answers] * len(written)
         return Rendering(tokens, learned)
+
+
+def space_of(tokenizer: Tokenizer) -> str:
+    """A space; "" for a tokenizer that cannot represent it."""
+    try:
+        tokenizer.encode(" ")
+    except ValueError:
+        return ""
+    return " "
 
 
 def check_conversation(messages: Sequence[Message]) -> None:

@@ -86,6 +86,10 @@ class Tokenizer(ABC):
         """`encode` of each text; some tokenizers are faster here than in a loop."""
         return [self.encode(text) for text in texts]
 
+    def piece(self, token: int, before: int | None = None) -> bytes:
+        """The bytes that a token adds to a text after the token `before`; None: at its beginning."""
+        return self.decode_bytes([token])
+
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of ids; invalid UTF-8 (a character cut in two) becomes U+FFFD."""
         return self.decode_bytes(tokens).decode("utf-8", errors="replace")
@@ -105,8 +109,9 @@ class StreamDecoder:
     (['n', '', 'é', '!'], '')
     """
 
-    def __init__(self, tokenizer: Tokenizer):
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, before: int | None = None):
+        """`before`: the last token of the prompt, after which the ids are generated; None: none."""
+        self.tokenizer, self.before = tokenizer, before
         self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def broken_by(self, token: int) -> bool:
@@ -118,14 +123,15 @@ class StreamDecoder:
         ('', False, True)
         """
         kept = self.decoder.getstate()[0]
-        first = self.tokenizer.decode_bytes([token])[:1]
+        first = self.tokenizer.piece(token, self.before)[:1]
         text, n_used = codecs.utf_8_decode(kept + first, "replace", False)
         # subtle: a whole character is one, of all bytes, even if it is U+FFFD itself
         return bool(kept and n_used) and not (len(text) == 1 and n_used > len(kept))
 
     def push(self, token: int) -> str:
         """The characters that this token completes, possibly none."""
-        return self.decoder.decode(self.tokenizer.decode_bytes([token]))
+        piece, self.before = self.tokenizer.piece(token, self.before), token
+        return self.decoder.decode(piece)
 
     def flush(self) -> str:
         """The rest at the end: "", or U+FFFD for an incomplete character. Resets the decoder for a new text."""

@@ -9,8 +9,9 @@ import pytest
 from minillm.datasets.worlds.exercise import part_of
 from minillm.datasets.worlds.instructions import Instructions, Wanted
 from minillm.datasets.worlds.story import LISTED, Stories
+from minillm.datasets.worlds.story_excerpts import about_excerpt, excerpt
 from minillm.datasets.worlds.story_question_table import EVERY, NEVER, OF_OTHERS, OF_PLOT, SOME
-from minillm.datasets.worlds.story_questions import REFUSAL, excerpt, fill, is_told, questions, unanswered
+from minillm.datasets.worlds.story_questions import REFUSAL, fill, is_told, questions, unanswered
 from minillm.datasets.worlds.story_summaries import DID, FORMS, changed, key_of_summary, summary
 
 KINDS = {"write", "continue", "happier", "shorten", "list", "compare", "unanswered"} | {
@@ -131,19 +132,36 @@ def test_what_is_unanswered_is_not_in_the_story(stories, some):
     assert n_later > 30
 
 
-def test_an_excerpt_tells_what_is_asked_about_it(some):
+def test_an_excerpt_is_a_part_of_a_story(some):
     rng, n_sections = random.Random(1), set()
-    for story, facts in some:
-        text, asked = excerpt(rng, story, facts)
+    for story, _ in some:
+        text = excerpt(rng, story)
         first = next(i for i, section in enumerate(story.sections) if text.startswith(section))
         sections = [" ".join(story.sections[first:end]) for end in range(first + 1, len(story.sections) + 1)]
         n_sections.add(sections.index(text) + 1)
-        assert asked and set(asked) <= set(questions(facts))
-        for question in asked:
-            assert question.answer.removesuffix(".").split()[-1].removesuffix("'s").lower() in text.lower()
-            for name in (facts["hero"], facts["friend"]):
-                assert name not in question.ask or name in text
     assert n_sections == {1, 2, 3}
+
+
+def test_what_is_asked_about_an_excerpt_is_in_it_or_the_story_does_not_say(stories, some):
+    rng, kinds = random.Random(1), set()
+    for story, facts in some:
+        text = excerpt(rng, story)
+        found = set(re.findall(r"\w+", text.lower()))
+        true = {question.ask: question for question in questions(facts)}
+        for question in about_excerpt(rng, stories, text, facts):
+            last = question.answer.removesuffix(".").split()[-1].removesuffix("'s").lower()
+            if question.answer == REFUSAL:
+                right = true[question.ask].form or true[question.ask].answer
+                assert not found & set(re.findall(r"[a-z]+", right.lower())) - {"a", "an", "the"}
+            elif question.answer in ("Yes.", "No."):
+                [noun] = set(question.ask[:-1].split()) & {*stories.words["find"], *stories.words["animal"]}
+                assert (noun in found) == (question.answer == "Yes.")
+            else:
+                assert last in found
+                assert question.ask in true or f"{last} {question.ask.split()[3]}" in text.lower()
+                assert all(name not in question.ask or name in text for name in (facts["hero"], facts["friend"]))
+            kinds.add(question.answer if question.answer in (REFUSAL, "Yes.", "No.") else question.ask in true)
+    assert kinds == {REFUSAL, "Yes.", "No.", True, False}
 
 
 def test_questions_about_others_ask_what_is_asked_about_the_hero_too():

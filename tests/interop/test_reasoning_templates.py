@@ -131,7 +131,7 @@ def test_a_template_reads_steps_by_the_name_that_it_knows():
     for name in ("reasoning_content", "think"):
         ids = JinjaTemplate(source.replace("NAME", name), TOKENIZER).render(TURN)
         assert TOKENIZER.decode(ids) == "HelloHello[Hm.]"
-    assert TOKENIZER.decode(JinjaTemplate(source, TOKENIZER).render(TURN)) == "Hello<think>Hm.</think>Hello"
+    assert TOKENIZER.decode(JinjaTemplate(source, TOKENIZER).render(TURN)) == "Hello<think> Hm.</think> Hello"
 
 
 @pytest.mark.parametrize(

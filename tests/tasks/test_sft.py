@@ -12,6 +12,7 @@ import sample
 import train
 from minillm.datasets import examples
 from minillm.datasets.worlds.exercise import Exercise, ExerciseWorld, choose
+from minillm.decoding.sampler import SamplingConfig
 from minillm.evaluation.answering import Answered, shares
 from minillm.models.vocabulary import with_new_rows
 from minillm.runs import folder
@@ -92,6 +93,9 @@ def test_the_end_of_an_answer_is_learned_and_new_rows_begin_as_the_mean(tmp_path
     with torch.inference_mode():
         logits, _ = model(torch.tensor([ids[:-1]]))
     assert int(logits[0, -1].argmax()) == tokenizer.special_tokens[TURN] == ids[-1]
+    asked, greedy = opened.text.converse([{"role": "user", "content": "Say cat."}]), SamplingConfig(temperature=0.0)
+    [done] = opened.text.generate([asked], greedy, max_new_tokens=8, seeds=[0])
+    assert done.n_tokens > 1 and done.text[:1].isalpha(), "the space after the mark is no part of the answer"
 
 
 def test_an_adapter_trains_the_rows_of_the_tokens_of_roles_unless_told_otherwise(tmp_path, capsys):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from minillm.constants import IGNORE
 from minillm.datasets.conversations import Conversations
+from minillm.decoding.stopping import StopText
 from minillm.interop.chat_template import JinjaTemplate
 from minillm.lessons import instruction_tuning as lesson
 from minillm.tokenizers.bpe import BPETokenizer
@@ -17,7 +18,8 @@ from minillm.tokenizers.char import CharTokenizer
 from minillm.tokenizers.extended import ExtendedTokenizer
 from minillm.tokenizers.role_template import JINJA, MARKS, TURN, RoleTemplate, own_template, with_roles
 from minillm.tokenizers.sentencepiece import SentencePieceTokenizer
-from minillm.tokenizers.tokenizer import END, Tokenizer
+from minillm.tokenizers.tokenizer import END, StreamDecoder, Tokenizer
+from minillm.tokenizers.unigram import UnigramTokenizer
 
 TEXTS = ["Who went to the lake? <think>Anna did.</think> Anna and her friend went to the lake. "] * 20
 BASES = {
@@ -55,9 +57,9 @@ def test_the_learned_tokens_are_the_answers_and_their_ends_and_nothing_else(base
         assert not found.learned[at]
         assert found.learned[at + 1 : said] == [role == "assistant"] * (said - at - 1)
         assert (found.tokens[said - 1] == RoleTemplate(tokenizer).turn) == (role == "assistant")
-        turns.append((role, tokenizer.decode(found.tokens[at + 1 : said])))
+        turns.append((role, tokenizer.decode(found.tokens[at:said])))
         at = said
-    whole = [m["content"] if "think" not in m else f"<think>{m['think']}</think>{m['content']}" for m in messages]
+    whole = [m["content"] if "think" not in m else f"<think> {m['think']}</think> {m['content']}" for m in messages]
     assert turns == [(message["role"], text) for message, text in zip(messages, whole, strict=True)]
 
 
@@ -98,6 +100,29 @@ def test_the_same_notation_in_jinja_gives_the_same_ids(base):
     jinja = JinjaTemplate(JINJA, tokenizer)
     for answer in (True, False):
         assert jinja.render(messages, answer) == RoleTemplate(tokenizer).render(messages, answer)
+
+
+def test_a_word_that_begins_a_message_or_follows_a_mark_of_steps_has_the_id_that_it_has_in_a_text():
+    tokenizer = with_roles(UnigramTokenizer.train(["Who went to see Anna? The friends of Anna, and Anna. "] * 20, 290))
+    [anna] = tokenizer.encode(" Anna")
+    assert tokenizer.encode("Anna") != [anna]
+    messages = [{"role": "user", "content": "Anna"}, {"role": "assistant", "think": "Anna", "content": "Anna"}]
+    found = RoleTemplate(tokenizer).render(messages, answer=False)
+    assert found.count(anna) == 3 and tokenizer.decode(found) == "Anna<think> Anna</think> Anna"
+
+
+@each_base
+@given(text=texts)
+def test_a_space_after_a_mark_is_no_part_of_the_text_also_in_a_stream(base, text):
+    tokenizer = with_roles(base)
+    mark, ids = tokenizer.special_tokens[MARKS["assistant"]], tokenizer.encode(" " + text)
+    assert tokenizer.decode([mark, *ids]) == text and tokenizer.decode(ids) == " " + text
+    for before, shown in ((mark, text), (None, " " + text), (tokenizer.encode("<think>")[0], " " + text)):
+        stream = StreamDecoder(tokenizer, before)
+        assert "".join([*map(stream.push, ids), stream.flush()]) == shown
+        prompt = () if before is None else (ids[0], before)
+        watcher = StopText(tokenizer, prompt=prompt)
+        assert not any(map(watcher.push, ids)) and not watcher.finish() and watcher.text == shown
 
 
 class Words(Tokenizer):

@@ -14,9 +14,9 @@ from minillm.datasets.worlds import story_wordings as wordings
 from minillm.datasets.worlds.answers import normal
 from minillm.datasets.worlds.exercise import Exercise, ExerciseWorld, Part, choose, part_of
 from minillm.datasets.worlds.story import WORD, Stories, fact
+from minillm.datasets.worlds.story_excerpts import about_excerpt, excerpt
 from minillm.datasets.worlds.story_questions import (
     Question,
-    excerpt,
     fill,
     in_random_order,
     passage,
@@ -35,9 +35,7 @@ ABOUT = {  # properties of a story, as a wish says them
 }
 ANSWERED = ("who", "what", "where", "how many", "why", "ending")  # kinds of questions that the story answers
 N_ASKED = 6, 12  # fewest and most questions of a quiz, as far as a story has different answers
-EXCERPTS = (
-    0.7  # share of documents that are an excerpt with questions: to look something up is learned from short texts
-)
+SHORT = 0.7  # share of short documents, from which a model learns to look something up
 QUIZZES = ("Q: {ask}\nA: {answer}", "Question: {ask} Answer: {answer}", "{ask} {answer}")
 PLAIN = {  # requests and their answers as plain text
     "write": "A story {wish}.\n{answer}",
@@ -191,13 +189,31 @@ class Instructions(ExerciseWorld):
         return Request(wordings.QUESTIONS, slots, question.answer, question.accepted, frozenset({story.key}))
 
     def document(self, rng: random.Random) -> str:
-        if rng.random() < EXCERPTS:
-            story = self.stories.draw(rng, "train")
-            return quiz(rng, *excerpt(rng, story, self.stories.facts(story)))
+        if rng.random() < SHORT:
+            return self.short_document(rng)
         kind = rng.choice(list(self.kinds))
-        if kind in ANSWERED:
-            story = self.stories.draw(rng, "train")
-            return quiz(rng, story.text, questions(self.stories.facts(story)))
+        return self.questioned(rng) if kind in ANSWERED else self.plain(kind, rng)
+
+    def questioned(self, rng: random.Random) -> str:
+        """A document about a whole story: questions, a summary, and its objects."""
+        story = self.stories.draw(rng, "train")
+        facts, objects = self.stories.facts(story), self.stories.objects(story.text)
+        lines = [quiz(rng, story.text, questions(facts)), f"In short: {summary(facts)}"]
+        return "\n".join(lines + [listed(objects)] * bool(objects))
+
+    def short_document(self, rng: random.Random) -> str:
+        """A document about an excerpt of a story, or about two summaries."""
+        kind = rng.choice(("quiz", "quiz", "quiz", "list", "compare"))
+        if kind == "compare":
+            return self.plain(kind, rng)
+        story = self.stories.draw(rng, "train")
+        text = excerpt(rng, story)
+        if kind == "list" and (objects := self.stories.objects(text)):
+            return PLAIN[kind].format(story=text, answer=listed(objects))
+        return quiz(rng, text, about_excerpt(rng, self.stories, text, self.stories.facts(story)))
+
+    def plain(self, kind: str, rng: random.Random) -> str:
+        """A request and its answer as plain text."""
         request = self.kinds[kind](rng, "train")
         return PLAIN[kind].format(answer=request.answer, **request.slots)
 

@@ -88,22 +88,6 @@ def in_random_order(rng: random.Random, asked: Sequence[Question]) -> list[Quest
     return rng.sample(list(by_answer.values()), len(by_answer))
 
 
-def excerpt(rng: random.Random, story: Story, facts: Mapping[str, str]) -> tuple[str, list[Question]]:
-    """One to three sections of a story that answer at least one question, and all questions that they answer."""
-    while True:
-        first = rng.randrange(len(story.sections))
-        text = " ".join(story.sections[first : first + rng.randint(1, 3)])
-        if answered := [question for question in questions(facts) if is_answered(question, text, facts)]:
-            return text, answered
-
-
-def is_answered(question: Question, text: str, facts: Mapping[str, str]) -> bool:
-    """Whether a part of a story has all words of the answer, and all facts that the question names."""
-    words, values = set(WORD.findall(text.lower())), {value.lower() for value in facts.values()}
-    named = values & set(WORD.findall(question.ask.lower()))
-    return named | set(WORD.findall(normal(question.form or question.answer))) <= words
-
-
 def passage(rng: random.Random, story: Story, facts: Mapping[str, str], question: Question) -> str:
     """A story, or for a question that is decided by a beginning of it, often no more than that."""
     if not question.told_with:
