@@ -109,7 +109,7 @@ def test_no_key_is_forgotten_here():
     sections = {"train": RunConfig().train, "optim": RunConfig().optim, "schedule": RunConfig().schedule}
     sections["task"] = RunConfig().task
     known = {f"{name}.{field.name}" for name, section in sections.items() for field in dataclasses.fields(section)}
-    assert known == set(SHOWS) | {f"train.{name}" for name in OUTSIDE} | {"task.kind", "task.order"}
+    assert known == set(SHOWS) | {f"train.{name}" for name in OUTSIDE} | {"task.kind", "task.order", "task.short_first"}
 
 
 @settings(max_examples=6)
