@@ -114,3 +114,13 @@ def test_training_batches_hold_training_text_alone_and_validation_none_of_it(nam
     for part in ("val", "test"):
         held_out = whole_documents(wiring.build_validation(config, data, part).batches)
         assert held_out and held_out <= set(getattr(splits, part))
+
+
+def test_the_first_pass_begins_with_the_shortest_documents_if_asked_for():
+    for share in ("0", "0.4"):
+        config = override(settings("gpt-tiny documents"), {"task.short_first": share})
+        data = data_of("gpt-tiny documents")
+        batch, n_steps = wiring.build_batches(config, data), config.task.by_document(config, data).steps_per_epoch
+        n_short, longest = round(0.4 * n_steps), [batch(step).tokens.shape[1] for step in range(n_steps)]
+        assert min(longest) < max(longest)
+        assert (max(longest[:n_short]) <= min(longest[n_short:])) == (share != "0")
