@@ -38,7 +38,7 @@ class DataConfig:
         "stories"  # stories, diary, python-docs, shakespeare, french, translation, a world, or paths; "a,b" mixes two
     )
     n_stories: Positive = 20_000  # number of generated stories, where corpus is "stories" or "diary"
-    n_exercises: Positive = 20_000  # of each world: instructions, dialogue, ...; a world may say its own, "safety:500"
+    n_exercises: Positive = 20_000  # exercises of each world; "safety:500" in corpus sets those of one world
     n_pairs: Positive = 40_000  # number of generated sentences, where corpus is "translation" or "french"
     seed: Seed = 0  # seed of the generated stories or sentences
     clean: bool = False  # normalize the text and remove junk and near-duplicates, by the rules of section [cleaning]

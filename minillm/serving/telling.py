@@ -25,7 +25,7 @@ class Telling:
 
     def __init__(self, order: TextOrder, tokenizer: Tokenizer, tell: Tell):
         self.order, self.tell = order, tell
-        prompt = () if isinstance(order.prompt, str) else order.prompt
+        prompt = () if isinstance(order.prompt, str) else order.prompt  # a plain text does not end with a mark
         self.watcher = StopText(tokenizer, order.stop, self._show, prompt)
         self.pieces: list[str] = []  # shown, but not told
         self.pending: list[Drawn] = []  # drawn, but not told

@@ -3,8 +3,8 @@
     END <|system|> Be brief. <|user|> Where is Anna? <|assistant|> In the garden. <|turn|> <|user|> ...
 
 Each message is tokenized by itself, so the text before an answer is the same when the answer is asked for and when it
-is history. A space comes before it, which belongs to the mark: most vocabularies have a word with the space before it,
-" Anna", and write it in smaller pieces at the beginning of a text, so no model could copy it from a story.
+is history. A space comes before it, which belongs to the mark. Most vocabularies contain a word together with the space
+before it, " Anna"; without the space it is split into smaller pieces, which a model can hardly copy from a story.
 
 Rendering also tells which tokens a model should learn to write: those of every answer and the <|turn|> that ends it. So
 this mask is known by construction, and never searched for in the tokens. The steps of an answer stand before it between

@@ -19,7 +19,7 @@ EXERCISES: dict[str, type[ExerciseWorld]] = {
 
 
 def world_and_size(name: str, size: int) -> tuple[str, int]:
-    """The world that a part of `data.corpus` names, with the number of its exercises: `size`, or what it says itself.
+    """The world that a part of `data.corpus` names, and the number of its exercises: that after the colon, or `size`.
 
     >>> world_and_size("safety", size=20), world_and_size("safety:500", size=20)
     (('safety', 20), ('safety', 500))

@@ -15,8 +15,8 @@ from minillm.datasets.worlds import story_wordings as wordings
 from minillm.datasets.worlds.answers import normal
 from minillm.datasets.worlds.exercise import Exercise, ExerciseWorld, Part, choose, part_of
 from minillm.datasets.worlds.story import WORD, Stories, fact
-from minillm.datasets.worlds.story_questions import Question, in_random_order, other_than, questions
-from minillm.datasets.worlds.story_topics import Predicate, Topic, introductions, predicates, presence
+from minillm.datasets.worlds.story_questions import Question, one_for_each_answer, questions
+from minillm.datasets.worlds.story_topics import Predicate, Topic, introductions, predicates, presences
 from minillm.tokenizers.chat import Message, split_thought
 
 NEED_EARLIER = ("pronoun", "ellipsis", "correction", "told")  # kinds whose answer depends on an earlier turn
@@ -125,11 +125,8 @@ class Talk:
 
     def ask_some(self, n: int) -> None:
         """Let the user ask `n` questions that need no earlier turn and have different answers."""
-        text, nouns = self.story.text, [noun for name in ("find", "animal") for noun in self.stories.words[name]]
-        present = [noun for noun in self.stories.objects(text) if noun in nouns]
-        there = [presence(noun, True) for noun in present[:1]]
-        others = [*there, presence(other_than(self.rng, nouns, text), False)]
-        for question in in_random_order(self.rng, questions(self.facts) + others)[:n]:
+        asked = questions(self.facts) + presences(self.rng, self.stories, self.story.text)
+        for question in one_for_each_answer(self.rng, asked)[:n]:
             self.ask(question)
 
     def names(self, food: str) -> list[str]:

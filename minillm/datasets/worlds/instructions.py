@@ -18,7 +18,7 @@ from minillm.datasets.worlds.story_excerpts import about_excerpt, excerpt
 from minillm.datasets.worlds.story_questions import (
     Question,
     fill,
-    in_random_order,
+    one_for_each_answer,
     passage,
     questions,
     unanswered,
@@ -221,7 +221,7 @@ class Instructions(ExerciseWorld):
 def quiz(rng: random.Random, text: str, asked: Sequence[Question]) -> str:
     """A text and some of the questions about it, no two of the same answer."""
     style = rng.choice(QUIZZES)
-    asked = in_random_order(rng, asked)[: rng.randint(*N_ASKED)]
+    asked = one_for_each_answer(rng, asked)[: rng.randint(*N_ASKED)]
     return "\n".join([text, *(style.format(ask=question.ask, answer=question.answer) for question in asked)])
 
 

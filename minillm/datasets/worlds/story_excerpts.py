@@ -1,4 +1,4 @@
-"""Excerpts of stories, and what can be asked about them: short texts, from which looking something up is learned.
+"""Excerpts of stories, and questions about them: short texts, in which a model learns to look something up.
 
 A question is answered by an excerpt that has all words of its answer, and all facts that the question names. If the
 excerpt has no word of the answer, the story does not say. Read before: `story_questions`, `story_topics`.
@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from minillm.datasets.worlds.answers import normal
 from minillm.datasets.worlds.story import WORD, Stories, Story
-from minillm.datasets.worlds.story_questions import Question, other_than, questions, refused
-from minillm.datasets.worlds.story_topics import described, presence
+from minillm.datasets.worlds.story_questions import Question, questions, refused
+from minillm.datasets.worlds.story_topics import described, likeness, presences
 
 MOST_SECTIONS = 3
 
@@ -22,17 +22,17 @@ def excerpt(rng: random.Random, story: Story) -> str:
 
 
 def about_excerpt(rng: random.Random, stories: Stories, text: str, facts: Mapping[str, str]) -> list[Question]:
-    """Questions about an excerpt of a story of these facts: all that it answers, and some that it does not."""
+    """Questions about an excerpt of a story of these facts: all that it answers, and one that it does not, if any."""
     words, everything = words_of(text), questions(facts)
-    asked = [question for question in everything if is_answered(question, words, facts)]
-    for topic, adjective in described(stories, text).items():
-        ask, clause = f"What was {topic.name} like?", f"what {topic.name} was like"
-        asked.append(Question("", ask, clause, f"It was {adjective}.", adjective))
-    nouns = stories.words["find"] + stories.words["animal"]
-    asked += [presence(noun, True) for noun in stories.objects(text) if noun in nouns][:1]
-    asked.append(presence(other_than(rng, nouns, text), False))
+    answered = [question for question in everything if is_answered(question, words, facts)]
     missing = [question for question in everything if not words & needed(question)]
-    return asked + [refused(question.ask, question.clause, {}) for question in missing[:1]]
+    alike = likeness(described(stories, text))
+    return [
+        *answered,
+        *(alike.of(topic, topic.name) for topic in alike.answers),
+        *presences(rng, stories, text),
+        *(refused(question.ask, question.clause, {}) for question in rng.sample(missing, min(1, len(missing)))),
+    ]
 
 
 def is_answered(question: Question, words: set[str], facts: Mapping[str, str]) -> bool:

@@ -82,8 +82,8 @@ def filled(row: Row, facts: Mapping[str, str]) -> Question:
     return Question(row.kind, ask, clause, answer, form, row.told_with)
 
 
-def in_random_order(rng: random.Random, asked: Sequence[Question]) -> list[Question]:
-    """Of these questions one for each different answer, in random order."""
+def one_for_each_answer(rng: random.Random, asked: Sequence[Question]) -> list[Question]:
+    """Questions in random order, no two of them with the same answer."""
     by_answer = {question.answer: question for question in rng.sample(asked, len(asked))}
     return rng.sample(list(by_answer.values()), len(by_answer))
 

@@ -6,6 +6,7 @@ So "And the fossil?" has an answer only after a question, and "What was it like?
 `story_questions`.
 """
 
+import random
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from typing import NamedTuple
 from minillm.datasets.grammar_words import with_article
 from minillm.datasets.worlds.answers import normal
 from minillm.datasets.worlds.story import COMPARISON, Stories, Story
-from minillm.datasets.worlds.story_questions import Question, fill, questions
+from minillm.datasets.worlds.story_questions import Question, fill, other_than, questions
 
 DESCRIBED = ("home", "find", "vessel", "animal")  # classes of words that have one adjective in a story
 DESCRIPTION = re.compile(r"\b[Aa]n? (\w+) (\w+)\b")
@@ -72,9 +73,8 @@ def predicates(stories: Stories, story: Story, facts: Mapping[str, str]) -> list
     ]
     adjectives = {hero: facts["trait"]} | ({friend: facts["friend_trait"]} if "friend_trait" in facts else {})
     adjectives |= described(stories, story.text)
-    likeness = {topic: (f"{topic.pronoun.capitalize()} was {word}.", word) for topic, word in adjectives.items()}
-    if len(likeness) > 1:
-        found.append(Predicate("What was {x} like?", "what {x} was like", likeness))
+    if len(adjectives) > 1:
+        found.append(likeness(adjectives))
     for plot in (facts["plot"], f"{facts['plot']} {facts['outcome']}"):
         if plot in COUNTED:
             ask, clause, *counts = COUNTED[plot]
@@ -83,6 +83,12 @@ def predicates(stories: Stories, story: Story, facts: Mapping[str, str]) -> list
             }
             found.append(Predicate(*(fill(pattern, {**facts, "x": "{x}"}) for pattern in (ask, clause)), numbers))
     return found
+
+
+def likeness(adjectives: Mapping[Topic, str]) -> Predicate:
+    """The predicate of what these topics were like."""
+    answers = {topic: (f"{topic.pronoun.capitalize()} was {word}.", word) for topic, word in adjectives.items()}
+    return Predicate("What was {x} like?", "what {x} was like", answers)
 
 
 def described(stories: Stories, text: str) -> dict[Topic, str]:
@@ -107,3 +113,10 @@ def presence(noun: str, is_there: bool) -> Question:
     """The question whether a thing is in the story."""
     noun, answer = with_article(noun), "Yes." if is_there else "No."
     return Question("", f"Is there {noun} in the story?", f"whether there is {noun} in the story", answer)
+
+
+def presences(rng: random.Random, stories: Stories, text: str) -> list[Question]:
+    """Questions whether a thing or an animal is in a text: about one that is, if there is any, and one that is not."""
+    nouns = [noun for name in ("find", "animal") for noun in stories.words[name]]
+    there = [presence(noun, True) for noun in stories.objects(text) if noun in nouns]
+    return [*there[:1], presence(other_than(rng, nouns, text), False)]
